@@ -1,0 +1,11 @@
+"""Layers that share: importing this module registers them with Keras' saving."""
+
+from keras_shared.layers.connection_table_conv2d import ConnectionTableConv2D as ConnectionTableConv2D
+from keras_shared.layers.euclidean_rbf import EuclideanRBF as EuclideanRBF
+from keras_shared.layers.scale import Scale as Scale
+from keras_shared.layers.scaled_tanh import scaled_tanh as scaled_tanh
+from keras_shared.layers.shared import Shared as Shared
+from keras_shared.layers.tied_conv2d_transpose import TiedConv2DTranspose as TiedConv2DTranspose
+from keras_shared.layers.tied_dense import TiedDense as TiedDense
+from keras_shared.layers.tied_layer import TiedLayer as TiedLayer
+from keras_shared.layers.trainable_subsampling import TrainableSubsampling as TrainableSubsampling

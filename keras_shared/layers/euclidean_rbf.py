@@ -1,0 +1,72 @@
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("keras_shared")
+class EuclideanRBF(keras.layers.Layer):
+    """Squared Euclidean distance of the input to fixed centers, shared by all examples.
+
+    `y_j = sum_i (x_i - w_ij)^2`. In LeNet-5 the centers are the pixels of stylised characters,
+    chosen by hand and kept fixed: they count as non-trainable weights.
+
+    Args:
+        centers: one vector per output, (outputs, features).
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Input shape:
+        `(batch, features)`.
+
+    Output shape:
+        `(batch, outputs)`, each at least zero.
+
+    Raises:
+        ValueError: if `centers` is no matrix, or not as wide as the input.
+
+    Example:
+        >>> import keras
+        >>> from keras_shared.layers import EuclideanRBF
+        >>> layer = EuclideanRBF([[1.0, 1.0], [-1.0, 1.0]])
+        >>> layer(keras.ops.convert_to_tensor([[1.0, 0.0]])).numpy().tolist()
+        [[1.0, 5.0]]
+
+    Reference:
+        LeCun, Bottou, Bengio, Haffner 1998, section II.B, equation 7.
+    """
+
+    def __init__(self, centers: Sequence[Sequence[float]], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        array = np.asarray(centers, dtype="float32")
+        if array.ndim != 2:
+            raise ValueError(
+                "`centers` must be a matrix (outputs, features). "
+                f"Received: centers of shape {array.shape}"
+            )
+        self.centers = array.tolist()
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        array = np.asarray(self.centers, dtype="float32")
+        if input_shape[-1] != array.shape[1]:
+            raise ValueError(
+                f"EuclideanRBF '{self.name}' has centers of {array.shape[1]} features. "
+                f"Received: input_shape={input_shape}"
+            )
+        self.center_weights = self.add_weight(
+            name="centers",
+            shape=array.shape,
+            initializer=lambda shape, dtype: ops.cast(array, dtype),
+            trainable=False,
+        )
+
+    def call(self, inputs: Any) -> Any:
+        difference = ops.expand_dims(inputs, 1) - self.center_weights  # (batch, outputs, features)
+        return ops.sum(ops.square(difference), axis=-1)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (input_shape[0], len(self.centers))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "centers": self.centers}

@@ -1,0 +1,109 @@
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("keras_shared")
+class Shared(keras.layers.Wrapper):
+    """One layer or tower, with one set of weights, applied to each of several inputs.
+
+    `y_i = layer(x_i)` for every input `x_i`. The gradient of the shared weights is the sum of
+    the gradients of the uses. `n` inputs cost the parameters of one tower instead of `n`.
+
+    `Shared` owns its layer, as every `keras.layers.Wrapper` does. To use the same tower in
+    another (sub-)model as well, call it there through `keras_shared.layers.TiedLayer`.
+
+    Args:
+        layer: the layer or model to share: a Dense, a tower of Conv2D, a pretrained model.
+        mode: `"looped"` (default) calls the layer once per input. `"joined"` concatenates
+            the inputs along the batch, calls the layer once and cuts its outputs apart. The
+            two agree for every layer that treats each example by itself. They differ in
+            training for BatchNormalization: looped normalises each input with its own
+            statistics and updates the moving averages once per input; joined takes one mean
+            and variance over all inputs. Joined needs inputs of equal shape, without masks.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Input shape:
+        A list, tuple or dict of what the layer takes. A single tensor is refused.
+
+    Output shape:
+        The same list, tuple or dict, holding what the layer returns.
+
+    Raises:
+        ValueError: for an unknown `mode`; for inputs that are not a list, tuple or dict; for
+            joined inputs of unequal shape, or with masks.
+
+    Example:
+        >>> import keras
+        >>> from keras_shared.layers import Shared
+        >>> left, right = keras.Input((8,)), keras.Input((8,))
+        >>> a, b = Shared(keras.layers.Dense(4))([left, right])
+        >>> model = keras.Model([left, right], keras.layers.Dot(1)([a, b]))
+        >>> model.count_params()  # one Dense: 8 * 4 + 4
+        36
+
+    Reference:
+        Bromley et al. 1993, "Signature Verification using a 'Siamese' Time Delay Neural
+        Network", section 3.
+    """
+
+    def __init__(self, layer: keras.Layer, mode: str = "looped", **kwargs: Any) -> None:
+        if mode not in ("looped", "joined"):
+            raise ValueError(f"`mode` must be 'looped' or 'joined'. Received: mode={mode!r}")
+        super().__init__(layer, **kwargs)
+        self.mode = mode
+        self.supports_masking = True
+
+    def build(self, input_shape: Any) -> None:
+        super().build(_values(input_shape)[0])
+
+    def call(self, inputs: Any, mask: Any = None) -> Any:
+        uses = _values(inputs)
+        if self.mode == "joined":
+            return _repack(inputs, self._call_joined(uses, mask))
+        return _repack(inputs, [self.layer(x) for x in uses])
+
+    def _call_joined(self, uses: list[Any], mask: Any) -> list[Any]:
+        shapes = [keras.tree.map_structure(lambda x: tuple(x.shape[1:]), x) for x in uses]
+        if any(s != shapes[0] for s in shapes) or any(m is not None for m in keras.tree.flatten(mask)):
+            raise ValueError(
+                f"Shared '{self.name}' with mode='joined' takes inputs of one shape and without "
+                f"masks. Received: shapes {shapes}, mask={mask!r}. Use mode='looped'."
+            )
+        sizes = [ops.shape(keras.tree.flatten(x)[0])[0] for x in uses]
+        outputs = self.layer(keras.tree.map_structure(lambda *x: ops.concatenate(x, axis=0), *uses))
+        parts, start = [], 0
+        for size in sizes:
+            end = start + size
+            parts.append(keras.tree.map_structure(lambda y: y[start:end], outputs))  # noqa: B023
+            start = end
+        return parts
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
+        return None  # each output already carries the mask that the layer gave it
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        shapes = [self.layer.compute_output_shape(s) for s in _values(input_shape)]
+        return _repack(input_shape, shapes)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "mode": self.mode}
+
+
+def _values(uses: Any) -> list[Any]:
+    """The entries of the outermost list, tuple or dict, of tensors or of shapes."""
+    values = list(uses.values()) if isinstance(uses, dict) else uses
+    single = not isinstance(values, (list, tuple)) or isinstance(values[0], (int, type(None)))
+    if not isinstance(values, (list, tuple)) or not values or single:
+        raise ValueError(
+            "Shared takes a list, tuple or dict of inputs, one entry for each use of its layer. "
+            f"Received: {uses!r}. Call the layer itself for a single input."
+        )
+    return list(values)
+
+
+def _repack(structure: Any, outputs: list[Any]) -> Any:
+    if isinstance(structure, dict):
+        return dict(zip(structure, outputs, strict=True))
+    return type(structure)(outputs)

@@ -1,0 +1,110 @@
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_shared.tying import TiedReader, TieError
+
+
+@keras.saving.register_keras_serializable("keras_shared")
+class TiedDense(TiedReader):
+    """A dense layer that reads the kernel of a Dense, or the table of an Embedding, transposed.
+
+    `y = activation(x W^T + b)`. `W` (inputs, units) belongs to `source` and is read at every
+    call, never copied: there is one variable, and the gradients of both uses add up in it. Only
+    the bias `b` is this layer's own. A decoder of 1000 -> 784 units then costs 784 parameters
+    instead of 784,784.
+
+    The layer follows its source: LoRA is merged, an int8 or int4 kernel is dequantised. Freezing
+    it freezes its bias; to freeze the kernel, freeze the source. How the source is found again
+    after loading stands in `keras_shared.tying.TiedReader`.
+
+    Args:
+        source: the Dense or Embedding that owns the kernel; built before this layer is called.
+        activation: as in `keras.layers.Dense`.
+        use_bias: as in `keras.layers.Dense`.
+        bias_initializer: as in `keras.layers.Dense`.
+        bias_regularizer: as in `keras.layers.Dense`.
+        bias_constraint: as in `keras.layers.Dense`.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Input shape:
+        `(batch, ..., units of the source)`; for an Embedding `(batch, ..., output_dim)`.
+
+    Output shape:
+        `(batch, ..., inputs of the source)`; for an Embedding `(batch, ..., input_dim)`.
+
+    Raises:
+        TieError: if `source` is no Dense or Embedding, was never built, cannot be found in the
+            model that is called, or if the inputs are not as wide as its outputs.
+
+    Example:
+        >>> import keras
+        >>> from keras_shared.layers import TiedDense
+        >>> pixels = keras.Input((784,))
+        >>> encoder = keras.layers.Dense(30, name="encoder")
+        >>> model = keras.Model(pixels, TiedDense(encoder)(encoder(pixels)))
+        >>> model.count_params()  # 784 * 30 + 30, and 784 for the bias of TiedDense
+        24334
+
+    Reference:
+        Hinton & Salakhutdinov 2006, "Reducing the Dimensionality of Data with Neural
+        Networks", figure 1 (unrolling); Press & Wolf 2017, "Using the Output Embedding to
+        Improve Language Models", section 2 (embeddings).
+    """
+
+    _source_classes = (keras.layers.Dense, keras.layers.Embedding)
+
+    def __init__(
+        self,
+        source: keras.Layer | dict[str, Any],
+        activation: Any = None,
+        use_bias: bool = True,
+        bias_initializer: Any = "zeros",
+        bias_regularizer: Any = None,
+        bias_constraint: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(source, **kwargs)
+        self.activation = keras.activations.get(activation)
+        self.use_bias = use_bias
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
+        self.bias_constraint = keras.constraints.get(bias_constraint)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        inputs, units = self.tied_weight_shape()
+        if input_shape[-1] != units:
+            raise TieError(
+                f"TiedDense '{self.name}' takes inputs (..., {units}), the outputs of its source, "
+                f"whose kernel is ({inputs}, {units}). Received: input_shape={input_shape}"
+            )
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight(
+                name="bias",
+                shape=(inputs,),
+                initializer=self.bias_initializer,
+                regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
+            )
+
+    def call(self, inputs: Any) -> Any:
+        # Graph optimisers fold this transpose into the product; only eager mode copies the kernel.
+        outputs = ops.matmul(inputs, ops.transpose(self.tied_weight()))
+        if self.bias is not None:
+            outputs = ops.add(outputs, self.bias)
+        return self.activation(outputs)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (*input_shape[:-1], self.tied_weight_shape()[0])
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "activation": keras.activations.serialize(self.activation),
+            "use_bias": self.use_bias,
+            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
+            "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
+            "bias_constraint": keras.constraints.serialize(self.bias_constraint),
+        }

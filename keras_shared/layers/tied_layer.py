@@ -1,0 +1,71 @@
+from typing import Any
+
+import keras
+
+from keras_shared.tying import TiedReader
+
+
+@keras.saving.register_keras_serializable("keras_shared")
+class TiedLayer(TiedReader):
+    """A second use of a layer or tower that another (sub-)model owns: all of its weights, no copy.
+
+    `y = source(x)`. It adds no parameter. At one level of a graph, call the tower itself again:
+    Keras keeps that. A tower that is used inside of two sub-models comes back from Keras' saving
+    as two towers, or not at all; use it in the first and `TiedLayer(tower)` in the others.
+
+    Args:
+        source: the layer or model to call, owned elsewhere.
+        output_shape: shape of the result, or nested shapes, batch included. Recorded when the
+            layer is built; given only in a config.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Input shape:
+        What the source takes.
+
+    Output shape:
+        What the source returns.
+
+    Raises:
+        TieError: if `source` is no Keras layer or cannot be found in the model that is called.
+
+    Example:
+        >>> import keras
+        >>> from keras_shared.layers import TiedLayer
+        >>> tower = keras.layers.Dense(4, name="tower")
+        >>> x = keras.Input((8,))
+        >>> query = keras.Model(x, tower(x), name="query")
+        >>> y = keras.Input((8,))
+        >>> answer = keras.Model(y, TiedLayer(tower)(y), name="answer")
+        >>> a, b = keras.Input((8,)), keras.Input((8,))
+        >>> model = keras.Model([a, b], keras.layers.Dot(1)([query(a), answer(b)]))
+        >>> model.count_params()  # one tower: 8 * 4 + 4
+        36
+    """
+
+    def __init__(
+        self, source: keras.Layer | dict[str, Any], output_shape: Any = None, **kwargs: Any
+    ) -> None:
+        super().__init__(source, **kwargs)
+        self.output_shape = output_shape
+
+    def build(self, input_shape: Any) -> None:
+        source = self._reference.layer
+        if source is not None:
+            if not source.built:
+                source.build(input_shape)
+            self.output_shape = source.compute_output_shape(input_shape)
+
+    def call(self, inputs: Any) -> Any:
+        source = self.source()
+        self._refuse_constant(source)
+        return source(inputs)
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
+        return None  # the output already carries the mask that the source gave it
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        source = self._reference.layer
+        return self.output_shape if source is None else source.compute_output_shape(input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "output_shape": self.output_shape}

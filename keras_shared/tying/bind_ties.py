@@ -1,0 +1,38 @@
+import keras
+
+from keras_shared.tying.keras_private import flatten_layers
+from keras_shared.tying.tied_reader import TiedReader
+
+
+def bind_ties(model: keras.Model) -> keras.Model:
+    """Let every reader inside `model` find its source there, at once instead of at the first call.
+
+    `keras_shared.load` does this. After `keras.models.load_model` it is needed only where a
+    sub-model (a decoder, say) is called before the model that holds it.
+
+    Args:
+        model: a Keras model that holds readers and their sources.
+
+    Returns:
+        The same model.
+
+    Raises:
+        TieError: if a source is missing, or several layers answer to its description.
+
+    Example:
+        >>> import keras
+        >>> from keras_shared.layers import TiedDense
+        >>> from keras_shared.tying import bind_ties
+        >>> inputs = keras.Input((4,))
+        >>> code = keras.layers.Dense(2, name="code")
+        >>> model = keras.Model(inputs, TiedDense(code)(code(inputs)))
+        >>> clone = bind_ties(keras.models.clone_model(model))
+        >>> clone.layers[-1].source() is clone.get_layer("code")
+        True
+    """
+    layers = flatten_layers(model)
+    for layer in layers:
+        if isinstance(layer, TiedReader):
+            layer._reference.bind(layers, reader=layer)
+            layer.source()
+    return model

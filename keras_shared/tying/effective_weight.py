@@ -1,0 +1,55 @@
+"""What a source's weight is, whatever form the source stores it in."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_shared.tying.keras_private import dequantized_dense, dequantized_embedding
+from keras_shared.tying.tie_error import TieError
+
+
+def weight_shape(source: keras.Layer) -> tuple[int, ...] | None:
+    """The shape of the weight that readers see; None while the source is not built.
+
+    A quantised kernel is stored packed, so its variable's shape says nothing.
+    """
+    if isinstance(source, keras.layers.Embedding):
+        return (source.input_dim, source.output_dim)
+    if not source.built:
+        return None
+    if isinstance(source, keras.layers.Dense):
+        return (source.input_spec.axes[-1], source.units)
+    kernel = getattr(source, "kernel", None)
+    return None if kernel is None else tuple(kernel.shape)
+
+
+def effective_weight(source: keras.Layer, dtype: str) -> Any:
+    """The weight that `source` multiplies by: LoRA merged, int8 and int4 dequantised.
+
+    Args:
+        source: a built Dense, Embedding or Conv2D.
+        dtype: dtype of the tensor that comes back.
+
+    Raises:
+        TieError: for a source quantised in a way that cannot be read (gptq, awq).
+    """
+    is_embedding = isinstance(source, keras.layers.Embedding)
+    mode = source.quantization_mode
+    if mode in (None, "float8"):  # float8 keeps a float kernel; Keras merges LoRA itself
+        return ops.cast(source.embeddings if is_embedding else source.kernel, dtype)
+    if mode not in ("int8", "int4"):
+        raise TieError(
+            f"The source '{source.name}' is quantised as {mode!r}, which a reader cannot undo. "
+            "Quantise it as 'int8', 'int4' or 'float8', or `untie` its readers first."
+        )
+    if is_embedding:
+        weight = dequantized_embedding(source, dtype)
+        factors = "lora_embeddings_a", "lora_embeddings_b"
+    else:
+        weight = dequantized_dense(source, dtype)
+        factors = "lora_kernel_a", "lora_kernel_b"
+    if source.lora_enabled:
+        low_rank = ops.matmul(*(getattr(source, name) for name in factors))
+        weight += ops.cast(source.lora_alpha / source.lora_rank * low_rank, dtype)
+    return weight

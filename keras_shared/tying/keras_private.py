@@ -1,0 +1,91 @@
+"""Every private Keras name that keras_shared touches, and nothing else.
+
+Keras publishes no way to ask which layer is being called, what lies upstream of a
+symbolic tensor, or what a quantised kernel means. tests/tying/test_keras_private.py
+fails on the day that one of these names changes.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+from keras import ops
+from keras.src.backend.common import global_state
+from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
+from keras.src.backend.common.symbolic_scope import in_symbolic_scope
+from keras.src.quantizers.quantizers import dequantize_with_sz_map
+
+
+def outermost_layer() -> keras.Layer | None:
+    """The layer or model whose call the program is in, seen from the outside."""
+    context = global_state.get_global_attribute("current_call_ctx")
+    return None if context is None else context.entry_layer
+
+
+def flatten_layers(layer: keras.Layer) -> list[keras.Layer]:
+    """`layer` and everything inside it, each once."""
+    return layer._flatten_layers()
+
+
+def upstream_layers(tensors: Any) -> Iterator[keras.Layer]:
+    """The layers that the symbolic `tensors` were computed by, inside of sub-models too."""
+    stack = [t for t in keras.tree.flatten(tensors) if hasattr(t, "_keras_history")]
+    seen = set()
+    while stack:
+        history = stack.pop()._keras_history
+        node = history.operation._inbound_nodes[history.node_index]
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(history.operation, keras.Layer):
+            yield from flatten_layers(history.operation)
+        stack.extend(node.input_tensors)
+
+
+def frozen_into_program(variables: list[keras.Variable]) -> bool:
+    """Whether a compiled JAX function would take one of `variables` as a constant."""
+    if keras.backend.backend() != "jax" or not in_stateless_scope() or in_symbolic_scope():
+        return False
+    scope = get_stateless_scope()
+    return any(scope.get_current_value(v) is None for v in variables)
+
+
+def dequantized_dense(source: keras.layers.Dense, dtype: str) -> Any:
+    """The kernel (in, out) that an int8 or int4 Dense stands for, without LoRA."""
+    codes, scale = source._kernel, source.kernel_scale  # scale: (out,) or (groups, out)
+    if source.quantization_mode == "int4":
+        codes = keras.quantizers.unpack_int4(codes, source._orig_output_dim, axis=-1)
+        if source._int4_block_size not in (None, -1):
+            kernel = dequantize_with_sz_map(
+                codes, scale, source.kernel_zero, source.g_idx, group_axis=0
+            )
+            return ops.cast(kernel, dtype)
+    return ops.divide(ops.cast(codes, dtype), ops.cast(scale, dtype))
+
+
+def dequantized_embedding(source: keras.layers.Embedding, dtype: str) -> Any:
+    """The table (input_dim, output_dim) that an int8 or int4 Embedding stands for."""
+    codes, scale = source._embeddings, source.embeddings_scale  # (in,) or (in, groups)
+    if source.quantization_mode == "int4":
+        codes = keras.quantizers.unpack_int4(codes, source._orig_output_dim, axis=-1)
+        if source._int4_block_size not in (None, -1):
+            table = dequantize_with_sz_map(
+                ops.cast(codes, dtype), scale, source.embeddings_zero, source.g_idx, group_axis=-1
+            )
+            return ops.cast(table, dtype)
+    return ops.divide(ops.cast(codes, dtype), ops.expand_dims(ops.cast(scale, dtype), -1))
+
+
+class SourceInSavedModel:
+    """Mixin for readers: a SavedModel of a sub-model alone still holds the source's variables.
+
+    TensorFlow asks each trackable object for its children; for a SavedModel (and only
+    there: a checkpoint holds each variable under its owner) the source's are named too.
+    """
+
+    def _trackable_children(self, save_type: str = "checkpoint", **kwargs: Any) -> dict[str, Any]:
+        children = super()._trackable_children(save_type, **kwargs)  # type: ignore[misc]
+        source = self._reference.layer  # type: ignore[attr-defined]
+        if save_type == "savedmodel" and source is not None:
+            children |= {f"_source_{i}": v for i, v in enumerate(source.variables)}
+        return children

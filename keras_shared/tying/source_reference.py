@@ -1,0 +1,85 @@
+"""How a reader finds the layer that owns its weight."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+
+from keras_shared.tying.effective_weight import weight_shape
+from keras_shared.tying.tie_error import TieError
+
+
+class SourceReference:
+    """A pointer to a layer that is owned elsewhere, which no tracker can see.
+
+    Keras, TensorFlow and torch take every layer found in an attribute for a child: its
+    variables would then be listed, saved and frozen twice. This slot object is none of the
+    types they look into. Into a config goes only the description of the source
+    (`name`, `class_name`, `weight_shape`, and what else the reader must know of it before it is
+    found); a copy of the layer never does.
+
+    Args:
+        source: the layer, or its description from a config.
+        attributes: names of attributes of the source that belong into the description.
+
+    Attributes:
+        layer: the source, or None until it has been found.
+        given: True if the source was handed over as an object. Such a pointer is never
+            replaced; one that came from a config follows the graph that it is called in.
+    """
+
+    __slots__ = ("_attributes", "_description", "given", "layer")
+
+    def __init__(
+        self, source: keras.Layer | dict[str, Any], attributes: tuple[str, ...] = ()
+    ) -> None:
+        self._attributes = attributes
+        self.given = isinstance(source, keras.Layer)
+        self.layer: keras.Layer | None = source if self.given else None
+        self._description: dict[str, Any] = {} if self.given else dict(source)
+
+    def describe(self) -> dict[str, Any]:
+        """The source as it stands in a config: JSON, and enough to find it again."""
+        if self.layer is None:
+            return self._description
+        description = {
+            "name": self.layer.name,
+            "class_name": type(self.layer).__name__,
+            "weight_shape": weight_shape(self.layer),
+        } | {name: getattr(self.layer, name) for name in self._attributes}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in description.items()}  # JSON
+
+    def bind(self, candidates: Iterable[keras.Layer], reader: keras.Layer) -> None:
+        """Point to the one layer among `candidates` that fits the description, if there is one."""
+        if self.given:
+            return
+        wanted = self.describe()
+        named = {
+            id(c): c
+            for c in candidates
+            if c.name == wanted["name"]
+            and type(c).__name__ == wanted["class_name"]
+            and c is not reader
+        }
+        fits = [c for c in named.values() if _shape_fits(c, wanted["weight_shape"])]
+        if len(fits) > 1:
+            raise TieError(
+                f"{type(reader).__name__} '{reader.name}' is tied to a {wanted['class_name']} named "
+                f"'{wanted['name']}' with weight {wanted['weight_shape']}, and {len(fits)} layers "
+                "of the model answer to that. Give the source a name of its own."
+            )
+        if named and not fits:
+            found = [weight_shape(c) for c in named.values()]
+            raise TieError(
+                f"{type(reader).__name__} '{reader.name}' was saved with the weight "
+                f"{wanted['weight_shape']} of '{wanted['name']}', but the layer of that name now "
+                f"has {found}. Build the model with the saved widths, or edit the source's config "
+                "and the reader's `source` alike."
+            )
+        if fits:
+            self.layer = fits[0]
+
+
+def _shape_fits(layer: keras.Layer, wanted: list[int] | None) -> bool:
+    shape = weight_shape(layer)
+    return wanted is None or shape is None or list(shape) == list(wanted)

@@ -1,0 +1,2 @@
+class TieError(ValueError):
+    """A tie cannot hold: the message names the reader, the source and the cure."""

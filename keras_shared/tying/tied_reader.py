@@ -1,0 +1,118 @@
+from typing import Any
+
+import keras
+
+from keras_shared.tying.effective_weight import effective_weight
+from keras_shared.tying.keras_private import (
+    SourceInSavedModel,
+    flatten_layers,
+    frozen_into_program,
+    outermost_layer,
+    upstream_layers,
+)
+from keras_shared.tying.source_reference import SourceReference
+from keras_shared.tying.tie_error import TieError
+
+
+class TiedReader(SourceInSavedModel, keras.layers.Layer):
+    """A layer that reads the weight of another layer, its source, and never owns it.
+
+    One variable has exactly one owner, the source. A reader lists no shared variable, so a
+    weight is counted, saved, regularised and decayed once, and the gradients of all its uses
+    meet in it. The config of a reader describes the source; the pointer is found again, in
+    this order:
+
+    1. the layer given to the constructor;
+    2. the layers upstream of the symbolic input (Functional, Sequential, `clone_model`,
+       `from_config`), inside of sub-models too;
+    3. the layers of the outermost model that is being called (encoder and decoder as
+       sub-models, subclassed models);
+    4. otherwise a `TieError` that says what to do.
+
+    Args:
+        source: the layer that owns the weight, or its description from a config.
+        **kwargs: arguments of `keras.layers.Layer`.
+    """
+
+    _source_classes: tuple[type[keras.Layer], ...] = (keras.layers.Layer,)
+    _source_attributes: tuple[str, ...] = ()  # what a description holds beside name and shape
+
+    def __init__(self, source: keras.Layer | dict[str, Any], **kwargs: Any) -> None:
+        if not isinstance(source, (*self._source_classes, dict)):
+            raise TieError(
+                f"{type(self).__name__} reads the weight of a layer that is owned elsewhere: pass "
+                f"a {' or '.join(c.__name__ for c in self._source_classes)} object as `source`. "
+                f"Received: source={source!r} (of type {type(source).__name__})"
+            )
+        super().__init__(**kwargs)
+        self.supports_masking = True
+        self._reference = SourceReference(source, self._source_attributes)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self._reference.bind(upstream_layers((args, kwargs)), reader=self)
+        return super().__call__(*args, **kwargs)
+
+    def source(self) -> keras.Layer:
+        """The layer that owns the weight.
+
+        A method, because Keras' saving walks through every property of a layer.
+
+        Raises:
+            TieError: if the source was not found where this layer is called.
+        """
+        if self._reference.layer is None:
+            model = outermost_layer()
+            if model is not None:
+                self._reference.bind(flatten_layers(model), reader=self)
+        if self._reference.layer is None:
+            wanted = self._reference.describe()
+            raise TieError(
+                f"{type(self).__name__} '{self.name}' is tied to the {wanted['class_name']} "
+                f"'{wanted['name']}' (weight {wanted['weight_shape']}), which is not part of the "
+                "model that is being called. Call the model that holds both, or run "
+                "`keras_shared.tying.bind_ties(model)` on it once after loading."
+            )
+        return self._reference.layer
+
+    def tied_weight(self) -> Any:
+        """The source's effective weight as a tensor in this layer's compute dtype."""
+        source = self.source()
+        self._refuse_constant(source)
+        return effective_weight(source, self.compute_dtype)
+
+    def tied_weight_shape(self) -> tuple[int, ...]:
+        """The shape of the weight, known from the description before the source is found."""
+        wanted = self._reference.describe()
+        if wanted["weight_shape"] is None:
+            raise TieError(
+                f"{type(self).__name__} '{self.name}' reads the weight of '{wanted['name']}', "
+                "which has not been built, so its shape is unknown. Call the source on its input "
+                f"first, or build it: `{wanted['name']}.build((None, ...))`."
+            )
+        return tuple(wanted["weight_shape"])
+
+    def _refuse_constant(self, source: keras.Layer) -> None:
+        if frozen_into_program(source.variables):
+            raise TieError(
+                f"{type(self).__name__} '{self.name}' reads '{source.name}', which the model being "
+                "run does not hold: under JAX its weight would be compiled in as a constant. Run "
+                "the model that holds both."
+            )
+
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing to do: storage belongs to the source, and `tied_weight` follows it."""
+
+    def enable_lora(self, *args: Any, **kwargs: Any) -> None:
+        """A reader owns no kernel to adapt.
+
+        Raises:
+            TieError: always; the message names the source.
+        """
+        name = self._reference.describe()["name"]
+        raise TieError(
+            f"{type(self).__name__} '{self.name}' owns no kernel. Enable LoRA on its source "
+            f"'{name}' instead: this layer follows it."
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "source": self._reference.describe()}
