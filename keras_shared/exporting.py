@@ -1,0 +1,196 @@
+"""A Keras model as a SavedModel with named signatures, each weight stored once."""
+
+import os
+import pathlib
+import shutil
+import tempfile
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_shared.signature import Signature
+
+BATCHES = (1, 2, 17)  # that every written signature is run at
+TOLERANCE = 1e-5
+
+
+def signatures_of(model: keras.Model) -> dict[str, Signature]:
+    """The model's own signatures, or `serving_default` with the names of its inputs and outputs.
+
+    Args:
+        model: a zoo model, or any functional (or built Sequential) Keras model.
+
+    Raises:
+        ValueError: if the model has no symbolic inputs to take names and shapes from.
+    """
+    if hasattr(model, "signatures"):
+        return model.signatures()
+    inputs = getattr(model, "inputs", None)
+    if not inputs:
+        raise ValueError(
+            f"Only a model with known inputs can be exported: a functional one, or a Sequential "
+            f"that was built. Received: '{model.name}' (of type {type(model).__name__})"
+        )
+    structure, names = model.input, [tensor.name for tensor in inputs]
+
+    def call(**tensors: Any) -> dict[str, Any]:
+        flat = [tensors[name] for name in names]
+        outputs = model(keras.tree.pack_sequence_as(structure, flat), training=False)
+        if isinstance(outputs, dict):
+            return outputs
+        return dict(zip(model.output_names, keras.tree.flatten(outputs), strict=True))
+
+    return {"serving_default": Signature(call, {t.name: t for t in inputs})}
+
+
+def write_saved_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
+    """Write `model` to the folder `path`.
+
+    Keras' own export keeps two copies of each variable, one of them reached through the model
+    object. Here only the functions and one list of variables go into the archive.
+
+    Args:
+        model: see `signatures_of`.
+        path: folder that does not exist yet.
+    """
+    archive = keras.export.ExportArchive()
+    variables = {id(v): v for v in (variable.value for variable in model.variables)}
+    for name, signature in signatures_of(model).items():
+        for variant, function in _functions(name, signature).items():
+            archive.add_endpoint(variant, function)
+            concrete = function.get_concrete_function()
+            variables |= {id(v): v for v in concrete.variables}  # those of a tied source elsewhere
+    archive.add_variable_collection("variables", list(variables.values()))
+    archive.write_out(os.fspath(path), verbose=False)
+
+
+def replace_saved_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
+    """Write `model` beside `path` and put it there at the end; an older one stays until then."""
+    target = pathlib.Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        write_saved_model(model, scratch / "new")
+        if target.exists():
+            target.rename(scratch / "old")
+        (scratch / "new").rename(target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def examples(signature: Signature, batch: int, encoded: bool) -> dict[str, np.ndarray]:
+    """Inputs to try a signature with: images of noise, fractions, zeros for whole numbers."""
+    random = np.random.default_rng(batch)
+    inputs = {}
+    for name, spec in signature.inputs.items():
+        shape = [batch, *(32 if side is None else side for side in spec.shape[1:])]
+        if signature.image_size is not None:
+            shape[1:3] = signature.image_size
+            images = random.integers(0, 256, shape, dtype="uint8")
+            if encoded:
+                png = [tf.io.encode_png(image).numpy() for image in images]
+                inputs[f"{name}_bytes"] = np.array(png, object)
+            else:
+                inputs[name] = images.astype(spec.dtype)
+        elif spec.dtype == "string":
+            inputs[name] = np.full(shape, b"", object)
+        else:
+            whole = np.issubdtype(np.dtype(spec.dtype), np.integer) or spec.dtype == "bool"
+            inputs[name] = (np.zeros(shape) if whole else random.random(shape)).astype(spec.dtype)
+    return inputs
+
+
+def check_saved_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
+    """Load `path` into a Session, as TF Serving does, and compare every signature with Keras.
+
+    Args:
+        model: the model that was written.
+        path: the folder.
+
+    Raises:
+        ValueError: if an output differs by more than 1e-5 of its largest value, or is missing.
+    """
+    cases = []
+    for name, signature in signatures_of(model).items():
+        for batch in BATCHES:
+            plain = examples(signature, batch, encoded=False)
+            tensors = {key: keras.ops.convert_to_tensor(value) for key, value in plain.items()}
+            expected = signature.call(**tensors)
+            cases.append((name, plain, expected))
+            if signature.image_size is not None:
+                encoded = examples(signature, batch, encoded=True)
+                cases.append((f"{name}_bytes", encoded, expected))
+
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        meta = tf.compat.v1.saved_model.load(session, ["serve"], os.fspath(path))
+        for variant, inputs, expected in cases:
+            served = meta.signature_def[variant]
+            answers = session.run(
+                {key: info.name for key, info in served.outputs.items()},
+                {served.inputs[key].name: value for key, value in inputs.items()},
+            )
+            for key, value in expected.items():
+                _compare(answers.get(key), value, f"{variant}: {key}")
+
+
+def _compare(served: np.ndarray | None, expected: Any, what: str) -> None:
+    expected = keras.ops.convert_to_numpy(expected)
+    scale = max(1.0, float(np.abs(expected).max(initial=0)))
+    if served is None or not np.allclose(served, expected, rtol=0, atol=TOLERANCE * scale):
+        error = "missing" if served is None else np.abs(served - expected).max()
+        raise ValueError(
+            f"The SavedModel answers otherwise than Keras ({what}, batch {len(expected)}): difference "
+            f"{error}, allowed {TOLERANCE * scale}. Nothing was published."
+        )
+
+
+def _functions(name: str, signature: Signature) -> dict[str, Any]:
+    """The signature as a tf.function, and for images a second one that takes encoded bytes."""
+
+    def answer(**tensors: Any) -> dict[str, Any]:
+        outputs = dict(signature.call(**tensors))
+        if signature.class_names is not None:
+            scores, names = outputs["scores"], tf.constant(signature.class_names)
+            outputs["classes"] = tf.tile(names[None], [tf.shape(scores)[0], 1])
+            outputs["label"] = tf.gather(names, tf.argmax(scores, axis=-1))
+        return outputs
+
+    functions = {name: _function(answer, signature.inputs)}
+    if signature.image_size is not None:
+        specs = signature.inputs
+
+        def from_bytes(**encoded: Any) -> dict[str, Any]:
+            return answer(
+                **{k: _decode(encoded[f"{k}_bytes"], s, signature) for k, s in specs.items()}
+            )
+
+        strings = {f"{key}_bytes": keras.KerasTensor((None,), "string") for key in specs}
+        functions[f"{name}_bytes"] = _function(from_bytes, strings)
+    return functions
+
+
+def _function(call: Any, inputs: Any) -> Any:
+    specs = {key: tf.TensorSpec(spec.shape, spec.dtype, name=key) for key, spec in inputs.items()}
+    # tf.function takes named specs by position: one parameter for each input, in order
+    return tf.function(
+        lambda *tensors: call(**dict(zip(specs, tensors, strict=True))),
+        input_signature=list(specs.values()),
+        autograph=False,
+    )
+
+
+def _decode(encoded: Any, spec: keras.KerasTensor, signature: Signature) -> Any:
+    """(batch,) of PNG or JPEG bytes -> (batch, height, width, channels), 0 to 255."""
+    channels = spec.shape[-1]
+
+    def one(content: Any) -> Any:
+        image = tf.io.decode_image(content, channels=channels, expand_animations=False)
+        image.set_shape((None, None, channels))
+        return keras.ops.image.resize(
+            tf.cast(image, spec.dtype), signature.image_size, antialias=True
+        )
+
+    shape = tf.TensorSpec((*signature.image_size, channels), spec.dtype)
+    return tf.map_fn(one, encoded, fn_output_signature=shape)

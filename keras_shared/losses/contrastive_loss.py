@@ -1,0 +1,52 @@
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("keras_shared")
+class ContrastiveLoss(keras.losses.Loss):
+    """Pulls the embeddings of a "same" pair together and pushes the others a margin apart.
+
+    `L = y d^2 / 2 + (1 - y) max(0, margin - d)^2 / 2`, with `d` the distance of a pair and `y` 1
+    for "same", 0 for "different".
+
+    Args:
+        margin: distance beyond which a "different" pair costs nothing.
+        reduction: as in `keras.losses.Loss`.
+        name: name of the loss.
+
+    Raises:
+        ValueError: if the margin is not positive.
+
+    Example:
+        >>> from keras_shared.losses import ContrastiveLoss
+        >>> float(ContrastiveLoss(margin=1.0)([[1.0], [0.0]], [[1.0], [0.5]]))  # (.5 + .125) / 2
+        0.3125
+
+    Reference:
+        Hadsell, Chopra, LeCun 2006, "Dimensionality Reduction by Learning an Invariant
+        Mapping", equation 4 (where Y is 0 for a similar pair).
+    """
+
+    def __init__(
+        self,
+        margin: float = 1.0,
+        reduction: str = "sum_over_batch_size",
+        name: str = "contrastive_loss",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(name=name, reduction=reduction, **kwargs)
+        if not margin > 0:
+            raise ValueError(f"`margin` must be positive. Received: margin={margin}")
+        self.margin = margin
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        y_pred = ops.convert_to_tensor(y_pred)
+        y_true = ops.cast(y_true, y_pred.dtype)
+        apart = ops.maximum(0.0, self.margin - y_pred)
+        loss = y_true * ops.square(y_pred) / 2 + (1 - y_true) * ops.square(apart) / 2
+        return ops.mean(loss, axis=-1)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "margin": self.margin}

@@ -1,0 +1,49 @@
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("keras_shared")
+class RBFLoss(keras.losses.Loss):
+    """The maximum a posteriori criterion of LeNet-5, for outputs that are minus distances.
+
+    `L = y_c + log(exp(-j) + sum_i exp(-y_i))`, with `y_i` the distance to class `i`, `c` the right
+    class. `exp(-j)` is the share of a "rubbish" class that no image belongs to: it keeps the
+    distance to the right class small, and its gradient alive, where softmax would be content
+    with differences.
+
+    Args:
+        j: distance to the rubbish class. The smaller, the harder the right class is pulled.
+        reduction: as in `keras.losses.Loss`.
+        name: name of the loss.
+
+    Example:
+        >>> from keras_shared.losses import RBFLoss
+        >>> loss = RBFLoss(j=0.0)([0], [[0.0, -1e9]])  # 0 + log(1 + 1 + 0)
+        >>> round(float(loss), 4)
+        0.6931
+
+    Reference:
+        LeCun, Bottou, Bengio, Haffner 1998, section II.C, equation 9.
+    """
+
+    def __init__(
+        self,
+        j: float = 0.1,
+        reduction: str = "sum_over_batch_size",
+        name: str = "rbf_loss",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(name=name, reduction=reduction, **kwargs)
+        self.j = j
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        y_pred = ops.convert_to_tensor(y_pred)
+        labels = ops.cast(ops.reshape(y_true, (-1,)), "int32")
+        right = ops.sum(y_pred * ops.one_hot(labels, y_pred.shape[-1], dtype=y_pred.dtype), axis=-1)
+        rubbish = ops.full_like(y_pred[:, :1], -self.j)
+        return ops.logsumexp(ops.concatenate([y_pred, rubbish], axis=-1), axis=-1) - right
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "j": self.j}

@@ -1,0 +1,21 @@
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import keras
+
+
+class Signature(NamedTuple):
+    """One way to ask a model, with named tensors: what export turns into a serving signature.
+
+    Attributes:
+        call: takes the inputs as keyword arguments, returns named tensors, the batch first.
+        inputs: shape (batch included, as None) and dtype of each input.
+        image_size: (height, width) in pixels if the inputs are images; they can then be sent as
+            encoded PNG or JPEG bytes too, and are resized to this. None for other inputs.
+        class_names: if given, the output `scores` has one column for each.
+    """
+
+    call: Callable[..., dict[str, Any]]
+    inputs: Mapping[str, keras.KerasTensor]
+    image_size: tuple[int, int] | None = None
+    class_names: tuple[str, ...] | None = None

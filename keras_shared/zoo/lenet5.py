@@ -1,0 +1,136 @@
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import layers, ops
+
+from keras_shared.layers import (
+    ConnectionTableConv2D,
+    EuclideanRBF,
+    TrainableSubsampling,
+    scaled_tanh,
+)
+from keras_shared.signature import Signature
+from keras_shared.zoo.digit_bitmaps import digit_bitmaps
+from keras_shared.zoo.zoo_model import ZooModel
+
+# table I of the paper: which maps of S2 each map of C3 reads
+C3_READS = (
+    (0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5),
+    (0, 1, 2, 3), (1, 2, 3, 4), (2, 3, 4, 5), (0, 3, 4, 5), (0, 1, 4, 5), (0, 1, 2, 5),
+    (0, 1, 3, 4), (1, 2, 4, 5), (0, 2, 3, 5),
+    (0, 1, 2, 3, 4, 5),
+)  # fmt: skip
+DIGITS = tuple("0123456789")
+
+
+@keras.saving.register_keras_serializable("keras_shared")
+class LeNet5(ZooModel):
+    """The convolutional network whose kernels are shared by all positions of an image.
+
+    The variant of 1998, layer by layer: C1 convolution, S2 trainable subsampling, C3 convolution
+    with a connection table, S4, C5, F6, each through `f(x) = 1.7159 tanh(2x/3)`, and outputs
+    `-sum_i (x_i - w_ij)^2`, minus the distance to the bitmap of digit `j`. 60,000 trainable
+    parameters carry 340,908 connections. The modern variant has a dense C3, ReLU, max pooling
+    and ten logits: 61,706 parameters. The largest output is the answer in both.
+
+    Args:
+        variant: `"1998"` or `"modern"`.
+        class_names: names of the classes, in the order of the outputs. The variant of 1998 has
+            exactly ten, since it has ten bitmaps.
+        dtype: dtype policy; the outputs are float32 in any case.
+        **kwargs: `name` and `trainable`, as of `keras.Model`.
+
+    Call:
+        Images (batch, 28, 28, 1) with values 0 to 255, the ink bright. They are padded to 32x32;
+        0 becomes -0.1 and 255 becomes 1.175.
+
+    Returns:
+        (batch, classes): minus the distances (train with `keras_shared.losses.RBFLoss`), or
+        logits (train with a cross-entropy from logits).
+
+    Raises:
+        ValueError: for an unknown variant, or a number of classes that it cannot have.
+
+    Example:
+        >>> from keras_shared.zoo import LeNet5
+        >>> model = LeNet5()
+        >>> sum(int(keras.ops.size(v)) for v in model.trainable_variables)
+        60000
+        >>> LeNet5(variant="modern").count_params()
+        61706
+
+    Reference:
+        LeCun, Bottou, Bengio, Haffner 1998, "Gradient-Based Learning Applied to Document
+        Recognition", section II.B.
+    """
+
+    def __init__(
+        self,
+        variant: str = "1998",
+        class_names: Sequence[str] = DIGITS,
+        dtype: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        if variant not in ("1998", "modern"):
+            raise ValueError(f"`variant` must be '1998' or 'modern'. Received: variant={variant!r}")
+        if len(class_names) < 2 or (variant == "1998" and len(class_names) != 10):
+            raise ValueError(
+                "`class_names` must name ten classes for variant '1998', and at least two for "
+                f"'modern'. Received: {len(class_names)} names with variant={variant!r}"
+            )
+
+        # === Graph ===
+        image = keras.Input((28, 28, 1), name="image")
+        x = layers.ZeroPadding2D(2, dtype=dtype, name="pad")(image)  # (batch, 32, 32, 1)
+        x = layers.Rescaling(1.275 / 255, -0.1, dtype=dtype, name="rescale")(x)
+        body = _body_1998 if variant == "1998" else _body_modern
+        super().__init__(image, body(x, dtype, len(class_names)), **kwargs)
+
+        # === Config ===
+        self.variant = variant
+        self.class_names = tuple(class_names)
+        self.base_policy = keras.dtype_policies.get(dtype)
+
+    def signatures(self) -> dict[str, Signature]:
+        return {
+            "classify": Signature(
+                lambda image: {"scores": self(image, training=False)},
+                {"image": keras.KerasTensor((None, 28, 28, 1))},
+                image_size=(28, 28),
+                class_names=self.class_names,
+            )
+        }
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "variant": self.variant, "class_names": self.class_names}
+
+
+def _body_1998(x: Any, dtype: Any, classes: int) -> Any:
+    def like(inputs: float) -> dict[str, Any]:
+        """Arguments of a layer whose units read that many inputs: appendix A, U(-2.4/F, 2.4/F)."""
+        uniform = keras.initializers.RandomUniform(-2.4 / inputs, 2.4 / inputs)
+        return {"activation": scaled_tanh, "kernel_initializer": uniform, "dtype": dtype}
+
+    def subsampling(name: str) -> TrainableSubsampling:
+        return TrainableSubsampling(activation=scaled_tanh, dtype=dtype, name=name)
+
+    x = layers.Conv2D(6, 5, name="C1", **like(25))(x)  # (batch, 28, 28, 6)
+    x = subsampling("S2")(x)  # (batch, 14, 14, 6)
+    x = ConnectionTableConv2D(C3_READS, 5, name="C3", **like(25 * 60 / 16))(x)  # 10, 10, 16
+    x = subsampling("S4")(x)  # (batch, 5, 5, 16)
+    x = layers.Conv2D(120, 5, name="C5", **like(25 * 16))(x)  # (batch, 1, 1, 120)
+    x = layers.Flatten(dtype=dtype, name="flatten")(x)
+    x = layers.Dense(84, name="F6", **like(120))(x)
+    return ops.negative(EuclideanRBF(digit_bitmaps(), dtype="float32", name="distances")(x))
+
+
+def _body_modern(x: Any, dtype: Any, classes: int) -> Any:
+    x = layers.Conv2D(6, 5, activation="relu", dtype=dtype, name="C1")(x)  # (batch, 28, 28, 6)
+    x = layers.MaxPooling2D(dtype=dtype, name="S2")(x)
+    x = layers.Conv2D(16, 5, activation="relu", dtype=dtype, name="C3")(x)  # (batch, 10, 10, 16)
+    x = layers.MaxPooling2D(dtype=dtype, name="S4")(x)
+    x = layers.Conv2D(120, 5, activation="relu", dtype=dtype, name="C5")(x)  # (batch, 1, 1, 120)
+    x = layers.Flatten(dtype=dtype, name="flatten")(x)
+    x = layers.Dense(84, activation="relu", dtype=dtype, name="F6")(x)
+    return layers.Dense(classes, dtype="float32", name="logits")(x)

@@ -1,0 +1,265 @@
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from keras_shared.layers import Shared
+from keras_shared.losses import ContrastiveLoss
+from keras_shared.signature import Signature
+from keras_shared.zoo.zoo_model import ZooModel
+
+TOWER_SIZE = (28, 28)  # pixels, as in Vinyals et al. 2016
+
+
+@keras.saving.register_keras_serializable("keras_shared")
+class SiameseNet(ZooModel):
+    """Do two images show the same thing? One tower, shared by both, and the distance between.
+
+    `e = tower(x) / |tower(x)|` for each image, `d = |e_a - e_b|` between 0 and 2, and
+    `p = sigmoid(w d + v)`, the probability of "same". The tower's weights exist once; its
+    gradient is the sum over both images. `w` and `v` are trained along with a cross-entropy
+    loss, or fitted afterwards by `calibrate`.
+
+    The default tower has four blocks of Conv2D, group normalisation, ReLU and pooling: 111,680
+    parameters. It normalises each image by itself, so that training and use agree and the
+    number of images in a call changes nothing.
+
+    Args:
+        tower: any Keras model or layer from images to vectors or maps (which are flattened), a
+            pretrained one too; set `tower.trainable = False` to freeze it. None for the default.
+        image_shape: (height, width, channels) of one input image; height and width may be None.
+            Images are resized to what the tower takes; 3 channels become 1 by their mean, 1
+            becomes 3 by repetition, where the tower asks for it.
+        pixel_range: what the pixel values 0 and 255 become for the tower. `(0, 255)` for a tower
+            with its own preprocessing, `(1, 0)` for ink on paper.
+        dtype: dtype policy; distance and probability are float32 in any case.
+        **kwargs: `name` and `trainable`, as of `keras.Model`.
+
+    Call:
+        `[image_a, image_b]`, or a dict with these names, each (batch, height, width, channels)
+        with values 0 to 255.
+
+    Returns:
+        A dict: `distance` (batch, 1) and `probability` (batch, 1) of "same".
+
+    Raises:
+        ValueError: for images that are no images, or of the wrong number of channels.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_shared.zoo import SiameseNet
+        >>> model = SiameseNet()
+        >>> model.compile("adam", loss="contrastive", metrics=["accuracy"])
+        >>> a, b = np.random.randint(0, 256, (2, 8, 28, 28, 1))
+        >>> history = model.fit([a, b], np.array([0, 1] * 4), verbose=0)
+        >>> model.verify(a, b).shape, model.embed(a).shape
+        ((8,), (8, 64))
+
+    Reference:
+        Koch, Zemel, Salakhutdinov 2015, "Siamese Neural Networks for One-shot Image
+        Recognition"; the tower's blocks: Vinyals et al. 2016, "Matching Networks for One Shot
+        Learning", section 4.1.1, with Wu & He 2018, "Group Normalization", in the place of
+        batch normalisation.
+    """
+
+    def __init__(
+        self,
+        tower: keras.Layer | None = None,
+        image_shape: tuple[int | None, int | None, int] = (None, None, 1),
+        pixel_range: tuple[float, float] = (0.0, 1.0),
+        dtype: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        # === Layers ===
+        tower = _default_tower(dtype) if tower is None else tower
+        height, width, channels = _tower_input(tower, image_shape)
+        low, high = (float(value) for value in pixel_range)
+
+        # === Embedding of one image ===
+        image = keras.Input(image_shape, name="image")
+        x = _with_channels(image, channels)
+        if height and width:
+            x = layers.Resizing(height, width, antialias=True, name="resize")(x)
+        x = layers.Rescaling((high - low) / 255, low, dtype=dtype, name="rescale")(x)
+        x = layers.Flatten(name="flatten")(tower(x))
+        x = layers.UnitNormalization(dtype="float32", name="normalize")(x)
+        embedder = keras.Model(image, x, name="embedder")
+
+        # === Two images ===
+        images = [keras.Input(image_shape, name=name) for name in ("image_a", "image_b")]
+        a, b = Shared(embedder, name="shared_embedder")(images)  # (batch, features) each
+        squared = ops.sum(ops.square(a - b), axis=-1, keepdims=True)
+        distance = ops.sqrt(ops.maximum(squared, 1e-12))  # sqrt has no gradient at 0
+        same = layers.Dense(  # p = 1/2 where the distance is 1, the margin of the contrastive loss
+            1, "sigmoid", kernel_initializer=keras.initializers.Constant(-5.0),
+            bias_initializer=keras.initializers.Constant(5.0), dtype="float32", name="probability",
+        )  # fmt: skip
+        super().__init__(images, {"distance": distance, "probability": same(distance)}, **kwargs)
+
+        # === Config ===
+        self.tower = tower
+        self.embedder = embedder
+        self.probability = same
+        self.image_shape = tuple(image_shape)
+        self.pixel_range = (low, high)
+        self.base_policy = keras.dtype_policies.get(dtype)
+
+    def compile(
+        self, optimizer: Any = "rmsprop", loss: Any = None, metrics: Any = None, **kwargs: Any
+    ) -> None:
+        """As `keras.Model.compile`; one loss and one list of metrics are enough for both outputs.
+
+        Args:
+            optimizer: as in Keras.
+            loss: `"contrastive"` or a `ContrastiveLoss` goes to the distance, any other single
+                loss (`"binary_crossentropy"`) to the probability. A dict goes by output.
+            metrics: a list goes to the probability, a dict by output.
+            **kwargs: further arguments of `keras.Model.compile`.
+        """
+        loss = ContrastiveLoss() if loss == "contrastive" else loss
+        if isinstance(loss, ContrastiveLoss):
+            loss = {"distance": loss, "probability": None}
+        elif loss is not None and not isinstance(loss, dict):
+            loss = {"distance": None, "probability": loss}
+        if metrics is not None and not isinstance(metrics, dict):
+            metrics = {"probability": metrics}
+        super().compile(optimizer, loss=loss, metrics=metrics, **kwargs)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, *args: Any, **kwargs: Any) -> Any:
+        loss = super().compute_loss(x, _for_both(y), y_pred, *args, **kwargs)
+        if not isinstance(self.loss, dict) or self.loss.get("probability") is not None:
+            return loss
+        # a loss on the distance alone leaves w and v without gradient: let them follow
+        p = self.probability(ops.stop_gradient(y_pred["distance"]))
+        same = ops.cast(ops.reshape(_for_both(y)["probability"], (-1, 1)), p.dtype)
+        return loss + ops.mean(ops.binary_crossentropy(same, p))
+
+    def compute_metrics(self, x, y, y_pred, *args: Any, **kwargs: Any) -> Any:
+        return super().compute_metrics(x, _for_both(y), y_pred, *args, **kwargs)
+
+    def embed(self, images: Any) -> np.ndarray:
+        """The embedding of each image.
+
+        Args:
+            images: (batch, height, width, channels), 0 to 255.
+
+        Returns:
+            float32 array (batch, features) of unit vectors.
+        """
+        return self.embedder.predict(self._checked(images, "images"), verbose=0)
+
+    def verify(self, image_a: Any, image_b: Any) -> np.ndarray:
+        """The probability that two images show the same thing, pair by pair.
+
+        Args:
+            image_a: (batch, height, width, channels), 0 to 255.
+            image_b: as many images again; height and width may differ.
+
+        Returns:
+            float32 array (batch,).
+        """
+        pair = [self._checked(image_a, "image_a"), self._checked(image_b, "image_b")]
+        if len(pair[0]) != len(pair[1]):
+            raise ValueError(
+                "`image_a` and `image_b` must hold equally many images. "
+                f"Received: {len(pair[0])} and {len(pair[1])}"
+            )
+        return self.predict(pair, verbose=0)["probability"][:, 0]
+
+    def calibrate(self, distances: Any, same: Any) -> None:
+        """Fit `w` and `v` to pairs that the tower was not trained on (Platt scaling).
+
+        Args:
+            distances: (pairs,) or (pairs, 1), the model's output `distance`.
+            same: (pairs,) 1 or True for "same".
+
+        Reference:
+            Platt 1999, "Probabilistic Outputs for Support Vector Machines".
+        """
+        from sklearn.linear_model import LogisticRegression  # slow to import, seldom needed
+
+        fit = LogisticRegression(C=1e6).fit(np.reshape(distances, (-1, 1)), np.ravel(same))
+        self.probability.set_weights([fit.coef_, fit.intercept_])
+
+    def signatures(self) -> dict[str, Signature]:
+        def verify(image_a: Any, image_b: Any) -> dict[str, Any]:
+            outputs = self([image_a, image_b], training=False)
+            return {name: ops.squeeze(value, -1) for name, value in outputs.items()}
+
+        def embed(image: Any) -> dict[str, Any]:
+            return {"embedding": self.embedder(image, training=False)}
+
+        image = keras.KerasTensor((None, *self.image_shape))
+        tower = _tower_input(self.tower, self.image_shape)
+        sides = [given or taken for given, taken in zip(self.image_shape[:2], tower[:2], strict=True)]
+        size = (sides[0], sides[1]) if all(sides) else None
+        return {
+            "verify": Signature(verify, {"image_a": image, "image_b": image}, size),
+            "embed": Signature(embed, {"image": image}, size),
+        }
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "tower": keras.saving.serialize_keras_object(self.tower),
+            "image_shape": self.image_shape,
+            "pixel_range": self.pixel_range,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "SiameseNet":
+        tower = keras.saving.deserialize_keras_object(config["tower"], custom_objects)
+        return super().from_config({**config, "tower": tower}, custom_objects)
+
+    def _checked(self, images: Any, name: str) -> np.ndarray:
+        images = np.asarray(images)
+        expected = (None, *self.image_shape)
+        fits = images.ndim == 4 and all(
+            e in (None, s) for e, s in zip(expected, images.shape, strict=True)
+        )
+        if not fits or not np.issubdtype(images.dtype, np.number) or not images.size:
+            raise ValueError(
+                f"`{name}` must be numbers of shape {expected} with values 0 to 255. "
+                f"Received: an array of shape {images.shape} and dtype {images.dtype}"
+            )
+        return images
+
+
+def _default_tower(dtype: Any) -> keras.Model:
+    image = x = keras.Input((*TOWER_SIZE, 1), name="tower_input")
+    for i in range(1, 5):  # 28 -> 14 -> 7 -> 3 -> 1 pixels
+        x = layers.Conv2D(
+            64, 3, padding="same", use_bias=False, kernel_initializer="he_normal",
+            dtype=dtype, name=f"conv_{i}",
+        )(x)  # fmt: skip
+        x = layers.GroupNormalization(8, dtype=dtype, name=f"norm_{i}")(x)
+        x = layers.ReLU(dtype=dtype, name=f"relu_{i}")(x)
+        x = layers.MaxPooling2D(dtype=dtype, name=f"pool_{i}")(x)
+    return keras.Model(image, layers.Flatten(dtype=dtype, name="features")(x), name="tower")
+
+
+def _tower_input(tower: keras.Layer, image_shape: Any) -> tuple[int | None, int | None, int]:
+    """What the tower takes, or the image's own shape for a layer that does not say."""
+    shape = tower.input_shape[1:] if isinstance(tower, keras.Model) else image_shape
+    if len(shape) != 3 or len(image_shape) != 3 or not shape[-1]:
+        raise ValueError(
+            "`tower` must take images (height, width, channels), and `image_shape` give one. "
+            f"Received: a tower that takes {shape}, image_shape={image_shape}"
+        )
+    return shape
+
+
+def _with_channels(image: Any, channels: int) -> Any:
+    given = image.shape[-1]
+    if given == channels:
+        return image
+    if channels == 1:
+        return ops.mean(image, axis=-1, keepdims=True)
+    if given == 1:
+        return ops.repeat(image, channels, axis=-1)
+    raise ValueError(f"The tower takes {channels} channels. Received: image_shape[-1]={given}")
+
+
+def _for_both(y: Any) -> Any:
+    return y if y is None or isinstance(y, dict) else {"distance": y, "probability": y}
