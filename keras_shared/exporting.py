@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_shared.signature import Signature
+from keras_shared.tying import readers_of
 
 BATCHES = (1, 2, 17)  # that every written signature is run at
 TOLERANCE = 1e-5
@@ -56,12 +57,11 @@ def write_saved_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
         path: folder that does not exist yet.
     """
     archive = keras.export.ExportArchive()
-    variables = {id(v): v for v in (variable.value for variable in model.variables)}
     for name, signature in signatures_of(model).items():
         for variant, function in _functions(name, signature).items():
             archive.add_endpoint(variant, function)
-            concrete = function.get_concrete_function()
-            variables |= {id(v): v for v in concrete.variables}  # those of a tied source elsewhere
+    owners = [model, *(reader.source() for reader in readers_of(model))]  # some lie elsewhere
+    variables = {id(v): v.value for owner in owners for v in owner.variables}
     archive.add_variable_collection("variables", list(variables.values()))
     archive.write_out(os.fspath(path), verbose=False)
 

@@ -1,6 +1,7 @@
 """How a layer reads a weight that another layer owns, and finds it again after every operation."""
 
 from keras_shared.tying.bind_ties import bind_ties as bind_ties
+from keras_shared.tying.bind_ties import readers_of as readers_of
 from keras_shared.tying.effective_weight import effective_weight as effective_weight
 from keras_shared.tying.source_reference import SourceReference as SourceReference
 from keras_shared.tying.tie_error import TieError as TieError

@@ -31,8 +31,12 @@ def bind_ties(model: keras.Model) -> keras.Model:
         True
     """
     layers = flatten_layers(model)
-    for layer in layers:
-        if isinstance(layer, TiedReader):
-            layer._reference.bind(layers, reader=layer)
-            layer.source()
+    for reader in readers_of(model):
+        reader._reference.bind(layers, reader=reader)
+        reader.source()
     return model
+
+
+def readers_of(model: keras.Layer) -> list[TiedReader]:
+    """The layers inside `model` that read a weight owned by another layer."""
+    return [layer for layer in flatten_layers(model) if isinstance(layer, TiedReader)]

@@ -1,0 +1,36 @@
+"""Weight sharing in Keras, and the model zoo built from it.
+
+`keras_shared.layers` has the layers, `keras_shared.zoo` the models, `keras_shared.tying` the
+mechanism. The functions that people type are here, and are imported when they are first used, so
+that the command line can print its help without waiting for Keras.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keras_shared.loading import load as load
+    from keras_shared.publishing import publish as publish
+    from keras_shared.tying import TieError as TieError
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "TieError": "keras_shared.tying",
+    "load": "keras_shared.loading",
+    "publish": "keras_shared.publishing",
+}
+_ROOMS = ("layers", "losses", "tying", "zoo")
+__all__ = sorted(_HOMES)  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _ROOMS:
+        return importlib.import_module(f"keras_shared.{name}")
+    raise AttributeError(f"module 'keras_shared' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES, *_ROOMS])

@@ -1,0 +1,146 @@
+"""From a recipe's [data] section to the batches that train, validate and test a model."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from keras_shared.data.digits import load_digits
+from keras_shared.data.fashion_mnist import load_fashion_mnist
+from keras_shared.data.labelled_images import DataError, LabelledImages
+from keras_shared.data.mnist import load_mnist
+from keras_shared.data.omniglot import load_omniglot
+from keras_shared.data.pairs import EVALUATION_BATCH, Pairs
+from keras_shared.recipe import PairData, Recipe
+
+_LOADERS: dict[str, Callable[[str, str | None], LabelledImages]] = {
+    "digits": load_digits,
+    "fashion_mnist": load_fashion_mnist,
+    "mnist": load_mnist,
+    "omniglot": load_omniglot,
+}
+
+
+class TrainingData(NamedTuple):
+    """What training reads.
+
+    Attributes:
+        batches: gives the batches from one epoch (included) to another (not included), so that a
+            resumed training sees what an unbroken one would have seen.
+        steps_per_epoch: number of batches in an epoch.
+        validation: batches that are never trained on.
+        sizes: number of examples in each part, for the card.
+    """
+
+    batches: Callable[[int, int], tf.data.Dataset]
+    steps_per_epoch: int
+    validation: tf.data.Dataset
+    sizes: dict[str, int]
+
+
+def training_data(recipe: Recipe, data_dir: str | None = None) -> TrainingData:
+    """The training and validation batches of a recipe. The test split is not opened.
+
+    Args:
+        recipe: its sections [data] and [training], and the kind of model.
+        data_dir: folder of prepared TFDS data sets.
+
+    Raises:
+        DataError: if the data set cannot be had, or is too small for the recipe.
+    """
+    split = _LOADERS[recipe.data.name]("train", data_dir)
+    batch_size, seed = recipe.training.batch_size, recipe.training.seed
+    if isinstance(recipe.data, PairData):
+        held_out = (*recipe.data.validation_groups, *recipe.data.test_groups)
+        present = {split.group_names[g] for g in split.groups}
+        trained = tuple(sorted(present.difference(held_out)))
+        pairs = Pairs(split, trained, recipe.data.negatives)
+        steps = math.ceil(recipe.data.pairs_per_epoch / batch_size)
+        return TrainingData(
+            lambda first, last: pairs.batches(first * steps, last * steps, batch_size, seed),
+            steps,
+            Pairs(split, recipe.data.validation_groups, recipe.data.negatives).fixed(
+                recipe.data.validation_pairs, recipe.data.seed
+            ),
+            {
+                "groups": len(trained),
+                "pairs_per_epoch": steps * batch_size,
+                "validation_pairs": recipe.data.validation_pairs,
+            },
+        )
+
+    order = np.random.default_rng(recipe.data.seed).permutation(len(split.images))
+    held_out_images = recipe.data.validation_images
+    if held_out_images >= len(order):
+        raise DataError(
+            f"data.validation_images = {held_out_images} leaves nothing to train on: the training "
+            f"split of '{recipe.data.name}' has {len(order)} images."
+        )
+    validation, trained_on = order[:held_out_images], order[held_out_images:]
+    x, y = _inputs_and_targets(recipe, split)
+    return TrainingData(
+        lambda first, last: _shuffled(x, y, trained_on, first, last, batch_size, seed),
+        math.ceil(len(trained_on) / batch_size),
+        _in_order(x[validation], y[validation]),
+        {"images": len(trained_on), "validation_images": len(validation)},
+    )
+
+
+def test_data(recipe: Recipe, data_dir: str | None = None) -> tf.data.Dataset:
+    """The test batches of a recipe, in a fixed order; for evaluation alone.
+
+    Args:
+        recipe: its section [data] and the kind of model.
+        data_dir: folder of prepared TFDS data sets.
+
+    Raises:
+        DataError: if the data set cannot be had.
+    """
+    split = _LOADERS[recipe.data.name]("test", data_dir)
+    if isinstance(recipe.data, PairData):
+        pairs = Pairs(split, recipe.data.test_groups, recipe.data.negatives)
+        return pairs.fixed(recipe.data.test_pairs, recipe.data.seed)
+    return _in_order(*_inputs_and_targets(recipe, split))
+
+
+def class_names(recipe: Recipe, data_dir: str | None = None) -> tuple[str, ...]:
+    """The names of the classes of a recipe's data set."""
+    return _LOADERS[recipe.data.name]("test", data_dir).class_names
+
+
+def _inputs_and_targets(recipe: Recipe, split: LabelledImages) -> tuple[np.ndarray, np.ndarray]:
+    if recipe.model.class_name == "LeNet5":
+        return split.images, split.labels.astype("int32")
+    vectors = split.images.reshape(len(split.images), -1)
+    return vectors, vectors
+
+
+def _as_floats(x: Any, y: Any) -> Any:
+    """Vectors (uint8, to save memory) become fractions; images and labels stay."""
+    if x.shape.rank == 2:
+        x = y = tf.cast(x, tf.float32) / 255
+    return x, y
+
+
+def _shuffled(
+    x: np.ndarray, y: np.ndarray, indices: np.ndarray, first: int, last: int, batch: int, seed: int
+) -> tf.data.Dataset:
+    """Epochs `first` to `last` - 1, each in an order that its number decides."""
+    x, y, indices = tf.constant(x), tf.constant(y), tf.constant(indices)
+
+    def epoch(number: Any) -> tf.data.Dataset:
+        keys = tf.random.stateless_uniform([len(indices)], tf.stack([seed, number]))
+        return tf.data.Dataset.from_tensor_slices(tf.gather(indices, tf.argsort(keys))).batch(batch)
+
+    def gather(chosen: Any) -> Any:
+        return _as_floats(tf.gather(x, chosen), tf.gather(y, chosen))
+
+    numbers = tf.data.Dataset.range(first, last)
+    batches = numbers.flat_map(epoch).map(gather, num_parallel_calls=tf.data.AUTOTUNE)
+    return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def _in_order(x: np.ndarray, y: np.ndarray) -> tf.data.Dataset:
+    return tf.data.Dataset.from_tensor_slices((x, y)).batch(EVALUATION_BATCH).map(_as_floats)

@@ -1,0 +1,222 @@
+"""A recipe: everything that decides a trained model, in one flat TOML file.
+
+Every key must be there; an unknown key, a wrong type or a value out of range is a `RecipeError`
+that names file, key, what was received and what is allowed. Nothing is inherited or computed.
+"""
+
+import dataclasses
+import os
+import pathlib
+import tomllib
+import typing
+from typing import Annotated, Any, Literal
+
+
+class RecipeError(ValueError):
+    """A recipe cannot be read."""
+
+
+class Between(typing.NamedTuple):
+    """Limits of a number, both included; None for no limit."""
+
+    low: float | None
+    high: float | None = None
+
+
+Count = Annotated[int, Between(1)]
+Seed = Annotated[int, Between(0, 2**31 - 1)]
+
+
+@dataclasses.dataclass(frozen=True)
+class SiameseNetModel:
+    """Arguments of `keras_shared.zoo.SiameseNet` with its default tower."""
+
+    class_name: Literal["SiameseNet"]
+    image_shape: tuple[Count, Count, Literal[1, 3]]  # height, width in pixels; channels
+    pixel_range: tuple[float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class TiedAutoencoderModel:
+    """Arguments of `keras_shared.zoo.TiedAutoencoder`."""
+
+    class_name: Literal["TiedAutoencoder"]
+    units: tuple[Count, ...]
+    input_dim: Count
+    noise: Annotated[float, Between(0)]
+
+
+@dataclasses.dataclass(frozen=True)
+class LeNet5Model:
+    """Arguments of `keras_shared.zoo.LeNet5`."""
+
+    class_name: Literal["LeNet5"]
+    variant: Literal["1998", "modern"]
+    class_names: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageData:
+    """Images with labels. `test` is the data set's own test split."""
+
+    name: Literal["digits", "mnist", "fashion_mnist"]
+    validation_images: Count  # drawn from the training split with `seed`, never trained on
+    seed: Seed
+
+
+@dataclasses.dataclass(frozen=True)
+class PairData:
+    """Pairs of images for verification; half of them show the same class.
+
+    `negatives` is the rule for the other half: a second class drawn from all ("any"), or from
+    the group (the alphabet) of the first ("same_group"). No image is paired with itself.
+    """
+
+    name: Literal["digits", "mnist", "fashion_mnist", "omniglot"]
+    validation_groups: tuple[str, ...]  # alphabets (of digits: classes) that validate
+    test_groups: tuple[str, ...]  # alphabets that test; the rest trains
+    negatives: Literal["any", "same_group"]
+    pairs_per_epoch: Count  # drawn anew in each epoch
+    validation_pairs: Count
+    test_pairs: Count
+    seed: Seed
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """How the model is trained: Adam (Kingma & Ba 2015) with cosine decay to zero."""
+
+    loss: Literal["binary_crossentropy", "contrastive", "rbf", "sparse_categorical_crossentropy"]
+    learning_rate: Annotated[float, Between(1e-8, 10)]
+    epochs: Count
+    batch_size: Count
+    seed: Seed
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A whole recipe, checked.
+
+    Attributes:
+        name: name of the entry, `model_dataset`.
+        model: class and constructor arguments.
+        data: data set and split.
+        training: loss, schedule, seed.
+        path: the file it was read from.
+    """
+
+    name: str
+    model: SiameseNetModel | TiedAutoencoderModel | LeNet5Model
+    data: ImageData | PairData
+    training: Training
+    path: pathlib.Path = dataclasses.field(compare=False)
+
+
+_MODELS: dict[str, tuple[type, type, tuple[str, ...]]] = {  # class -> sections and losses
+    "SiameseNet": (SiameseNetModel, PairData, ("binary_crossentropy", "contrastive")),
+    "TiedAutoencoder": (TiedAutoencoderModel, ImageData, ("binary_crossentropy",)),
+    "LeNet5": (LeNet5Model, ImageData, ("rbf", "sparse_categorical_crossentropy")),
+}
+
+
+def read_recipe(path: str | os.PathLike[str]) -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        path: the TOML file.
+
+    Raises:
+        RecipeError: with file, key, what was received and what is allowed.
+
+    Example:
+        >>> from keras_shared.entries import entry_dir
+        >>> from keras_shared.recipe import read_recipe
+        >>> read_recipe(entry_dir("lenet5_mnist") / "recipe.toml").model.variant
+        '1998'
+    """
+    path = pathlib.Path(path)
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{path}: cannot be read as TOML: {error}") from error
+    sections = ("name", "model", "data", "training")
+    _check_keys(path, "", table, sections)
+    for section in sections[1:]:
+        _check(path, section, table[section], dict)
+    name = _check(path, "name", table["name"], str)
+    if not name.isidentifier():
+        raise _error(path, "name", name, "letters, digits and underscores")
+    kind = table["model"].get("class_name")
+    if kind not in _MODELS:
+        raise _error(path, "model.class_name", kind, f"one of {list(_MODELS)}")
+    model, data, losses = _MODELS[kind]
+    training = _read_section(path, "training", table["training"], Training)
+    if training.loss not in losses:
+        raise _error(path, "training.loss", training.loss, f"one of {list(losses)} for {kind}")
+    return Recipe(
+        name=name,
+        model=_read_section(path, "model", table["model"], model),
+        data=_read_section(path, "data", table["data"], data),
+        training=training,
+        path=path,
+    )
+
+
+def _read_section(path: pathlib.Path, section: str, table: dict[str, Any], kind: type) -> Any:
+    hints = typing.get_type_hints(kind, include_extras=True)
+    _check_keys(path, f"{section}.", table, tuple(hints))
+    return kind(**{k: _check(path, f"{section}.{k}", table[k], hint) for k, hint in hints.items()})
+
+
+def _check_keys(
+    path: pathlib.Path, prefix: str, table: dict[str, Any], allowed: tuple[str, ...]
+) -> None:
+    for key in table:
+        if key not in allowed:
+            raise _error(path, prefix + key, "an unknown key", f"the keys {list(allowed)}")
+    for key in allowed:
+        if key not in table:
+            raise _error(path, prefix + key, "nothing", "a value: recipes are complete")
+
+
+def _check(path: pathlib.Path, key: str, value: Any, hint: Any) -> Any:
+    """`value` in the type that `hint` asks for, or a RecipeError."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        value, limits = _check(path, key, value, arguments[0]), arguments[1]
+        if limits.low is not None and value < limits.low:
+            raise _error(path, key, value, f"at least {limits.low}")
+        if limits.high is not None and value > limits.high:
+            raise _error(path, key, value, f"at most {limits.high}")
+        return value
+    if origin is Literal:
+        if value not in arguments or isinstance(value, bool):
+            raise _error(path, key, value, f"one of {list(arguments)}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise _error(path, key, value, "a list")
+        hints = arguments
+        if arguments[-1] is Ellipsis:
+            if not value:
+                raise _error(path, key, value, "a list that is not empty")
+            hints = (arguments[0],) * len(value)
+        if len(value) != len(hints):
+            raise _error(path, key, value, f"a list of {len(hints)}")
+        return tuple(
+            _check(path, f"{key}[{i}]", v, h)
+            for i, (v, h) in enumerate(zip(value, hints, strict=True))
+        )
+    if hint is float and type(value) is int:
+        value = float(value)
+    if type(value) is not hint:
+        names: dict[Any, str] = {dict: "a table", str: "a string", int: "a whole number"}
+        raise _error(path, key, value, names.get(hint, "a number"))
+    if isinstance(value, float) and not abs(value) < float("inf"):
+        raise _error(path, key, value, "a finite number")
+    return value
+
+
+def _error(path: pathlib.Path, key: str, received: Any, allowed: str) -> RecipeError:
+    shown = received if isinstance(received, str) and " " in received else repr(received)
+    return RecipeError(f"{path}: `{key}`: received {shown}, allowed: {allowed}")

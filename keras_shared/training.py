@@ -1,0 +1,194 @@
+"""From a recipe and its data to a trained model and its history."""
+
+import csv
+import json
+import os
+import pathlib
+import platform
+import shutil
+import time
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_shared import losses, zoo
+from keras_shared.data import TrainingData
+from keras_shared.loading import load
+from keras_shared.recipe import Recipe, read_recipe
+
+CHECKPOINT = "checkpoint.keras"
+HISTORY = "history.csv"
+MODEL = "model.keras"
+RECIPE = "recipe.toml"
+TRAINING = "training.json"
+
+
+class TrainingError(RuntimeError):
+    """A training cannot start; the message says what to do."""
+
+
+def build_model(recipe: Recipe) -> keras.Model:
+    """The untrained, uncompiled model of a recipe."""
+    arguments = dict(vars(recipe.model))
+    return getattr(zoo, arguments.pop("class_name"))(**arguments)
+
+
+def compile_model(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> None:
+    """Give `model` the loss and the optimizer of a recipe: Adam with cosine decay to zero."""
+    loss: Any = recipe.training.loss
+    if loss == "rbf":
+        loss = losses.RBFLoss()
+    elif loss == "sparse_categorical_crossentropy":
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        recipe.training.learning_rate, recipe.training.epochs * steps_per_epoch
+    )
+    metrics = [] if recipe.model.class_name == "TiedAutoencoder" else ["accuracy"]
+    # XLA makes small convolutions slower on a CPU
+    model.compile(keras.optimizers.Adam(schedule), loss, metrics=metrics, jit_compile=False)
+
+
+def train(
+    recipe: Recipe,
+    data: TrainingData,
+    run_dir: str | os.PathLike[str],
+    start: keras.Model | None = None,
+    verbose: int | str = "auto",
+) -> keras.Model:
+    """Train the model of a recipe; begun before in the same folder, go on where that stopped.
+
+    After each epoch `run_dir` holds a whole checkpoint (model, optimizer, random state), written
+    beside its place and renamed, so that a kill at any time loses at most an epoch. A resumed run
+    ends as an unbroken one would, up to rounding. `run_dir` also gets history.csv, logs for
+    TensorBoard, and at the end model.keras and training.json.
+
+    Args:
+        recipe: what to train.
+        data: its batches, from `keras_shared.data.training_data`.
+        run_dir: folder for all that the run writes.
+        start: a trained model to fine-tune; by default one is built from the recipe.
+        verbose: as in `keras.Model.fit`.
+
+    Returns:
+        The trained model.
+
+    Raises:
+        TrainingError: if `run_dir` holds a run of another recipe.
+    """
+    run_dir = pathlib.Path(run_dir)
+    _claim(run_dir, recipe)
+    keras.utils.set_random_seed(recipe.training.seed)
+    checkpoint = run_dir / CHECKPOINT
+    if checkpoint.exists():
+        model = load(checkpoint, compile=True)
+        first = int(model.optimizer.iterations) // data.steps_per_epoch
+    else:
+        model, first = start or build_model(recipe), 0
+        compile_model(model, recipe, data.steps_per_epoch)
+    _keep_rows(run_dir / HISTORY, first)
+    if first < recipe.training.epochs:
+        model.fit(
+            data.batches(first, recipe.training.epochs),
+            validation_data=data.validation,
+            shuffle=False,  # the batches already are
+            steps_per_epoch=data.steps_per_epoch,
+            initial_epoch=first,
+            epochs=recipe.training.epochs,
+            callbacks=[
+                _EpochSeconds(),
+                keras.callbacks.CSVLogger(run_dir / HISTORY, append=True),
+                keras.callbacks.TensorBoard(run_dir / "logs", write_graph=False),
+                _Checkpoint(checkpoint),
+            ],
+            verbose=verbose,
+        )
+    if hasattr(model, "calibrate"):
+        _calibrate(model, data.validation)
+    _save_atomically(model, run_dir / MODEL)
+    _write_facts(run_dir, recipe, data)
+    return model
+
+
+def read_history(run_dir: str | os.PathLike[str]) -> list[dict[str, float]]:
+    """The rows of a run's history, one for each epoch."""
+    path = pathlib.Path(run_dir) / HISTORY
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+class _EpochSeconds(keras.callbacks.Callback):
+    """Adds the wall-clock time of each epoch, in seconds, to its logs."""
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._start = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        logs["seconds"] = round(time.monotonic() - self._start, 2)
+
+
+class _Checkpoint(keras.callbacks.Callback):
+    """Saves the whole model after each epoch; after the history, which may then be one row long."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        super().__init__()
+        self._path = path
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        _save_atomically(self.model, self._path)
+
+
+def _save_atomically(model: keras.Model, path: pathlib.Path) -> None:
+    scratch = path.with_name(f".new-{path.name}")
+    model.save(scratch)
+    scratch.replace(path)
+
+
+def _claim(run_dir: pathlib.Path, recipe: Recipe) -> None:
+    run_dir.mkdir(parents=True, exist_ok=True)
+    kept = run_dir / RECIPE
+    if not kept.exists():
+        scratch = run_dir / f".new-{RECIPE}"
+        shutil.copyfile(recipe.path, scratch)
+        scratch.replace(kept)
+    elif read_recipe(kept) != recipe:
+        raise TrainingError(
+            f"{run_dir} holds a run of another recipe ({kept}). Name another folder with --out, "
+            "or remove this one."
+        )
+
+
+def _keep_rows(path: pathlib.Path, epochs: int) -> None:
+    """Drop the row of an epoch whose checkpoint was never finished."""
+    if not path.exists():
+        return
+    header, *rows = path.read_text().splitlines(keepends=True)
+    path.write_text(header + "".join(rows[:epochs]))
+
+
+def _calibrate(model: keras.Model, pairs: tf.data.Dataset) -> None:
+    distances = model.predict(pairs.map(lambda images, same: images), verbose=0)["distance"]
+    same = [float(s) for _, batch in pairs for s in batch.numpy()]
+    model.calibrate(distances, same)
+
+
+def _write_facts(run_dir: pathlib.Path, recipe: Recipe, data: TrainingData) -> None:
+    history = read_history(run_dir)
+    facts = {
+        "epochs": recipe.training.epochs,
+        "seed": recipe.training.seed,
+        "seconds": round(sum(row["seconds"] for row in history), 1),
+        "data": data.sizes,
+        "last_epoch": {k: v for k, v in history[-1].items() if k not in ("epoch", "seconds")},
+        "versions": {
+            "python": platform.python_version(),
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+        },
+        "cpu_cores": os.cpu_count(),
+    }
+    scratch = run_dir / f".new-{TRAINING}"
+    scratch.write_text(json.dumps(facts, indent=2) + "\n")
+    scratch.replace(run_dir / TRAINING)
