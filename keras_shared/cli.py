@@ -1,0 +1,259 @@
+"""The command `keras-shared`: it wires, and decides nothing.
+
+TensorFlow and Keras are imported inside the commands, so that `--help` answers at once.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras_shared
+
+if TYPE_CHECKING:
+    from keras_shared.recipe import Recipe
+
+_EPILOG = """\
+examples:
+  keras-shared demo                          the whole way in a minute, without network
+  keras-shared list                          published models and what they reach
+  keras-shared train lenet5_mnist            repeat a published model from nothing
+  keras-shared train my/recipe.toml --out runs/mine
+  keras-shared evaluate runs/mine            metrics.json, card and plots of a run
+  keras-shared publish runs/mine             next version in saved_models/<name>/
+  keras-shared fine-tune siamese_omniglot my/recipe.toml
+  keras-shared predict lenet5_mnist digit.png
+  keras-shared verify a.png b.png
+
+MNIST, Fashion-MNIST and Omniglot come through TensorFlow Datasets: from --data-dir or the
+variable TFDS_DATA_DIR if they are prepared there, else by download."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; the exit status: 0 if done, 2 for a wrong call, 1 for the rest."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.command is not _list:
+            _import_quietly()
+        options.command(options)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last whole epoch", file=sys.stderr)
+        return 1
+    except Exception as error:
+        if options.debug:
+            raise
+        first = str(error).strip().split("\n")[0]
+        print(f"keras-shared: {first or type(error).__name__}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _import_quietly() -> None:
+    """Import TensorFlow without the notes that its C++ part writes to file descriptor 2."""
+    sys.stderr.flush()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:  # noqa: PTH123
+            os.dup2(nowhere.fileno(), 2)
+            import tensorflow as tf
+
+            tf.get_logger().setLevel("ERROR")
+            tf.constant(0)  # the rest of the notes come with the first tensor
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="keras-shared",
+        description="Train, evaluate, publish and ask Keras models whose layers share weights.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=keras_shared.__version__)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Any, text: str, example: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            epilog=f"example:\n  keras-shared {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.set_defaults(command=command)
+        # also after the command; SUPPRESS keeps the value given before it
+        sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS)
+        return sub
+
+    def add_data_dir(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--data-dir", metavar="DIR", help="folder of prepared TFDS data sets")
+
+    add("list", _list, "list the published models and their figures", "list")
+
+    sub = add("train", _train, "train a recipe, or go on with it", "train lenet5_mnist")
+    sub.add_argument("recipe", metavar="NAME|RECIPE.toml", help="a published name or a recipe")
+    sub.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/<name>)")
+    add_data_dir(sub)
+
+    sub = add(
+        "evaluate",
+        _evaluate,
+        "run a model on its test data: metrics.json, card, plots",
+        "evaluate runs/lenet5_mnist",
+    )
+    sub.add_argument("model", metavar="RUN|NAME", help="folder of a run, or a published name")
+    sub.add_argument("--out", metavar="DIR", help="where to write (default: the run, or ./NAME)")
+    add_data_dir(sub)
+
+    sub = add(
+        "publish", _publish, "write a run as the next version for TF Serving", "publish runs/mine"
+    )
+    sub.add_argument("run", metavar="RUN", help="folder of a run")
+    sub.add_argument("--to", metavar="DIR", default="saved_models", help="default: %(default)s")
+
+    sub = add(
+        "fine-tune",
+        _fine_tune,
+        "train a published model further with a recipe",
+        "fine-tune siamese_omniglot my/recipe.toml",
+    )
+    sub.add_argument("model", metavar="NAME|PATH", help="a published name or folder")
+    sub.add_argument("recipe", metavar="RECIPE.toml", help="data and training; same model class")
+    sub.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/<name>)")
+    add_data_dir(sub)
+
+    sub = add(
+        "predict", _predict, "ask a published model about images", "predict lenet5_mnist digit.png"
+    )
+    sub.add_argument("model", metavar="NAME|PATH", help="a published name or folder")
+    sub.add_argument("files", metavar="FILE", nargs="+", help="PNG or JPEG; .npy for vectors")
+
+    sub = add("verify", _verify, "do two images show the same?", "verify a.png b.png")
+    sub.add_argument("image_a", metavar="A.png")
+    sub.add_argument("image_b", metavar="B.png")
+    sub.add_argument("--model", metavar="NAME|PATH", default="siamese_omniglot", help="%(default)s")
+
+    sub = add("demo", _demo, "the whole way in a minute, without network", "demo")
+    sub.add_argument("--out", metavar="DIR", default="demo", help="folder to write (%(default)s)")
+    return parser
+
+
+def _list(options: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from keras_shared.entries import entry_dir, entry_names
+    from keras_shared.card import headline
+
+    table = Table("name", "model", "data", "parameters", "on test data")
+    for name in entry_names():
+        metrics = json.loads((entry_dir(name) / "metrics.json").read_text())
+        parameters = f"{metrics['parameters']['trainable']:,}"
+        table.add_row(name, metrics["model"], metrics["data"], parameters, headline(metrics))
+    Console().print(table)
+
+
+def _train(options: argparse.Namespace) -> None:
+    from keras_shared.data import training_data
+    from keras_shared.training import train
+
+    recipe = _recipe(options.recipe)
+    run = options.out or f"runs/{recipe.name}"
+    train(recipe, training_data(recipe, options.data_dir), run)
+    print(f"trained: {run}/model.keras; next: keras-shared evaluate {run}")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from keras_shared.entries import entry_dir
+    from keras_shared.evaluation import evaluate
+    from keras_shared.card import headline
+    from keras_shared.loading import load
+    from keras_shared.recipe import read_recipe
+
+    run = pathlib.Path(options.model)
+    if (run / "model.keras").exists():
+        model, recipe = load(run / "model.keras"), read_recipe(run / "recipe.toml")
+        training = json.loads((run / "training.json").read_text())
+        out = options.out or run
+    else:
+        entry = entry_dir(options.model)
+        model, recipe = load(options.model), read_recipe(entry / "recipe.toml")
+        training = json.loads((entry / "metrics.json").read_text())["training"]
+        out = options.out or options.model
+    metrics = evaluate(model, recipe, out, options.data_dir, training)
+    print(f"{headline(metrics)}; written: metrics.json, README.md and plots in {out}/")
+
+
+def _publish(options: argparse.Namespace) -> None:
+    from keras_shared.loading import load
+    from keras_shared.publishing import publish
+    from keras_shared.recipe import read_recipe
+
+    run = pathlib.Path(options.run)
+    recipe = read_recipe(run / "recipe.toml")
+    version = publish(load(run / "model.keras"), pathlib.Path(options.to, recipe.name))
+    print(f"published: {version}")
+
+
+def _fine_tune(options: argparse.Namespace) -> None:
+    from keras_shared.data import training_data
+    from keras_shared.loading import load
+    from keras_shared.training import train
+
+    recipe = _recipe(options.recipe)
+    model = load(options.model)
+    if type(model).__name__ != recipe.model.class_name:
+        raise ValueError(
+            f"{options.model} is a {type(model).__name__}, and {recipe.path} trains a "
+            f"{recipe.model.class_name}. Set model.class_name to {type(model).__name__}."
+        )
+    run = options.out or f"runs/{recipe.name}"
+    train(recipe, training_data(recipe, options.data_dir), run, start=model)
+    print(f"fine-tuned: {run}/model.keras; next: keras-shared evaluate {run}")
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from keras_shared.answering import answer
+
+    table = Table("file", "output", "value")
+    for file in options.files:
+        for name, value in answer(options.model, [file]).items():
+            table.add_row(file, name, value)
+    Console().print(table)
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from keras_shared.answering import answer
+
+    outputs = answer(options.model, [options.image_a, options.image_b])
+    verdict = "same" if float(outputs["probability"]) >= 0.5 else "different"
+    print(f"{verdict}: probability {outputs['probability']}, distance {outputs['distance']}")
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from keras_shared.demo import demo
+
+    demo(options.out)
+
+
+def _recipe(path_or_name: str) -> "Recipe":
+    from keras_shared.entries import entry_dir
+    from keras_shared.recipe import read_recipe
+
+    if path_or_name.endswith(".toml"):
+        return read_recipe(path_or_name)
+    return read_recipe(entry_dir(path_or_name) / "recipe.toml")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""The main job in a minute, on data that need no network."""
+
+import json
+import pathlib
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+from rich.console import Console
+from rich.table import Table
+
+from keras_shared.data import training_data
+from keras_shared.data.digits import load_digits
+from keras_shared.evaluation import evaluate
+from keras_shared.loading import load
+from keras_shared.publishing import publish
+from keras_shared.recipe import read_recipe
+from keras_shared.training import TRAINING, compile_model, train
+from keras_shared.zoo import SiameseNet
+
+RECIPE = pathlib.Path(__file__).with_name("demo_recipe.toml")
+
+# run by a Python that imports TensorFlow alone: the SavedModel stands by itself
+_ASK = """
+import sys, tensorflow as tf
+folder, *files = sys.argv[1:]
+verify = tf.saved_model.load(folder).signatures["verify_bytes"]
+a, b, c = (open(file, "rb").read() for file in files)
+pairs = {"image_a_bytes": tf.constant([a, b]), "image_b_bytes": tf.constant([b, c])}
+print(*verify(**pairs)["probability"].numpy())
+assert "keras_shared" not in sys.modules
+"""
+
+
+def demo(out_dir: str) -> None:
+    """Train, look, evaluate, publish, ask, load, fine-tune, and prove that the tie still holds.
+
+    Args:
+        out_dir: folder for the run, the published model and the plots. Begun again there, the
+            training is not repeated.
+    """
+    started, console, out = time.monotonic(), Console(), pathlib.Path(out_dir)
+    recipe = read_recipe(RECIPE)
+    data = training_data(recipe)
+
+    held_out = ", ".join(recipe.data.test_groups)
+    console.rule(f"1. Train a SiameseNet; digits {held_out} are held out for the test")
+    model = train(recipe, data, out / "run")
+
+    console.rule("2. What is shared: every weight of the tower is read by both images")
+    _show_shared(console, model)
+
+    console.rule(f"3. Verification of digits {held_out}, which it never saw")
+    facts = json.loads((out / "run" / TRAINING).read_text())
+    test = evaluate(model, recipe, out / "run", training=facts)["test"]
+    for key, value in test.items():
+        console.print(f"  {key.replace('_', ' ')}: {value:,}")
+
+    console.rule("4. Publish, and ask the SavedModel from a process with TensorFlow alone")
+    version = publish(model, out / "saved_models" / recipe.name)
+    images = _write_images(out)
+    command = [sys.executable, "-c", _ASK, str(version), *map(str, images)]
+    answers = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    for a, b, probability in zip(images, images[1:], answers, strict=False):
+        console.print(f"  {a.name} and {b.name}: probability of 'same' {float(probability):.3f}")
+
+    console.rule("5. Load it in Keras and fine-tune for an epoch")
+    tuned = load(version)
+    compile_model(tuned, recipe, data.steps_per_epoch)
+    tuned.fit(data.batches(recipe.training.epochs, recipe.training.epochs + 1), shuffle=False)
+
+    console.rule("6. The tie still holds")
+    _prove_tie(console, tuned)
+
+    console.rule(f"done in {time.monotonic() - started:.0f} seconds")
+    console.print(
+        f"  run, metrics, card and ROC curve: {out / 'run'}/\n"
+        f"  published model:                  {version}/\n"
+        f"  next: keras-shared verify {images[0]} {images[1]} --model {version.parent}",
+        soft_wrap=True,
+    )
+
+
+def _show_shared(console: Console, model: SiameseNet) -> None:
+    table = Table("weight", "shape", "numbers", "read by")
+    images = ", ".join(tensor.name for tensor in model.inputs)
+    for variable in model.embedder.variables:
+        size = f"{int(np.prod(variable.shape)):,}"
+        table.add_row(variable.path, str(tuple(variable.shape)), size, images)
+    console.print(table)
+    once = model.embedder.count_params()
+    console.print(f"  {once:,} numbers; two towers of their own would have {2 * once:,}")
+
+
+def _write_images(out: pathlib.Path) -> list[pathlib.Path]:
+    digits = load_digits("test")
+    first, second = np.flatnonzero(digits.labels == 2)[:2]
+    third = np.flatnonzero(digits.labels == 5)[0]
+    paths = [out / "two_a.png", out / "two_b.png", out / "five.png"]
+    for path, index in zip(paths, (first, second, third), strict=True):
+        path.write_bytes(tf.io.encode_png(digits.images[index]).numpy())
+    return paths
+
+
+def _prove_tie(console: Console, model: SiameseNet) -> None:
+    """One change to one variable must reach both images alike."""
+    image = load_digits("test").images[:1]
+    pair = [image, image[:, ::-1]]
+    both_ways = [pair, pair[::-1]]
+    kernel = model.tower.trainable_variables[0]
+    before = [float(model.predict(p, verbose=0)["distance"][0, 0]) for p in both_ways]
+    kernel.assign(kernel * keras.random.uniform(kernel.shape, 0.5, 1.5, seed=1))
+    after = [float(model.predict(p, verbose=0)["distance"][0, 0]) for p in both_ways]
+    console.print(
+        f"  distance(a, b) = {before[0]:.5f}, distance(b, a) = {before[1]:.5f}\n"
+        f"  after a change of {kernel.path}: {after[0]:.5f} and {after[1]:.5f}\n"
+        f"  parameters: {model.count_params():,}"
+    )
+    if abs(after[0] - after[1]) > 1e-5 or abs(after[0] - before[0]) < 1e-6:
+        raise RuntimeError("The tie is broken: the two images no longer read one tower.")

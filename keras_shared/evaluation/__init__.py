@@ -1,0 +1,3 @@
+"""What a model reaches on test data: figures, plots and the card of its entry."""
+
+from keras_shared.evaluation.evaluate import evaluate as evaluate
