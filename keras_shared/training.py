@@ -58,7 +58,7 @@ def train(
 ) -> keras.Model:
     """Train the model of a recipe; begun before in the same folder, go on where that stopped.
 
-    After each epoch `run_dir` holds a whole checkpoint (model, optimizer, random state), written
+    After each epoch `run_dir` holds a whole checkpoint (model and optimizer), written
     beside its place and renamed, so that a kill at any time loses at most an epoch. A resumed run
     ends as an unbroken one would, up to rounding. `run_dir` also gets history.csv, logs for
     TensorBoard, and at the end model.keras and training.json.
@@ -96,6 +96,7 @@ def train(
             initial_epoch=first,
             epochs=recipe.training.epochs,
             callbacks=[
+                _EpochSeeds(recipe.training.seed),
                 _EpochSeconds(),
                 keras.callbacks.CSVLogger(run_dir / HISTORY, append=True),
                 keras.callbacks.TensorBoard(run_dir / "logs", write_graph=False),
@@ -117,6 +118,23 @@ def read_history(run_dir: str | os.PathLike[str]) -> list[dict[str, float]]:
         return []
     with path.open(newline="") as file:
         return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+class _EpochSeeds(keras.callbacks.Callback):
+    """Lets noise and dropout depend on seed and epoch: Keras saves no state of its generators."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._seed = seed
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        states = (
+            variable
+            for variable in self.model.non_trainable_variables
+            if variable.path.endswith("seed_generator_state")
+        )
+        for number, state in enumerate(states):
+            state.assign([self._seed + number, epoch << 20])  # the second counts the draws
 
 
 class _EpochSeconds(keras.callbacks.Callback):

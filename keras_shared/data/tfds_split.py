@@ -1,4 +1,6 @@
 import os
+import urllib.error
+import urllib.request
 from typing import Any
 
 import numpy as np
@@ -27,7 +29,9 @@ def load_tfds(
     where = data_dir or os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR
     try:
         builder = tfds.builder(name, data_dir=where)
-        builder.download_and_prepare()
+        if not builder.is_prepared():
+            _reach(next(iter(builder.url_infos)))
+            builder.download_and_prepare()
         dataset = builder.as_dataset(split=split, shuffle_files=False, batch_size=-1)
     except Exception as error:  # TFDS raises whatever its download, disk or checksums raise
         first = str(error).strip().split("\n")[0]
@@ -38,3 +42,12 @@ def load_tfds(
         ) from error
     return {key: np.asarray(value) for key, value in tfds.as_numpy(dataset).items()}, builder.info
 
+
+def _reach(url: str) -> None:
+    """Fail within seconds where there is no network: TFDS itself retries for minutes."""
+    try:
+        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=10).close()
+    except urllib.error.HTTPError:
+        return  # the host answers; what it has is between TFDS and it
+    except OSError as error:
+        raise ConnectionError(f"{url} cannot be reached: {error}") from error

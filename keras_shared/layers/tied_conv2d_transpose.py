@@ -115,7 +115,7 @@ class TiedConv2DTranspose(TiedReader):
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         *kernel_size, channels, _ = self.tied_weight_shape()
         layer = keras.layers.Conv2DTranspose(channels, kernel_size, **self._geometry())
-        return layer.compute_output_shape(input_shape)
+        return tuple(layer.compute_output_shape(input_shape))
 
     def get_config(self) -> dict[str, Any]:
         return {

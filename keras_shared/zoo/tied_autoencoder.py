@@ -49,7 +49,8 @@ class TiedAutoencoder(ZooModel):
 
     Reference:
         Hinton & Salakhutdinov 2006, "Reducing the Dimensionality of Data with Neural
-        Networks" (whose fine-tuning unties the decoder); noise: Vincent et al. 2008,
+        Networks" (whose fine-tuning unties the decoder); initial kernels: Glorot & Bengio 2010,
+        "Understanding the Difficulty of Training Deep Feedforward Neural Networks"; noise: Vincent et al. 2008,
         "Extracting and Composing Robust Features with Denoising Autoencoders".
     """
 
@@ -69,10 +70,15 @@ class TiedAutoencoder(ZooModel):
 
         # === Layers ===
         last = len(units)
+        # four times Glorot's limits: a sigmoid's slope at 0 is a quarter of that of tanh
+        wide = keras.initializers.VarianceScaling(16.0, "fan_avg", "uniform")
         down = [
-            layers.Dense(u, None if i == last else "sigmoid", dtype=dtype, name=f"encoder_{i}")
+            layers.Dense(
+                u, None if i == last else "sigmoid", kernel_initializer=wide.clone(),
+                dtype=dtype, name=f"encoder_{i}",
+            )
             for i, u in enumerate(units, 1)
-        ]
+        ]  # fmt: skip
         up = [
             TiedDense(
                 dense, "sigmoid", dtype="float32" if i == 1 else dtype, name=f"decoder_{i}"

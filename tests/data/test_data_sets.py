@@ -1,0 +1,93 @@
+import dataclasses
+import pathlib
+
+import numpy as np
+import pytest
+
+from keras_shared.data import DataError, test_data, training_data
+from keras_shared.data.digits import load_digits
+from keras_shared.data.fashion_mnist import load_fashion_mnist
+from keras_shared.data.mnist import load_mnist
+from keras_shared.data.omniglot import load_omniglot
+from keras_shared.demo import RECIPE
+from keras_shared.entries import entry_dir
+from keras_shared.recipe import read_recipe
+
+test_data.__test__ = False  # a function of the library, not a test
+
+
+def test_digits_are_split_without_overlap():
+    train, test = load_digits("train"), load_digits("test")
+    assert train.images.shape == (1200, 8, 8, 1) and test.images.shape == (597, 8, 8, 1)
+    assert train.images.dtype == np.uint8 and train.images.max() == 255
+
+
+def test_mnist(data_dir):
+    train, test = load_mnist("train", data_dir), load_mnist("test", data_dir)
+    assert train.images.shape == (60000, 28, 28, 1) and test.images.shape == (10000, 28, 28, 1)
+    assert np.bincount(test.labels).tolist() == [
+        980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009
+    ]  # fmt: skip
+    assert round(float(train.images.mean() / 255), 4) == 0.1307
+
+
+def test_fashion_mnist(data_dir):
+    test = load_fashion_mnist("test", data_dir)
+    assert np.bincount(test.labels).tolist() == [1000] * 10
+    assert test.class_names[9] == "Ankle boot"
+
+
+def test_omniglot_and_its_recipe(data_dir):
+    test = load_omniglot("test", data_dir)
+    assert test.images.shape == (13180, 105, 105, 3) and len(test.class_names) == 659
+    assert np.bincount(test.labels).tolist() == [20] * 659
+    groups = {test.group_names[g] for g in test.groups}
+    recipe = read_recipe(entry_dir("siamese_omniglot") / "recipe.toml")
+    assert set(recipe.data.test_groups) == groups
+    assert not groups & set(recipe.data.validation_groups)
+
+
+def test_a_data_set_that_is_not_there(tmp_path):
+    with pytest.raises(DataError, match="--data-dir or TFDS_DATA_DIR.*data.name = 'digits'") as e:
+        load_mnist("train", str(tmp_path / "nothing"))
+    assert str(tmp_path / "nothing") in str(e.value) and "'mnist'" in str(e.value)
+
+
+def test_image_batches_resume_and_cover_each_epoch(tmp_path):
+    text = (entry_dir("lenet5_mnist") / "recipe.toml").read_text()
+    path = tmp_path / "recipe.toml"
+    path.write_text(text.replace('"mnist"', '"digits"').replace("= 5000", "= 200"))
+    recipe = read_recipe(path)
+    data = training_data(recipe)
+    epochs = [
+        np.concatenate([x for x, _ in data.batches(i, i + 1).as_numpy_iterator()])
+        for i in range(2)
+    ]
+    assert len(epochs[0]) == 1000 and np.any(epochs[0] != epochs[1])
+    flat = [np.sort(e.reshape(1000, -1).sum(1)) for e in epochs]
+    np.testing.assert_array_equal(*flat)  # the same images, in another order
+    both = np.concatenate([x for x, _ in data.batches(0, 2).as_numpy_iterator()])
+    np.testing.assert_array_equal(both, np.concatenate(epochs))
+    assert sum(1 for _ in data.batches(0, 1)) == data.steps_per_epoch
+    assert sum(len(x) for x, _ in data.validation.as_numpy_iterator()) == 200
+    assert sum(len(x) for x, _ in test_data(recipe).as_numpy_iterator()) == 597
+
+
+def test_too_little_to_train_on():
+    recipe = read_recipe(RECIPE)
+    images = read_recipe(entry_dir("lenet5_mnist") / "recipe.toml")
+    small = dataclasses.replace(images.data, name="digits", validation_images=1200)
+    with pytest.raises(DataError, match="leaves nothing to train on.*has 1200 images"):
+        training_data(dataclasses.replace(images, data=small))
+    groups = dataclasses.replace(recipe.data, test_groups=("2",), validation_groups=tuple("013456789"))
+    with pytest.raises(DataError):
+        training_data(dataclasses.replace(recipe, data=groups))
+
+
+def test_vectors_are_fractions(tmp_path):
+    text = (entry_dir("tied_autoencoder_mnist") / "recipe.toml").read_text()
+    path = pathlib.Path(tmp_path, "recipe.toml")
+    path.write_text(text.replace('"mnist"', '"digits"').replace("784", "64").replace("5000", "200"))
+    x, y = next(iter(training_data(read_recipe(path)).batches(0, 1)))
+    assert x.shape == (128, 64) and float(np.max(x)) == 1.0
+    np.testing.assert_array_equal(x, y)

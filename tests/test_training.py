@@ -1,0 +1,130 @@
+"""Training resumes after a real SIGKILL to the result of an unbroken run."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from keras_shared.data import training_data
+from keras_shared.demo import RECIPE
+from keras_shared.entries import entry_dir
+from keras_shared.recipe import read_recipe
+from keras_shared.training import TrainingError, read_history, train
+
+TRAIN = """
+import sys
+from keras_shared.data import training_data
+from keras_shared.recipe import read_recipe
+from keras_shared.training import train
+recipe = read_recipe(sys.argv[1])
+train(recipe, training_data(recipe), sys.argv[2], verbose=0)
+"""
+
+
+@pytest.fixture
+def recipe_file(tmp_path):
+    """A small denoising autoencoder on the embedded digits: noise, so random state matters."""
+    text = (entry_dir("tied_autoencoder_mnist") / "recipe.toml").read_text()
+    for old, new in {
+        '"tied_autoencoder_mnist"': '"small"',
+        "[1000, 500, 250, 30]": "[32, 8]",
+        "784\n": "64\n",
+        "noise = 0.0": "noise = 0.2",
+        '"mnist"': '"digits"',
+        "5000": "200",
+        "epochs = 60": "epochs = 12",
+    }.items():
+        assert old in text
+        text = text.replace(old, new)
+    path = tmp_path / "small.toml"
+    path.write_text(text)
+    return path
+
+
+def test_resumes_after_sigkill_to_the_unbroken_result(recipe_file, tmp_path):
+    recipe = read_recipe(recipe_file)
+    unbroken = train(recipe, training_data(recipe), tmp_path / "whole", verbose=0)
+
+    broken = tmp_path / "broken"
+    process = subprocess.Popen([sys.executable, "-c", TRAIN, str(recipe_file), str(broken)])
+    deadline = time.monotonic() + 120
+    while not (broken / "checkpoint.keras").exists():  # killed in the middle of a later epoch
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    done = len(read_history(broken))
+    assert 1 <= done < 12 and not (broken / "model.keras").exists()
+
+    resumed = train(recipe, training_data(recipe), broken, verbose=0)
+    for a, b in zip(resumed.weights, unbroken.weights, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-4, atol=1e-5)
+    rows, whole = read_history(broken), read_history(tmp_path / "whole")
+    assert [r["epoch"] for r in rows] == list(range(12))
+    np.testing.assert_allclose(
+        [r["val_loss"] for r in rows], [r["val_loss"] for r in whole], rtol=1e-4
+    )
+    facts = json.loads((broken / "training.json").read_text())
+    assert facts["epochs"] == 12 and facts["versions"]["keras"] == keras.__version__
+    assert any((broken / "logs").rglob("events.out.tfevents.*"))
+    assert not [p for p in broken.iterdir() if p.name.startswith(".new")]
+
+
+def test_a_row_without_checkpoint_is_written_again(recipe_file, tmp_path):
+    recipe = read_recipe(recipe_file)
+    train(recipe, training_data(recipe), tmp_path / "run", verbose=0)
+    history = tmp_path / "run" / "history.csv"
+    whole = history.read_text()
+    history.write_text(whole + whole.splitlines()[-1] + "\n")  # killed between row and checkpoint
+    train(recipe, training_data(recipe), tmp_path / "run", verbose=0)  # nothing left to train
+    assert history.read_text() == whole
+
+
+def test_ctrl_c_loses_at_most_an_epoch(recipe_file, tmp_path):
+    run = tmp_path / "run"
+    text = recipe_file.read_text().replace("epochs = 12", "epochs = 3000")
+    recipe_file.write_text(text)
+    command = [sys.executable, "-m", "keras_shared.cli", "train", str(recipe_file), "--out", str(run)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    while not (run / "checkpoint.keras").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert error.strip().splitlines()[-1].startswith("stopped; the same command goes on")
+    model = keras.models.load_model(run / "checkpoint.keras")
+    epochs = int(model.optimizer.iterations) / training_data(read_recipe(recipe_file)).steps_per_epoch
+    assert epochs >= 1 and epochs == int(epochs)
+
+
+def test_another_recipe_in_the_same_folder(recipe_file, tmp_path):
+    recipe = read_recipe(recipe_file)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.toml").write_text(
+        recipe_file.read_text().replace("epochs = 12", "epochs = 13")
+    )
+    with pytest.raises(TrainingError, match="holds a run of another recipe.*--out"):
+        train(recipe, training_data(recipe), tmp_path / "run", verbose=0)
+
+
+def test_calibration_uses_validation_pairs(tmp_path):
+    """The probability of a contrastive net is fitted to pairs that were not trained on."""
+    text = RECIPE.read_text().replace("binary_crossentropy", "contrastive")
+    for old, new in (("epochs = 2", "epochs = 1"), ("3200", "320"), ("1000", "200")):
+        assert old in text
+        text = text.replace(old, new)
+    (tmp_path / "r.toml").write_text(text)
+    recipe = read_recipe(tmp_path / "r.toml")
+    data = training_data(recipe)
+    model = train(recipe, data, tmp_path / "run", verbose=0)
+    outputs = model.predict(data.validation.map(lambda x, y: x), verbose=0)
+    same = np.concatenate([y for _, y in data.validation.as_numpy_iterator()])
+    # the maximum likelihood fit has the right share of "same" on the pairs it was fitted to
+    assert abs(float(outputs["probability"].mean()) - same.mean()) < 0.01

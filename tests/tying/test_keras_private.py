@@ -1,0 +1,72 @@
+"""These fail on the day that Keras changes a name which keras_private.py uses."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_shared.tying import keras_private
+
+
+def test_outermost_layer_is_the_model_that_is_called():
+    seen = []
+
+    class Look(layers.Layer):
+        def call(self, inputs):
+            seen.append(keras_private.outermost_layer())
+            return inputs
+
+    inner = keras.Sequential([Look()])
+    model = keras.Sequential([inner])
+    assert keras_private.outermost_layer() is None
+    model(np.ones((1, 2), "float32"))
+    assert seen[-1] is model
+    assert keras_private.outermost_layer() is None
+
+
+def test_upstream_layers_looks_into_sub_models_and_not_downstream():
+    a, b, c = layers.Dense(2), layers.Dense(2), layers.Dense(2)
+    x, inputs = keras.Input((2,)), keras.Input((2,))
+    sub = keras.Model(x, a(x))
+    middle = b(sub(inputs))
+    c(middle)
+    found = list(keras_private.upstream_layers(middle))
+    assert {id(a), id(b), id(sub)} <= {id(f) for f in found}
+    assert not any(f is c for f in found)
+    assert list(keras_private.upstream_layers(np.ones(2))) == []
+
+
+@pytest.mark.parametrize("block", [-1, 16])
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+def test_dequantised_weights_are_what_keras_computes_with(mode, block):
+    config = None
+    if mode == "int4":
+        config = keras.quantizers.Int4QuantizationConfig(block_size=block)
+    dense = layers.Dense(32, use_bias=False)
+    dense.build((None, 64))
+    exact = dense.kernel.numpy()
+    dense.quantize(mode, config=config)
+    read = np.asarray(keras_private.dequantized_dense(dense, "float32"))
+    assert read.shape == exact.shape
+    assert np.abs(read - exact).max() < 0.1 * np.abs(exact).max()
+
+    table = layers.Embedding(50, 32, embeddings_initializer="normal")
+    table.build()
+    table.quantize(mode, config=config)
+    ids = np.arange(50)
+    read = keras_private.dequantized_embedding(table, "float32")
+    np.testing.assert_allclose(read, table(ids), atol=1e-6)
+
+
+def test_source_is_no_child_of_its_reader():
+    from keras_shared.layers import TiedDense
+
+    source = layers.Dense(3)
+    source.build((None, 2))
+    reader = TiedDense(source)
+    reader.build((None, 3))
+    assert keras_private.flatten_layers(reader) == [reader]
+    assert [v.name for v in reader.variables] == ["bias"]
+    names = reader._trackable_children("savedmodel")
+    assert any(child is source.kernel for child in names.values())
+    assert not any(c is source.kernel for c in reader._trackable_children("checkpoint").values())

@@ -1,0 +1,262 @@
+"""A tie survives what Keras does to models: each operation on each topology."""
+
+import copy
+import pathlib
+import pickle
+
+import keras
+import numpy as np
+import pytest
+from topologies import TOPOLOGIES, check_tied, data_for, owner_of, reader_bias
+
+from keras_shared.layers import TiedDense
+from keras_shared.tying import TieError, bind_ties, readers_of
+
+
+def saved(model, x, folder):
+    model.save(folder / "m.keras")
+    return keras.models.load_model(folder / "m.keras")
+
+
+def saved_unzipped(model, x, folder):
+    model.save(folder / "m", zipped=False)
+    return keras.models.load_model(folder / "m")
+
+
+def from_config(model, x, folder):
+    return type(model).from_config(model.get_config())
+
+
+def from_json(model, x, folder):
+    return keras.models.model_from_json(model.to_json())
+
+
+def from_config_then_weights(model, x, folder):
+    model.save_weights(folder / "m.weights.h5")
+    other = type(model).from_config(model.get_config())
+    other.load_weights(folder / "m.weights.h5")
+    np.testing.assert_array_equal(other.predict(x, verbose=0), model.predict(x, verbose=0))
+    return other
+
+
+def cloned(model, x, folder):
+    clone = keras.models.clone_model(model)
+    assert owner_of(clone) is not owner_of(model)
+    clone.set_weights(model.get_weights())
+    np.testing.assert_array_equal(clone.predict(x, verbose=0), model.predict(x, verbose=0))
+    return clone
+
+
+def cloned_recursively(model, x, folder):
+    return keras.models.clone_model(model, recursive=True)
+
+
+def deep_copied(model, x, folder):
+    return copy.deepcopy(model)
+
+
+def pickled(model, x, folder):
+    return pickle.loads(pickle.dumps(model))
+
+
+def trained(model, x, folder):
+    model.compile(keras.optimizers.SGD(0.01), "mse")
+    model.fit(x, model.predict(x, verbose=0) * 0.5, epochs=2, verbose=0)
+    return model
+
+
+def trained_eagerly(model, x, folder):
+    model.compile(keras.optimizers.Adam(), "mse", run_eagerly=True)
+    model.fit(x, model.predict(x, verbose=0) * 0.5, verbose=0)
+    return model
+
+
+def resumed(model, x, folder):
+    model = trained(model, x, folder)
+    again = saved(model, x, folder)
+    again.fit(x, model.predict(x, verbose=0), verbose=0)
+    return again
+
+
+OPERATIONS = (
+    saved, saved_unzipped, from_config, from_json, from_config_then_weights, cloned,
+    cloned_recursively, deep_copied, pickled, trained, trained_eagerly, resumed,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda f: f.__name__)
+def test_tie_survives(operation, topology, tmp_path):
+    model, x = topology(), data_for(topology)
+    result = operation(model, x, tmp_path)
+    original = [v.numpy() for v in model.variables] if result is not model else None
+    check_tied(topology, result, x)
+    if original is not None:  # and it is not tied to the model that it came from
+        for before, variable in zip(original, model.variables, strict=True):
+            np.testing.assert_array_equal(before, variable.numpy())
+
+
+FRESH = """
+import sys
+import numpy as np
+sys.path.insert(0, sys.argv[2])
+import topologies
+import keras
+folder = sys.argv[1]
+for topology in topologies.TOPOLOGIES:
+    model = keras.models.load_model(f"{folder}/{topology.__name__}.keras")
+    expected = np.load(f"{folder}/{topology.__name__}.npy")
+    x = topologies.data_for(topology)
+    np.testing.assert_allclose(model.predict(x, verbose=0), expected, atol=1e-6)
+    topologies.check_tied(topology, model, x)
+print("tied")
+"""
+
+
+def test_tie_survives_a_fresh_process(tmp_path, fresh_python):
+    for topology in TOPOLOGIES:
+        model = topology()
+        model.save(tmp_path / f"{topology.__name__}.keras")
+        answers = model.predict(data_for(topology), verbose=0)
+        np.save(tmp_path / f"{topology.__name__}.npy", answers)
+    assert fresh_python(FRESH, tmp_path, pathlib.Path(__file__).parent) == "tied"
+
+
+def test_the_proof_sees_a_copy():
+    """With a layer that copies where it should read, the check must fail."""
+
+    class CopyingDense(TiedDense):
+        def tied_weight(self):
+            if not hasattr(self, "copied"):
+                self.copied = super().tied_weight().numpy()
+            return self.copied
+
+    topology = TOPOLOGIES[0]
+    model = topology()
+    source = owner_of(model)
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, CopyingDense(source, name="reader")(source(inputs)))
+    model.run_eagerly = True
+    with pytest.raises((AssertionError, AttributeError)):
+        check_tied(topology, model, data_for(topology))
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
+def test_quantised_source_is_read_dequantised(mode, tmp_path):
+    inputs, source = keras.Input((64,)), keras.layers.Dense(32, name="code")
+    model = keras.Model(inputs, TiedDense(source, name="reader")(source(inputs)))
+    x = np.random.default_rng(1).normal(size=(8, 64)).astype("float32")
+    before = model.predict(x, verbose=0)
+    model.quantize(mode)
+    after = model.predict(x, verbose=0)
+    assert np.abs(after - before).max() < {"int8": 0.02, "int4": 0.15, "float8": 0.1}[mode] * (
+        np.abs(before).max()
+    )
+    loaded = saved(model, x, tmp_path)
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), after, atol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision(policy, tmp_path):
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = TOPOLOGIES[2]()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    loaded = saved(model, None, tmp_path)
+    owner = owner_of(loaded)
+    assert owner.kernel.dtype == "float32" and loaded.compute_dtype != policy
+    x = data_for(TOPOLOGIES[2])
+    first = loaded.predict(x, verbose=0)
+    owner.kernel.assign(owner.kernel * 2)
+    ratio = (loaded.predict(x, verbose=0) - reader_bias(loaded)) / (first - reader_bias(loaded))
+    np.testing.assert_allclose(ratio, 4, rtol=0.1)
+
+
+def test_counted_regularised_and_decayed_once():
+    source = keras.layers.Dense(4, kernel_regularizer=keras.regularizers.L2(1.0), use_bias=False)
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, TiedDense(source, use_bias=False)(source(inputs)))
+    w = source.kernel.numpy()
+    np.testing.assert_allclose(float(sum(model.losses)), np.sum(w**2), rtol=1e-5)
+    assert model.count_params() == 24 and len(model.trainable_variables) == 1
+    decay = keras.optimizers.AdamW(learning_rate=0.1, weight_decay=0.5)
+    decay.build(model.trainable_variables)
+    decay.apply([keras.ops.zeros((6, 4))], model.trainable_variables)
+    np.testing.assert_allclose(source.kernel.numpy(), w * (1 - 0.05), rtol=1e-5)
+
+
+def test_freezing_reader_and_source():
+    model = TOPOLOGIES[0]()
+    reader, source = model.get_layer("reader"), model.get_layer("code")
+    reader.trainable = False
+    assert source.trainable and len(model.trainable_variables) == 2
+    reader.trainable, source.trainable = True, False
+    assert [v.name for v in model.trainable_variables] == ["bias"]
+    assert reader.trainable
+
+
+def test_decoder_alone(tmp_path):
+    model = TOPOLOGIES[2]()
+    decoder = model.get_layer("decoder")
+    z = np.ones((2, 4), "float32")
+    w = owner_of(model).kernel.numpy()
+    np.testing.assert_allclose(decoder(z), z @ w.T, atol=1e-6)  # the source is remembered
+    decoder.save(tmp_path / "d.keras")
+    alone = keras.models.load_model(tmp_path / "d.keras")
+    with pytest.raises(TieError, match=r"tied to the Dense 'code' \(weight \[6, 4\]\), which is"):
+        alone(z)
+    with pytest.raises(TieError, match="not part of the model"):
+        bind_ties(alone)
+    whole = saved(model, None, tmp_path)
+    bind_ties(whole)
+    np.testing.assert_allclose(whole.get_layer("decoder")(z), z @ w.T, atol=1e-6)
+
+
+def test_two_sources_of_one_name():
+    def tower(name):
+        x = keras.Input((6,))
+        layer = keras.layers.Dense(4, name="code")
+        return layer, keras.Model(x, layer(x), name=name)
+
+    inputs = keras.Input((6,))
+    first, left = tower("left")
+    _, right = tower("right")
+    both = keras.layers.Add()([left(inputs), right(inputs)])
+    model = keras.Model(inputs, TiedDense(first)(both))
+    with pytest.raises(TieError, match="2 layers of the model answer to that"):
+        keras.models.clone_model(model)
+
+
+def test_source_renamed_by_a_clone_function():
+    def rename(layer):
+        config = layer.get_config()
+        config["name"] = "other" if config["name"] == "code" else config["name"]
+        return type(layer).from_config(config)
+
+    model = TOPOLOGIES[0]()
+    with pytest.raises(TieError, match="tied to the Dense 'code'"):
+        keras.models.clone_model(model, clone_function=rename)(data_for(TOPOLOGIES[0]))
+
+
+def test_edited_shape_in_a_config():
+    model = TOPOLOGIES[0]()
+    edited = model.to_json().replace('"weight_shape": [6, 4]', '"weight_shape": [7, 4]')
+    assert edited != model.to_json()
+    with pytest.raises(TieError, match=r"saved with the weight \[7, 4\] of 'code'.*\(6, 4\)"):
+        keras.models.model_from_json(edited)
+
+
+def test_readers_of():
+    assert [r.name for r in readers_of(TOPOLOGIES[2]())] == ["reader"]
+
+
+def test_sub_model_exports_alone(tmp_path):
+    import tensorflow as tf
+
+    model = TOPOLOGIES[2]()
+    decoder = model.get_layer("decoder")
+    decoder.export(tmp_path / "decoder", verbose=False)
+    archive = tf.saved_model.load(str(tmp_path / "decoder"))
+    served = archive.serve(np.ones((2, 4), "float32"))
+    np.testing.assert_allclose(served, decoder(np.ones((2, 4), "float32")), atol=1e-6)
