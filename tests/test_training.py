@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_shared import training
 from keras_shared.data import training_data
 from keras_shared.demo import RECIPE
 from keras_shared.entries import entry_dir
@@ -102,6 +103,30 @@ def test_ctrl_c_loses_at_most_an_epoch(recipe_file, tmp_path):
     model = keras.models.load_model(run / "checkpoint.keras")
     epochs = int(model.optimizer.iterations) / training_data(read_recipe(recipe_file)).steps_per_epoch
     assert epochs >= 1 and epochs == int(epochs)
+
+
+def test_pairs_resume_too(tmp_path, monkeypatch):
+    text = RECIPE.read_text()
+    for old, new in (("epochs = 2", "epochs = 3"), ("3200", "192"), ("1000", "200")):
+        assert old in text
+        text = text.replace(old, new)
+    (tmp_path / "r.toml").write_text(text)
+    recipe = read_recipe(tmp_path / "r.toml")
+    data = training_data(recipe)
+    unbroken = train(recipe, data, tmp_path / "whole", verbose=0)
+
+    class Stopping(training._EpochSeconds):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                raise KeyboardInterrupt
+            super().on_epoch_begin(epoch, logs)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training, "_EpochSeconds", Stopping)
+        train(recipe, data, tmp_path / "run", verbose=0)
+    resumed = train(recipe, data, tmp_path / "run", verbose=0)
+    for a, b in zip(resumed.weights, unbroken.weights, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-3, atol=1e-4)
 
 
 def test_another_recipe_in_the_same_folder(recipe_file, tmp_path):

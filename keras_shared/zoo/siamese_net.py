@@ -126,6 +126,11 @@ class SiameseNet(ZooModel):
             metrics = {"probability": metrics}
         super().compile(optimizer, loss=loss, metrics=metrics, **kwargs)
 
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        # Keras leaves this to models whose `compile` is their own
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
     def compute_loss(self, x=None, y=None, y_pred=None, *args: Any, **kwargs: Any) -> Any:
         loss = super().compute_loss(x, _for_both(y), y_pred, *args, **kwargs)
         if not isinstance(self.loss, dict) or self.loss.get("probability") is not None:

@@ -1,0 +1,154 @@
+"""Every exported signature answers in TF Serving's kind of session with Keras' numbers."""
+
+import os
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import keras_shared
+from keras_shared.layers import TiedDense
+from keras_shared.zoo import LeNet5, SiameseNet, TiedAutoencoder
+
+RANDOM = np.random.default_rng(4)
+MODELS = {
+    "siamese": lambda: SiameseNet(image_shape=(20, 24, 3)),
+    "autoencoder": lambda: TiedAutoencoder(units=(8, 3), input_dim=16),
+    "lenet_1998": lambda: LeNet5(),
+    "lenet_modern": lambda: LeNet5("modern", class_names=("a", "b", "c")),
+}
+
+
+class Served:
+    """A SavedModel as TF Serving sees it: a graph and a session."""
+
+    def __init__(self, path):
+        with tf.Graph().as_default() as graph:
+            self.session = tf.compat.v1.Session(graph=graph)
+            self.meta = tf.compat.v1.saved_model.load(self.session, ["serve"], str(path))
+
+    def __call__(self, signature, **inputs):
+        served = self.meta.signature_def[signature]
+        assert set(served.inputs) == set(inputs)
+        feed = {served.inputs[k].name: v for k, v in inputs.items()}
+        return self.session.run({k: t.name for k, t in served.outputs.items()}, feed)
+
+
+def png(images):
+    return np.array([tf.io.encode_png(i).numpy() for i in images.astype("uint8")], object)
+
+
+def bytes_of_weights(path):
+    return os.path.getsize(path / "variables" / "variables.data-00000-of-00001")
+
+
+def number_bytes(model):
+    return sum(int(np.prod(v.shape)) * 4 for v in model.variables)
+
+
+@pytest.fixture(params=MODELS)
+def exported(request, tmp_path):
+    model = MODELS[request.param]()
+    model.export(tmp_path / "m")
+    return model, Served(tmp_path / "m"), tmp_path / "m"
+
+
+def test_each_weight_is_stored_once(exported):
+    model, _, path = exported
+    assert number_bytes(model) <= bytes_of_weights(path) < number_bytes(model) + 3000
+
+
+@pytest.mark.parametrize("batch", [1, 2, 17])
+def test_signatures_answer_as_keras_does(exported, batch):
+    model, served, _ = exported
+    default = served.meta.signature_def["serving_default"]
+    if isinstance(model, SiameseNet):
+        a, b = RANDOM.integers(0, 256, (2, batch, 20, 24, 3)).astype("float32")
+        expected = model.verify(a, b)
+        out = served("verify", image_a=a, image_b=b)
+        assert out["probability"].shape == out["distance"].shape == (batch,)
+        np.testing.assert_allclose(out["probability"], expected, atol=1e-5)
+        out = served("verify_bytes", image_a_bytes=png(a), image_b_bytes=png(b))
+        np.testing.assert_allclose(out["probability"], expected, atol=1e-5)
+        embedding = model.embed(a)
+        np.testing.assert_allclose(served("embed", image=a)["embedding"], embedding, atol=1e-5)
+        out = served("embed_bytes", image_bytes=png(a))["embedding"]
+        np.testing.assert_allclose(out, embedding, atol=1e-5)
+        assert set(default.inputs) == {"image_a", "image_b"}
+    elif isinstance(model, TiedAutoencoder):
+        x, z = RANDOM.random((batch, 16), "float32"), RANDOM.random((batch, 3), "float32")
+        out = served("reconstruct", inputs=x)["reconstruction"]
+        np.testing.assert_allclose(out, model.predict(x, verbose=0), atol=1e-5)
+        np.testing.assert_allclose(served("encode", inputs=x)["code"], model.encode(x), atol=1e-5)
+        out = served("decode", code=z)["reconstruction"]
+        np.testing.assert_allclose(out, model.decode(z), atol=1e-5)
+        assert set(default.outputs) == {"reconstruction"}
+    else:
+        x = RANDOM.integers(0, 256, (batch, 28, 28, 1)).astype("float32")
+        scores = model.predict(x, verbose=0)
+        for out in (served("classify", image=x), served("classify_bytes", image_bytes=png(x))):
+            np.testing.assert_allclose(out["scores"], scores, rtol=1e-5, atol=1e-5)
+            best = [model.class_names[i].encode() for i in scores.argmax(-1)]
+            assert out["label"].tolist() == best
+            assert out["classes"].tolist() == [[n.encode() for n in model.class_names]] * batch
+        assert set(default.outputs) == {"scores", "classes", "label"}
+
+
+def test_encoded_images_of_other_kinds_and_sizes(tmp_path):
+    model = LeNet5("modern")
+    model.export(tmp_path / "m")
+    image = np.full((50, 40, 3), 200, "uint8")
+    contents = np.array(
+        [tf.io.encode_jpeg(image).numpy(), tf.io.encode_png(image[:9, :9, :1]).numpy()], object
+    )
+    scores = Served(tmp_path / "m")("classify_bytes", image_bytes=contents)["scores"]
+    flat = model.predict(np.full((1, 28, 28, 1), 200.0), verbose=0)
+    np.testing.assert_allclose(scores, np.repeat(flat, 2, 0), atol=1e-2)
+
+
+def test_export_replaces_and_leaves_nothing_beside(tmp_path):
+    for units in ((3,), (5, 2)):
+        TiedAutoencoder(units=units, input_dim=4).export(tmp_path / "m")
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
+    out = Served(tmp_path / "m")("encode", inputs=np.zeros((1, 4), "float32"))
+    assert out["code"].shape == (1, 2)
+    with pytest.raises(ValueError, match="writes the signatures .*'reconstruct'.*Received"):
+        TiedAutoencoder().export(tmp_path / "m", input_signature=[1])
+
+
+def test_other_functional_models(tmp_path):
+    """Several inputs and outputs of other types, and a decoder whose source lies elsewhere."""
+    ids = keras.Input((3,), dtype="int32", name="ids")
+    more = keras.Input((None, 4), name="more")
+    table = layers.Embedding(7, 4, name="table")
+    joined = layers.Concatenate(axis=1)([table(ids), more])
+    tied = TiedDense(table, name="words")(joined)
+    model = keras.Model({"ids": ids, "more": more}, [tied, layers.GlobalMaxPooling1D(name="m")(more)])
+    path = keras_shared.publish(model, tmp_path / "several")
+    served = Served(path)
+    x = {"ids": np.array([[1, 2, 3]], "int32"), "more": np.ones((1, 5, 4), "float32")}
+    out = served("serving_default", **x)
+    for value, expected in zip(sorted(out.items()), model.predict(x, verbose=0)[::-1], strict=True):
+        np.testing.assert_allclose(value[1], expected, atol=1e-5)
+
+    code = keras.Input((4,), name="code")
+    decoder = keras.Model(code, TiedDense(table, name="logits")(code))
+    decoder.export(tmp_path / "keras_export", verbose=False)
+    from keras_shared.exporting import replace_saved_model
+
+    replace_saved_model(decoder, tmp_path / "decoder")
+    out = Served(tmp_path / "decoder")("serving_default", code=np.ones((2, 4), "float32"))
+    np.testing.assert_allclose(out["logits"], decoder(np.ones((2, 4), "float32")), atol=1e-5)
+
+
+def test_a_sequential_and_a_model_without_inputs(tmp_path):
+    built = keras.Sequential([keras.Input((3,), name="x"), layers.Dense(2, name="y")])
+    out = Served(keras_shared.publish(built, tmp_path / "s"))(
+        "serving_default", x=np.ones((1, 3), "float32")
+    )
+    np.testing.assert_allclose(out["y"], built(np.ones((1, 3))), atol=1e-6)
+    with pytest.raises(ValueError, match="known inputs.*Received: 'sequential"):
+        keras_shared.publish(keras.Sequential([layers.Dense(2)]), tmp_path / "n")
+    assert not (tmp_path / "n").exists()

@@ -1,0 +1,173 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_shared.losses import ContrastiveLoss
+from keras_shared.zoo import SiameseNet
+
+RANDOM = np.random.default_rng(2)
+A, B = RANDOM.integers(0, 256, (2, 6, 28, 28, 1))
+SAME = np.array([0, 1, 1, 0, 1, 0])
+
+
+def tiny_tower(size=8, channels=1):
+    return keras.Sequential(
+        [keras.Input((size, size, channels)), layers.Flatten(), layers.Dense(3, name="d")],
+        name="tiny",
+    )
+
+
+def test_parameters_and_by_hand():
+    model = SiameseNet()
+    assert model.tower.count_params() == 111_680 and model.count_params() == 111_682
+    tower = tiny_tower()
+    model = SiameseNet(tower, image_shape=(8, 8, 1), pixel_range=(1.0, 0.0))
+    a, b = RANDOM.integers(0, 256, (2, 4, 8, 8, 1))
+    kernel, bias = tower.get_weights()
+
+    def embed(images):
+        e = (1 - images.reshape(4, 64) / 255) @ kernel + bias
+        return e / np.linalg.norm(e, axis=1, keepdims=True)
+
+    np.testing.assert_allclose(model.embed(a), embed(a), atol=1e-5)
+    distance = np.linalg.norm(embed(a) - embed(b), axis=1)
+    w, v = (x.item() for x in model.probability.get_weights())
+    probability = 1 / (1 + np.exp(-(w * distance + v)))
+    outputs = model.predict([a, b], verbose=0)
+    np.testing.assert_allclose(outputs["distance"][:, 0], distance, atol=1e-5)
+    verified = model.verify(a, b)
+    np.testing.assert_allclose(verified, probability, atol=1e-5)
+    assert verified.shape == (4,) and verified.dtype == np.float32
+
+
+def test_symmetric_and_certain_of_equal_images():
+    model = SiameseNet()
+    np.testing.assert_allclose(model.verify(A, B), model.verify(B, A), atol=1e-6)
+    assert model.verify(A, A).min() > 0.99
+
+
+def test_gradient_is_summed_over_both_images():
+    """The twin gradient equals the sum of the gradients of two separate towers."""
+    import tensorflow as tf
+
+    tower = tiny_tower()
+    model = SiameseNet(tower, image_shape=(8, 8, 1))
+    a, b = RANDOM.integers(0, 256, (2, 4, 8, 8, 1)).astype("float32")
+    kernel, bias = (tf.Variable(w) for w in tower.get_weights())
+    kernel_b = tf.Variable(kernel)
+
+    def embed(images, k):
+        return tf.math.l2_normalize(tf.reshape(images / 255, (4, 64)) @ k + bias, axis=1)
+
+    with tf.GradientTape() as tape:
+        apart = tf.norm(embed(a, kernel) - embed(b, kernel_b), axis=1)
+        loss = tf.reduce_sum(apart)
+    separate = tape.gradient(loss, [kernel, kernel_b])
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(model([a, b])["distance"])
+    shared = tape.gradient(loss, tower.trainable_variables[0].value)
+    np.testing.assert_allclose(shared, separate[0] + separate[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["contrastive", "binary_crossentropy", ContrastiveLoss(0.5)])
+@pytest.mark.parametrize("form", [list, tuple, lambda p: dict(zip(("image_a", "image_b"), p))])
+def test_fit_evaluate_and_every_weight_moves(loss, form):
+    model = SiameseNet(tiny_tower(), image_shape=(28, 28, 1))
+    model.compile("adam", loss=loss, metrics=["accuracy", "auc"])
+    before = [w.copy() for w in model.get_weights()]
+    model.fit(form([A, B]), SAME, verbose=0)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        assert np.abs(old - new).max() > 0
+    results = model.evaluate(form([A, B]), SAME, verbose=0, return_dict=True)
+    assert {"loss", "probability_accuracy", "probability_auc"} <= set(results)
+
+
+def test_contrastive_loss_by_hand():
+    d, y = np.array([[0.2], [0.7], [1.5]]), np.array([[1.0], [0.0], [0.0]])
+    expected = np.mean([0.2**2 / 2, 0.3**2 / 2, 0])
+    np.testing.assert_allclose(float(ContrastiveLoss(1.0)(y, d)), expected, rtol=1e-6)
+    with pytest.raises(ValueError, match="margin=0"):
+        ContrastiveLoss(0)
+
+
+def test_save_with_optimizer_and_go_on(tmp_path):
+    model = SiameseNet()
+    model.compile("adam", loss="contrastive", metrics=["accuracy"])
+    model.fit([A, B], SAME, verbose=0)
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    assert isinstance(loaded, SiameseNet)
+    np.testing.assert_array_equal(loaded.verify(A, B), model.verify(A, B))
+    assert int(loaded.optimizer.iterations) == 1
+    for m in (model, loaded):
+        m.fit([A, B], SAME, verbose=0, shuffle=False)
+    np.testing.assert_allclose(loaded.verify(A, B), model.verify(A, B), atol=1e-5)
+
+
+def test_any_tower_frozen_and_with_channels(tmp_path):
+    """A pretrained tower: other size, three channels, layers of its own kind, frozen."""
+    tower = keras.applications.MobileNetV3Small(
+        input_shape=(32, 32, 3), include_top=False, weights=None, pooling="avg"
+    )
+    tower.trainable = False
+    model = SiameseNet(tower, image_shape=(None, None, 1), pixel_range=(0, 255))
+    assert len(model.trainable_variables) == 2  # w and v
+    model.compile("adam", "binary_crossentropy")
+    before = tower.get_weights()
+    model.fit([A, B], SAME, verbose=0)
+    for old, new in zip(before, tower.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    assert not loaded.tower.trainable
+    np.testing.assert_allclose(loaded.verify(A, B), model.verify(A, B), atol=1e-6)
+
+
+def test_three_channels_to_one_and_sizes_may_differ():
+    model = SiameseNet(tiny_tower(), image_shape=(None, None, 3))
+    grey = RANDOM.integers(0, 256, (2, 8, 8, 1))
+    one = SiameseNet(model.tower, image_shape=(8, 8, 1))
+    np.testing.assert_allclose(model.embed(np.repeat(grey, 3, -1)), one.embed(grey), atol=1e-5)
+    big = RANDOM.integers(0, 256, (2, 20, 31, 3))
+    assert model.verify(np.repeat(grey, 3, -1), big).shape == (2,)
+
+
+def test_mixed_precision_keeps_the_outputs_float32():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = SiameseNet()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    outputs = model.predict([A, B], verbose=0)
+    assert model.tower.get_layer("conv_1").compute_dtype == "float16"
+    assert {v.dtype for v in outputs.values()} == {np.dtype("float32")}
+    again = SiameseNet.from_config(model.get_config())
+    assert again.tower.get_layer("conv_1").compute_dtype == "float16"
+
+
+def test_calibrate():
+    model = SiameseNet(tiny_tower(), image_shape=(8, 8, 1))
+    distance = np.concatenate([RANDOM.normal(0.5, 0.2, 500), RANDOM.normal(1.0, 0.2, 500)])
+    same = np.repeat([1, 0], 500)
+    model.calibrate(distance, same)
+    w, v = (x.item() for x in model.probability.get_weights())
+    # two Gaussians of equal width: log odds are exactly linear, slope -0.5/0.04, zero at 0.75
+    assert abs(w + 12.5) < 2 and abs(-v / w - 0.75) < 0.05
+
+
+@pytest.mark.parametrize(
+    "bad", [A[0], A[..., 0], np.full((2, 28, 28, 1), "x"), np.zeros((2, 28, 28, 3)), A[:0]]
+)
+def test_images_that_are_no_images(bad):
+    with pytest.raises(ValueError, match=r"must be numbers of shape \(None, None, None, 1\)"):
+        SiameseNet(tiny_tower()).embed(bad)
+
+
+def test_other_bad_input():
+    with pytest.raises(ValueError, match="equally many images. Received: 6 and 5"):
+        SiameseNet(tiny_tower()).verify(A, B[:5])
+    with pytest.raises(ValueError, match="must take images"):
+        SiameseNet(keras.Sequential([keras.Input((5,)), layers.Dense(2)]))
+    with pytest.raises(ValueError, match=r"takes 3 channels. Received: image_shape\[-1\]=2"):
+        SiameseNet(tiny_tower(channels=3), image_shape=(8, 8, 2))
