@@ -34,7 +34,7 @@ def answer(model: str | os.PathLike[str], files: list[str]) -> dict[str, str]:
         raise AnswerError(f"{path} is corrupt and cannot be served: {error}") from error
     vectors = all(file.endswith(".npy") for file in files)
     contents = [_vector(file) if vectors else _image(file) for file in files]
-    for name, function in signatures.items():
+    for name, function in signatures.items():  # noqa: B007
         keys = list(function.structured_input_signature[1])
         dtypes = {spec.dtype for spec in function.structured_input_signature[1].values()}
         if len(keys) == len(files) and (dtypes == {tf.string}) != vectors:

@@ -6,6 +6,9 @@ from typing import Any
 
 from keras_shared.recipe import Recipe
 
+TABLE_BEGINS = "<!-- table: generated from zoo/*/metrics.json -->"
+TABLE_ENDS = "<!-- /table -->"
+
 _WHAT = {
     "SiameseNet": "Tells whether two images show the same class, also one that it never saw: one "
     "shared tower embeds both.",
@@ -104,3 +107,16 @@ def readme_table(zoo_dir: pathlib.Path) -> str:
             f"{metrics['parameters']['trainable']:,} | {headline(metrics)} |"
         )
     return "\n".join(lines)
+
+
+def _update_readme() -> None:
+    """Write the table between its markers in README.md of the working directory."""
+    readme = pathlib.Path("README.md")
+    before, _, rest = readme.read_text("utf-8").partition(TABLE_BEGINS)
+    _, _, after = rest.partition(TABLE_ENDS)
+    table = readme_table(pathlib.Path("zoo"))
+    readme.write_text(f"{before}{TABLE_BEGINS}\n{table}\n{TABLE_ENDS}{after}", "utf-8")
+
+
+if __name__ == "__main__":
+    _update_readme()

@@ -149,8 +149,8 @@ def _list(options: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from keras_shared.entries import entry_dir, entry_names
     from keras_shared.card import headline
+    from keras_shared.entries import entry_dir, entry_names
 
     table = Table("name", "model", "data", "parameters", "on test data")
     for name in entry_names():
@@ -171,9 +171,9 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    from keras_shared.card import headline
     from keras_shared.entries import entry_dir
     from keras_shared.evaluation import evaluate
-    from keras_shared.card import headline
     from keras_shared.loading import load
     from keras_shared.recipe import read_recipe
 

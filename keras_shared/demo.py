@@ -46,7 +46,7 @@ def demo(out_dir: str) -> None:
     recipe = read_recipe(RECIPE)
     data = training_data(recipe)
 
-    held_out = ", ".join(recipe.data.test_groups)
+    held_out = ", ".join(getattr(recipe.data, "test_groups", ()))
     console.rule(f"1. Train a SiameseNet; digits {held_out} are held out for the test")
     model = train(recipe, data, out / "run")
 

@@ -34,14 +34,17 @@ def signatures_of(model: keras.Model) -> dict[str, Signature]:
             f"Only a model with known inputs can be exported: a functional one, or a Sequential "
             f"that was built. Received: '{model.name}' (of type {type(model).__name__})"
         )
-    structure, names = model.input, [tensor.name for tensor in inputs]
+    sequential = isinstance(model, keras.Sequential)
+    structure = inputs[0] if sequential else model.input
+    names = [tensor.name for tensor in inputs]
+    output_names = [model.layers[-1].name] if sequential else model.output_names
 
     def call(**tensors: Any) -> dict[str, Any]:
         flat = [tensors[name] for name in names]
         outputs = model(keras.tree.pack_sequence_as(structure, flat), training=False)
         if isinstance(outputs, dict):
             return outputs
-        return dict(zip(model.output_names, keras.tree.flatten(outputs), strict=True))
+        return dict(zip(output_names, keras.tree.flatten(outputs), strict=True))
 
     return {"serving_default": Signature(call, {t.name: t for t in inputs})}
 
@@ -141,8 +144,8 @@ def _compare(served: np.ndarray | None, expected: Any, what: str) -> None:
     if served is None or not np.allclose(served, expected, rtol=0, atol=TOLERANCE * scale):
         error = "missing" if served is None else np.abs(served - expected).max()
         raise ValueError(
-            f"The SavedModel answers otherwise than Keras ({what}, batch {len(expected)}): difference "
-            f"{error}, allowed {TOLERANCE * scale}. Nothing was published."
+            f"The SavedModel answers otherwise than Keras ({what}, batch {len(expected)}): "
+            f"difference {error}, allowed {TOLERANCE * scale}. Nothing was published."
         )
 
 
@@ -184,13 +187,12 @@ def _function(call: Any, inputs: Any) -> Any:
 def _decode(encoded: Any, spec: keras.KerasTensor, signature: Signature) -> Any:
     """(batch,) of PNG or JPEG bytes -> (batch, height, width, channels), 0 to 255."""
     channels = spec.shape[-1]
+    height, width = signature.image_size or (None, None)
 
     def one(content: Any) -> Any:
         image = tf.io.decode_image(content, channels=channels, expand_animations=False)
         image.set_shape((None, None, channels))
-        return keras.ops.image.resize(
-            tf.cast(image, spec.dtype), signature.image_size, antialias=True
-        )
+        return keras.ops.image.resize(tf.cast(image, spec.dtype), (height, width), antialias=True)
 
-    shape = tf.TensorSpec((*signature.image_size, channels), spec.dtype)
+    shape = tf.TensorSpec((height, width, channels), spec.dtype)
     return tf.map_fn(one, encoded, fn_output_signature=shape)

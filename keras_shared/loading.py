@@ -3,6 +3,7 @@
 import os
 import pathlib
 import zipfile
+import zlib
 
 import keras
 
@@ -98,8 +99,10 @@ def load(
     if not path.is_file():
         raise LoadError(f"There is no file {path}.")
     try:
+        if not zipfile.is_zipfile(path):
+            raise zipfile.BadZipFile("not a zip file")
         model = keras.models.load_model(path, compile=compile)
-    except (OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise LoadError(
             f"{path} is corrupt and cannot be loaded ({type(error).__name__}: {error})."
             f"{_others(path.parents[1]) if path.parent.name == 'assets.extra' else ''}"

@@ -125,7 +125,9 @@ def test_other_functional_models(tmp_path):
     table = layers.Embedding(7, 4, name="table")
     joined = layers.Concatenate(axis=1)([table(ids), more])
     tied = TiedDense(table, name="words")(joined)
-    model = keras.Model({"ids": ids, "more": more}, [tied, layers.GlobalMaxPooling1D(name="m")(more)])
+    model = keras.Model(
+        {"ids": ids, "more": more}, [tied, layers.GlobalMaxPooling1D(name="m")(more)]
+    )
     path = keras_shared.publish(model, tmp_path / "several")
     served = Served(path)
     x = {"ids": np.array([[1, 2, 3]], "int32"), "more": np.ones((1, 5, 4), "float32")}

@@ -96,9 +96,7 @@ def test_fine_tune_and_publish_again(published):
     kernel.assign(kernel + 1)
     assert np.abs(tuned.decode(np.ones((1, 2))) - before).max() > 1e-3  # still tied
     assert keras_shared.publish(tuned, base) == base / "2"
-    np.testing.assert_array_equal(
-        keras_shared.load(base).encode(X), tuned.encode(X)
-    )
+    np.testing.assert_array_equal(keras_shared.load(base).encode(X), tuned.encode(X))
     np.testing.assert_array_equal(keras_shared.load(base, version=1).encode(X), model.encode(X))
 
 
@@ -121,6 +119,11 @@ def test_quantised_and_mixed_models_are_published(tmp_path):
     np.testing.assert_allclose(
         keras_shared.load(base).predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-6
     )
+    assert keras_shared.load(base).get_config() == model.get_config()
+    assert keras_shared.publish(keras_shared.load(base), base).name == "2"
+    for number, net in enumerate((LeNet5(), LeNet5("modern"), SiameseNet())):
+        net.quantize("int8")
+        keras_shared.publish(net, tmp_path / str(number) / "net")
     half = TiedAutoencoder(units=(8,), input_dim=16, dtype="mixed_bfloat16")
     assert keras_shared.publish(half, tmp_path / "h").name == "1"
 
@@ -157,7 +160,9 @@ def test_full_disk_by_a_limit_on_file_size(published, fresh_python, limit):
     before = files(base)
     printed = fresh_python(PUBLISH, base, limit)
     if limit < 400_000:
-        assert re.search(r"PublishError: 'tied_autoencoder' was not published.*untouched: \[1\]", printed)
+        assert re.search(
+            r"PublishError: 'tied_autoencoder' was not published.*untouched: \[1\]", printed
+        )
         assert files(base) == before
         assert sorted(p.name for p in base.iterdir()) == [".last_version", "1"]
     else:
@@ -202,7 +207,9 @@ def test_killed_while_publishing(published, tmp_path):
 def test_two_publishers_at_once(published):
     _, base, _ = published
     processes = [
-        subprocess.Popen([sys.executable, "-c", PUBLISH, str(base)], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", PUBLISH, str(base)], stdout=subprocess.PIPE, text=True
+        )
         for _ in range(2)
     ]
     printed = sorted(p.communicate(timeout=120)[0].strip() for p in processes)
@@ -224,7 +231,9 @@ def test_half_deleted_and_corrupt_versions(published):
     with pytest.raises(LoadError, match=r"is corrupt.*Other versions there: \[1\]"):
         keras_shared.load(base)
     inner.unlink()
-    with pytest.raises(LoadError, match=r"no assets.extra/model.keras.*Other versions there: \[1\]"):
+    with pytest.raises(
+        LoadError, match=r"no assets.extra/model.keras.*Other versions there: \[1\]"
+    ):
         keras_shared.load(base)
     assert keras_shared.load(base, version=1).count_params() == model.count_params()
     assert keras_shared.load(first).count_params() == model.count_params()

@@ -91,8 +91,18 @@ def test_ctrl_c_loses_at_most_an_epoch(recipe_file, tmp_path):
     run = tmp_path / "run"
     text = recipe_file.read_text().replace("epochs = 12", "epochs = 3000")
     recipe_file.write_text(text)
-    command = [sys.executable, "-m", "keras_shared.cli", "train", str(recipe_file), "--out", str(run)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "keras_shared.cli",
+        "train",
+        str(recipe_file),
+        "--out",
+        str(run),
+    ]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
     while not (run / "checkpoint.keras").exists():
         assert process.poll() is None
         time.sleep(0.05)
@@ -101,7 +111,9 @@ def test_ctrl_c_loses_at_most_an_epoch(recipe_file, tmp_path):
     assert process.returncode == 1
     assert error.strip().splitlines()[-1].startswith("stopped; the same command goes on")
     model = keras.models.load_model(run / "checkpoint.keras")
-    epochs = int(model.optimizer.iterations) / training_data(read_recipe(recipe_file)).steps_per_epoch
+    epochs = (
+        int(model.optimizer.iterations) / training_data(read_recipe(recipe_file)).steps_per_epoch
+    )
     assert epochs >= 1 and epochs == int(epochs)
 
 

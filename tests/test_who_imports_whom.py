@@ -49,14 +49,14 @@ def within(name, room):
 def test_room_imports_nothing_forbidden(room):
     files = [PACKAGE / room] if room.endswith(".py") else list((PACKAGE / room).glob("*.py"))
     assert files
-    found = [(f.name, n) for f in files for n in imports_of(f) for r in FORBIDDEN[room] if within(n, r)]
+    found = [
+        (f.name, n) for f in files for n in imports_of(f) for r in FORBIDDEN[room] if within(n, r)
+    ]
     assert not found
 
 
 def test_private_keras_is_in_one_file():
-    users = {
-        f.name for f in PACKAGE.rglob("*.py") for n in imports_of(f) if within(n, "keras.src")
-    }
+    users = {f.name for f in PACKAGE.rglob("*.py") for n in imports_of(f) if within(n, "keras.src")}
     assert users == {"keras_private.py"}
 
 

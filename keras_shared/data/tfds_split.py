@@ -8,9 +8,7 @@ import numpy as np
 from keras_shared.data.labelled_images import DataError
 
 
-def load_tfds(
-    name: str, split: str, data_dir: str | None
-) -> tuple[dict[str, np.ndarray], Any]:
+def load_tfds(name: str, split: str, data_dir: str | None) -> tuple[dict[str, np.ndarray], Any]:
     """A whole split as NumPy arrays, in the order of its files, and the data set's info.
 
     A data set that is prepared under `data_dir` is read from there; one that is not is

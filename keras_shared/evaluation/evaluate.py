@@ -8,8 +8,8 @@ import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-from keras_shared.data import class_names, test_data
 from keras_shared.card import write_card
+from keras_shared.data import class_names, test_data
 from keras_shared.evaluation.classification import classification_metrics, plot_classification
 from keras_shared.evaluation.reconstruction import plot_reconstruction, reconstruction_metrics
 from keras_shared.evaluation.verification import plot_verification, verification_metrics

@@ -1,6 +1,8 @@
 """Layers that share: importing this module registers them with Keras' saving."""
 
-from keras_shared.layers.connection_table_conv2d import ConnectionTableConv2D as ConnectionTableConv2D
+from keras_shared.layers.connection_table_conv2d import (
+    ConnectionTableConv2D as ConnectionTableConv2D,
+)
 from keras_shared.layers.euclidean_rbf import EuclideanRBF as EuclideanRBF
 from keras_shared.layers.scale import Scale as Scale
 from keras_shared.layers.scaled_tanh import scaled_tanh as scaled_tanh

@@ -66,7 +66,9 @@ class Shared(keras.layers.Wrapper):
 
     def _call_joined(self, uses: list[Any], mask: Any) -> list[Any]:
         shapes = [keras.tree.map_structure(lambda x: tuple(x.shape[1:]), x) for x in uses]
-        if any(s != shapes[0] for s in shapes) or any(m is not None for m in keras.tree.flatten(mask)):
+        if any(s != shapes[0] for s in shapes) or any(
+            m is not None for m in keras.tree.flatten(mask)
+        ):
             raise ValueError(
                 f"Shared '{self.name}' with mode='joined' takes inputs of one shape and without "
                 f"masks. Received: shapes {shapes}, mask={mask!r}. Use mode='looped'."

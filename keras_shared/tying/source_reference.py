@@ -64,8 +64,8 @@ class SourceReference:
         fits = [c for c in named.values() if _shape_fits(c, wanted["weight_shape"])]
         if len(fits) > 1:
             raise TieError(
-                f"{type(reader).__name__} '{reader.name}' is tied to a {wanted['class_name']} named "
-                f"'{wanted['name']}' with weight {wanted['weight_shape']}, and {len(fits)} layers "
+                f"{type(reader).__name__} '{reader.name}' is tied to a {wanted['class_name']} "
+                f"named '{wanted['name']}' with weight {wanted['weight_shape']}, and {len(fits)} layers "
                 "of the model answer to that. Give the source a name of its own."
             )
         if named and not fits:

@@ -81,16 +81,22 @@ class LeNet5(ZooModel):
             )
 
         # === Graph ===
+        base = self._policy(dtype)
+        f6 = self._policy(dtype, "F6")
+        logits = self._policy(dtype, "logits", otherwise="float32")
         image = keras.Input((28, 28, 1), name="image")
-        x = layers.ZeroPadding2D(2, dtype=dtype, name="pad")(image)  # (batch, 32, 32, 1)
-        x = layers.Rescaling(1.275 / 255, -0.1, dtype=dtype, name="rescale")(x)
-        body = _body_1998 if variant == "1998" else _body_modern
-        super().__init__(image, body(x, dtype, len(class_names)), **kwargs)
+        x = layers.ZeroPadding2D(2, dtype=base, name="pad")(image)  # (batch, 32, 32, 1)
+        x = layers.Rescaling(1.275 / 255, -0.1, dtype=base, name="rescale")(x)
+        if variant == "1998":
+            outputs = _body_1998(x, base, f6)
+        else:
+            outputs = _body_modern(x, base, f6, logits, len(class_names))
+        super().__init__(image, outputs, **kwargs)
 
         # === Config ===
         self.variant = variant
         self.class_names = tuple(class_names)
-        self.base_policy = keras.dtype_policies.get(dtype)
+        self.base_policy = base
 
     def signatures(self) -> dict[str, Signature]:
         return {
@@ -106,8 +112,8 @@ class LeNet5(ZooModel):
         return {**super().get_config(), "variant": self.variant, "class_names": self.class_names}
 
 
-def _body_1998(x: Any, dtype: Any, classes: int) -> Any:
-    def like(inputs: float) -> dict[str, Any]:
+def _body_1998(x: Any, dtype: Any, f6: Any) -> Any:
+    def like(inputs: float, dtype: Any = dtype) -> dict[str, Any]:
         """Arguments of a layer whose units read that many inputs: appendix A, U(-2.4/F, 2.4/F)."""
         uniform = keras.initializers.RandomUniform(-2.4 / inputs, 2.4 / inputs)
         return {"activation": scaled_tanh, "kernel_initializer": uniform, "dtype": dtype}
@@ -121,16 +127,18 @@ def _body_1998(x: Any, dtype: Any, classes: int) -> Any:
     x = subsampling("S4")(x)  # (batch, 5, 5, 16)
     x = layers.Conv2D(120, 5, name="C5", **like(25 * 16))(x)  # (batch, 1, 1, 120)
     x = layers.Flatten(dtype=dtype, name="flatten")(x)
-    x = layers.Dense(84, name="F6", **like(120))(x)
-    return ops.negative(EuclideanRBF(digit_bitmaps(), dtype="float32", name="distances")(x))
+    x = layers.Dense(84, name="F6", **like(120, f6))(x)
+    return ops.negative(
+        EuclideanRBF(digit_bitmaps().tolist(), dtype="float32", name="distances")(x)
+    )
 
 
-def _body_modern(x: Any, dtype: Any, classes: int) -> Any:
+def _body_modern(x: Any, dtype: Any, f6: Any, logits: Any, classes: int) -> Any:
     x = layers.Conv2D(6, 5, activation="relu", dtype=dtype, name="C1")(x)  # (batch, 28, 28, 6)
     x = layers.MaxPooling2D(dtype=dtype, name="S2")(x)
     x = layers.Conv2D(16, 5, activation="relu", dtype=dtype, name="C3")(x)  # (batch, 10, 10, 16)
     x = layers.MaxPooling2D(dtype=dtype, name="S4")(x)
     x = layers.Conv2D(120, 5, activation="relu", dtype=dtype, name="C5")(x)  # (batch, 1, 1, 120)
     x = layers.Flatten(dtype=dtype, name="flatten")(x)
-    x = layers.Dense(84, activation="relu", dtype=dtype, name="F6")(x)
-    return layers.Dense(classes, dtype="float32", name="logits")(x)
+    x = layers.Dense(84, activation="relu", dtype=f6, name="F6")(x)
+    return layers.Dense(classes, dtype=logits, name="logits")(x)

@@ -72,7 +72,8 @@ class SiameseNet(ZooModel):
         **kwargs: Any,
     ) -> None:
         # === Layers ===
-        tower = _default_tower(dtype) if tower is None else tower
+        base = self._policy(dtype)
+        tower = _default_tower(base) if tower is None else tower
         height, width, channels = _tower_input(tower, image_shape)
         low, high = (float(value) for value in pixel_range)
 
@@ -81,7 +82,7 @@ class SiameseNet(ZooModel):
         x = _with_channels(image, channels)
         if height and width:
             x = layers.Resizing(height, width, antialias=True, name="resize")(x)
-        x = layers.Rescaling((high - low) / 255, low, dtype=dtype, name="rescale")(x)
+        x = layers.Rescaling((high - low) / 255, low, dtype=base, name="rescale")(x)
         x = layers.Flatten(name="flatten")(tower(x))
         x = layers.UnitNormalization(dtype="float32", name="normalize")(x)
         embedder = keras.Model(image, x, name="embedder")
@@ -93,7 +94,8 @@ class SiameseNet(ZooModel):
         distance = ops.sqrt(ops.maximum(squared, 1e-12))  # sqrt has no gradient at 0
         same = layers.Dense(  # p = 1/2 where the distance is 1, the margin of the contrastive loss
             1, "sigmoid", kernel_initializer=keras.initializers.Constant(-5.0),
-            bias_initializer=keras.initializers.Constant(5.0), dtype="float32", name="probability",
+            bias_initializer=keras.initializers.Constant(5.0),
+            dtype=self._policy(dtype, "probability", otherwise="float32"), name="probability",
         )  # fmt: skip
         super().__init__(images, {"distance": distance, "probability": same(distance)}, **kwargs)
 
@@ -103,7 +105,7 @@ class SiameseNet(ZooModel):
         self.probability = same
         self.image_shape = tuple(image_shape)
         self.pixel_range = (low, high)
-        self.base_policy = keras.dtype_policies.get(dtype)
+        self.base_policy = base
 
     def compile(
         self, optimizer: Any = "rmsprop", loss: Any = None, metrics: Any = None, **kwargs: Any
@@ -196,9 +198,9 @@ class SiameseNet(ZooModel):
             return {"embedding": self.embedder(image, training=False)}
 
         image = keras.KerasTensor((None, *self.image_shape))
-        tower = _tower_input(self.tower, self.image_shape)
-        sides = [given or taken for given, taken in zip(self.image_shape[:2], tower[:2], strict=True)]
-        size = (sides[0], sides[1]) if all(sides) else None
+        taken = _tower_input(self.tower, self.image_shape)
+        height, width = (self.image_shape[i] or taken[i] for i in range(2))
+        size = (height, width) if height and width else None
         return {
             "verify": Signature(verify, {"image_a": image, "image_b": image}, size),
             "embed": Signature(embed, {"image": image}, size),

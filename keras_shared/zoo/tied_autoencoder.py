@@ -50,8 +50,9 @@ class TiedAutoencoder(ZooModel):
     Reference:
         Hinton & Salakhutdinov 2006, "Reducing the Dimensionality of Data with Neural
         Networks" (whose fine-tuning unties the decoder); initial kernels: Glorot & Bengio 2010,
-        "Understanding the Difficulty of Training Deep Feedforward Neural Networks"; noise: Vincent et al. 2008,
-        "Extracting and Composing Robust Features with Denoising Autoencoders".
+        "Understanding the Difficulty of Training Deep Feedforward Neural Networks"; noise:
+        Vincent et al. 2008, "Extracting and Composing Robust Features with Denoising
+        Autoencoders".
     """
 
     def __init__(
@@ -69,20 +70,19 @@ class TiedAutoencoder(ZooModel):
             )
 
         # === Layers ===
+        base = self._policy(dtype)
         last = len(units)
         # four times Glorot's limits: a sigmoid's slope at 0 is a quarter of that of tanh
         wide = keras.initializers.VarianceScaling(16.0, "fan_avg", "uniform")
         down = [
             layers.Dense(
                 u, None if i == last else "sigmoid", kernel_initializer=wide.clone(),
-                dtype=dtype, name=f"encoder_{i}",
+                dtype=self._policy(dtype, f"encoder_{i}"), name=f"encoder_{i}",
             )
             for i, u in enumerate(units, 1)
         ]  # fmt: skip
         up = [
-            TiedDense(
-                dense, "sigmoid", dtype="float32" if i == 1 else dtype, name=f"decoder_{i}"
-            )
+            TiedDense(dense, "sigmoid", dtype="float32" if i == 1 else base, name=f"decoder_{i}")
             for i, dense in reversed(list(enumerate(down, 1)))
         ]
 
@@ -108,7 +108,7 @@ class TiedAutoencoder(ZooModel):
         self.units = tuple(units)
         self.input_dim = input_dim
         self.noise = noise
-        self.base_policy = keras.dtype_policies.get(dtype)
+        self.base_policy = base
 
     def encode(self, vectors: Any) -> np.ndarray:
         """The code of each vector.

@@ -85,6 +85,18 @@ class ZooModel(keras.Model):
     def get_config(self) -> dict[str, Any]:
         return {"name": self.name, "trainable": self.trainable, "dtype": self._dtype_config()}
 
+    @staticmethod
+    def _policy(dtype: Any, layer: str | None = None, otherwise: Any = None) -> Any:
+        """The policy of one layer: its own in a DTypePolicyMap, else `otherwise`, else the default.
+
+        Keras would take the map itself, but saves a quantised Dense that holds one wrongly.
+        """
+        if not isinstance(dtype, keras.dtype_policies.DTypePolicyMap):
+            return keras.dtype_policies.get(otherwise or dtype)
+        if layer in dtype:
+            return dtype[layer]
+        return keras.dtype_policies.get(otherwise or dtype.default_policy)
+
     def _dtype_config(self) -> dict[str, Any]:
         """The policy, with an exception for each layer that has another (a quantised one)."""
         policies = keras.dtype_policies.DTypePolicyMap(self.base_policy)

@@ -60,8 +60,7 @@ def test_image_batches_resume_and_cover_each_epoch(tmp_path):
     recipe = read_recipe(path)
     data = training_data(recipe)
     epochs = [
-        np.concatenate([x for x, _ in data.batches(i, i + 1).as_numpy_iterator()])
-        for i in range(2)
+        np.concatenate([x for x, _ in data.batches(i, i + 1).as_numpy_iterator()]) for i in range(2)
     ]
     assert len(epochs[0]) == 1000 and np.any(epochs[0] != epochs[1])
     flat = [np.sort(e.reshape(1000, -1).sum(1)) for e in epochs]
@@ -79,7 +78,9 @@ def test_too_little_to_train_on():
     small = dataclasses.replace(images.data, name="digits", validation_images=1200)
     with pytest.raises(DataError, match="leaves nothing to train on.*has 1200 images"):
         training_data(dataclasses.replace(images, data=small))
-    groups = dataclasses.replace(recipe.data, test_groups=("2",), validation_groups=tuple("013456789"))
+    groups = dataclasses.replace(
+        recipe.data, test_groups=("2",), validation_groups=tuple("013456789")
+    )
     with pytest.raises(DataError):
         training_data(dataclasses.replace(recipe, data=groups))
 

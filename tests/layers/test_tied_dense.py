@@ -106,6 +106,4 @@ def test_lora_is_refused_on_the_reader_and_read_from_the_source():
     encoder.lora_kernel_b.assign(np.ones((2, 3)))
     w = encoder.kernel.numpy()
     code = X @ w + encoder.bias.numpy()
-    np.testing.assert_allclose(
-        model(X), code @ w.T + decoder.bias.numpy(), atol=1e-4
-    )
+    np.testing.assert_allclose(model(X), code @ w.T + decoder.bias.numpy(), atol=1e-4)

@@ -11,7 +11,9 @@ X = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 1))
 
 
 def trainable(model):
-    return {la.name: sum(int(np.prod(v.shape)) for v in la.trainable_variables) for la in model.layers}
+    return {
+        la.name: sum(int(np.prod(v.shape)) for v in la.trainable_variables) for la in model.layers
+    }
 
 
 def test_layer_by_layer():
@@ -37,7 +39,9 @@ def test_input_scaling_and_outputs():
     image[0, 0, 0] = 255
     pixels = scaled.predict(image, verbose=0)[0, ..., 0]
     assert pixels.shape == (32, 32)
-    np.testing.assert_allclose([pixels[2, 2], pixels[0, 0], pixels[2, 3]], [1.175, -0.1, -0.1], atol=1e-6)
+    np.testing.assert_allclose(
+        [pixels[2, 2], pixels[0, 0], pixels[2, 3]], [1.175, -0.1, -0.1], atol=1e-6
+    )
     f6 = keras.Model(model.input, model.get_layer("F6").output).predict(X, verbose=0)
     expected = -((f6[:, None] - digit_bitmaps()) ** 2).sum(-1)
     np.testing.assert_allclose(model.predict(X, verbose=0), expected, rtol=1e-5)

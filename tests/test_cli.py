@@ -1,0 +1,169 @@
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_shared
+from keras_shared.cli import main
+from keras_shared.demo import RECIPE
+from keras_shared.entries import entry_dir, entry_names
+
+COMMANDS = ("list", "train", "evaluate", "publish", "fine-tune", "predict", "verify", "demo")
+
+
+def run(*arguments, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-m", "keras_shared.cli", *map(str, arguments)],
+        capture_output=True, text=True, timeout=300, cwd=cwd,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", [(), *((c,) for c in COMMANDS)])
+def test_help_has_examples(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*command, "--help"])
+    assert stop.value.code == 0
+    printed = capsys.readouterr().out
+    assert "example" in printed and f"keras-shared {command[0] if command else 'demo'}" in printed
+
+
+def test_help_waits_for_nothing_heavy(fresh_python):
+    code = """
+import sys
+from keras_shared.cli import main
+try:
+    main(["--help"])
+except SystemExit:
+    pass
+heavy = {"keras", "tensorflow", "numpy", "sklearn", "matplotlib", "rich"}
+print("\\nheavy:", sorted(heavy & set(sys.modules)))
+"""
+    assert fresh_python(code).endswith("heavy: []")
+
+
+@pytest.mark.parametrize("wrong", [(), ("dance",), ("train",), ("verify", "a.png")])
+def test_wrong_calls_exit_with_2(wrong):
+    with pytest.raises(SystemExit) as stop:
+        main(wrong)
+    assert stop.value.code == 2
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out.strip() == keras_shared.__version__
+
+
+def test_errors_are_one_line_and_exit_with_1(tmp_path):
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "empty").mkdir()
+    for arguments, message in {
+        ("train", "lenet"): "Did you mean 'lenet5_mnist'?",
+        ("train", "missing.toml"): "missing.toml: cannot be read as TOML",
+        ("predict", "lenet5_mnist", "text.png"): "text.png is not an image: expected a PNG or JPEG",
+        ("predict", "lenet5_mnist", "missing.png"): "No such file or directory: 'missing.png'",
+        ("predict", "empty", "text.png"): "empty holds no version",
+        ("predict", "tied_autoencoder_mnist", "text.png"): "is not an image",
+        ("publish", "nothing"): "cannot be read as TOML",
+    }.items():
+        done = run(*arguments, cwd=tmp_path)
+        assert done.returncode == 1
+        assert done.stderr.startswith("keras-shared: ") and message in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+    debugged = run("train", "lenet", "--debug", cwd=tmp_path)
+    assert debugged.returncode == 1 and "Traceback" in debugged.stderr
+
+
+def test_list(capsys):
+    assert main(["list"]) == 0
+    printed = capsys.readouterr().out
+    for name in entry_names():
+        assert name[:12] in printed
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A bright 1 on dark ground, as MNIST has it, and noise."""
+    one = np.zeros((28, 28, 1), "uint8")
+    one[4:24, 13:15] = 255
+    noise = np.random.default_rng(0).integers(0, 256, (28, 28, 1), dtype="uint8")
+    for name, image in {"one": one, "noise": noise}.items():
+        (tmp_path / f"{name}.png").write_bytes(tf.io.encode_png(image).numpy())
+    return str(tmp_path / "one.png"), str(tmp_path / "noise.png")
+
+
+def test_predict(images, tmp_path, capsys):
+    assert main(["predict", "lenet5_mnist", images[0]]) == 0
+    label = next(line for line in capsys.readouterr().out.splitlines() if "label" in line)
+    assert label.split("│")[-2].strip() == "1"
+    np.save(tmp_path / "v.npy", np.zeros(784))
+    assert main(["predict", "tied_autoencoder_mnist", str(tmp_path / "v.npy")]) == 0
+    assert "(1 x 784)" in capsys.readouterr().out.replace("\n", " ")
+    assert main(["predict", "siamese_omniglot", images[0]]) == 0
+    assert "embedding" in capsys.readouterr().out
+    np.save(tmp_path / "w.npy", np.zeros(5))
+    assert main(["predict", "tied_autoencoder_mnist", str(tmp_path / "w.npy")]) == 1
+    assert main(["predict", "tied_autoencoder_mnist", images[0]]) == 1
+    assert "has no signature for 1 image(s)" in capsys.readouterr().err
+
+
+def test_verify(tmp_path, capsys):
+    bar, ring = np.full((2, 105, 105, 1), 255, "uint8")  # ink on paper, as Omniglot has it
+    bar[20:85, 50:54] = 0
+    y, x = np.mgrid[:105, :105]
+    ring[np.abs(np.hypot(x - 52, y - 52) - 30) < 2] = 0
+    images = [str(tmp_path / name) for name in ("bar.png", "ring.png")]
+    for path, image in zip(images, (bar, ring), strict=True):
+        pathlib.Path(path).write_bytes(tf.io.encode_png(image).numpy())
+    assert main(["verify", images[0], images[0]]) == 0
+    assert capsys.readouterr().out.startswith("same: probability 0.9")
+    assert main(["verify", *images, "--model", "siamese_omniglot"]) == 0
+    assert capsys.readouterr().out.startswith("different: probability")
+
+
+def test_train_evaluate_publish_fine_tune(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = RECIPE.read_text()
+    for old, new in (
+        ("epochs = 2", "epochs = 1"),
+        ("3200", "128"),
+        ("1000", "100"),
+        ("2000", "100"),
+    ):
+        assert old in text
+        text = text.replace(old, new, 1)
+    pathlib.Path("recipe.toml").write_text(text)
+    assert main(["train", "recipe.toml"]) == 0
+    assert main(["evaluate", "runs/siamese_digits"]) == 0
+    metrics = json.loads(pathlib.Path("runs/siamese_digits/metrics.json").read_text())
+    assert metrics["test"]["pairs"] == 100 and metrics["training"]["epochs"] == 1
+    assert "![ROC" in pathlib.Path("runs/siamese_digits/README.md").read_text()
+    assert pathlib.Path("runs/siamese_digits/roc.png").stat().st_size > 10_000
+    assert main(["publish", "runs/siamese_digits"]) == 0
+    assert "published: saved_models/siamese_digits/1" in capsys.readouterr().out
+    tuned = ["fine-tune", "saved_models/siamese_digits", "recipe.toml", "--out", "runs/tuned"]
+    assert main(tuned) == 0
+    before = keras_shared.load("saved_models/siamese_digits").get_weights()
+    after = keras_shared.load("runs/tuned/model.keras").get_weights()
+    assert any(np.abs(a - b).max() > 0 for a, b in zip(before, after, strict=True))
+    assert main(["fine-tune", "lenet5_mnist", "recipe.toml"]) == 1
+    assert "Set model.class_name to LeNet5" in capsys.readouterr().err
+
+
+def test_evaluate_rewrites_the_figures_of_a_published_entry(data_dir, tmp_path):
+    """From the published weights alone, the committed metrics.json comes out again."""
+    assert main(["evaluate", "lenet5_mnist", "--out", str(tmp_path), "--data-dir", data_dir]) == 0
+    for name in ("metrics.json", "README.md"):
+        assert (tmp_path / name).read_text() == (entry_dir("lenet5_mnist") / name).read_text()
+
+
+def test_demo(tmp_path):
+    done = run("demo", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for part in ("What is shared", "111,680", "equal error rate", "The tie still holds", "next: "):
+        assert part in done.stdout
+    assert (tmp_path / "demo" / "run" / "roc.png").exists()

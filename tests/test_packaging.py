@@ -1,0 +1,92 @@
+"""A real wheel in a fresh environment, away from the checkout."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+TRY = """
+import pathlib
+import keras_shared
+from keras_shared.zoo import SiameseNet
+import numpy as np
+assert pathlib.Path(keras_shared.__file__).is_relative_to({prefix!r}), keras_shared.__file__
+model = SiameseNet.from_preset("siamese_omniglot")
+print(model.verify(*np.zeros((2, 1, 105, 105, 3))).shape, model.count_params())
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    source = tmp_path_factory.mktemp("source") / "keras_shared"
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if listed.returncode:
+        pytest.skip("the wheel is built from a git checkout")
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, source / name)
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q"]
+    subprocess.run([*command, "-w", folder, source], check=True)
+    return next(folder.glob("*.whl"))
+
+
+def test_wheel_holds_the_zoo_and_no_stray_file(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    for entry in ("lenet5_mnist", "siamese_omniglot", "tied_autoencoder_mnist"):
+        assert f"keras_shared/_data/zoo/{entry}/metrics.json" in names
+        assert f"keras_shared/_data/zoo/{entry}/README.md" in names
+        versions = [n for n in names if n.startswith(f"keras_shared/_data/saved_models/{entry}/")]
+        assert len([n for n in versions if n.endswith("/saved_model.pb")]) == 1
+        assert any(n.endswith("/assets.extra/model.keras") for n in versions)
+        assert any(n.endswith(".data-00000-of-00001") for n in versions)
+    assert "keras_shared/py.typed" in names and "keras_shared/demo_recipe.toml" in names
+    assert not [n for n in names if "__pycache__" in n or n.startswith("tests/")]
+    assert wheel.stat().st_size < 30e6
+
+
+def test_installed_away_from_the_checkout(wheel, tmp_path):
+    prefix = tmp_path / "fresh"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", prefix], check=True)
+    python = prefix / "bin" / "python"
+    site = subprocess.run(
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    # the dependencies are those of this environment; keras_shared is the wheel's
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", site, wheel]
+    subprocess.run(install, check=True)
+    pathlib.Path(site, "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    done = subprocess.run(
+        [python, "-c", TRY.format(prefix=str(prefix))],
+        capture_output=True, text=True, cwd=tmp_path, env=clean,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip() == "(1,) 111682"
+    command = [python, "-m", "keras_shared.cli", "list"]
+    listed = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=clean)
+    assert "lenet5_mnist" in listed.stdout
+
+
+def test_every_package_is_listed():
+    setup = (ROOT / "setup.cfg").read_text()
+    found = {
+        ".".join(p.parent.relative_to(ROOT).parts)
+        for p in (ROOT / "keras_shared").rglob("__init__.py")
+    }
+    listed = setup.partition("packages =")[2].partition("package_dir")[0].split()
+    assert found == {name for name in listed if "_data" not in name}
