@@ -101,7 +101,7 @@ def test_fine_tune_and_publish_again(published):
 
 
 def test_a_number_is_never_used_twice(published):
-    model, base, version = published
+    model, base, _ = published
     (base / "007").mkdir()
     assert keras_shared.publish(model, base).name == "8"
     shutil.rmtree(base / "8")
@@ -156,7 +156,7 @@ except keras_shared.publishing.PublishError as error:
 @pytest.mark.parametrize("limit", [20_000, 150_000, 400_000])
 def test_full_disk_by_a_limit_on_file_size(published, fresh_python, limit):
     """Falls into the graph, the variables and the Keras file in turn."""
-    _, base, version = published
+    _, base, _ = published
     before = files(base)
     printed = fresh_python(PUBLISH, base, limit)
     if limit < 400_000:
@@ -189,7 +189,7 @@ def test_full_disk_by_a_small_file_system(tmp_path, fresh_python):
 
 
 def test_killed_while_publishing(published, tmp_path):
-    """SIGKILL leaves no version; TF Serving ignores what is left, and the next publish clears it."""
+    """SIGKILL leaves no version; the next publish clears what TF Serving ignores."""
     model, base, _ = published
     before = files(base / "1")
     process = subprocess.Popen([sys.executable, "-c", PUBLISH, str(base)])
