@@ -66,7 +66,7 @@ class SourceReference:
             raise TieError(
                 f"{type(reader).__name__} '{reader.name}' is tied to a {wanted['class_name']} "
                 f"named '{wanted['name']}' with weight {wanted['weight_shape']}, and "
-                f"{len(fits)} layers of the model answer to that. Give the source a name of its own."
+                f"{len(fits)} layers of the model answer to that. Give it a name of its own."
             )
         if named and not fits:
             found = [weight_shape(c) for c in named.values()]
