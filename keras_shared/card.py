@@ -64,7 +64,7 @@ def write_card(
         f'model = {kind}.from_preset("{name}")',
         "```",
         "",
-        "| on test data, read once | |",
+        "| on test data | |",
         "|---|---|",
         *(f"| {key} | {value:,} |" for key, value in rows),
         "",

@@ -102,6 +102,7 @@ class TiedConv2DTranspose(TiedReader):
                 regularizer=self.bias_regularizer,
                 constraint=self.bias_constraint,
             )
+        super().build(input_shape)
 
     def call(self, inputs: Any) -> Any:
         geometry = self._geometry()

@@ -88,6 +88,7 @@ class TiedDense(TiedReader):
                 regularizer=self.bias_regularizer,
                 constraint=self.bias_constraint,
             )
+        super().build(input_shape)
 
     def call(self, inputs: Any) -> Any:
         # Graph optimisers fold this transpose into the product; only eager mode copies the kernel.

@@ -2,7 +2,7 @@ from typing import Any
 
 import keras
 
-from keras_shared.tying import TiedReader
+from keras_shared.tying import TiedReader, drop_layer
 
 
 @keras.saving.register_keras_serializable("keras_shared")
@@ -17,6 +17,7 @@ class TiedLayer(TiedReader):
         source: the layer or model to call, owned elsewhere.
         output_shape: shape of the result, or nested shapes, batch included. Recorded when the
             layer is built; given only in a config.
+        own_layer: the copy that `keras_shared.tying.untie` made; given only in a config.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Input shape:
@@ -43,19 +44,26 @@ class TiedLayer(TiedReader):
     """
 
     def __init__(
-        self, source: keras.Layer | dict[str, Any], output_shape: Any = None, **kwargs: Any
+        self,
+        source: keras.Layer | dict[str, Any],
+        output_shape: Any = None,
+        own_layer: keras.Layer | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(source, **kwargs)
         self.output_shape = output_shape
+        self.own_layer = own_layer
 
     def build(self, input_shape: Any) -> None:
-        source = self._reference.layer
+        source = self.own_layer or self._reference.layer
         if source is not None:
             if not source.built:
                 source.build(input_shape)
             self.output_shape = source.compute_output_shape(input_shape)
 
     def call(self, inputs: Any) -> Any:
+        if self.own_layer is not None:
+            return self.own_layer(inputs)
         source = self.source()
         self._refuse_constant(source)
         return source(inputs)
@@ -64,8 +72,40 @@ class TiedLayer(TiedReader):
         return None  # the output already carries the mask that the source gave it
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        source = self._reference.layer
+        source = self.own_layer or self._reference.layer
         return self.output_shape if source is None else source.compute_output_shape(input_shape)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "output_shape": self.output_shape}
+        own = self.own_layer
+        return {
+            **super().get_config(),
+            "output_shape": self.output_shape,
+            "own_layer": None if own is None else keras.saving.serialize_keras_object(own),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "TiedLayer":
+        own = config.get("own_layer")
+        if own is not None:
+            config = {**config, "own_layer": keras.saving.deserialize_keras_object(own)}
+        return super().from_config(config)
+
+    def _own(self, source: keras.Layer) -> None:
+        config = source.get_config() | {"name": f"{source.name}_of_{self.name}"}
+        copy = type(source).from_config(config)
+        if not copy.built:
+            copy.build_from_config(source.get_build_config())
+        copy.set_weights(source.get_weights())
+        self.own_layer = copy
+
+    def _owned(self) -> list[Any]:
+        return self.own_layer.get_weights() if self.own_layer else []
+
+    def _shared(self, source: keras.Layer) -> list[Any]:
+        return source.get_weights()
+
+    def _disown(self, values: list[Any] | None, source: keras.Layer) -> None:
+        if values is not None:
+            source.set_weights(values)
+        drop_layer(self, self.own_layer)
+        self.own_layer = None

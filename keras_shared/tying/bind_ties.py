@@ -39,4 +39,8 @@ def bind_ties(model: keras.Model) -> keras.Model:
 
 def readers_of(model: keras.Layer) -> list[TiedReader]:
     """The layers inside `model` that read a weight owned by another layer."""
-    return [layer for layer in flatten_layers(model) if isinstance(layer, TiedReader)]
+    return [
+        layer
+        for layer in flatten_layers(model)
+        if isinstance(layer, TiedReader) and not layer.untied
+    ]

@@ -6,6 +6,7 @@ fails on the day that one of these names changes.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -74,6 +75,28 @@ def dequantized_embedding(source: keras.layers.Embedding, dtype: str) -> Any:
             )
             return ops.cast(table, dtype)
     return ops.divide(ops.cast(codes, dtype), ops.expand_dims(ops.cast(scale, dtype), -1))
+
+
+@contextmanager
+def variables_may_change(layer: keras.Layer) -> Iterator[None]:
+    """Lets a built layer gain or lose a variable, as Keras does when it enables LoRA."""
+    layer._tracker.unlock()
+    try:
+        yield
+    finally:
+        layer._tracker.lock()
+
+
+def drop_variable(layer: keras.Layer, variable: keras.Variable) -> None:
+    """Take `variable` out of what `layer` lists and saves."""
+    with variables_may_change(layer):
+        layer._untrack_variable(variable)
+
+
+def drop_layer(layer: keras.Layer, child: keras.Layer) -> None:
+    """Take `child` out of what `layer` lists and saves."""
+    with variables_may_change(layer):
+        layer._tracker.untrack(child)
 
 
 class SourceInSavedModel:

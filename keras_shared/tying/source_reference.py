@@ -49,9 +49,19 @@ class SourceReference:
         } | {name: getattr(self.layer, name) for name in self._attributes}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in description.items()}  # JSON
 
+    @property
+    def untied(self) -> bool:
+        """Whether the reader was cut from its source and owns a copy of the weight."""
+        return self.layer is None and self._description["name"] is None
+
+    def cut(self) -> None:
+        """Keep of the source what the reader must know, and forget which layer it was."""
+        self._description = self.describe() | {"name": None, "class_name": None}
+        self.layer, self.given = None, False
+
     def bind(self, candidates: Iterable[keras.Layer], reader: keras.Layer) -> None:
         """Point to the one layer among `candidates` that fits the description, if there is one."""
-        if self.given:
+        if self.given or self.untied:
             return
         wanted = self.describe()
         named = {

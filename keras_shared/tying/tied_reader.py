@@ -1,10 +1,12 @@
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_shared.tying.effective_weight import effective_weight
 from keras_shared.tying.keras_private import (
     SourceInSavedModel,
+    drop_variable,
     flatten_layers,
     frozen_into_program,
     outermost_layer,
@@ -47,10 +49,44 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
         super().__init__(**kwargs)
         self.supports_masking = True
         self._reference = SourceReference(source, self._source_attributes)
+        self.own_weight: keras.Variable | None = None  # after `untie` alone
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self._reference.bind(upstream_layers((args, kwargs)), reader=self)
         return super().__call__(*args, **kwargs)
+
+    def build(self, input_shape: Any) -> None:
+        if self._reference.untied:  # from the config of a layer that was untied
+            self._add_own_weight()
+
+    def _add_own_weight(self) -> keras.Variable:
+        self.own_weight = self.add_weight(name="kernel", shape=self.tied_weight_shape())
+        return self.own_weight
+
+    # What `untie` and `tie` do, here for one weight; TiedLayer does it for a whole layer.
+
+    def _own(self, source: keras.Layer) -> None:
+        weight = effective_weight(source, self.variable_dtype)
+        self._add_own_weight().assign(weight)
+
+    def _owned(self) -> list[Any]:
+        """What an untied layer owns instead of its source's weight, as arrays."""
+        return [] if self.own_weight is None else [ops.convert_to_numpy(self.own_weight)]
+
+    def _shared(self, source: keras.Layer) -> list[Any]:
+        return [ops.convert_to_numpy(effective_weight(source, self.variable_dtype))]
+
+    def _disown(self, values: list[Any] | None, source: keras.Layer) -> None:
+        if values is not None:
+            weight = source.embeddings if hasattr(source, "embeddings") else source.kernel
+            weight.assign(values[0])
+        drop_variable(self, self.own_weight)
+        self.own_weight = None
+
+    @property
+    def untied(self) -> bool:
+        """Whether `keras_shared.tying.untie` cut this layer from its source."""
+        return self._reference.untied
 
     def source(self) -> keras.Layer:
         """The layer that owns the weight.
@@ -58,8 +94,13 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
         A method, because Keras' saving walks through every property of a layer.
 
         Raises:
-            TieError: if the source was not found where this layer is called.
+            TieError: if the source was not found where this layer is called, or was cut off.
         """
+        if self.untied:
+            raise TieError(
+                f"{type(self).__name__} '{self.name}' was untied and owns its weight. "
+                "`keras_shared.tying.tie(layer, source)` ties it again."
+            )
         if self._reference.layer is None:
             model = outermost_layer()
             if model is not None:
@@ -76,6 +117,8 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
 
     def tied_weight(self) -> Any:
         """The source's effective weight as a tensor in this layer's compute dtype."""
+        if self.own_weight is not None:
+            return ops.cast(self.own_weight, self.compute_dtype)
         source = self.source()
         self._refuse_constant(source)
         return effective_weight(source, self.compute_dtype)

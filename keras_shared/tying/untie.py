@@ -1,0 +1,121 @@
+from typing import Literal
+
+import keras
+import numpy as np
+
+from keras_shared.tying.bind_ties import readers_of
+from keras_shared.tying.effective_weight import weight_shape
+from keras_shared.tying.keras_private import variables_may_change
+from keras_shared.tying.source_reference import SourceReference
+from keras_shared.tying.tie_error import TieError
+from keras_shared.tying.tied_reader import TiedReader
+
+
+def untie(layer_or_model: keras.Layer) -> keras.Layer:
+    """Cut each reader inside `layer_or_model` from its source, in place, without changing a value.
+
+    Each reader gets a trainable copy of the weight that it reads now (LoRA merged, dequantised),
+    and saves it as its own from then on. A decoder that was untied can be saved, loaded and
+    trained alone. Compile the model again before training: the optimizer does not know the new
+    variables.
+
+    Args:
+        layer_or_model: a reader, or any layer or model that holds readers.
+
+    Returns:
+        The same object.
+
+    Raises:
+        TieError: if a source cannot be found: call the whole model, or `bind_ties`, first.
+
+    Example:
+        >>> import keras
+        >>> from keras_shared.layers import TiedDense
+        >>> from keras_shared.tying import untie
+        >>> inputs = keras.Input((4,))
+        >>> code = keras.layers.Dense(2)
+        >>> model = keras.Model(inputs, TiedDense(code)(code(inputs)))
+        >>> before = model.count_params()
+        >>> untie(model).count_params() - before  # a kernel of 4 x 2 of its own
+        8
+    """
+    for reader in readers_of(layer_or_model):
+        source = reader.source()
+        with variables_may_change(reader):
+            reader._own(source)
+        reader._reference.cut()
+    _forget_compiled(layer_or_model)
+    return layer_or_model
+
+
+def tie(
+    reader: TiedReader, source: keras.Layer, keep: Literal["source", "reader"] | None = None
+) -> TiedReader:
+    """Tie a layer that was untied: the way back.
+
+    Args:
+        reader: a layer that `untie` cut from its source.
+        source: the layer to read from then on; need not be the former one.
+        keep: whose values win where they differ: the source's, or the reader's, which the source
+            then takes over. None refuses to tie different values.
+
+    Returns:
+        The reader. Compile the model again before training.
+
+    Raises:
+        TieError: if the reader is tied already, if shapes or (with `keep=None`) values differ, or
+            if the source cannot take the reader's values since it is quantised or has LoRA.
+
+    Example:
+        >>> import keras
+        >>> from keras_shared.layers import TiedDense
+        >>> from keras_shared.tying import tie, untie
+        >>> code = keras.layers.Dense(2)
+        >>> code.build((None, 4))
+        >>> reader = TiedDense(code)
+        >>> outputs = reader(keras.ops.ones((1, 2)))
+        >>> tie(untie(reader), code).source() is code
+        True
+    """
+    if not reader.untied:
+        raise TieError(
+            f"{type(reader).__name__} '{reader.name}' is tied to '{reader.source().name}'. "
+            "Call `untie` on it first."
+        )
+    if keep not in (None, "source", "reader"):
+        raise ValueError(f"`keep` must be 'source', 'reader' or None. Received: keep={keep!r}")
+    type(reader)(source)  # refuses a source of another kind
+    owned, shared = reader._owned(), reader._shared(source)
+    shapes = [[value.shape for value in values] for values in (owned, shared)]
+    if shapes[0] != shapes[1]:
+        raise TieError(
+            f"{type(reader).__name__} '{reader.name}' owns {shapes[0]}, and the source "
+            f"'{source.name}' has {shapes[1]}. Name a source of the same shape."
+        )
+    same = all(np.array_equal(a, b) for a, b in zip(owned, shared, strict=True))
+    if not same and keep is None:
+        raise TieError(
+            f"{type(reader).__name__} '{reader.name}' and '{source.name}' hold different values. "
+            "Say which win: keep='source' or keep='reader'."
+        )
+    if not same and keep == "reader" and _is_derived(source):
+        raise TieError(
+            f"'{source.name}' is quantised or has LoRA, and cannot take over the values of "
+            f"'{reader.name}'. Use keep='source'."
+        )
+    with variables_may_change(reader):
+        reader._disown(owned if keep == "reader" and not same else None, source)
+    reader._reference = SourceReference(source, reader._source_attributes)
+    return reader
+
+
+def _is_derived(source: keras.Layer) -> bool:
+    return weight_shape(source) is not None and (
+        source.quantization_mode is not None or getattr(source, "lora_enabled", False)
+    )
+
+
+def _forget_compiled(model: keras.Layer) -> None:
+    """Functions traced before the cut would go on reading the source."""
+    if isinstance(model, keras.Model):
+        model.train_function = model.test_function = model.predict_function = None

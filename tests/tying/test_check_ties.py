@@ -1,0 +1,38 @@
+import keras
+import pytest
+from topologies import TOPOLOGIES
+
+from keras_shared.layers import TiedDense
+from keras_shared.tying import TieError, check_ties
+from keras_shared.zoo import LeNet5, SiameseNet, TiedAutoencoder
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES, ids=lambda f: f.__name__)
+def test_lets_pass_what_survives(topology):
+    model = topology()
+    before = [v.numpy().tolist() for v in model.variables]
+    check_ties(model)
+    assert [v.numpy().tolist() for v in model.variables] == before
+
+
+@pytest.mark.parametrize("zoo_class", [LeNet5, SiameseNet, TiedAutoencoder])
+def test_lets_the_zoo_pass(zoo_class):
+    check_ties(zoo_class())
+
+
+def test_source_outside_of_the_model():
+    decoder = TOPOLOGIES[2]().get_layer("decoder")
+    with pytest.raises(
+        TieError, match="'reader' is tied to the Dense 'code'.*not part of the model"
+    ):
+        check_ties(decoder)
+
+
+def test_two_sources_of_one_name():
+    x = keras.Input((6,))
+    first, second = (keras.layers.Dense(4, name="code") for _ in range(2))
+    left, right = keras.Model(x, first(x), name="left"), keras.Model(x, second(x), name="right")
+    inputs = keras.Input((6,))
+    both = keras.layers.Add()([left(inputs), right(inputs)])
+    with pytest.raises(TieError, match="2 layers of the model answer to that"):
+        check_ties(keras.Model(inputs, TiedDense(first)(both)))
