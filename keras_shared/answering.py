@@ -14,41 +14,51 @@ class AnswerError(ValueError):
     """A file cannot be sent to a model; the message says why."""
 
 
-def answer(model: str | os.PathLike[str], files: list[str]) -> dict[str, str]:
-    """Send one file, or the files of one pair, to the signature that takes as many.
+def answer(model: str | os.PathLike[str], requests: list[list[str]]) -> list[dict[str, str]]:
+    """Send each request, one file or the files of one pair, to the signature that takes it.
 
     Args:
         model: a published name, or a folder of `keras_shared.publish`.
-        files: PNG or JPEG images; or one .npy file with one vector, or a batch of them.
+        requests: for each answer, PNG or JPEG images; or one .npy file with a vector, or a batch.
 
     Returns:
-        Each output of the signature, as text.
+        For each request, the outputs of the signature, as text.
 
     Raises:
-        AnswerError: for a file that is no image, or a model that takes other inputs.
+        AnswerError: for a file that is no image, or one that no signature of the model takes.
     """
     path = version_dir(model)
     try:
         signatures = tf.saved_model.load(os.fspath(path)).signatures
     except (OSError, ValueError, tf.errors.OpError) as error:
-        raise AnswerError(f"{path} is corrupt and cannot be served: {error}") from error
-    vectors = all(file.endswith(".npy") for file in files)
-    contents = [_vector(file) if vectors else _image(file) for file in files]
-    for name, function in signatures.items():  # noqa: B007
-        keys = list(function.structured_input_signature[1])
-        dtypes = {spec.dtype for spec in function.structured_input_signature[1].values()}
-        if len(keys) == len(files) and (dtypes == {tf.string}) != vectors:
-            break
-    else:
-        raise AnswerError(
-            f"{path} has no signature for {len(files)} {'.npy file' if vectors else 'image'}(s). "
-            f"It has: {sorted(signatures)}; verify takes two images, vectors come in .npy files."
-        )
-    try:
-        outputs = function(**dict(zip(sorted(keys), map(tf.constant, contents), strict=True)))
-    except tf.errors.InvalidArgumentError as error:
-        raise AnswerError(f"{name} refused {files}: {error.message}") from error
-    return {key: _text(value.numpy()) for key, value in sorted(outputs.items())}
+        first = str(error).split("\n")[0]
+        raise AnswerError(f"{path} is corrupt and cannot be served: {first}") from error
+    return [_answer(path, signatures, files) for files in requests]
+
+
+def _answer(path: pathlib.Path, signatures: Any, files: list[str]) -> dict[str, str]:
+    read = [_vector(file) if file.endswith(".npy") else _image(file) for file in files]
+    tensors = [tf.constant(content) for content in read]
+    for function in signatures.values():
+        specs = sorted(function.structured_input_signature[1].items())
+        if len(specs) == len(tensors) and all(
+            tensor.dtype == spec.dtype and spec.shape.is_compatible_with(tensor.shape)
+            for tensor, (_, spec) in zip(tensors, specs, strict=True)
+        ):
+            outputs = function(**{k: t for (k, _), t in zip(specs, tensors, strict=True)})
+            return {key: _text(value.numpy()) for key, value in sorted(outputs.items())}
+    taken = {
+        name: [
+            "an image" if spec.dtype == tf.string else f"numbers of shape {tuple(spec.shape)}"
+            for spec in function.structured_input_signature[1].values()
+        ]
+        for name, function in signatures.items()
+    }
+    given = [
+        "an image" if t.dtype == tf.string else f"numbers of shape {tuple(t.shape)}"
+        for t in tensors
+    ]
+    raise AnswerError(f"{path} has no signature for {files} ({given}). It takes: {taken}")
 
 
 def _image(file: str) -> list[bytes]:

@@ -40,7 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _import_quietly()
         options.command(options)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last whole epoch", file=sys.stderr)
+        trains = options.command in (_train, _fine_tune)
+        again = "; the same command goes on from the last whole epoch" if trains else ""
+        print(f"stopped{again}", file=sys.stderr)
         return 1
     except Exception as error:
         if options.debug:
@@ -109,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         "evaluate runs/lenet5_mnist",
     )
     sub.add_argument("model", metavar="RUN|NAME", help="folder of a run, or a published name")
-    sub.add_argument("--out", metavar="DIR", help="where to write (default: the run, or ./NAME)")
+    sub.add_argument("--out", metavar="DIR", help="where to write (default: the run, or runs/NAME)")
     add_data_dir(sub)
 
     sub = add(
@@ -126,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("model", metavar="NAME|PATH", help="a published name or folder")
     sub.add_argument("recipe", metavar="RECIPE.toml", help="data and training; same model class")
-    sub.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/<name>)")
+    sub.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/<name>_tuned)")
     add_data_dir(sub)
 
     sub = add(
@@ -186,7 +188,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         entry = entry_dir(options.model)
         model, recipe = load(options.model), read_recipe(entry / "recipe.toml")
         training = json.loads((entry / "metrics.json").read_text())["training"]
-        out = options.out or options.model
+        out = options.out or f"runs/{options.model}"
     metrics = evaluate(model, recipe, out, options.data_dir, training)
     print(f"{headline(metrics)}; written: metrics.json, README.md and plots in {out}/")
 
@@ -209,12 +211,7 @@ def _fine_tune(options: argparse.Namespace) -> None:
 
     recipe = _recipe(options.recipe)
     model = load(options.model)
-    if type(model).__name__ != recipe.model.class_name:
-        raise ValueError(
-            f"{options.model} is a {type(model).__name__}, and {recipe.path} trains a "
-            f"{recipe.model.class_name}. Set model.class_name to {type(model).__name__}."
-        )
-    run = options.out or f"runs/{recipe.name}"
+    run = options.out or f"runs/{recipe.name}_tuned"
     train(recipe, training_data(recipe, options.data_dir), run, start=model)
     print(f"fine-tuned: {run}/model.keras; next: keras-shared evaluate {run}")
 
@@ -226,8 +223,9 @@ def _predict(options: argparse.Namespace) -> None:
     from keras_shared.answering import answer
 
     table = Table("file", "output", "value")
-    for file in options.files:
-        for name, value in answer(options.model, [file]).items():
+    answers = answer(options.model, [[file] for file in options.files])
+    for file, outputs in zip(options.files, answers, strict=True):
+        for name, value in outputs.items():
             table.add_row(file, name, value)
     Console().print(table)
 
@@ -235,7 +233,7 @@ def _predict(options: argparse.Namespace) -> None:
 def _verify(options: argparse.Namespace) -> None:
     from keras_shared.answering import answer
 
-    outputs = answer(options.model, [options.image_a, options.image_b])
+    [outputs] = answer(options.model, [[options.image_a, options.image_b]])
     verdict = "same" if float(outputs["probability"]) >= 0.5 else "different"
     print(f"{verdict}: probability {outputs['probability']}, distance {outputs['distance']}")
 

@@ -26,8 +26,9 @@ def signatures_of(model: keras.Model) -> dict[str, Signature]:
     Raises:
         ValueError: if the model has no symbolic inputs to take names and shapes from.
     """
-    if hasattr(model, "signatures"):
-        return model.signatures()
+    own = getattr(model, "signatures", None)
+    if callable(own):
+        return own()
     inputs = getattr(model, "inputs", None)
     if not inputs:
         raise ValueError(
@@ -43,10 +44,22 @@ def signatures_of(model: keras.Model) -> dict[str, Signature]:
         flat = [tensors[name] for name in names]
         outputs = model(keras.tree.pack_sequence_as(structure, flat), training=False)
         if isinstance(outputs, dict):
-            return outputs
-        return dict(zip(output_names, keras.tree.flatten(outputs), strict=True))
+            paths = keras.tree.flatten_with_path(outputs)
+            return {"_".join(map(str, path)): value for path, value in paths}
+        return dict(zip(_unique(output_names), keras.tree.flatten(outputs), strict=True))
 
     return {"serving_default": Signature(call, {t.name: t for t in inputs})}
+
+
+def _unique(names: list[str]) -> list[str]:
+    """Keras repeats the name of a layer that gives several outputs: a, a -> a, a_1."""
+    seen: dict[str, int] = {}
+    unique = []
+    for name in names:
+        count = seen.get(name, 0)
+        seen[name] = count + 1
+        unique.append(f"{name}_{count}" if count else name)
+    return unique
 
 
 def write_saved_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
@@ -70,15 +83,34 @@ def write_saved_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
 
 
 def replace_saved_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
-    """Write `model` beside `path` and put it there at the end; an older one stays until then."""
+    """Write `model` beside `path` and put it there at the end; an older one stays until then.
+
+    Args:
+        model: see `signatures_of`.
+        path: folder that does not exist, is empty, or holds one SavedModel, which is replaced.
+
+    Raises:
+        ValueError: if something else lies there.
+    """
     target = pathlib.Path(path)
+    empty = not target.exists() or (target.is_dir() and not any(target.iterdir()))
+    if not empty and not (target / "saved_model.pb").exists():
+        raise ValueError(
+            f"{target} holds something that is no SavedModel, and would be lost. Name another "
+            "folder; for the next version of a published model use keras_shared.publish."
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         write_saved_model(model, scratch / "new")
         if target.exists():
             target.rename(scratch / "old")
-        (scratch / "new").rename(target)
+        try:
+            (scratch / "new").rename(target)
+        except OSError:
+            if (scratch / "old").exists():
+                (scratch / "old").rename(target)
+            raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -10,7 +10,7 @@ import keras
 import keras_shared.layers as _layers  # noqa: F401  (registers the classes with Keras)
 import keras_shared.losses as _losses  # noqa: F401
 import keras_shared.zoo as _zoo  # noqa: F401
-from keras_shared.entries import saved_model_dir
+from keras_shared.entries import entry_names, saved_model_dir
 from keras_shared.tying import bind_ties
 
 INNER_MODEL = pathlib.PurePath("assets.extra", "model.keras")
@@ -40,13 +40,16 @@ def version_dir(path_or_name: str | os.PathLike[str], version: int | None = None
         ValueError: for an unknown name.
     """
     path = pathlib.Path(path_or_name)
-    if not path.exists():
-        if len(path.parts) > 1 or path.suffix:
-            raise LoadError(f"There is no file or folder {path}.")
+    if not path.exists() and (len(path.parts) > 1 or path.suffix):
+        raise LoadError(f"There is no file or folder {path}.")
+    published = len(path.parts) == 1 and path.name in entry_names()
+    if not path.exists() or (published and not version_numbers(path)):
         path = saved_model_dir(str(path_or_name))
     if path.name.isdecimal() and (path / "saved_model.pb").exists() and version is None:
         return path
     numbers = version_numbers(path)
+    if not numbers and path.name.isdecimal() and version is None:
+        raise LoadError(f"{path} has no saved_model.pb: it is half deleted.{_others(path)}")
     if not numbers:
         raise LoadError(
             f"{path} holds no version: expected folders named 1, 2, ... as `publish` writes them. "
@@ -88,6 +91,8 @@ def load(
         True
     """
     path = pathlib.Path(path_or_name)
+    if path.suffix == ".keras" and version is not None:
+        raise LoadError(f"{path} is one file and has no versions. Received: version={version}")
     if path.suffix != ".keras":
         folder = version_dir(path_or_name, version)
         path = folder / INNER_MODEL

@@ -44,7 +44,7 @@ def publish(model: keras.Model, base_dir: str | os.PathLike[str]) -> pathlib.Pat
         The folder of the new version.
 
     Raises:
-        ValueError: for a model whose inputs are not known.
+        ValueError: for a model whose inputs are not known, or a `base_dir` named like a version.
         PublishError: if it cannot be written (a full disk, no permission), cannot be loaded
             again, or answers otherwise than in Keras. Nothing half-written stays.
 
@@ -60,6 +60,11 @@ def publish(model: keras.Model, base_dir: str | os.PathLike[str]) -> pathlib.Pat
     """
     signatures_of(model)  # refuses a model that cannot be exported, before anything is written
     base_dir = pathlib.Path(base_dir)
+    if base_dir.name.isdecimal():
+        raise ValueError(
+            f"`base_dir` is the folder of all versions of a model, and {base_dir} is a version "
+            f"itself, by its name. Name its parent: {base_dir.parent}"
+        )
     try:
         base_dir.mkdir(parents=True, exist_ok=True)
         with _only_one(base_dir):
@@ -92,8 +97,16 @@ def _write(model: keras.Model, version: pathlib.Path) -> None:
     with tempfile.TemporaryDirectory(dir=version.parent) as folder:
         whole = pathlib.Path(folder, "whole.keras")
         model.save(whole)
-        load(whole).save(inner)  # loading without compiling leaves the optimizer behind
-    load(inner)  # what cannot be loaded is not published
+        try:
+            load(whole).save(inner)  # loading without compiling leaves the optimizer behind
+            load(inner)
+        except ValueError as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                "what Keras saves of it cannot be loaded again. If a layer is used in two "
+                "sub-models, call it through keras_shared.layers.TiedLayer in the second; if a "
+                f"reader's source lies elsewhere, untie it. Keras says: {reason}"
+            ) from error
     _write_warmup(model, version / WARMUP)
 
 

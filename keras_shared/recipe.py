@@ -146,17 +146,22 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     name = _check(path, "name", table["name"], str)
     if not name.isidentifier():
         raise _error(path, "name", name, "letters, digits and underscores")
-    kind = table["model"].get("class_name")
+    kind = _check(path, "model.class_name", table["model"].get("class_name", ""), str)
     if kind not in _MODELS:
         raise _error(path, "model.class_name", kind, f"one of {list(_MODELS)}")
     model, data, losses = _MODELS[kind]
     training = _read_section(path, "training", table["training"], Training)
     if training.loss not in losses:
         raise _error(path, "training.loss", training.loss, f"one of {list(losses)} for {kind}")
+    read = _read_section(path, "data", table["data"], data)
+    if isinstance(read, PairData):
+        both = sorted(set(read.validation_groups).intersection(read.test_groups))
+        if both:
+            raise _error(path, "data.test_groups", both, "groups that validation does not use")
     return Recipe(
         name=name,
         model=_read_section(path, "model", table["model"], model),
-        data=_read_section(path, "data", table["data"], data),
+        data=read,
         training=training,
         path=path,
     )
@@ -190,7 +195,7 @@ def _check(path: pathlib.Path, key: str, value: Any, hint: Any) -> Any:
             raise _error(path, key, value, f"at most {limits.high}")
         return value
     if origin is Literal:
-        if value not in arguments or isinstance(value, bool):
+        if not any(value == a and type(value) is type(a) for a in arguments):
             raise _error(path, key, value, f"one of {list(arguments)}")
         return value
     if origin is tuple:

@@ -1,6 +1,7 @@
 """From a recipe and its data to a trained model and its history."""
 
 import csv
+import hashlib
 import json
 import os
 import pathlib
@@ -21,6 +22,7 @@ CHECKPOINT = "checkpoint.keras"
 HISTORY = "history.csv"
 MODEL = "model.keras"
 RECIPE = "recipe.toml"
+START = "start.txt"
 TRAINING = "training.json"
 
 
@@ -74,10 +76,11 @@ def train(
         The trained model.
 
     Raises:
-        TrainingError: if `run_dir` holds a run of another recipe.
+        TrainingError: if `run_dir` holds a run of another recipe or from another start, if the
+            data do not fit the model, or if `start` is not the model of the recipe.
     """
     run_dir = pathlib.Path(run_dir)
-    _claim(run_dir, recipe)
+    _claim(run_dir, recipe, start)
     keras.utils.set_random_seed(recipe.training.seed)
     checkpoint = run_dir / CHECKPOINT
     if checkpoint.exists():
@@ -85,6 +88,7 @@ def train(
         first = int(model.optimizer.iterations) // data.steps_per_epoch
     else:
         model, first = start or build_model(recipe), 0
+        _check_fit(model, recipe, data)
         compile_model(model, recipe, data.steps_per_epoch)
     _keep_rows(run_dir / HISTORY, first)
     if first < recipe.training.epochs:
@@ -164,26 +168,60 @@ def _save_atomically(model: keras.Model, path: pathlib.Path) -> None:
     scratch.replace(path)
 
 
-def _claim(run_dir: pathlib.Path, recipe: Recipe) -> None:
+def _claim(run_dir: pathlib.Path, recipe: Recipe, start: keras.Model | None) -> None:
+    """Make `run_dir` the folder of this recipe from this start, or see that it is."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    kept = run_dir / RECIPE
+    kept, kept_start = run_dir / RECIPE, run_dir / START
+    fingerprint = _fingerprint(start)
     if not kept.exists():
+        kept_start.write_text(fingerprint)
         scratch = run_dir / f".new-{RECIPE}"
         shutil.copyfile(recipe.path, scratch)
         scratch.replace(kept)
-    elif read_recipe(kept) != recipe:
+    same_start = kept_start.exists() and kept_start.read_text() == fingerprint
+    if read_recipe(kept) != recipe or not same_start:
+        other = "from another start" if read_recipe(kept) == recipe else "of another recipe"
         raise TrainingError(
-            f"{run_dir} holds a run of another recipe ({kept}). Name another folder with --out, "
-            "or remove this one."
+            f"{run_dir} holds a run {other}. Name another folder with --out, or remove this one."
         )
+
+
+def _fingerprint(start: keras.Model | None) -> str:
+    """Stands for the weights that a fine-tuning starts from."""
+    if start is None:
+        return "recipe"
+    digest = hashlib.sha256()
+    for weight in start.get_weights():
+        digest.update(weight.tobytes())
+    return digest.hexdigest()
+
+
+def _check_fit(model: keras.Model, recipe: Recipe, data: TrainingData) -> None:
+    """The model is the recipe's, and takes the data."""
+    config = model.get_config()
+    for key, wanted in vars(recipe.model).items():
+        found = type(model).__name__ if key == "class_name" else config[key]
+        if found != wanted:
+            raise TrainingError(
+                f"{recipe.path}: `model.{key}` is {wanted!r}, and the model to start from has "
+                f"{found!r}. Set the recipe to the model's own."
+            )
+    specs = keras.tree.flatten(data.validation.element_spec[0])
+    for given, tensor in zip(specs, model.inputs, strict=True):
+        if not given.shape[1:].is_compatible_with(tensor.shape[1:]):
+            raise TrainingError(
+                f"{recipe.path}: the data set '{recipe.data.name}' gives inputs of shape "
+                f"{tuple(given.shape[1:])}, and the model takes {tuple(tensor.shape[1:])}. Set "
+                "[model] or data.name so that they agree."
+            )
 
 
 def _keep_rows(path: pathlib.Path, epochs: int) -> None:
     """Drop the row of an epoch whose checkpoint was never finished."""
     if not path.exists():
         return
-    header, *rows = path.read_text().splitlines(keepends=True)
-    path.write_text(header + "".join(rows[:epochs]))
+    lines = path.read_text().splitlines(keepends=True)  # none after a kill in the first epoch
+    path.write_text("".join(lines[: epochs + 1] if epochs else []))
 
 
 def _calibrate(model: keras.Model, pairs: tf.data.Dataset) -> None:

@@ -107,8 +107,13 @@ def test_predict(images, tmp_path, capsys):
     assert "embedding" in capsys.readouterr().out
     np.save(tmp_path / "w.npy", np.zeros(5))
     assert main(["predict", "tied_autoencoder_mnist", str(tmp_path / "w.npy")]) == 1
+    error = capsys.readouterr().err
+    assert "numbers of shape (1, 5)" in error and "numbers of shape (None, 784)" in error
     assert main(["predict", "tied_autoencoder_mnist", images[0]]) == 1
-    assert "has no signature for 1 image(s)" in capsys.readouterr().err
+    assert "(['an image']). It takes: " in capsys.readouterr().err
+    np.save(tmp_path / "code.npy", np.zeros(30))
+    assert main(["predict", "tied_autoencoder_mnist", str(tmp_path / "code.npy")]) == 0
+    assert "reconstruction" in capsys.readouterr().out
 
 
 def test_verify(tmp_path, capsys):
@@ -151,7 +156,10 @@ def test_train_evaluate_publish_fine_tune(tmp_path, monkeypatch, capsys):
     after = keras_shared.load("runs/tuned/model.keras").get_weights()
     assert any(np.abs(a - b).max() > 0 for a, b in zip(before, after, strict=True))
     assert main(["fine-tune", "lenet5_mnist", "recipe.toml"]) == 1
-    assert "Set model.class_name to LeNet5" in capsys.readouterr().err
+    assert (
+        "`model.class_name` is 'SiameseNet', and the model to start from has 'LeNet5'"
+        in capsys.readouterr().err
+    )
 
 
 def test_evaluate_rewrites_the_figures_of_a_published_entry(data_dir, tmp_path):

@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_shared
-from keras_shared.layers import TiedDense
+from keras_shared.layers import Shared, TiedDense
 from keras_shared.zoo import LeNet5, SiameseNet, TiedAutoencoder
 
 RANDOM = np.random.default_rng(4)
@@ -114,8 +114,34 @@ def test_export_replaces_and_leaves_nothing_beside(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["m"]
     out = Served(tmp_path / "m")("encode", inputs=np.zeros((1, 4), "float32"))
     assert out["code"].shape == (1, 2)
-    with pytest.raises(ValueError, match="writes the signatures .*'reconstruct'.*Received"):
+    with pytest.raises(ValueError, match="writes the signatures .*'reconstruct'.*no .'input_sig"):
         TiedAutoencoder().export(tmp_path / "m", input_signature=[1])
+
+
+def test_export_refuses_to_erase_other_things(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    model = TiedAutoencoder(units=(3,), input_dim=4)
+    with pytest.raises(ValueError, match="no SavedModel, and would be lost"):
+        model.export(tmp_path)
+    base = keras_shared.publish(model, tmp_path / "m").parent
+    with pytest.raises(ValueError, match="use keras_shared.publish"):
+        model.export(base)
+    assert (tmp_path / "thesis.txt").exists() and (base / "1" / "saved_model.pb").exists()
+
+
+def test_each_output_of_a_layer_that_gives_several(tmp_path):
+    a, b = keras.Input((3,), name="a"), keras.Input((3,), name="b")
+    shared = Shared(layers.Dense(2), name="twin")
+    x = np.arange(6, dtype="float32").reshape(2, 3)
+    model = keras.Model([a, b], shared([a, b]))
+    out = Served(keras_shared.publish(model, tmp_path / "list"))("serving_default", a=x, b=-x)
+    first, second = model.predict([x, -x], verbose=0)
+    np.testing.assert_allclose(out["twin"], first, atol=1e-6)
+    np.testing.assert_allclose(out["twin_1"], second, atol=1e-6)
+    nested = keras.Model([a, b], {"pair": shared({"left": a, "right": b}), "a": a})
+    out = Served(keras_shared.publish(nested, tmp_path / "dict"))("serving_default", a=x, b=-x)
+    assert set(out) == {"pair_left", "pair_right", "a"}
+    np.testing.assert_allclose(out["pair_right"], second, atol=1e-6)
 
 
 def test_other_functional_models(tmp_path):

@@ -231,6 +231,12 @@ def test_half_deleted_and_corrupt_versions(published):
     with pytest.raises(LoadError, match=r"is corrupt.*Other versions there: \[1\]"):
         keras_shared.load(base)
     inner.unlink()
+    (second / "saved_model.pb").rename(base / "kept")
+    with pytest.raises(
+        LoadError, match=r"no saved_model.pb: it is half deleted.*versions there: \[1"
+    ):
+        keras_shared.load(second)
+    (base / "kept").rename(second / "saved_model.pb")
     with pytest.raises(
         LoadError, match=r"no assets.extra/model.keras.*Other versions there: \[1\]"
     ):
@@ -259,12 +265,37 @@ def test_nothing_to_load(tmp_path):
         keras_shared.load(tmp_path / "missing")
     with pytest.raises(LoadError, match="There is no file"):
         keras_shared.load(tmp_path / "missing.keras")
+    with pytest.raises(LoadError, match="has no versions. Received: version=7"):
+        keras_shared.load(tmp_path / "missing.keras", version=7)
     with pytest.raises(ValueError, match="Did you mean 'siamese_omniglot'"):
         keras_shared.load("siamese_omniglott")
     with pytest.raises(ValueError, match="There are: "):
         LeNet5.from_preset("zzzz")
     with pytest.raises(ValueError, match="holds a TiedAutoencoder, not a SiameseNet"):
         SiameseNet.from_preset("tied_autoencoder_mnist")
+
+
+def test_a_folder_without_versions_does_not_hide_a_published_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("lenet5_mnist").mkdir()
+    assert isinstance(keras_shared.load("lenet5_mnist"), LeNet5)
+
+
+def test_a_version_number_is_no_place_for_versions(published):
+    model, _, version = published
+    with pytest.raises(ValueError, match="is a version itself"):
+        keras_shared.publish(model, version)
+
+
+def test_a_model_that_cannot_be_loaded_again_is_not_published(tmp_path):
+    """One Dense in two sub-models: Keras saves it, and cannot load it."""
+    tower = keras.layers.Dense(3)
+    x, y, inputs = keras.Input((6,)), keras.Input((6,)), keras.Input((6,))
+    left, right = keras.Model(x, tower(x), name="left"), keras.Model(y, tower(y), name="right")
+    model = keras.Model(inputs, keras.layers.Add()([left(inputs), right(inputs)]))
+    with pytest.raises(PublishError, match="cannot be loaded again.*TiedLayer"):
+        keras_shared.publish(model, tmp_path / "m")
+    assert version_numbers(tmp_path / "m") == []
 
 
 @pytest.mark.parametrize("name", entry_names())

@@ -39,6 +39,7 @@ def test_every_entry_reads_and_is_named_after_its_folder(name):
         ("[data]", "[date]", "date", "an unknown key", "'data'"),
         ('"lenet5_mnist"', '"lenet 5"', "name", "lenet 5", "underscores"),
         ("seed = 1", "seed = -1", "data.seed", "-1", "at least 0"),
+        ('"LeNet5"', '["LeNet5"]', "model.class_name", "['LeNet5']", "a string"),
     ],
 )  # fmt: skip
 def test_errors_name_file_key_received_and_allowed(edited, old, new, key, received, allowed):
@@ -57,6 +58,10 @@ def test_numbers(edited):
             read_recipe(path)
     with pytest.raises(RecipeError, match="a list of 2"):
         read_recipe(edited("siamese_omniglot", "[1.0, 0.0]", "[1.0]"))
+    with pytest.raises(RecipeError, match=r"image_shape\[2\]`: received 3.0, allowed: one of"):
+        read_recipe(edited("siamese_omniglot", "[105, 105, 3]", "[105, 105, 3.0]"))
+    with pytest.raises(RecipeError, match=r"test_groups`: received \['Greek'\], allowed: groups"):
+        read_recipe(edited("siamese_omniglot", '"Angelic"', '"Greek"'))
     with pytest.raises(RecipeError, match="not empty"):
         read_recipe(edited("tied_autoencoder_mnist", "[1000, 500, 250, 30]", "[]"))
     with pytest.raises(RecipeError, match=r"units\[1\]`: received 0, allowed: at least 1"):

@@ -17,6 +17,7 @@ from keras_shared.demo import RECIPE
 from keras_shared.entries import entry_dir
 from keras_shared.recipe import read_recipe
 from keras_shared.training import TrainingError, read_history, train
+from keras_shared.zoo import TiedAutoencoder
 
 TRAIN = """
 import sys
@@ -144,11 +145,50 @@ def test_pairs_resume_too(tmp_path, monkeypatch):
 def test_another_recipe_in_the_same_folder(recipe_file, tmp_path):
     recipe = read_recipe(recipe_file)
     (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "start.txt").write_text("recipe")
     (tmp_path / "run" / "recipe.toml").write_text(
         recipe_file.read_text().replace("epochs = 12", "epochs = 13")
     )
     with pytest.raises(TrainingError, match="holds a run of another recipe.*--out"):
         train(recipe, training_data(recipe), tmp_path / "run", verbose=0)
+
+
+def test_killed_before_the_first_checkpoint(recipe_file, tmp_path):
+    """The history is then an empty file."""
+    recipe = read_recipe(recipe_file)
+    run = tmp_path / "run"
+    process = subprocess.Popen([sys.executable, "-c", TRAIN, str(recipe_file), str(run)])
+    while not (run / "history.csv").exists():
+        assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    train(recipe, training_data(recipe), run, verbose=0)
+    assert [row["epoch"] for row in read_history(run)] == list(range(12))
+
+
+def test_fine_tuning_goes_on_from_its_own_start_only(recipe_file, tmp_path):
+    recipe = read_recipe(recipe_file)
+    data = training_data(recipe)
+    start = training.build_model(recipe)
+    weights = start.get_weights()
+    tuned = train(recipe, data, tmp_path / "run", start=start, verbose=0).get_weights()
+    start.set_weights(weights)
+    again = train(recipe, data, tmp_path / "run", start=start, verbose=0)
+    np.testing.assert_array_equal(again.get_weights()[0], tuned[0])
+    for other in (None, training.build_model(recipe)):
+        with pytest.raises(TrainingError, match="a run from another start.*--out"):
+            train(recipe, data, tmp_path / "run", start=other, verbose=0)
+
+
+def test_a_start_that_is_not_the_recipes_model(recipe_file, tmp_path):
+    recipe = read_recipe(recipe_file)
+    other = TiedAutoencoder(units=(16, 8), input_dim=64, noise=0.2)
+    with pytest.raises(TrainingError, match=r"`model.units` is \(32, 8\), and .* has \(16, 8\)"):
+        train(recipe, training_data(recipe), tmp_path / "run", start=other, verbose=0)
+    recipe_file.write_text(recipe_file.read_text().replace("input_dim = 64", "input_dim = 65"))
+    wide = read_recipe(recipe_file)
+    with pytest.raises(TrainingError, match=r"'digits' gives inputs of shape \(64,\).*\(65,\)"):
+        train(wide, training_data(wide), tmp_path / "wide", verbose=0)
 
 
 def test_calibration_uses_validation_pairs(tmp_path):

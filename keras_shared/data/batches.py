@@ -54,6 +54,12 @@ def training_data(recipe: Recipe, data_dir: str | None = None) -> TrainingData:
     batch_size, seed = recipe.training.batch_size, recipe.training.seed
     if isinstance(recipe.data, PairData):
         held_out = (*recipe.data.validation_groups, *recipe.data.test_groups)
+        unknown = sorted(set(held_out).difference(split.group_names))
+        if unknown:  # a misspelt group would be trained on
+            raise DataError(
+                f"{recipe.path}: '{recipe.data.name}' has no group {unknown}. "
+                f"It has: {sorted(split.group_names)}"
+            )
         present = {split.group_names[g] for g in split.groups}
         trained = tuple(sorted(present.difference(held_out)))
         pairs = Pairs(split, trained, recipe.data.negatives)

@@ -43,7 +43,7 @@ class ContrastiveLoss(keras.losses.Loss):
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         y_pred = ops.convert_to_tensor(y_pred)
-        y_true = ops.cast(y_true, y_pred.dtype)
+        y_true = ops.reshape(ops.cast(y_true, y_pred.dtype), ops.shape(y_pred))
         apart = ops.maximum(0.0, self.margin - y_pred)
         loss = y_true * ops.square(y_pred) / 2 + (1 - y_true) * ops.square(apart) / 2
         return ops.mean(loss, axis=-1)

@@ -38,7 +38,17 @@ def bind_ties(model: keras.Model) -> keras.Model:
 
 
 def readers_of(model: keras.Layer) -> list[TiedReader]:
-    """The layers inside `model` that read a weight owned by another layer."""
+    """The layers inside `model` that read a weight owned by another layer.
+
+    Args:
+        model: any Keras layer or model.
+
+    Example:
+        >>> from keras_shared.tying import readers_of
+        >>> from keras_shared.zoo import TiedAutoencoder
+        >>> [reader.name for reader in readers_of(TiedAutoencoder(units=(3, 2), input_dim=4))]
+        ['decoder_2', 'decoder_1']
+    """
     return [
         layer
         for layer in flatten_layers(model)

@@ -31,8 +31,21 @@ def effective_weight(source: keras.Layer, dtype: str) -> Any:
         source: a built Dense, Embedding or Conv2D.
         dtype: dtype of the tensor that comes back.
 
+    Returns:
+        A tensor: (inputs, units) of a Dense, (input_dim, output_dim) of an Embedding,
+        (rows, columns, channels, filters) of a Conv2D.
+
     Raises:
         TieError: for a source quantised in a way that cannot be read (gptq, awq).
+
+    Example:
+        >>> import keras
+        >>> from keras_shared.tying import effective_weight
+        >>> dense = keras.layers.Dense(3)
+        >>> dense.build((None, 2))
+        >>> dense.quantize("int8")
+        >>> effective_weight(dense, "float32").shape
+        TensorShape([2, 3])
     """
     is_embedding = isinstance(source, keras.layers.Embedding)
     mode = source.quantization_mode

@@ -23,20 +23,19 @@ class SourceReference:
         attributes: names of attributes of the source that belong into the description.
 
     Attributes:
-        layer: the source, or None until it has been found.
-        given: True if the source was handed over as an object. Such a pointer is never
-            replaced; one that came from a config follows the graph that it is called in.
+        layer: the source, or None until it has been found. Once found it is never replaced: a
+            reader that is called on another model's outputs goes on reading its own source.
     """
 
-    __slots__ = ("_attributes", "_description", "given", "layer")
+    __slots__ = ("_attributes", "_description", "layer")
 
     def __init__(
         self, source: keras.Layer | dict[str, Any], attributes: tuple[str, ...] = ()
     ) -> None:
         self._attributes = attributes
-        self.given = isinstance(source, keras.Layer)
-        self.layer: keras.Layer | None = source if self.given else None
-        self._description: dict[str, Any] = {} if self.given else dict(source)
+        given = isinstance(source, keras.Layer)
+        self.layer: keras.Layer | None = source if given else None
+        self._description: dict[str, Any] = {} if given else dict(source)
 
     def describe(self) -> dict[str, Any]:
         """The source as it stands in a config: JSON, and enough to find it again."""
@@ -57,11 +56,11 @@ class SourceReference:
     def cut(self) -> None:
         """Keep of the source what the reader must know, and forget which layer it was."""
         self._description = self.describe() | {"name": None, "class_name": None}
-        self.layer, self.given = None, False
+        self.layer = None
 
     def bind(self, candidates: Iterable[keras.Layer], reader: keras.Layer) -> None:
         """Point to the one layer among `candidates` that fits the description, if there is one."""
-        if self.given or self.untied:
+        if self.layer is not None or self.untied:
             return
         wanted = self.describe()
         named = {

@@ -31,6 +31,10 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
        sub-models, subclassed models);
     4. otherwise a `TieError` that says what to do.
 
+    Training follows ownership: `fit` of a model that holds the reader and not its source (a
+    decoder alone) reads the weight and leaves it as it is. Train the model that holds both, or
+    `untie` the reader first.
+
     Args:
         source: the layer that owns the weight, or its description from a config.
         **kwargs: arguments of `keras.layers.Layer`.

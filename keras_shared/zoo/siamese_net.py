@@ -81,9 +81,9 @@ class SiameseNet(ZooModel):
         image = keras.Input(image_shape, name="image")
         x = _with_channels(image, channels)
         if height and width:
-            x = layers.Resizing(height, width, antialias=True, name="resize")(x)
+            x = layers.Resizing(height, width, antialias=True, dtype="float32", name="resize")(x)
         x = layers.Rescaling((high - low) / 255, low, dtype=base, name="rescale")(x)
-        x = layers.Flatten(name="flatten")(tower(x))
+        x = layers.Flatten(dtype="float32", name="flatten")(tower(x))
         x = layers.UnitNormalization(dtype="float32", name="normalize")(x)
         embedder = keras.Model(image, x, name="embedder")
 
@@ -108,7 +108,7 @@ class SiameseNet(ZooModel):
         self.base_policy = base
 
     def compile(
-        self, optimizer: Any = "rmsprop", loss: Any = None, metrics: Any = None, **kwargs: Any
+        self, optimizer: Any = "rmsprop", loss: Any = None, *, metrics: Any = None, **kwargs: Any
     ) -> None:
         """As `keras.Model.compile`; one loss and one list of metrics are enough for both outputs.
 
@@ -118,6 +118,10 @@ class SiameseNet(ZooModel):
                 loss (`"binary_crossentropy"`) to the probability. A dict goes by output.
             metrics: a list goes to the probability, a dict by output.
             **kwargs: further arguments of `keras.Model.compile`.
+
+        Example:
+            >>> from keras_shared.zoo import SiameseNet
+            >>> SiameseNet().compile("adam", "binary_crossentropy", metrics=["accuracy", "auc"])
         """
         loss = ContrastiveLoss() if loss == "contrastive" else loss
         if isinstance(loss, ContrastiveLoss):
@@ -153,6 +157,9 @@ class SiameseNet(ZooModel):
 
         Returns:
             float32 array (batch, features) of unit vectors.
+
+        Raises:
+            ValueError: for arrays that are no such images.
         """
         return self.embedder.predict(self._checked(images, "images"), verbose=0)
 
@@ -165,6 +172,9 @@ class SiameseNet(ZooModel):
 
         Returns:
             float32 array (batch,).
+
+        Raises:
+            ValueError: for arrays that are no such images, or not equally many.
         """
         pair = [self._checked(image_a, "image_a"), self._checked(image_b, "image_b")]
         if len(pair[0]) != len(pair[1]):
@@ -180,6 +190,17 @@ class SiameseNet(ZooModel):
         Args:
             distances: (pairs,) or (pairs, 1), the model's output `distance`.
             same: (pairs,) 1 or True for "same".
+
+        Raises:
+            ValueError: if all pairs are of one kind, or the lengths differ.
+
+        Example:
+            >>> from keras_shared.zoo import SiameseNet
+            >>> model = SiameseNet()
+            >>> model.calibrate([0.1, 0.4, 0.6, 0.9], [1, 1, 0, 0])
+            >>> w, v = model.probability.get_weights()
+            >>> round(-v.item() / w.item(), 2)  # the distance at which p = 1/2
+            0.5
 
         Reference:
             Platt 1999, "Probabilistic Outputs for Support Vector Machines".
@@ -248,7 +269,10 @@ def _default_tower(dtype: Any) -> keras.Model:
 
 def _tower_input(tower: keras.Layer, image_shape: Any) -> tuple[int | None, int | None, int]:
     """What the tower takes, or the image's own shape for a layer that does not say."""
-    shape = tower.input_shape[1:] if isinstance(tower, keras.Model) else image_shape
+    try:
+        shape = tower.input_shape[1:] if isinstance(tower, keras.Model) else image_shape
+    except AttributeError:  # a Sequential that is not built, a subclassed model
+        shape = image_shape
     if len(shape) != 3 or len(image_shape) != 3 or not shape[-1]:
         raise ValueError(
             "`tower` must take images (height, width, channels), and `image_shape` give one. "

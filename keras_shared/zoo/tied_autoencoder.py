@@ -99,7 +99,7 @@ class TiedAutoencoder(ZooModel):
 
         # === Whole ===
         inputs = keras.Input((input_dim,), name="inputs")
-        noisy = layers.GaussianNoise(noise, name="noise")(inputs)
+        noisy = layers.GaussianNoise(noise, dtype=base, name="noise")(inputs)
         super().__init__(inputs, decoder(encoder(noisy)), **kwargs)
 
         # === Config ===
@@ -118,6 +118,9 @@ class TiedAutoencoder(ZooModel):
 
         Returns:
             float32 array (batch, units[-1]).
+
+        Raises:
+            ValueError: for arrays of another width.
         """
         return self.encoder.predict(_checked(vectors, self.input_dim, "vectors"), verbose=0)
 
@@ -129,6 +132,9 @@ class TiedAutoencoder(ZooModel):
 
         Returns:
             float32 array (batch, input_dim), values in (0, 1).
+
+        Raises:
+            ValueError: for arrays of another width.
         """
         return self.decoder.predict(_checked(codes, self.units[-1], "codes"), verbose=0)
 

@@ -56,10 +56,13 @@ class ZooModel(keras.Model):
         """Write a SavedModel with this model's named signatures, each weight stored once.
 
         Args:
-            filepath: folder to write. One that is there already is replaced, at the end.
+            filepath: folder to write. A SavedModel that is there already is replaced, at the end.
             format: `"tf_saved_model"`; other formats go to `keras.Model.export` as they are.
-            **kwargs: arguments of `keras.Model.export`. `input_signature` is refused for a
-                SavedModel, whose inputs are those of `signatures()`.
+            **kwargs: arguments of `keras.Model.export`. For a SavedModel only `verbose` is taken:
+                its inputs are those of `signatures()`.
+
+        Raises:
+            ValueError: for another argument, or if something that is no SavedModel lies there.
 
         Example:
             >>> import tempfile
@@ -72,10 +75,11 @@ class ZooModel(keras.Model):
         """
         if format != "tf_saved_model":
             return super().export(filepath, format=format, **kwargs)
-        if kwargs.get("input_signature") is not None:
+        refused = {key for key, value in kwargs.items() if key != "verbose" and value is not None}
+        if refused:
             raise ValueError(
-                f"{type(self).__name__}.export writes the signatures {list(self.signatures())}. "
-                f"Received: input_signature={kwargs['input_signature']!r}"
+                f"{type(self).__name__}.export writes the signatures {list(self.signatures())} "
+                f"and takes no {sorted(refused)} for a SavedModel."
             )
         from keras_shared.exporting import replace_saved_model  # here, since it imports TensorFlow
 

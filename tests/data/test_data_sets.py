@@ -85,6 +85,12 @@ def test_too_little_to_train_on():
         training_data(dataclasses.replace(recipe, data=groups))
 
 
+def test_a_misspelt_group_is_not_trained_on(tmp_path):
+    (tmp_path / "r.toml").write_text(RECIPE.read_text().replace('["2", ', '["two", '))
+    with pytest.raises(DataError, match=r"'digits' has no group \['two'\]"):
+        training_data(read_recipe(tmp_path / "r.toml"))
+
+
 def test_vectors_are_fractions(tmp_path):
     text = (entry_dir("tied_autoencoder_mnist") / "recipe.toml").read_text()
     path = pathlib.Path(tmp_path, "recipe.toml")

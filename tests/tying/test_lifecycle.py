@@ -213,6 +213,14 @@ def test_decoder_alone(tmp_path):
     np.testing.assert_allclose(whole.get_layer("decoder")(z), z @ w.T, atol=1e-6)
 
 
+def test_a_reader_keeps_its_source_when_called_on_another_models_output(tmp_path):
+    first = saved(TOPOLOGIES[0](), None, tmp_path)
+    second = saved(TOPOLOGIES[0](), None, tmp_path)
+    mixed = second.get_layer("reader")(first.get_layer("code")(keras.Input((6,))))
+    assert mixed is not None and second.get_layer("reader").source() is second.get_layer("code")
+    check_tied(TOPOLOGIES[0], second, data_for(TOPOLOGIES[0]))
+
+
 def test_two_sources_of_one_name():
     def tower(name):
         x = keras.Input((6,))

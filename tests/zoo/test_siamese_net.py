@@ -87,6 +87,7 @@ def test_contrastive_loss_by_hand():
     d, y = np.array([[0.2], [0.7], [1.5]]), np.array([[1.0], [0.0], [0.0]])
     expected = np.mean([0.2**2 / 2, 0.3**2 / 2, 0])
     np.testing.assert_allclose(float(ContrastiveLoss(1.0)(y, d)), expected, rtol=1e-6)
+    np.testing.assert_allclose(float(ContrastiveLoss(1.0)(y[:, 0], d)), expected, rtol=1e-6)
     with pytest.raises(ValueError, match="margin=0"):
         ContrastiveLoss(0)
 
@@ -144,6 +145,36 @@ def test_mixed_precision_keeps_the_outputs_float32():
     assert {v.dtype for v in outputs.values()} == {np.dtype("float32")}
     again = SiameseNet.from_config(model.get_config())
     assert again.tower.get_layer("conv_1").compute_dtype == "float16"
+
+
+def test_the_policy_is_the_models_own():
+    model = SiameseNet()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        again = SiameseNet.from_config(model.get_config())
+    finally:
+        keras.config.set_dtype_policy("float32")
+    again.set_weights(model.get_weights())
+    np.testing.assert_allclose(again.embed(A), model.embed(A), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["unbuilt", "subclassed", "layer"])
+def test_towers_that_do_not_say_what_they_take(kind):
+    class Tower(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = layers.Dense(2)
+
+        def call(self, x):
+            return self.dense(keras.ops.reshape(x, (-1, 64)))
+
+    towers = {
+        "unbuilt": lambda: keras.Sequential([layers.Flatten(), layers.Dense(2)]),
+        "subclassed": Tower,
+        "layer": lambda: layers.Conv2D(2, 3),
+    }
+    model = SiameseNet(towers[kind](), image_shape=(8, 8, 1))
+    assert model.verify(*RANDOM.integers(0, 256, (2, 3, 8, 8, 1))).shape == (3,)
 
 
 def test_calibrate():
