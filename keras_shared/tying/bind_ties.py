@@ -32,8 +32,7 @@ def bind_ties(model: keras.Model) -> keras.Model:
     """
     layers = flatten_layers(model)
     for reader in readers_of(model):
-        reader._reference.bind(layers, reader=reader)
-        reader.source()
+        reader._find_source(layers)
     return model
 
 

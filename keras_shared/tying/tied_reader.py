@@ -3,7 +3,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_shared.tying.effective_weight import effective_weight
+from keras_shared.tying.effective_weight import effective_weight, weight_shape
 from keras_shared.tying.keras_private import (
     SourceInSavedModel,
     drop_variable,
@@ -105,19 +105,25 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
                 f"{type(self).__name__} '{self.name}' was untied and owns its weight. "
                 "`keras_shared.tying.tie(layer, source)` ties it again."
             )
-        if self._reference.layer is None:
-            model = outermost_layer()
-            if model is not None:
-                self._reference.bind(flatten_layers(model), reader=self)
-        if self._reference.layer is None:
-            wanted = self._reference.describe()
-            raise TieError(
-                f"{type(self).__name__} '{self.name}' is tied to the {wanted['class_name']} "
-                f"'{wanted['name']}' (weight {wanted['weight_shape']}), which is not part of the "
-                "model that is being called. Call the model that holds both, or run "
-                "`keras_shared.tying.bind_ties(model)` on it once after loading."
-            )
-        return self._reference.layer
+        if self._reference.layer is not None:
+            return self._reference.layer
+        model = outermost_layer()
+        return self._find_source([] if model is None else flatten_layers(model))
+
+    def _find_source(self, candidates: list[keras.Layer]) -> keras.Layer:
+        self._reference.bind(candidates, reader=self)
+        if self._reference.layer is not None:
+            return self._reference.layer
+        wanted = self._reference.describe()
+        others = [weight_shape(c) for c in candidates if c.name == wanted["name"]]
+        hint = f" A layer of that name has the weight {others}: were widths changed?"
+        raise TieError(
+            f"{type(self).__name__} '{self.name}' is tied to the {wanted['class_name']} "
+            f"'{wanted['name']}' (weight {wanted['weight_shape']}), which is not part of the "
+            "model that is being called. Call the model that holds both, or run "
+            "`keras_shared.tying.bind_ties(model)` on it once after loading."
+            f"{hint if others else ''}"
+        )
 
     def tied_weight(self) -> Any:
         """The source's effective weight as a tensor in this layer's compute dtype."""

@@ -251,8 +251,26 @@ def test_edited_shape_in_a_config():
     model = TOPOLOGIES[0]()
     edited = model.to_json().replace('"weight_shape": [6, 4]', '"weight_shape": [7, 4]')
     assert edited != model.to_json()
-    with pytest.raises(TieError, match=r"saved with the weight \[7, 4\] of 'code'.*\(6, 4\)"):
-        keras.models.model_from_json(edited)
+    model = keras.models.model_from_json(edited)
+    message = r"'code' \(weight \[7, 4\]\).*of that name has the weight \[\(6, 4\)\]"
+    with pytest.raises(TieError, match=message):
+        model(data_for(TOPOLOGIES[0]))
+    with pytest.raises(TieError, match=message):
+        bind_ties(model)
+
+
+def test_another_layer_of_the_sources_name_nearer_by():
+    """Names are unique at one level of a graph only: the decoder has a 'code' of its own."""
+    source = keras.layers.Dense(4, name="code")
+    x, z, inputs = keras.Input((6,)), keras.Input((4,)), keras.Input((6,))
+    encoder = keras.Model(x, source(x), name="encoder")
+    inner = keras.layers.Dense(4, name="code")(keras.layers.Dense(9, name="wide")(z))
+    decoder = keras.Model(z, TiedDense(source, name="reader")(inner), name="decoder")
+    model = keras.Model(inputs, decoder(encoder(inputs)))
+    clone = keras.models.clone_model(model, recursive=True)
+    bind_ties(clone)
+    reader = clone.get_layer("decoder").get_layer("reader")
+    assert reader.source() is clone.get_layer("encoder").get_layer("code")
 
 
 def test_readers_of():
