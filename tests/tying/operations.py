@@ -1,4 +1,4 @@
-"""What Keras, and users, do to models: each takes a model, its data and a folder, and gives a model."""
+"""What users do to models: each takes a model, its data and a folder, and gives a model."""
 
 import copy
 import pickle
