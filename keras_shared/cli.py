@@ -149,16 +149,17 @@ def _parser() -> argparse.ArgumentParser:
 
 def _list(options: argparse.Namespace) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from keras_shared.card import headline
     from keras_shared.entries import entry_dir, entry_names
 
-    table = Table("name", "model", "data", "parameters", "on test data")
+    typed = (Column(header, no_wrap=True) for header in ("name", "model"))
+    table = Table(*typed, "parameters", "on test data")
     for name in entry_names():
         metrics = json.loads((entry_dir(name) / "metrics.json").read_text())
         parameters = f"{metrics['parameters']['trainable']:,}"
-        table.add_row(name, metrics["model"], metrics["data"], parameters, headline(metrics))
+        table.add_row(name, metrics["model"], parameters, headline(metrics))
     Console().print(table)
 
 

@@ -1,11 +1,14 @@
 """A tie survives what Keras does to models: each operation on each topology."""
 
 import pathlib
+import tempfile
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from operations import OPERATIONS, cloned, from_json, saved, trained
 from topologies import TOPOLOGIES, check_tied, data_for, owner_of, reader_bias
 
@@ -226,3 +229,19 @@ def test_sub_model_exports_alone(tmp_path):
     archive = tf.saved_model.load(str(tmp_path / "decoder"))
     served = archive.serve(np.ones((2, 4), "float32"))
     np.testing.assert_allclose(served, decoder(np.ones((2, 4), "float32")), atol=1e-6)
+
+
+QUICK = [op for op in OPERATIONS if not op.__name__.startswith(("trained_", "published"))]
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    topology=st.sampled_from(TOPOLOGIES),
+    operations=st.lists(st.sampled_from(QUICK), min_size=2, max_size=4),
+)
+def test_tie_survives_any_sequence(topology, operations):
+    model, x = topology(), data_for(topology)
+    for operation in operations:
+        with tempfile.TemporaryDirectory() as folder:
+            model = operation(model, x, pathlib.Path(folder))
+    check_tied(topology, model, x)

@@ -1,0 +1,127 @@
+"""What a tie costs, as ratios within one run: tied layers beside plain ones of the same shape.
+
+    python benchmarks/cost_of_ties.py
+
+1.00 means that the tied form takes as long as the plain one. Each figure is the median of
+interleaved repetitions, so that a busy machine disturbs both sides alike.
+"""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import statistics
+import tempfile
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+from rich.console import Console
+from rich.table import Table
+
+from keras_shared.layers import Shared, TiedDense
+
+
+def ratio(tied, plain, repetitions):
+    """Median time of `tied` over that of `plain`, called in turn."""
+    times = {tied: [], plain: []}
+    for function in (tied, plain) * 2:  # traces and warms up
+        function()
+    for _ in range(repetitions):
+        for function in (tied, plain):
+            start = time.perf_counter()
+            function()
+            times[function].append(time.perf_counter() - start)
+    return statistics.median(times[tied]) / statistics.median(times[plain])
+
+
+def calls(model, x, graph):
+    """The forward pass and the training step of a model, in graph or eager mode."""
+    optimizer = keras.optimizers.SGD(1e-6)
+    optimizer.build(model.trainable_variables)
+
+    def step():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(model(x, training=True))
+        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+
+    wrap = tf.function if graph else (lambda function: function)
+    return wrap(lambda: model(x, training=False)), wrap(step)
+
+
+def dense_pair(inputs, units, tied):
+    """inputs -> units -> inputs: both kernels are read, and the plain one owns two."""
+    x, source = keras.Input((inputs,)), layers.Dense(units)
+    back = TiedDense(source) if tied else layers.Dense(inputs)
+    return keras.Model(x, back(source(x)))
+
+
+def twin(shared):
+    tower = keras.Sequential([layers.Dense(256, "relu"), layers.Dense(64)])
+    a, b = keras.Input((128,)), keras.Input((128,))
+    outputs = Shared(tower)([a, b]) if shared else [tower(a), tower(b)]
+    return keras.Model([a, b], outputs)
+
+
+def chain(number, tied):
+    """`number` pairs of layers in a row, the second of each tied to the first or not."""
+    x = inputs = keras.Input((8,))
+    for i in range(number):
+        source = layers.Dense(4, name=f"source_{i}")
+        x = source(x)
+        x = (TiedDense(source) if tied else layers.Dense(8))(x)
+    return keras.Model(inputs, x)
+
+
+def save_and_load(model, path):
+    model.save(path)
+    keras.models.load_model(path)
+
+
+def main():
+    table = Table("what", "mode", "tied / plain", title="Cost of ties, ratios within one run")
+    for inputs, units, batch, repetitions in ((256, 64, 64, 200), (20_000, 512, 32, 12)):
+        x = np.random.default_rng(0).random((batch, inputs), "float32")
+        models = [dense_pair(inputs, units, tied) for tied in (True, False)]
+        for graph in (True, False):
+            (forward, step), (plain_forward, plain_step) = (calls(m, x, graph) for m in models)
+            mode = "graph" if graph else "eager"
+            name = f"TiedDense, kernel {inputs:,} x {units}"
+            figure = ratio(forward, plain_forward, repetitions)
+            table.add_row(f"{name}, forward", mode, f"{figure:.2f}")
+            figure = ratio(step, plain_step, repetitions)
+            table.add_row(f"{name}, training step", mode, f"{figure:.2f}")
+
+    pair = list(np.random.default_rng(0).random((2, 64, 128), "float32"))
+    for graph in (True, False):
+        (forward, _), (plain_forward, _) = (
+            calls_of_twin(twin(shared), pair, graph) for shared in (True, False)
+        )
+        figure = ratio(forward, plain_forward, 200)
+        table.add_row(
+            "Shared, beside two calls by hand", "graph" if graph else "eager", f"{figure:.2f}"
+        )
+
+    for number in (100, 300):
+        figure = ratio(lambda n=number: chain(n, True), lambda n=number: chain(n, False), 3)
+        table.add_row(f"building {number} ties", "", f"{figure:.2f}")
+        with tempfile.TemporaryDirectory() as folder:
+            models = [chain(number, tied) for tied in (True, False)]
+            figure = ratio(
+                lambda m=models[0], f=folder: save_and_load(m, f"{f}/tied.keras"),
+                lambda m=models[1], f=folder: save_and_load(m, f"{f}/plain.keras"),
+                3,
+            )
+        table.add_row(f"saving and loading {number} ties", "", f"{figure:.2f}")
+    Console().print(table)
+
+
+def calls_of_twin(model, pair, graph):
+    wrap = tf.function if graph else (lambda function: function)
+    return wrap(lambda: model(pair, training=False)), None
+
+
+if __name__ == "__main__":
+    main()
