@@ -37,7 +37,7 @@ def signatures_of(model: keras.Model) -> dict[str, Signature]:
         )
     sequential = isinstance(model, keras.Sequential)
     structure = inputs[0] if sequential else model.input
-    names = [tensor.name for tensor in inputs]
+    names = [_input_name(model, tensor) for tensor in inputs]
     output_names = [model.layers[-1].name] if sequential else model.output_names
 
     def call(**tensors: Any) -> dict[str, Any]:
@@ -48,7 +48,15 @@ def signatures_of(model: keras.Model) -> dict[str, Signature]:
             return {"_".join(map(str, path)): value for path, value in paths}
         return dict(zip(_unique(output_names), keras.tree.flatten(outputs), strict=True))
 
-    return {"serving_default": Signature(call, {t.name: t for t in inputs})}
+    return {"serving_default": Signature(call, dict(zip(names, inputs, strict=True)))}
+
+
+def _input_name(model: keras.Model, tensor: keras.KerasTensor) -> str:
+    """The name of the Input layer: that of its tensor is a number where the user gave none."""
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.InputLayer) and layer.output is tensor:
+            return layer.name
+    return "inputs" if tensor.name.startswith("keras_tensor") else tensor.name
 
 
 def _unique(names: list[str]) -> list[str]:
@@ -170,13 +178,37 @@ def check_saved_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
                 _compare(answers.get(key), value, f"{variant}: {key}")
 
 
+def check_loaded_model(model: keras.Model, loaded: keras.Model) -> None:
+    """Compare what a model and its copy from a file answer, signature by signature.
+
+    Args:
+        model: the model that was saved.
+        loaded: what came back.
+
+    Raises:
+        ValueError: if an output differs by more than 1e-5 of its largest value, or is missing.
+    """
+    copies = signatures_of(loaded)
+    for name, signature in signatures_of(model).items():
+        inputs = examples(signature, 2, encoded=False)
+        tensors = {key: keras.ops.convert_to_tensor(value) for key, value in inputs.items()}
+        # by position: Keras names an unnamed input of a Sequential when it saves it
+        again = dict(zip(copies[name].inputs, tensors.values(), strict=True))
+        answers = copies[name].call(**again)
+        for key, expected in signature.call(**tensors).items():
+            answer = answers.get(key)
+            if answer is not None:
+                answer = keras.ops.convert_to_numpy(answer)
+            _compare(answer, expected, f"loaded again, {name}: {key}")
+
+
 def _compare(served: np.ndarray | None, expected: Any, what: str) -> None:
     expected = keras.ops.convert_to_numpy(expected)
     scale = max(1.0, float(np.abs(expected).max(initial=0)))
     if served is None or not np.allclose(served, expected, rtol=0, atol=TOLERANCE * scale):
         error = "missing" if served is None else np.abs(served - expected).max()
         raise ValueError(
-            f"The SavedModel answers otherwise than Keras ({what}, batch {len(expected)}): "
+            f"What was written answers otherwise than Keras ({what}, batch {len(expected)}): "
             f"difference {error}, allowed {TOLERANCE * scale}. Nothing was published."
         )
 

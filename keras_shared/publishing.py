@@ -11,7 +11,13 @@ from contextlib import contextmanager
 import keras
 import tensorflow as tf
 
-from keras_shared.exporting import check_saved_model, examples, signatures_of, write_saved_model
+from keras_shared.exporting import (
+    check_loaded_model,
+    check_saved_model,
+    examples,
+    signatures_of,
+    write_saved_model,
+)
 from keras_shared.loading import INNER_MODEL, load, version_numbers
 
 WARMUP = pathlib.PurePath("assets.extra", "tf_serving_warmup_requests")
@@ -32,9 +38,10 @@ def publish(model: keras.Model, base_dir: str | os.PathLike[str]) -> pathlib.Pat
     `keras_shared.load`.
 
     The version is written under a name that TF Serving ignores, loaded into a Session as TF
-    Serving does, compared with Keras signature by signature (batch 1, 2 and 17), flushed to disk,
-    and only then renamed. A number is never used twice, not even that of a version that was
-    deleted since: TF Serving does not look again at a number that it knows.
+    Serving does, and compared with Keras signature by signature (batch 1, 2 and 17), as is the
+    Keras model inside; then it is flushed to disk, and only then renamed. A number is never used
+    twice, not even that of a version that was deleted since: TF Serving does not look again at a
+    number that it knows.
 
     Args:
         model: a zoo model, or any functional Keras model (or Sequential that was built).
@@ -99,7 +106,7 @@ def _write(model: keras.Model, version: pathlib.Path) -> None:
         model.save(whole)
         try:
             load(whole).save(inner)  # loading without compiling leaves the optimizer behind
-            load(inner)
+            loaded = load(inner)
         except ValueError as error:
             reason = " ".join(str(error).split())
             raise ValueError(
@@ -107,6 +114,7 @@ def _write(model: keras.Model, version: pathlib.Path) -> None:
                 "sub-models, call it through keras_shared.layers.TiedLayer in the second; if a "
                 f"reader's source lies elsewhere, untie it. Keras says: {reason}"
             ) from error
+    check_loaded_model(model, loaded)
     _write_warmup(model, version / WARMUP)
 
 

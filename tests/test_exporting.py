@@ -177,6 +177,14 @@ def test_a_sequential_and_a_model_without_inputs(tmp_path):
         "serving_default", x=np.ones((1, 3), "float32")
     )
     np.testing.assert_allclose(out["y"], built(np.ones((1, 3))), atol=1e-6)
+    unnamed = keras.Sequential([keras.Input((3,)), layers.Dense(2, name="y")])
+    path = keras_shared.publish(unnamed, tmp_path / "u")
+    assert "y" in Served(path)("serving_default", inputs=np.ones((1, 3), "float32"))
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, layers.Dense(2, name="y")(inputs))
+    name = model.layers[0].name
+    path = keras_shared.publish(model, tmp_path / "f")
+    assert "y" in Served(path)("serving_default", **{name: np.ones((1, 3), "float32")})
     with pytest.raises(ValueError, match="known inputs.*Received: 'sequential"):
         keras_shared.publish(keras.Sequential([layers.Dense(2)]), tmp_path / "n")
     assert not (tmp_path / "n").exists()

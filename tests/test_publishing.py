@@ -298,6 +298,30 @@ def test_a_model_that_cannot_be_loaded_again_is_not_published(tmp_path):
     assert version_numbers(tmp_path / "m") == []
 
 
+def test_a_model_that_loses_values_on_the_way_is_not_published(tmp_path):
+    @keras.saving.register_keras_serializable("tests")
+    class Forgetful(keras.layers.Layer):
+        def build(self, input_shape):
+            self.shift = self.add_weight(shape=(), initializer="zeros")
+
+        def call(self, inputs):
+            return inputs + self.shift
+
+        def save_own_variables(self, store):
+            pass
+
+        def load_own_variables(self, store):
+            pass
+
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, Forgetful(name="forgetful")(inputs))
+    keras_shared.publish(model, tmp_path / "m")  # nothing to lose yet
+    model.layers[-1].shift.assign(1.0)
+    with pytest.raises(PublishError, match="answers otherwise than Keras .loaded again"):
+        keras_shared.publish(model, tmp_path / "m")
+    assert version_numbers(tmp_path / "m") == [1]
+
+
 @pytest.mark.parametrize("name", entry_names())
 def test_published_entries(name):
     """What is committed: one version, and it answers as Keras does, also at batch 1, 2, 17."""
