@@ -1,7 +1,6 @@
 """Data sets as arrays, and the batches that a recipe draws from them."""
 
 from keras_shared.data.batches import TrainingData as TrainingData
-from keras_shared.data.batches import class_names as class_names
 from keras_shared.data.batches import test_data as test_data
 from keras_shared.data.batches import training_data as training_data
 from keras_shared.data.labelled_images import DataError as DataError

@@ -111,11 +111,6 @@ def test_data(recipe: Recipe, data_dir: str | None = None) -> tf.data.Dataset:
     return _in_order(*_inputs_and_targets(recipe, split))
 
 
-def class_names(recipe: Recipe, data_dir: str | None = None) -> tuple[str, ...]:
-    """The names of the classes of a recipe's data set."""
-    return _LOADERS[recipe.data.name]("test", data_dir).class_names
-
-
 def _inputs_and_targets(recipe: Recipe, split: LabelledImages) -> tuple[np.ndarray, np.ndarray]:
     if recipe.model.class_name == "LeNet5":
         return split.images, split.labels.astype("int32")

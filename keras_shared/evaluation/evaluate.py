@@ -9,7 +9,7 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from keras_shared.card import write_card
-from keras_shared.data import class_names, test_data
+from keras_shared.data import test_data
 from keras_shared.evaluation.classification import classification_metrics, plot_classification
 from keras_shared.evaluation.reconstruction import plot_reconstruction, reconstruction_metrics
 from keras_shared.evaluation.verification import plot_verification, verification_metrics
@@ -78,11 +78,10 @@ def _measure(
         return verification_metrics(probability, truth), plot_verification(probability, truth)
     if recipe.model.class_name == "TiedAutoencoder":
         return reconstruction_metrics(outputs, truth), plot_reconstruction(outputs, truth)
-    names = class_names(recipe, data_dir)
     images = np.concatenate(list(inputs.as_numpy_iterator()))
     return (
         classification_metrics(outputs, truth),
-        plot_classification(outputs, truth, images, names),
+        plot_classification(outputs, truth, images, model.class_names),
     )
 
 
