@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from keras_shared.exporting import export as export
     from keras_shared.loading import load as load
     from keras_shared.publishing import publish as publish
     from keras_shared.tying import TieError as TieError
@@ -17,11 +18,12 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "TieError": "keras_shared.tying",
+    "export": "keras_shared.exporting",
     "load": "keras_shared.loading",
     "publish": "keras_shared.publishing",
 }
 _ROOMS = ("layers", "losses", "tying", "zoo")
-__all__ = ["TieError", "load", "publish"]
+__all__ = ["TieError", "export", "load", "publish"]
 
 
 def __getattr__(name: str) -> Any:

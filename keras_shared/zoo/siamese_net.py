@@ -80,7 +80,7 @@ class SiameseNet(ZooModel):
         # === Embedding of one image ===
         image = keras.Input(image_shape, name="image")
         x = _with_channels(image, channels)
-        if height and width:
+        if height and width and (height, width) != tuple(image_shape[:2]):
             x = layers.Resizing(height, width, antialias=True, dtype="float32", name="resize")(x)
         x = layers.Rescaling((high - low) / 255, low, dtype=base, name="rescale")(x)
         x = layers.Flatten(dtype="float32", name="flatten")(tower(x))

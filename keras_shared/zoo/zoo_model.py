@@ -53,16 +53,17 @@ class ZooModel(keras.Model):
     def export(
         self, filepath: str | os.PathLike[str], format: str = "tf_saved_model", **kwargs: Any
     ) -> None:
-        """Write a SavedModel with this model's named signatures, each weight stored once.
+        """Write this model's named signatures for inference elsewhere, each weight stored once.
 
         Args:
-            filepath: folder to write. A SavedModel that is there already is replaced, at the end.
-            format: `"tf_saved_model"`; other formats go to `keras.Model.export` as they are.
-            **kwargs: arguments of `keras.Model.export`. For a SavedModel only `verbose` is taken:
-                its inputs are those of `signatures()`.
+            filepath: folder or file to write; replaces what was exported there before.
+            format: see `keras_shared.export`; other formats go to `keras.Model.export` as they
+                are.
+            **kwargs: `signature`, see `keras_shared.export`; `verbose` is taken and ignored. The
+                inputs are those of `signatures()`.
 
         Raises:
-            ValueError: for another argument, or if something that is no SavedModel lies there.
+            ValueError: for another argument; see also `keras_shared.export`.
 
         Example:
             >>> import tempfile
@@ -73,17 +74,18 @@ class ZooModel(keras.Model):
             >>> sorted(tf.saved_model.load(folder).signatures)
             ['decode', 'encode', 'reconstruct', 'serving_default']
         """
-        if format != "tf_saved_model":
+        from keras_shared.exporting import FORMATS, export  # here, since it imports TensorFlow
+
+        if format not in FORMATS:
             return super().export(filepath, format=format, **kwargs)
-        refused = {key for key, value in kwargs.items() if key != "verbose" and value is not None}
+        given = {key: value for key, value in kwargs.items() if value is not None}
+        refused = sorted(set(given) - {"verbose", "signature"})
         if refused:
             raise ValueError(
                 f"{type(self).__name__}.export writes the signatures {list(self.signatures())} "
-                f"and takes no {sorted(refused)} for a SavedModel."
+                f"and takes no {refused} for format={format!r}."
             )
-        from keras_shared.exporting import replace_saved_model  # here, since it imports TensorFlow
-
-        replace_saved_model(self, filepath)
+        export(self, filepath, format, given.get("signature"))
         return None
 
     def get_config(self) -> dict[str, Any]:

@@ -1,0 +1,85 @@
+import os
+import pathlib
+import tempfile
+import warnings
+
+import keras
+
+from keras_shared.exporting.saved_model import replace_saved_model
+from keras_shared.exporting.signatures import signatures_of
+from keras_shared.exporting.to_litert import litert_model
+from keras_shared.exporting.to_onnx import onnx_model
+
+FORMATS = ("tf_saved_model", "onnx", "litert")
+
+
+def export(
+    model: keras.Model,
+    filepath: str | os.PathLike[str],
+    format: str = "tf_saved_model",
+    signature: str | None = None,
+) -> pathlib.Path:
+    """Write `model` for inference elsewhere, with each shared weight stored once.
+
+    What is written is run and compared with Keras first; it then replaces what lay there, in one
+    step. An ONNX file holds a weight that is read transposed once, with a `Transpose` before its
+    second use. LiteRT multiplies by one layout alone and keeps a copy for the other; what is
+    doubled is said in a `UserWarning`.
+
+    Args:
+        model: a zoo model, or any functional Keras model (or Sequential that was built).
+        filepath: folder of the SavedModel; file of the others, for LiteRT with suffix `.tflite`.
+        format: as in `keras.Model.export`: `"tf_saved_model"`, `"onnx"` (needs
+            `pip install "keras_shared[onnx]"`) or `"litert"`.
+        signature: the way to ask a zoo model that an ONNX or LiteRT file holds; the first by
+            default. A SavedModel holds all of them.
+
+    Returns:
+        `filepath`.
+
+    Raises:
+        ValueError: for an unknown format or signature, a wrong suffix, a folder that would be
+            lost, or if what was written answers otherwise than Keras.
+        ImportError: if the converter is not installed; the message says how to get it.
+
+    Example:
+        >>> import tempfile
+        >>> import keras_shared
+        >>> from keras_shared.zoo import TiedAutoencoder
+        >>> model = TiedAutoencoder(units=(64, 8), input_dim=784)
+        >>> file = keras_shared.export(model, tempfile.mkdtemp() + "/m.onnx", format="onnx")
+        >>> file.stat().st_size < 4 * model.count_params() + 10_000  # float32, each once
+        True
+    """
+    if format not in FORMATS:
+        raise ValueError(f"`format` must be one of {FORMATS}. Received: format={format!r}")
+    path = pathlib.Path(filepath)
+    if format == "tf_saved_model":
+        if signature is not None:
+            raise ValueError(
+                "A SavedModel holds all signatures of a model. "
+                f"Received: signature={signature!r} with format='tf_saved_model'"
+            )
+        replace_saved_model(model, path)
+        return path
+    if path.is_dir() or (format == "litert" and path.suffix != ".tflite"):
+        raise ValueError(
+            f"An {format.upper()} model is one file"
+            f"{', which must end in .tflite' if format == 'litert' else ''}. Received: {path}"
+        )
+    signatures = signatures_of(model)
+    name = next(iter(signatures)) if signature is None else signature
+    if name not in signatures:
+        raise ValueError(
+            f"'{model.name}' has no signature {name!r}. It has: {', '.join(signatures)}"
+        )
+    convert = onnx_model if format == "onnx" else litert_model
+    content, doubled = convert(model, name)
+    if doubled:
+        warnings.warn(doubled, stacklevel=2)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+        scratch = pathlib.Path(folder, path.name)
+        scratch.write_bytes(content)
+        scratch.replace(path)
+    return path

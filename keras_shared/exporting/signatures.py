@@ -1,0 +1,138 @@
+"""The ways to ask a model: by name, as functions of named tensors, with inputs to try them."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_shared.signature import Signature
+
+
+def signatures_of(model: keras.Model) -> dict[str, Signature]:
+    """The model's own signatures, or `serving_default` with the names of its inputs and outputs.
+
+    Args:
+        model: a zoo model, or any functional (or built Sequential) Keras model.
+
+    Raises:
+        ValueError: if the model has no symbolic inputs to take names and shapes from.
+    """
+    own = getattr(model, "signatures", None)
+    if callable(own):
+        return own()
+    inputs = getattr(model, "inputs", None)
+    if not inputs:
+        raise ValueError(
+            f"Only a model with known inputs can be exported: a functional one, or a Sequential "
+            f"that was built. Received: '{model.name}' (of type {type(model).__name__})"
+        )
+    sequential = isinstance(model, keras.Sequential)
+    structure = inputs[0] if sequential else model.input
+    names = [_input_name(model, tensor) for tensor in inputs]
+    output_names = [model.layers[-1].name] if sequential else model.output_names
+
+    def call(**tensors: Any) -> dict[str, Any]:
+        flat = [tensors[name] for name in names]
+        outputs = model(keras.tree.pack_sequence_as(structure, flat), training=False)
+        if isinstance(outputs, dict):
+            paths = keras.tree.flatten_with_path(outputs)
+            return {"_".join(map(str, path)): value for path, value in paths}
+        return dict(zip(_unique(output_names), keras.tree.flatten(outputs), strict=True))
+
+    return {"serving_default": Signature(call, dict(zip(names, inputs, strict=True)))}
+
+
+def _input_name(model: keras.Model, tensor: keras.KerasTensor) -> str:
+    """The name of the Input layer: that of its tensor is a number where the user gave none."""
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.InputLayer) and layer.output is tensor:
+            return layer.name
+    return "inputs" if tensor.name.startswith("keras_tensor") else tensor.name
+
+
+def _unique(names: list[str]) -> list[str]:
+    """Keras repeats the name of a layer that gives several outputs: a, a -> a, a_1."""
+    seen: dict[str, int] = {}
+    unique = []
+    for name in names:
+        count = seen.get(name, 0)
+        seen[name] = count + 1
+        unique.append(f"{name}_{count}" if count else name)
+    return unique
+
+
+def examples(signature: Signature, batch: int, encoded: bool) -> dict[str, np.ndarray]:
+    """Inputs to try a signature with: images of noise, fractions, zeros for whole numbers."""
+    random = np.random.default_rng(batch)
+    inputs = {}
+    for name, spec in signature.inputs.items():
+        shape = [batch, *(32 if side is None else side for side in spec.shape[1:])]
+        if signature.image_size is not None:
+            shape[1:3] = signature.image_size
+            images = random.integers(0, 256, shape, dtype="uint8")
+            if encoded:
+                png = [tf.io.encode_png(image).numpy() for image in images]
+                inputs[f"{name}_bytes"] = np.array(png, object)
+            else:
+                inputs[name] = images.astype(spec.dtype)
+        elif spec.dtype == "string":
+            inputs[name] = np.full(shape, b"", object)
+        else:
+            whole = np.issubdtype(np.dtype(spec.dtype), np.integer) or spec.dtype == "bool"
+            inputs[name] = (np.zeros(shape) if whole else random.random(shape)).astype(spec.dtype)
+    return inputs
+
+
+def functions_of(name: str, signature: Signature) -> dict[str, Any]:
+    """The signature as a tf.function, and for images a second one that takes encoded bytes."""
+
+    def answer(**tensors: Any) -> dict[str, Any]:
+        outputs = dict(signature.call(**tensors))
+        if signature.class_names is not None:
+            scores, names = outputs["scores"], tf.constant(signature.class_names)
+            outputs["classes"] = tf.tile(names[None], [tf.shape(scores)[0], 1])
+            outputs["label"] = tf.gather(names, tf.argmax(scores, axis=-1))
+        return outputs
+
+    functions = {name: _function(answer, signature.inputs)}
+    if signature.image_size is not None:
+        specs = signature.inputs
+
+        def from_bytes(**encoded: Any) -> dict[str, Any]:
+            return answer(
+                **{k: _decode(encoded[f"{k}_bytes"], s, signature) for k, s in specs.items()}
+            )
+
+        strings = {f"{key}_bytes": keras.KerasTensor((None,), "string") for key in specs}
+        functions[f"{name}_bytes"] = _function(from_bytes, strings)
+    return functions
+
+
+def function_of(signature: Signature) -> Any:
+    """The signature as a tf.function of numbers alone: no names of classes, no encoded bytes."""
+    return _function(signature.call, signature.inputs)
+
+
+def _function(call: Any, inputs: Any) -> Any:
+    specs = {key: tf.TensorSpec(spec.shape, spec.dtype, name=key) for key, spec in inputs.items()}
+    # tf.function takes named specs by position: one parameter for each input, in order
+    return tf.function(
+        lambda *tensors: call(**dict(zip(specs, tensors, strict=True))),
+        input_signature=list(specs.values()),
+        autograph=False,
+    )
+
+
+def _decode(encoded: Any, spec: keras.KerasTensor, signature: Signature) -> Any:
+    """(batch,) of PNG or JPEG bytes -> (batch, height, width, channels), 0 to 255."""
+    channels = spec.shape[-1]
+    height, width = signature.image_size or (None, None)
+
+    def one(content: Any) -> Any:
+        image = tf.io.decode_image(content, channels=channels, expand_animations=False)
+        image.set_shape((None, None, channels))
+        return keras.ops.image.resize(tf.cast(image, spec.dtype), (height, width), antialias=True)
+
+    shape = tf.TensorSpec((height, width, channels), spec.dtype)
+    return tf.map_fn(one, encoded, fn_output_signature=shape)

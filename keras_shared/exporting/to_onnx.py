@@ -1,0 +1,79 @@
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_shared.exporting.checks import check_answers
+from keras_shared.exporting.copies import layouts, tied_weights
+from keras_shared.exporting.signatures import function_of, signatures_of
+
+
+def onnx_model(model: keras.Model, name: str) -> tuple[bytes, str]:
+    """The signature `name` of `model` as the bytes of an ONNX file, and what is stored twice.
+
+    tf2onnx folds the transpose of a constant into a second constant. Here the second one gives
+    way to a `Transpose` of the first.
+
+    Args:
+        model: see `signatures_of`.
+        name: one of its signatures.
+
+    Returns:
+        The file's bytes, and an empty text: nothing is stored twice.
+
+    Raises:
+        ImportError: if tf2onnx, onnx or onnxruntime is not installed.
+        ValueError: if the model uses what ONNX does not have, or if ONNX Runtime answers otherwise than Keras.
+    """
+    try:
+        import onnx
+        import onnxruntime
+        import tf2onnx
+    except ImportError as error:
+        raise ImportError(
+            f'ONNX needs `pip install "keras_shared[onnx]"`: {error.name} is not installed.'
+        ) from error
+    function = function_of(signatures_of(model)[name])
+    converted, _ = tf2onnx.convert.from_function(function, function.input_signature)
+    unknown = {
+        node.op_type
+        for node in converted.graph.node
+        if not node.domain and not onnx.defs.has(node.op_type)
+    }
+    if unknown:
+        raise ValueError(
+            f"ONNX has no counterpart to {sorted(unknown)} in '{model.name}'. Image resizing with "
+            "antialias gives ScaleAndTranslate: resize before the model. Nothing was kept."
+        )
+    for owner, weight in tied_weights(model).items():
+        _share(converted.graph, weight, owner)
+    content = converted.SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+
+    def answer(**inputs: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(zip(names, session.run(names, inputs), strict=True))
+
+    check_answers(model, name, answer, "ONNX")
+    return content, ""
+
+
+def _share(graph: Any, weight: np.ndarray, owner: str) -> None:
+    """Leave one of the initializers that hold `weight`, in any layout."""
+    import onnx
+
+    first = None  # name of the initializer that stays, and its layout
+    for tensor in list(graph.initializer):
+        held = onnx.numpy_helper.to_array(tensor)
+        axes = next((a for a, w in layouts(weight) if np.array_equal(w, held)), None)
+        if axes is None:
+            continue
+        if first is None:
+            first = tensor.name, axes
+            continue
+        turn = [first[1].index(axis) for axis in axes]  # from the layout that stays to this one
+        graph.initializer.remove(tensor)
+        node = onnx.helper.make_node(
+            "Transpose", [first[0]], [tensor.name], f"{owner}/tied/{tensor.name}", perm=turn
+        )
+        graph.node.insert(0, node)

@@ -1,0 +1,128 @@
+"""ONNX and LiteRT: the answers of Keras, and each tied weight once, or a word on why not."""
+
+import sys
+import warnings
+
+import keras
+import numpy as np
+import pytest
+
+import keras_shared
+from keras_shared.layers import TiedConv2DTranspose, TiedDense
+from keras_shared.zoo import LeNet5, SiameseNet, TiedAutoencoder
+
+onnx = pytest.importorskip("onnx", reason="ONNX: pip install 'keras_shared[onnx]'")
+ort = pytest.importorskip("onnxruntime", reason="ONNX: pip install 'keras_shared[onnx]'")
+
+
+def weights_in(path):
+    """Shapes of the constants that are more than a few numbers."""
+    graph = onnx.load(path).graph
+    return sorted(tuple(t.dims) for t in graph.initializer if np.prod(t.dims) > 100)
+
+
+def test_autoencoder_holds_each_kernel_once(tmp_path):
+    model = TiedAutoencoder(units=(40, 10), input_dim=64)
+    path = keras_shared.export(model, tmp_path / "m.onnx", format="onnx")
+    assert weights_in(path) == [(40, 10), (64, 40)]
+    graph = onnx.load(path).graph
+    assert [node.op_type for node in graph.node].count("Transpose") == 2
+    onnx.checker.check_model(onnx.load(path), full_check=True)
+
+
+def test_the_one_initializer_feeds_both_uses(tmp_path):
+    """Change it in the file: the output follows in both uses."""
+    inputs, source = keras.Input((20,)), keras.layers.Dense(8, name="code")
+    model = keras.Model(inputs, TiedDense(source)(source(inputs)))
+    path = keras_shared.export(model, tmp_path / "m.onnx", format="onnx")
+    proto = onnx.load(path)
+    (kernel,) = [t for t in proto.graph.initializer if tuple(t.dims) in ((20, 8), (8, 20))]
+    w = np.random.default_rng(0).normal(size=(20, 8)).astype("float32")
+    turned = w if tuple(kernel.dims) == (20, 8) else w.T
+    kernel.CopyFrom(onnx.numpy_helper.from_array(turned, kernel.name))
+    x = np.random.default_rng(1).normal(size=(3, 20)).astype("float32")
+    session = ort.InferenceSession(proto.SerializeToString())
+    (y,) = session.run(None, {session.get_inputs()[0].name: x})
+    np.testing.assert_allclose(y, x @ w @ w.T, rtol=1e-4)
+
+
+@pytest.mark.parametrize("format", ["onnx", "litert"])
+@pytest.mark.parametrize("signature", ["verify", "embed"])
+def test_siamese_tower_is_stored_once(format, signature, tmp_path):
+    model = SiameseNet(image_shape=(28, 28, 1))
+    path = tmp_path / ("m.tflite" if format == "litert" else "m.onnx")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # nothing doubled
+        model.export(path, format=format, signature=signature)
+    assert path.stat().st_size < 4 * model.count_params() + 60_000
+
+
+@pytest.mark.parametrize("format", ["onnx", "litert"])
+@pytest.mark.parametrize("variant", ["1998", "modern"])
+def test_lenet(format, variant, tmp_path):
+    path = tmp_path / ("m.tflite" if format == "litert" else "m.onnx")
+    LeNet5(variant=variant).export(path, format=format)
+    assert path.stat().st_size < 4 * 62_000 + 60_000
+
+
+def test_convolution_is_stored_once(tmp_path):
+    image = keras.Input((8, 8, 3))
+    conv = keras.layers.Conv2D(16, 3, strides=2, padding="same", name="conv")
+    model = keras.Model(image, TiedConv2DTranspose(conv)(conv(image)))
+    path = keras_shared.export(model, tmp_path / "m.onnx", format="onnx")
+    assert weights_in(path) == [(16, 3, 3, 3)]
+
+
+def test_litert_says_what_it_doubles(tmp_path):
+    model = TiedAutoencoder(units=(40, 10), input_dim=64)
+    with pytest.warns(UserWarning, match=r"encoder_1' 2 times \(10,240 bytes more\).*one order"):
+        path = keras_shared.export(model, tmp_path / "m.tflite", format="litert")
+    assert path.stat().st_size > 2 * 4 * (64 * 40 + 40 * 10)
+
+
+def test_untied_copies_stay_two(tmp_path):
+    """Equal values are no tie: what `untie` cut is written as it is."""
+    model = keras_shared.tying.untie(TiedAutoencoder(units=(40, 10), input_dim=64))
+    path = keras_shared.export(model, tmp_path / "m.onnx", format="onnx")
+    assert len(weights_in(path)) == 4
+
+
+def test_an_older_file_stays_where_the_new_one_is_wrong(tmp_path, monkeypatch):
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"older")
+    model = TiedAutoencoder(units=(4, 2), input_dim=6)
+    calls = model.signatures
+
+    def drifting():  # a signature that answers otherwise each time
+        drift = np.random.default_rng()
+        signature = calls()["encode"]
+        return {"encode": signature._replace(
+            call=lambda inputs: {"code": signature.call(inputs)["code"] + drift.random()}
+        )}  # fmt: skip
+
+    monkeypatch.setattr(model, "signatures", drifting)
+    with pytest.raises(ValueError, match="answers otherwise than Keras \\(ONNX, encode: code"):
+        keras_shared.export(model, path, format="onnx")
+    assert path.read_bytes() == b"older" and list(tmp_path.iterdir()) == [path]
+
+
+def test_refusals(tmp_path, monkeypatch):
+    model = TiedAutoencoder(units=(4, 2), input_dim=6)
+    with pytest.raises(ValueError, match="`format` must be one of .*Received: format='pb'"):
+        keras_shared.export(model, tmp_path / "m", format="pb")
+    with pytest.raises(ValueError, match="must end in .tflite"):
+        keras_shared.export(model, tmp_path / "m.lite", format="litert")
+    with pytest.raises(ValueError, match="no signature 'classify'. It has: reconstruct, encode"):
+        keras_shared.export(model, tmp_path / "m.onnx", format="onnx", signature="classify")
+    with pytest.raises(ValueError, match="holds all signatures"):
+        keras_shared.export(model, tmp_path / "m", signature="encode")
+    with pytest.raises(ValueError, match="takes no \\['opset_version'\\] for format='onnx'"):
+        model.export(tmp_path / "m.onnx", format="onnx", opset_version=18)
+    with pytest.raises(ValueError, match="no counterpart to \\['ScaleAndTranslate'\\]"):
+        SiameseNet(image_shape=(105, 105, 1)).export(tmp_path / "m.onnx", format="onnx")
+    with pytest.raises(ValueError, match="Custom ops: ScaleAndTranslate.*resize before"):
+        SiameseNet(image_shape=(105, 105, 1)).export(tmp_path / "m.tflite", format="litert")
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    with pytest.raises(ImportError, match=r'pip install "keras_shared\[onnx\]"'):
+        keras_shared.export(model, tmp_path / "m.onnx", format="onnx")
+    assert list(tmp_path.iterdir()) == []
