@@ -1,13 +1,16 @@
 import keras
 
 from keras_shared.tying.keras_private import flatten_layers
+from keras_shared.tying.revive_lora import revive_lora
+from keras_shared.tying.tie_error import TieError
 from keras_shared.tying.tied_reader import TiedReader
 
 
 def bind_ties(model: keras.Model) -> keras.Model:
     """Let every reader inside `model` find its source there, at once instead of at the first call.
 
-    `keras_shared.load` does this. After `keras.models.load_model` it is needed only where a
+    `keras_shared.load` does this. LoRA factors that Keras zeroed on load are mended on the way,
+    with a `UserWarning`. After `keras.models.load_model` it is needed only for that, and where a
     sub-model (a decoder, say) is called before the model that holds it.
 
     Args:
@@ -17,7 +20,8 @@ def bind_ties(model: keras.Model) -> keras.Model:
         The same model.
 
     Raises:
-        TieError: if a source is missing, or several layers answer to its description.
+        TieError: if a source is missing, if it belongs to another model, or if several layers
+            answer to its description.
 
     Example:
         >>> import keras
@@ -31,8 +35,16 @@ def bind_ties(model: keras.Model) -> keras.Model:
         True
     """
     layers = flatten_layers(model)
+    inside = {id(layer) for layer in layers}
     for reader in readers_of(model):
-        reader._find_source(layers)
+        source = reader._find_source(layers)
+        if id(source) not in inside:
+            raise TieError(
+                f"{type(reader).__name__} '{reader.name}' reads '{source.name}', which belongs to "
+                f"another model than '{model.name}': it would be lost on saving. Make a model that "
+                "holds both, or `untie` the reader."
+            )
+    revive_lora(model)
     return model
 
 

@@ -1,20 +1,24 @@
 import keras
 
-from keras_shared.tying.bind_ties import bind_ties, readers_of
+from keras_shared.tying.bind_ties import bind_ties
+from keras_shared.tying.keras_private import flatten_layers
+from keras_shared.tying.tie_error import TieError
 
 
 def check_ties(model: keras.Model) -> None:
     """Rebuild `model` as loading and cloning would, and see that every reader finds its source.
 
     A dry run before a long training: what it lets pass comes back tied from a `.keras` file,
-    `from_config`, JSON and `clone_model`. Weights are neither copied nor changed.
+    `from_config`, JSON and `clone_model`. Weights are neither copied nor changed. Sharing of plain
+    Keras is looked at too: one layer in two sub-models would come back as two.
 
     Args:
         model: a functional or Sequential model, or a subclass with `get_config`.
 
     Raises:
-        TieError: if a source lies outside of the model, or several layers of the model answer to
-            its description; the message names reader and source.
+        TieError: if a source lies outside of the model, if several layers of the model answer to
+            its description, or if a layer that is shared comes back as several; the message names
+            the layers and the cure.
 
     Example:
         >>> import keras
@@ -31,8 +35,30 @@ def check_ties(model: keras.Model) -> None:
         ...     print("not part of the model" in str(error))
         True
     """
-    if not readers_of(model):
-        return
-    bind_ties(type(model).from_config(model.get_config()))
+    again = [type(model).from_config(model.get_config())]
     if isinstance(model, keras.Sequential) or getattr(model, "inputs", None):
-        bind_ties(keras.models.clone_model(model))
+        again.append(keras.models.clone_model(model))
+    for rebuilt in again:
+        bind_ties(rebuilt)
+        if rebuilt.built and len(rebuilt.variables) != len(model.variables):
+            raise TieError(
+                f"'{model.name}' has {len(model.variables)} variables, and {len(rebuilt.variables)} "
+                f"once it is rebuilt from its config. {_culprits(model)}"
+            )
+
+
+def _culprits(model: keras.Model) -> str:
+    """The layers that more than one (sub-)model holds: plain Keras makes one for each."""
+    holders: dict[str, list[str]] = {}
+    for holder in flatten_layers(model):
+        if isinstance(holder, keras.Model):
+            for layer in holder.layers:
+                if layer.weights:
+                    holders.setdefault(layer.path, []).append(holder.name)
+    twice = [f"'{path}' (in {' and '.join(by)})" for path, by in holders.items() if len(by) > 1]
+    if not twice:
+        return "Run `check_ties` on its sub-models to find the layer that changes."
+    return (
+        f"Several models hold {', '.join(twice)}, and Keras makes a layer for each of them. Call "
+        "it through `keras_shared.layers.TiedLayer` in all but the first."
+    )

@@ -46,6 +46,8 @@ class SourceReference:
             "class_name": type(self.layer).__name__,
             "weight_shape": weight_shape(self.layer),
         } | {name: getattr(self.layer, name) for name in self._attributes}
+        if getattr(self.layer, "lora_enabled", False):
+            description["lora_alpha"] = self.layer.lora_alpha
         return {k: list(v) if isinstance(v, tuple) else v for k, v in description.items()}  # JSON
 
     @property
@@ -81,6 +83,8 @@ class SourceReference:
             )
         if fits:
             self.layer = fits[0]
+            if "lora_alpha" in wanted and self.layer.lora_enabled:
+                self.layer.lora_alpha = wanted["lora_alpha"]  # a rebuilt Keras layer forgets it
 
 
 def _shape_fits(layer: keras.Layer, wanted: list[int] | None) -> bool:
