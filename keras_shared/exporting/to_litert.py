@@ -1,4 +1,3 @@
-import os
 import tempfile
 import warnings
 from typing import Any
@@ -10,7 +9,6 @@ import tensorflow as tf
 from keras_shared.exporting.checks import check_answers
 from keras_shared.exporting.copies import layouts, tied_weights
 from keras_shared.exporting.saved_model import write_saved_model
-from keras_shared.exporting.signatures import signatures_of
 
 
 def litert_model(model: keras.Model, name: str) -> tuple[bytes, str]:
@@ -25,10 +23,11 @@ def litert_model(model: keras.Model, name: str) -> tuple[bytes, str]:
         an empty one if none is.
 
     Raises:
-        ValueError: if LiteRT lacks an operation of the model, or if its interpreter answers otherwise than Keras.
+        ValueError: if LiteRT lacks an operation of the model, or if its interpreter answers
+            otherwise than Keras.
     """
     with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "saved_model")
+        path = f"{folder}/saved_model"
         write_saved_model(model, path)
         converter = tf.lite.TFLiteConverter.from_saved_model(path, signature_keys=[name])
         try:

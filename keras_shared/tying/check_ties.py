@@ -42,8 +42,8 @@ def check_ties(model: keras.Model) -> None:
         bind_ties(rebuilt)
         if rebuilt.built and len(rebuilt.variables) != len(model.variables):
             raise TieError(
-                f"'{model.name}' has {len(model.variables)} variables, and {len(rebuilt.variables)} "
-                f"once it is rebuilt from its config. {_culprits(model)}"
+                f"'{model.name}' has {len(model.variables)} variables, and once it is rebuilt from "
+                f"its config {len(rebuilt.variables)}. {_culprits(model)}"
             )
 
 

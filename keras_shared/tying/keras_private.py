@@ -43,6 +43,11 @@ def upstream_layers(tensors: Any) -> Iterator[keras.Layer]:
         stack.extend(node.input_tensors)
 
 
+def shapes_alone_matter() -> bool:
+    """Whether Keras is working out shapes, and throws every value away."""
+    return in_symbolic_scope()
+
+
 def frozen_into_program(variables: list[keras.Variable]) -> bool:
     """Whether a compiled JAX function would take one of `variables` as a constant."""
     if keras.backend.backend() != "jax" or not in_stateless_scope() or in_symbolic_scope():

@@ -10,6 +10,7 @@ from keras_shared.tying.keras_private import (
     flatten_layers,
     frozen_into_program,
     outermost_layer,
+    shapes_alone_matter,
     upstream_layers,
 )
 from keras_shared.tying.source_reference import SourceReference
@@ -129,6 +130,8 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
         """The source's effective weight as a tensor in this layer's compute dtype."""
         if self.own_weight is not None:
             return ops.cast(self.own_weight, self.compute_dtype)
+        if self._reference.layer is None and shapes_alone_matter():
+            return ops.zeros(self.tied_weight_shape(), self.compute_dtype)  # `build` of a subclass
         source = self.source()
         self._refuse_constant(source)
         return effective_weight(source, self.compute_dtype)

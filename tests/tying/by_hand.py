@@ -82,7 +82,9 @@ def gradient(model, x, towards, variable):
     index = [id(v) for v in model.trainable_variables].index(id(variable))
 
     def total(values):
-        outputs, _ = model.stateless_call(values, [v.value for v in model.non_trainable_variables], x)
+        outputs, _ = model.stateless_call(
+            values, [v.value for v in model.non_trainable_variables], x
+        )
         return (outputs * towards).sum()
 
     return np.asarray(jax.grad(total)([v.value for v in model.trainable_variables])[index])

@@ -15,18 +15,25 @@ from keras_shared.tying import bind_ties, readers_of
 
 def saved(model, x, folder):
     model.save(folder / "m.keras")
-    return keras.models.load_model(folder / "m.keras")
+    return same_answers(keras.models.load_model(folder / "m.keras"), model, x)
 
 
 def saved_unzipped(model, x, folder):
     model.save(folder / "m", zipped=False)
-    return keras.models.load_model(folder / "m")
+    return same_answers(keras.models.load_model(folder / "m"), model, x)
 
 
 def ready(model, x):
     """A subclassed model has no weights before its first call."""
     if not model.built:
         model(x)
+    return model
+
+
+def same_answers(model, other, x):
+    wanted = other.predict(x, verbose=0)
+    scale = 1e-5 * np.abs(wanted).max()
+    np.testing.assert_allclose(model.predict(x, verbose=0), wanted, rtol=0, atol=scale)
     return model
 
 
@@ -42,15 +49,13 @@ def from_config_then_weights(model, x, folder):
     model.save_weights(folder / "m.weights.h5")
     other = ready(type(model).from_config(model.get_config()), x)
     other.load_weights(folder / "m.weights.h5")
-    np.testing.assert_array_equal(other.predict(x, verbose=0), model.predict(x, verbose=0))
-    return other
+    return same_answers(other, model, x)
 
 
 def cloned(model, x, folder):
     clone = ready(keras.models.clone_model(model), x)
     clone.set_weights(model.get_weights())
-    np.testing.assert_array_equal(clone.predict(x, verbose=0), model.predict(x, verbose=0))
-    return clone
+    return same_answers(clone, model, x)
 
 
 def cloned_recursively(model, x, folder):
@@ -58,11 +63,11 @@ def cloned_recursively(model, x, folder):
 
 
 def deep_copied(model, x, folder):
-    return copy.deepcopy(model)
+    return same_answers(copy.deepcopy(model), model, x)
 
 
 def pickled(model, x, folder):
-    return pickle.loads(pickle.dumps(model))
+    return same_answers(pickle.loads(pickle.dumps(model)), model, x)
 
 
 def trained(model, x, folder):
@@ -106,36 +111,23 @@ def sharded_weights(model, x, folder):
     model.save_weights(folder / "m.weights.json", max_shard_size=0.0001)
     other = ready(type(model).from_config(model.get_config()), x)
     other.load_weights(folder / "m.weights.json")
-    np.testing.assert_array_equal(other.predict(x, verbose=0), model.predict(x, verbose=0))
-    return other
+    return same_answers(other, model, x)
 
 
 def published_and_loaded(model, x, folder):
-    return keras_shared.load(keras_shared.publish(model, folder / "m"))
+    return same_answers(keras_shared.load(keras_shared.publish(model, folder / "m")), model, x)
 
 
 def published_fine_tuned_published(model, x, folder):
     model = keras_shared.load(keras_shared.publish(model, folder / "m"))
     model = trained(model, x, folder)
-    again = keras_shared.load(keras_shared.publish(model, folder / "m"))
-    same_answers(again, model, x)
-    return again
-
-
-def same_answers(model, other, x):
-    wanted = other.predict(x, verbose=0)
-    scale = 1e-5 * np.abs(wanted).max()
-    np.testing.assert_allclose(model.predict(x, verbose=0), wanted, rtol=0, atol=scale)
+    return published_and_loaded(model, x, folder)
 
 
 def quantized(model, x, folder, mode, config=None):
     """Quantise, reload, publish, reload: the answers stay."""
     model.quantize(mode, config=config)
-    loaded = saved(model, x, folder)
-    same_answers(loaded, model, x)
-    published = keras_shared.load(keras_shared.publish(loaded, folder / "q"))
-    same_answers(published, model, x)
-    return published
+    return published_and_loaded(saved(model, x, folder), x, folder)
 
 
 def quantized_int8(model, x, folder):

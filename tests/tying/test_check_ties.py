@@ -1,6 +1,6 @@
 import keras
 import pytest
-from topologies import TOPOLOGIES
+from topologies import TOPOLOGIES, encoder_decoder
 
 from keras_shared.layers import TiedDense
 from keras_shared.tying import TieError, check_ties
@@ -21,7 +21,7 @@ def test_lets_the_zoo_pass(zoo_class):
 
 
 def test_source_outside_of_the_model():
-    decoder = TOPOLOGIES[2]().get_layer("decoder")
+    decoder = encoder_decoder().get_layer("decoder")
     with pytest.raises(
         TieError, match="'reader' is tied to the Dense 'code'.*not part of the model"
     ):

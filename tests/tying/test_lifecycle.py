@@ -7,10 +7,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from elsewhere import loaded_in_a_fresh_process, trained_on_two_devices
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from operations import OPERATIONS, cloned, from_json, saved, trained
-from topologies import TOPOLOGIES, check_tied, data_for, owner_of, reader_bias
+from topologies import (
+    TOPOLOGIES, X, check_tied, data_for, encoder_decoder, flat, owner_of, reader_bias,
+)  # fmt: skip
+from written import EXPORTS
 
 from keras_shared.layers import Shared, TiedDense, TiedLayer
 from keras_shared.tying import TiedReader, TieError, bind_ties, readers_of
@@ -28,30 +32,15 @@ def test_tie_survives(operation, topology, tmp_path):
             np.testing.assert_array_equal(before, variable.numpy())
 
 
-FRESH = """
-import sys
-import numpy as np
-sys.path.insert(0, sys.argv[2])
-import topologies
-import keras
-folder = sys.argv[1]
-for topology in topologies.TOPOLOGIES:
-    model = keras.models.load_model(f"{folder}/{topology.__name__}.keras")
-    expected = np.load(f"{folder}/{topology.__name__}.npy")
-    x = topologies.data_for(topology)
-    np.testing.assert_allclose(model.predict(x, verbose=0), expected, atol=1e-6)
-    topologies.check_tied(topology, model, x)
-print("tied")
-"""
+@pytest.mark.parametrize("run", [loaded_in_a_fresh_process, trained_on_two_devices])
+def test_tie_survives_elsewhere(run):
+    assert run() == {topology.__name__: "ok" for topology in TOPOLOGIES}
 
 
-def test_tie_survives_a_fresh_process(tmp_path, fresh_python):
-    for topology in TOPOLOGIES:
-        model = topology()
-        model.save(tmp_path / f"{topology.__name__}.keras")
-        answers = model.predict(data_for(topology), verbose=0)
-        np.save(tmp_path / f"{topology.__name__}.npy", answers)
-    assert fresh_python(FRESH, tmp_path, pathlib.Path(__file__).parent) == "tied"
+@pytest.mark.parametrize("topology", TOPOLOGIES, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("write", EXPORTS, ids=lambda f: f.__name__)
+def test_export_answers_alike(write, topology, tmp_path):
+    write(topology, topology(), data_for(topology), tmp_path)
 
 
 def weights_as_they_are_now(layer):
@@ -101,69 +90,29 @@ def test_quantised_source_is_read_dequantised(mode, tmp_path):
     np.testing.assert_allclose(loaded.predict(x, verbose=0), after, atol=1e-5)
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_mixed_precision(policy, tmp_path):
-    keras.config.set_dtype_policy(policy)
-    try:
-        model = TOPOLOGIES[2]()
-    finally:
-        keras.config.set_dtype_policy("float32")
-    loaded = saved(model, None, tmp_path)
-    owner = owner_of(loaded)
-    assert owner.kernel.dtype == "float32" and loaded.compute_dtype != policy
-    x = data_for(TOPOLOGIES[2])
-    first = loaded.predict(x, verbose=0)
-    owner.kernel.assign(owner.kernel * 2)
-    ratio = (loaded.predict(x, verbose=0) - reader_bias(loaded)) / (first - reader_bias(loaded))
-    np.testing.assert_allclose(ratio, 4, rtol=0.1)
-
-
-def test_counted_regularised_and_decayed_once():
-    source = keras.layers.Dense(4, kernel_regularizer=keras.regularizers.L2(1.0), use_bias=False)
-    inputs = keras.Input((6,))
-    model = keras.Model(inputs, TiedDense(source, use_bias=False)(source(inputs)))
-    w = source.kernel.numpy()
-    np.testing.assert_allclose(float(sum(model.losses)), np.sum(w**2), rtol=1e-5)
-    assert model.count_params() == 24 and len(model.trainable_variables) == 1
-    decay = keras.optimizers.AdamW(learning_rate=0.1, weight_decay=0.5)
-    decay.build(model.trainable_variables)
-    decay.apply([keras.ops.zeros((6, 4))], model.trainable_variables)
-    np.testing.assert_allclose(source.kernel.numpy(), w * (1 - 0.05), rtol=1e-5)
-
-
-def test_freezing_reader_and_source():
-    model = TOPOLOGIES[0]()
-    reader, source = model.get_layer("reader"), model.get_layer("code")
-    reader.trainable = False
-    assert source.trainable and len(model.trainable_variables) == 2
-    reader.trainable, source.trainable = True, False
-    assert [v.name for v in model.trainable_variables] == ["bias"]
-    assert reader.trainable
-
-
 def test_decoder_alone(tmp_path):
-    model = TOPOLOGIES[2]()
+    model = encoder_decoder()
     decoder = model.get_layer("decoder")
     z = np.ones((2, 4), "float32")
-    w = owner_of(model).kernel.numpy()
-    np.testing.assert_allclose(decoder(z), z @ w.T, atol=1e-6)  # the source is remembered
+    wanted = z @ owner_of(model).kernel.numpy().T + reader_bias(model)
+    np.testing.assert_allclose(decoder(z), wanted, atol=1e-6)  # the source is remembered
     decoder.save(tmp_path / "d.keras")
     alone = keras.models.load_model(tmp_path / "d.keras")
     with pytest.raises(TieError, match=r"tied to the Dense 'code' \(weight \[6, 4\]\), which is"):
         alone(z)
     with pytest.raises(TieError, match="not part of the model"):
         bind_ties(alone)
-    whole = saved(model, None, tmp_path)
+    whole = saved(model, X, tmp_path)
     bind_ties(whole)
-    np.testing.assert_allclose(whole.get_layer("decoder")(z), z @ w.T, atol=1e-6)
+    np.testing.assert_allclose(whole.get_layer("decoder")(z), wanted, atol=1e-6)
 
 
 def test_a_reader_keeps_its_source_when_called_on_another_models_output(tmp_path):
-    first = saved(TOPOLOGIES[0](), None, tmp_path)
-    second = saved(TOPOLOGIES[0](), None, tmp_path)
+    first = saved(flat(), X, tmp_path)
+    second = saved(flat(), X, tmp_path)
     mixed = second.get_layer("reader")(first.get_layer("code")(keras.Input((6,))))
     assert mixed is not None and second.get_layer("reader").source() is second.get_layer("code")
-    check_tied(TOPOLOGIES[0], second, data_for(TOPOLOGIES[0]))
+    check_tied(flat, second, data_for(flat))
 
 
 def test_two_sources_of_one_name():
@@ -187,19 +136,19 @@ def test_source_renamed_by_a_clone_function():
         config["name"] = "other" if config["name"] == "code" else config["name"]
         return type(layer).from_config(config)
 
-    model = TOPOLOGIES[0]()
+    model = flat()
     with pytest.raises(TieError, match="tied to the Dense 'code'"):
-        keras.models.clone_model(model, clone_function=rename)(data_for(TOPOLOGIES[0]))
+        keras.models.clone_model(model, clone_function=rename)(data_for(flat))
 
 
 def test_edited_shape_in_a_config():
-    model = TOPOLOGIES[0]()
+    model = flat()
     edited = model.to_json().replace('"weight_shape": [6, 4]', '"weight_shape": [7, 4]')
     assert edited != model.to_json()
     model = keras.models.model_from_json(edited)
     message = r"'code' \(weight \[7, 4\]\).*of that name has the weight \[\(6, 4\)\]"
     with pytest.raises(TieError, match=message):
-        model(data_for(TOPOLOGIES[0]))
+        model(data_for(flat))
     with pytest.raises(TieError, match=message):
         bind_ties(model)
 
@@ -219,11 +168,11 @@ def test_another_layer_of_the_sources_name_nearer_by():
 
 
 def test_readers_of():
-    assert [r.name for r in readers_of(TOPOLOGIES[2]())] == ["reader"]
+    assert [r.name for r in readers_of(encoder_decoder())] == ["reader"]
 
 
 def test_sub_model_exports_alone(tmp_path):
-    model = TOPOLOGIES[2]()
+    model = encoder_decoder()
     decoder = model.get_layer("decoder")
     decoder.export(tmp_path / "decoder", verbose=False)
     archive = tf.saved_model.load(str(tmp_path / "decoder"))

@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from topologies import TOPOLOGIES, check_tied, data_for, owner_of
+from topologies import TOPOLOGIES, check_tied, data_for, flat, owner_of
 
 from keras_shared.layers import TiedDense
 from keras_shared.tying import TieError, readers_of, tie, untie
@@ -37,7 +37,7 @@ def test_cut_keeps_values_survives_saving_and_leads_back(topology, tmp_path):
 
 
 def test_after_the_cut_the_weights_part():
-    model = TOPOLOGIES[0]()
+    model = flat()
     untie(model)
     reader, source = model.get_layer("reader"), model.get_layer("code")
     z = np.ones((1, 4), "float32")
@@ -46,7 +46,7 @@ def test_after_the_cut_the_weights_part():
     np.testing.assert_array_equal(reader(z), before)
     model.compile("sgd", "mse")
     old = reader.own_weight.numpy()
-    model.fit(data_for(TOPOLOGIES[0]), np.ones((3, 6)), verbose=0)
+    model.fit(data_for(flat), np.ones((3, 6)), verbose=0)
     assert np.abs(reader.own_weight.numpy() - old).max() > 0
 
     with pytest.raises(TieError, match="hold different values. Say which win"):
@@ -58,7 +58,7 @@ def test_after_the_cut_the_weights_part():
 
 
 def test_the_source_wins():
-    model = TOPOLOGIES[0]()
+    model = flat()
     reader, source = model.get_layer("reader"), model.get_layer("code")
     untie(reader)
     source.kernel.assign(source.kernel * 2)
@@ -93,7 +93,7 @@ def test_quantised_source_and_lora():
 
 
 def test_refusals():
-    model = TOPOLOGIES[0]()
+    model = flat()
     reader, source = model.get_layer("reader"), model.get_layer("code")
     with pytest.raises(TieError, match="is tied to 'code'. Call `untie`"):
         tie(reader, source)

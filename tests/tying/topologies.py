@@ -167,7 +167,9 @@ def tolerance(model):
 def check_outputs(topology, model, x):
     wanted = expected(topology, model, x)
     answers = np.asarray(model.predict(x, verbose=0), "float64")
-    np.testing.assert_allclose(answers, wanted, rtol=0, atol=tolerance(model) * np.abs(wanted).max())
+    np.testing.assert_allclose(
+        answers, wanted, rtol=0, atol=tolerance(model) * np.abs(wanted).max()
+    )
 
 
 def check_tied(topology, model, x):

@@ -1,0 +1,52 @@
+"""Models written for other programs: the answers of Keras, and the shared weight once."""
+
+import warnings
+
+import numpy as np
+from by_hand import array
+from topologies import embedding, expected, owner_of, tolerance
+
+import keras_shared
+
+
+def compare(answers, topology, model, x):
+    wanted = expected(topology, model, x)
+    atol = tolerance(model) * np.abs(wanted).max()
+    np.testing.assert_allclose(answers, wanted, rtol=0, atol=atol)
+
+
+def onnx(topology, model, x, folder):
+    """One initializer; when it changes in the file, all uses follow."""
+    import onnx
+    import onnxruntime
+
+    def run():
+        session = onnxruntime.InferenceSession(proto.SerializeToString())
+        return session.run(None, {session.get_inputs()[0].name: x})[0]
+
+    proto = onnx.load(keras_shared.export(model, folder / "m.onnx", format="onnx"))
+    compare(run(), topology, model, x)
+    owner = owner_of(model)
+    weight = owner.embeddings if topology is embedding else owner.kernel
+    held = {t.name: onnx.numpy_helper.to_array(t) for t in proto.graph.initializer}
+    sizes = [name for name, value in held.items() if value.size == array(weight).size]
+    assert len(sizes) == 1
+    (kept,) = (t for t in proto.graph.initializer if t.name == sizes[0])
+    kept.CopyFrom(onnx.numpy_helper.from_array(held[kept.name] * np.float32(1.5), kept.name))
+    weight.assign(array(weight) * 1.5)
+    compare(run(), topology, model, x)
+
+
+def litert(topology, model, x, folder):
+    """The answers of Keras. What is stored twice is told by a warning, see tests/exporting."""
+    import tensorflow as tf
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = keras_shared.export(model, folder / "m.tflite", format="litert")
+        runner = tf.lite.Interpreter(str(path)).get_signature_runner()
+    (answers,) = runner(**dict.fromkeys(runner.get_input_details(), x)).values()
+    compare(answers, topology, model, x)
+
+
+EXPORTS = (onnx, litert)
