@@ -155,6 +155,21 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
                 "the model that holds both."
             )
 
+    def load_own_variables(self, store: Any) -> None:
+        if self.untied:
+            return super().load_own_variables(store)
+        found = [tuple(store[key].shape) for key in store.keys()]  # noqa: SIM118
+        expected = [tuple(v.shape) for v in self.variables]
+        if found != expected:
+            wanted = self._reference.describe()
+            raise TieError(
+                f"{type(self).__name__} '{self.name}' is tied to '{wanted['name']}' (weight "
+                f"{wanted['weight_shape']}) and owns variables {expected}; the file holds "
+                f"{found} for it. Saved untied: call `keras_shared.tying.untie` on the model, then "
+                "load these weights. Otherwise the config was edited: restore it."
+            )
+        return super().load_own_variables(store)
+
     def quantize(self, *args: Any, **kwargs: Any) -> None:
         """Nothing to do: storage belongs to the source, and `tied_weight` follows it."""
 

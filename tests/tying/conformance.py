@@ -16,9 +16,9 @@ import warnings
 
 import keras
 import numpy as np
-from keras import layers
 from by_hand import array, perturb, weight_of
 from elsewhere import loaded_in_a_fresh_process, trained_on_two_devices
+from keras import layers
 from operations import OPERATIONS
 from topologies import TOPOLOGIES, X, check_tied, data_for, owner_of
 from written import EXPORTS
@@ -101,6 +101,7 @@ def check_plain(form, model, x):
 
 
 def cell(operation, form, check, x):
+    done = False
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         keras.utils.set_random_seed(7)
@@ -109,15 +110,14 @@ def cell(operation, form, check, x):
                 operation(form, form(), x, pathlib.Path(folder))
                 return "ok"
             result = operation(form(), x, pathlib.Path(folder))
-        except AssertionError:
-            return "**wrong**"
-        except Exception as error:
-            print(f"{operation.__name__}, {form.__name__}: {error}"[:300], file=sys.stderr)
-            return "error"
-        try:
+            done = True
             check(form, result, x)
         except AssertionError:
-            return "**untied**"
+            return "**untied**" if done else "**wrong**"
+        except Exception as error:
+            reason = " ".join(str(error).split())[:400]
+            print(f"{operation.__name__}, {form.__name__}: {reason}", file=sys.stderr)
+            return "error"
     return "ok"
 
 

@@ -12,7 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from operations import OPERATIONS, cloned, from_json, saved, trained
 from topologies import (
-    TOPOLOGIES, X, check_tied, data_for, encoder_decoder, flat, owner_of, reader_bias,
+    TOPOLOGIES,
+    X,
+    check_tied,
+    data_for,
+    encoder_decoder,
+    flat,
+    owner_of,
+    reader_bias,
 )  # fmt: skip
 from written import EXPORTS
 

@@ -1,0 +1,104 @@
+"""What cannot hold says which reader, which source, what happened, and what to do."""
+
+import json
+import zipfile
+
+import keras
+import pytest
+from topologies import X, dense, encoder_decoder, flat, reader_of, sequential
+
+import keras_shared
+from keras_shared.publishing import PublishError
+from keras_shared.tying import TieError, bind_ties, check_ties, untie
+
+
+def edited(path, change):
+    """Rewrite the config inside of a `.keras` file."""
+    with zipfile.ZipFile(path) as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+    config = json.loads(parts["config.json"])
+    (reader,) = (la for la in config["config"]["layers"] if la["config"]["name"] == "reader")
+    change(reader["config"]["source"])
+    parts["config.json"] = json.dumps(config).encode()
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in parts.items():
+            file.writestr(name, content)
+    return path
+
+
+def test_a_file_whose_tied_shape_was_edited(tmp_path):
+    flat().save(tmp_path / "m.keras")
+    path = edited(tmp_path / "m.keras", lambda source: source.update(weight_shape=[7, 4]))
+    message = r"'code' \(weight \[7, 4\]\) and owns variables \[\(7,\)\].* holds \[\(6,\)\].*edited"
+    with pytest.raises(ValueError, match=message):
+        keras_shared.load(path)
+    path = edited(path, lambda source: source.update(weight_shape=[6, 5]))
+    with pytest.raises(ValueError, match=r"takes inputs \(..., 5\).*Received: input_shape"):
+        keras_shared.load(path)
+
+
+def test_a_config_that_says_tied_over_variables_that_are_not(tmp_path):
+    untie(flat()).save(tmp_path / "m.keras")
+    tied = {"name": "code", "class_name": "Dense"}
+    path = edited(tmp_path / "m.keras", lambda source: source.update(tied))
+    with pytest.raises(
+        ValueError, match="'reader' is tied to 'code'.*the file holds .*6, 4.*Saved untied"
+    ):
+        keras_shared.load(path)
+
+
+def test_weights_of_an_untied_model(tmp_path):
+    untie(flat()).save_weights(tmp_path / "m.weights.h5")
+    with pytest.raises(ValueError, match="Saved untied: call `keras_shared.tying.untie`"):
+        flat().load_weights(tmp_path / "m.weights.h5")
+
+
+def test_a_source_of_another_model(tmp_path):
+    stranger = flat().get_layer("code")
+    code = keras.Input((4,))
+    model = keras.Model(code, reader_of(stranger)(code), name="lonely")
+    model(X[:, :4])  # it works, as long as both live
+    with pytest.raises(TieError, match="'reader' reads 'code', which belongs to another model"):
+        bind_ties(model)
+    with pytest.raises(TieError, match="not part of the model"):
+        check_ties(model)
+    model.save(tmp_path / "m.keras")
+    with pytest.raises(TieError, match="'reader' is tied to the Dense 'code'.*model that holds"):
+        keras_shared.load(tmp_path / "m.keras")
+    with pytest.raises(PublishError, match="lies elsewhere, untie it"):
+        keras_shared.publish(model, tmp_path / "lonely")
+
+
+def test_a_source_never_built():
+    with pytest.raises(TieError, match=r"'code', which has not been built.*`code.build\("):
+        reader_of(dense())(keras.Input((4,)))
+
+
+def test_the_class_not_imported_at_load(tmp_path, fresh_python):
+    sequential().save(tmp_path / "m.keras")
+    code = """
+import sys, keras
+try:
+    keras.models.load_model(sys.argv[1])
+except Exception as error:
+    print(error)
+"""
+    said = fresh_python(code, tmp_path / "m.keras")
+    assert "Could not locate class 'TiedDense'" in said and "keras_shared" in said
+    assert fresh_python("import keras_shared.layers" + code, tmp_path / "m.keras") == ""
+
+
+def test_one_plain_layer_in_two_sub_models():
+    tower = keras.layers.Dense(4, name="tower")
+    x, y, inputs = keras.Input((6,)), keras.Input((6,)), keras.Input((6,))
+    left, right = keras.Model(x, tower(x), name="left"), keras.Model(y, tower(y), name="right")
+    model = keras.Model(inputs, keras.layers.Add()([left(inputs), right(inputs)]))
+    message = "2 variables, and once it is rebuilt from its config 4. .*'tower' .in left and right"
+    with pytest.raises(TieError, match=message):
+        check_ties(model)
+
+
+def test_the_sub_model_alone_is_told_how():
+    decoder = keras.models.clone_model(encoder_decoder()).get_layer("decoder")
+    with pytest.raises(TieError, match=r"Call the model that holds both, or run.*bind_ties\(model"):
+        decoder(X[:, :4])
