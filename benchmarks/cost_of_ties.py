@@ -10,7 +10,10 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import pathlib
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 
@@ -80,6 +83,23 @@ def save_and_load(model, path):
     keras.models.load_model(path)
 
 
+def peak_memory(inputs, units, tied):
+    """Bytes that a process of its own needs at most to train on one batch, less its start."""
+    code = f"""
+import resource, sys
+sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})
+import numpy as np
+from cost_of_ties import calls, dense_pair
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+calls(dense_pair(8, 4, {tied}), np.ones((2, 8), "float32"), True)[1]()
+before = peak()
+calls(dense_pair({inputs}, {units}, {tied}), np.ones((32, {inputs}), "float32"), True)[1]()
+print(peak() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
 def main():
     table = Table("what", "mode", "tied / plain", title="Cost of ties, ratios within one run")
     for inputs, units, batch, repetitions in ((256, 64, 64, 200), (20_000, 512, 32, 12)):
@@ -94,6 +114,10 @@ def main():
             figure = ratio(step, plain_step, repetitions)
             table.add_row(f"{name}, training step", mode, f"{figure:.2f}")
 
+        if inputs > 1000:
+            figure = peak_memory(inputs, units, True) / peak_memory(inputs, units, False)
+            table.add_row(f"{name}, peak memory of a training step", "graph", f"{figure:.2f}")
+
     pair = list(np.random.default_rng(0).random((2, 64, 128), "float32"))
     for graph in (True, False):
         (forward, _), (plain_forward, _) = (
@@ -104,7 +128,7 @@ def main():
             "Shared, beside two calls by hand", "graph" if graph else "eager", f"{figure:.2f}"
         )
 
-    for number in (100, 300):
+    for number in (100, 300, 900):  # quadratic work would show in the last
         figure = ratio(lambda n=number: chain(n, True), lambda n=number: chain(n, False), 3)
         table.add_row(f"building {number} ties", "", f"{figure:.2f}")
         with tempfile.TemporaryDirectory() as folder:

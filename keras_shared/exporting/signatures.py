@@ -16,8 +16,15 @@ def signatures_of(model: keras.Model) -> dict[str, Signature]:
         model: a zoo model, or any functional (or built Sequential) Keras model.
 
     Raises:
-        ValueError: if the model has no symbolic inputs to take names and shapes from.
+        ValueError: under another backend than TensorFlow, or if the model has no symbolic inputs
+            to take names and shapes from.
     """
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "SavedModel, ONNX and LiteRT are written under the TensorFlow backend. Received: "
+            f"KERAS_BACKEND={keras.backend.backend()}. Save a .keras file here, and load and write "
+            "it with KERAS_BACKEND=tensorflow."
+        )
     own = getattr(model, "signatures", None)
     if callable(own):
         return own()

@@ -1,9 +1,12 @@
+import math
 from typing import Any
 
 import keras
 from keras import ops
 
 from keras_shared.tying import TiedReader, TieError
+
+EINSUM_FROM = 2**18  # kernel elements; on a CPU faster from there, benchmarks/cost_of_ties.py
 
 
 @keras.saving.register_keras_serializable("keras_shared")
@@ -91,8 +94,11 @@ class TiedDense(TiedReader):
         super().build(input_shape)
 
     def call(self, inputs: Any) -> Any:
-        # Graph optimisers fold this transpose into the product; only eager mode copies the kernel.
-        outputs = ops.matmul(inputs, ops.transpose(self.tied_weight()))
+        kernel = self.tied_weight()  # (inputs of the source, units of the source)
+        if math.prod(kernel.shape) < EINSUM_FROM:
+            outputs = ops.matmul(inputs, ops.transpose(kernel))  # the transpose is folded away
+        else:
+            outputs = ops.einsum("...u,iu->...i", inputs, kernel)
         if self.bias is not None:
             outputs = ops.add(outputs, self.bias)
         return self.activation(outputs)

@@ -27,8 +27,15 @@ from keras_shared.layers import Shared, TiedDense, TiedLayer
 from keras_shared.tying import TiedReader, TieError, bind_ties, readers_of
 
 
-@pytest.mark.parametrize("topology", TOPOLOGIES, ids=lambda f: f.__name__)
-@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda f: f.__name__)
+CELLS = [  # like the fields of a chessboard, half of them in the default run
+    pytest.param(operation, topology, id=f"{operation.__name__}-{topology.__name__}",
+                 marks=[pytest.mark.slow] if (row + column) % 2 else [])
+    for row, operation in enumerate(OPERATIONS)
+    for column, topology in enumerate(TOPOLOGIES)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("operation", "topology"), CELLS)
 def test_tie_survives(operation, topology, tmp_path):
     model, x = topology(), data_for(topology)
     result = operation(model, x, tmp_path)
