@@ -15,7 +15,7 @@ def test_table_is_generated_from_the_metrics():
     assert table.strip() == readme_table(ROOT / "zoo")
 
 
-@pytest.mark.parametrize("code", PYTHON, ids=["share", "tie", "zoo"])
+@pytest.mark.parametrize("code", PYTHON, ids=["share", "tie", "export", "zoo"])
 def test_python_works_as_typed(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {})
@@ -42,10 +42,13 @@ def test_table_of_ties_is_complete_and_whole():
     import sys
 
     sys.path.insert(0, str(ROOT / "tests" / "tying"))
+    from conformance import ELSEWHERE
     from operations import OPERATIONS
     from topologies import TOPOLOGIES
+    from written import EXPORTS
 
     ours, plain = README.partition("<!-- ties")[2].partition("<!-- /ties -->")[0].split("The same")
-    rows = [f"| {op.__name__.replace('_', ' ')} {'| ok ' * len(TOPOLOGIES)}|" for op in OPERATIONS]
+    all_of_them = (*OPERATIONS, *ELSEWHERE, *EXPORTS)
+    rows = [f"| {op.__name__.replace('_', ' ')} {'| ok ' * len(TOPOLOGIES)}|" for op in all_of_them]
     assert [line for line in ours.splitlines() if line.startswith("| ") and "ok" in line] == rows
     assert plain.count("\n| ") == len(OPERATIONS) + 1 and "**untied**" in plain

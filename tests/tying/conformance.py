@@ -39,7 +39,7 @@ class TransposedDense(layers.Layer):
         self.source = source
 
     def call(self, inputs):
-        return inputs @ keras.ops.transpose(self.source.kernel)
+        return keras.ops.matmul(inputs, keras.ops.transpose(self.source.kernel))
 
     def get_config(self):
         source = keras.saving.serialize_keras_object(self.source)

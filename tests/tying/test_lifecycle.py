@@ -26,7 +26,6 @@ from written import EXPORTS
 from keras_shared.layers import Shared, TiedDense, TiedLayer
 from keras_shared.tying import TiedReader, TieError, bind_ties, readers_of
 
-
 CELLS = [  # like the fields of a chessboard, half of them in the default run
     pytest.param(operation, topology, id=f"{operation.__name__}-{topology.__name__}",
                  marks=[pytest.mark.slow] if (row + column) % 2 else [])
