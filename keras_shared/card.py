@@ -17,6 +17,11 @@ _WHAT = {
     "LeNet5": "Reads a centred image of 28x28 pixels, ink bright; its kernels are shared by all "
     "positions.",
 }
+_HEADLINES = {  # kind -> words, key in metrics.json, digits, unit
+    "SiameseNet": ("verification accuracy", "accuracy_percent", 2, " %"),
+    "TiedAutoencoder": ("squared error per image", "squared_error_per_image", 2, ""),
+    "LeNet5": ("test error", "error_percent", 2, " %"),
+}
 _DATA = {
     "digits": "scikit-learn's handwritten digits (Alpaydin & Kaynak 1998, CC BY 4.0)",
     "mnist": "MNIST (LeCun & Cortes, CC BY-SA 3.0)",
@@ -32,13 +37,16 @@ _PLOTS = {
 
 
 def headline(metrics: dict[str, Any]) -> str:
-    """The one figure that stands for an entry, with its unit."""
-    test = metrics["test"]
-    if metrics["model"] == "SiameseNet":
-        return f"verification accuracy {test['accuracy_percent']:.2f} %, AUC {test['auc']:.4f}"
-    if metrics["model"] == "TiedAutoencoder":
-        return f"squared error per image {test['squared_error_per_image']:.2f}"
-    return f"test error {test['error_percent']:.2f} %"
+    """The one figure that stands for an entry, with its unit: of several seeds, mean and spread."""
+    what, key, digits, unit = _HEADLINES[metrics["model"]]
+    over = metrics["over_seeds"].get(key)
+    if over is None:
+        return f"{what} {metrics['test'][key]:.{digits}f}{unit}"
+    seeds = len(metrics["seeds"])
+    return (
+        f"{what} {over['mean']:.{digits}f} ± {over['std']:.{digits}f}{unit} ({seeds} seeds; "
+        f"published {metrics['test'][key]:.{digits}f})"
+    )
 
 
 def write_card(
@@ -64,8 +72,10 @@ def write_card(
         f'model = {kind}.from_preset("{name}")',
         "```",
         "",
-        "| on test data | |",
+        "| on test data, read once | |",
         "|---|---|",
+        f"| headline | {headline(metrics)} |",
+        *([f"| paper | {recipe.paper} |"] if recipe.paper else []),
         *(f"| {key} | {value:,} |" for key, value in rows),
         "",
         "| model and training | |",
@@ -84,6 +94,8 @@ def write_card(
             f"| last epoch | {last} |",
             f"| versions | {versions} |",
         ]
+    if len(metrics["seeds"]) > 1:
+        lines += _seeds_table(metrics["seeds"])
     lines += [
         "",
         f"The recipe is [recipe.toml](recipe.toml): `keras-shared train {name}` repeats it.",
@@ -95,6 +107,18 @@ def write_card(
     for plot in plots:
         lines += [f"![{_PLOTS[plot]}]({plot}.png)", ""]
     (out_dir / "README.md").write_text("\n".join(lines).rstrip() + "\n", "utf-8")
+
+
+def _seeds_table(seeds: list[dict[str, Any]]) -> list[str]:
+    """Each seed with its last validation figures and its test figures."""
+    last, test = seeds[0]["last_epoch"], seeds[0]["test"]
+    head = ["seed", "minutes", *(k.replace("_", " ") for k in (*last, *test))]
+    lines = ["", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for s in seeds:
+        figures = [f"{v:.4g}" for v in s["last_epoch"].values()]
+        cells = [s["seed"], f"{s['seconds'] / 60:.1f}", *figures, *s["test"].values()]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return lines
 
 
 def readme_table(zoo_dir: pathlib.Path) -> str:

@@ -102,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("train", _train, "train a recipe, or go on with it", "train lenet5_mnist")
     sub.add_argument("recipe", metavar="NAME|RECIPE.toml", help="a published name or a recipe")
     sub.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/<name>)")
+    sub.add_argument("--seed", type=int, metavar="N", help="one of the recipe's seeds, not all")
     add_data_dir(sub)
 
     sub = add(
@@ -165,12 +166,18 @@ def _list(options: argparse.Namespace) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     from keras_shared.data import training_data
-    from keras_shared.training import train
+    from keras_shared.training import run_dirs, train
 
     recipe = _recipe(options.recipe)
     run = options.out or f"runs/{recipe.name}"
-    train(recipe, training_data(recipe, options.data_dir), run)
-    print(f"trained: {run}/model.keras; next: keras-shared evaluate {run}")
+    folders = run_dirs(recipe, run)
+    if options.seed is not None and options.seed not in folders:
+        raise ValueError(f"{recipe.path} has the seeds {list(folders)}. Received: {options.seed}")
+    for seed in folders if options.seed is None else [options.seed]:
+        one = recipe.with_seed(seed)
+        train(one, training_data(one, options.data_dir), folders[seed])
+        print(f"trained: {folders[seed]}/model.keras")
+    print(f"next: keras-shared evaluate {run}")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -179,18 +186,26 @@ def _evaluate(options: argparse.Namespace) -> None:
     from keras_shared.evaluation import evaluate
     from keras_shared.loading import load
     from keras_shared.recipe import read_recipe
+    from keras_shared.training import best_run, read_facts, run_dirs
 
     run = pathlib.Path(options.model)
-    if (run / "model.keras").exists():
-        model, recipe = load(run / "model.keras"), read_recipe(run / "recipe.toml")
-        training = json.loads((run / "training.json").read_text())
+    others: list[tuple[Any, dict[str, Any]]] = []
+    if run.is_dir():
+        best = best_run(run)
+        model, recipe = load(best / "model.keras"), read_recipe(best / "recipe.toml")
+        training = read_facts(best)
+        if best != run:
+            rest = [folder for folder in run_dirs(recipe, run).values() if folder != best]
+            others = [(load(folder / "model.keras"), read_facts(folder)) for folder in rest]
         out = options.out or run
     else:
         entry = entry_dir(options.model)
         model, recipe = load(options.model), read_recipe(entry / "recipe.toml")
-        training = json.loads((entry / "metrics.json").read_text())["training"]
+        metrics = json.loads((entry / "metrics.json").read_text())
+        training = metrics["training"]
+        others = [(None, s) for s in metrics["seeds"] if s["seed"] != training["seed"]]
         out = options.out or f"runs/{options.model}"
-    metrics = evaluate(model, recipe, out, options.data_dir, training)
+    metrics = evaluate(model, recipe, out, options.data_dir, training, others)
     print(f"{headline(metrics)}; written: metrics.json, README.md and plots in {out}/")
 
 
@@ -198,8 +213,9 @@ def _publish(options: argparse.Namespace) -> None:
     from keras_shared.loading import load
     from keras_shared.publishing import publish
     from keras_shared.recipe import read_recipe
+    from keras_shared.training import best_run
 
-    run = pathlib.Path(options.run)
+    run = best_run(options.run)
     recipe = read_recipe(run / "recipe.toml")
     version = publish(load(run / "model.keras"), pathlib.Path(options.to, recipe.name))
     print(f"published: {version}")

@@ -24,6 +24,7 @@ class Between(typing.NamedTuple):
 
 
 Count = Annotated[int, Between(1)]
+NotNegative = Annotated[float, Between(0)]
 Seed = Annotated[int, Between(0, 2**31 - 1)]
 
 
@@ -61,6 +62,9 @@ class ImageData:
 
     name: Literal["digits", "mnist", "fashion_mnist"]
     validation_images: Count  # drawn from the training split with `seed`, never trained on
+    # distortions of the training images, each drawn uniformly up to plus or minus this, per image:
+    # rotation in degrees, shear, share of the size, shift in pixels; zeros for none
+    distortion: tuple[NotNegative, NotNegative, NotNegative, NotNegative]
     seed: Seed
 
 
@@ -84,13 +88,18 @@ class PairData:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """How the model is trained: Adam (Kingma & Ba 2015) with cosine decay to zero."""
+    """How the model is trained, by an optimizer whose rate decays to zero along a cosine.
+
+    Each seed is a run of its own, with its own start and order of the data. Of several, the run
+    with the best validation figure is the one to publish.
+    """
 
     loss: Literal["binary_crossentropy", "contrastive", "rbf", "sparse_categorical_crossentropy"]
+    optimizer: Literal["adam", "muon"]  # Kingma & Ba 2015; Jordan 2024
     learning_rate: Annotated[float, Between(1e-8, 10)]
     epochs: Count
     batch_size: Count
-    seed: Seed
+    seeds: tuple[Seed, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +108,7 @@ class Recipe:
 
     Attributes:
         name: name of the entry, `model_dataset`.
+        paper: the figure to compare with and its source, for the card; may be empty.
         model: class and constructor arguments.
         data: data set and split.
         training: loss, schedule, seed.
@@ -106,10 +116,15 @@ class Recipe:
     """
 
     name: str
+    paper: str
     model: SiameseNetModel | TiedAutoencoderModel | LeNet5Model
     data: ImageData | PairData
     training: Training
     path: pathlib.Path = dataclasses.field(compare=False)
+
+    def with_seed(self, seed: int) -> "Recipe":
+        """The same recipe for one run."""
+        return dataclasses.replace(self, training=dataclasses.replace(self.training, seeds=(seed,)))
 
 
 _MODELS: dict[str, tuple[type, type, tuple[str, ...]]] = {  # class -> sections and losses
@@ -139,9 +154,9 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
         table = tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise RecipeError(f"{path}: cannot be read as TOML: {error}") from error
-    sections = ("name", "model", "data", "training")
+    sections = ("name", "paper", "model", "data", "training")
     _check_keys(path, "", table, sections)
-    for section in sections[1:]:
+    for section in sections[2:]:
         _check(path, section, table[section], dict)
     name = _check(path, "name", table["name"], str)
     if not name.isidentifier():
@@ -154,12 +169,17 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     if training.loss not in losses:
         raise _error(path, "training.loss", training.loss, f"one of {list(losses)} for {kind}")
     read = _read_section(path, "data", table["data"], data)
+    if len(set(training.seeds)) < len(training.seeds):
+        raise _error(path, "training.seeds", list(training.seeds), "each seed once")
+    if kind == "TiedAutoencoder" and any(read.distortion):
+        raise _error(path, "data.distortion", list(read.distortion), "zeros for TiedAutoencoder")
     if isinstance(read, PairData):
         both = sorted(set(read.validation_groups).intersection(read.test_groups))
         if both:
             raise _error(path, "data.test_groups", both, "groups that validation does not use")
     return Recipe(
         name=name,
+        paper=_check(path, "paper", table["paper"], str),
         model=_read_section(path, "model", table["model"], model),
         data=read,
         training=training,

@@ -37,7 +37,7 @@ def build_model(recipe: Recipe) -> keras.Model:
 
 
 def compile_model(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> None:
-    """Give `model` the loss and the optimizer of a recipe: Adam with cosine decay to zero."""
+    """Give `model` the loss and the optimizer of a recipe, with cosine decay to zero."""
     loss: Any = recipe.training.loss
     if loss == "rbf":
         loss = losses.RBFLoss()
@@ -48,7 +48,10 @@ def compile_model(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> N
     )
     metrics = [] if recipe.model.class_name == "TiedAutoencoder" else ["accuracy"]
     # XLA makes small convolutions slower on a CPU
-    model.compile(keras.optimizers.Adam(schedule), loss, metrics=metrics, jit_compile=False)
+    optimizer = keras.optimizers.Adam(schedule)
+    if recipe.training.optimizer == "muon":  # kernels; biases go to Adam, at a tenth of the rate
+        optimizer = keras.optimizers.Muon(schedule, adam_lr_ratio=0.1)
+    model.compile(optimizer, loss, metrics=metrics, jit_compile=False)
 
 
 def train(
@@ -59,6 +62,8 @@ def train(
     verbose: int | str = "auto",
 ) -> keras.Model:
     """Train the model of a recipe; begun before in the same folder, go on where that stopped.
+
+    Of several seeds it takes the first; `recipe.with_seed` names another.
 
     After each epoch `run_dir` holds a whole checkpoint (model and optimizer), written
     beside its place and renamed, so that a kill at any time loses at most an epoch. A resumed run
@@ -81,7 +86,8 @@ def train(
     """
     run_dir = pathlib.Path(run_dir)
     _claim(run_dir, recipe, start)
-    keras.utils.set_random_seed(recipe.training.seed)
+    seed = recipe.training.seeds[0]
+    keras.utils.set_random_seed(seed)
     checkpoint = run_dir / CHECKPOINT
     if checkpoint.exists():
         model = load(checkpoint, compile=True)
@@ -100,7 +106,7 @@ def train(
             initial_epoch=first,
             epochs=recipe.training.epochs,
             callbacks=[
-                _EpochSeeds(recipe.training.seed),
+                _EpochSeeds(seed),
                 _EpochSeconds(),
                 keras.callbacks.CSVLogger(run_dir / HISTORY, append=True),
                 keras.callbacks.TensorBoard(run_dir / "logs", write_graph=False),
@@ -113,6 +119,44 @@ def train(
     _save_atomically(model, run_dir / MODEL)
     _write_facts(run_dir, recipe, data)
     return model
+
+
+def run_dirs(recipe: Recipe, run_dir: str | os.PathLike[str]) -> dict[int, pathlib.Path]:
+    """The folder of each seed's run: `run_dir` itself for one seed, else `run_dir/seed-<n>`."""
+    run_dir, seeds = pathlib.Path(run_dir), recipe.training.seeds
+    if len(seeds) == 1:
+        return {seeds[0]: run_dir}
+    return {seed: run_dir / f"seed-{seed}" for seed in seeds}
+
+
+def read_facts(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a finished run knows of itself: epochs, seed, seconds, data, last epoch, versions."""
+    return json.loads((pathlib.Path(run_dir) / TRAINING).read_text())
+
+
+def best_run(run_dir: str | os.PathLike[str]) -> pathlib.Path:
+    """The finished run with the best validation figure: accuracy, or else the lowest loss.
+
+    Args:
+        run_dir: folder of one run, or of the runs of several seeds.
+
+    Raises:
+        TrainingError: if a run is not finished.
+    """
+    run_dir = pathlib.Path(run_dir)
+    if (run_dir / TRAINING).exists():
+        return run_dir
+    begun = sorted(run_dir.glob(f"seed-*/{RECIPE}"))
+    runs = run_dirs(read_recipe(begun[0]), run_dir).values() if begun else [run_dir]
+    unfinished = [str(run) for run in runs if not (run / TRAINING).exists()]
+    if unfinished:
+        raise TrainingError(f"Not trained to the end: {', '.join(unfinished)}")
+
+    def rank(run: pathlib.Path) -> float:
+        last = read_facts(run)["last_epoch"]
+        return last.get("val_accuracy", -last["val_loss"])
+
+    return max(runs, key=rank)
 
 
 def read_history(run_dir: str | os.PathLike[str]) -> list[dict[str, float]]:
@@ -179,8 +223,11 @@ def _claim(run_dir: pathlib.Path, recipe: Recipe, start: keras.Model | None) -> 
         shutil.copyfile(recipe.path, scratch)
         scratch.replace(kept)
     same_start = kept_start.exists() and kept_start.read_text() == fingerprint
-    if read_recipe(kept) != recipe or not same_start:
-        other = "from another start" if read_recipe(kept) == recipe else "of another recipe"
+    same_recipe = read_recipe(kept).with_seed(recipe.training.seeds[0]) == recipe.with_seed(
+        recipe.training.seeds[0]
+    )
+    if not same_recipe or not same_start:
+        other = "from another start" if same_recipe else "of another recipe"
         raise TrainingError(
             f"{run_dir} holds a run {other}. Name another folder with --out, or remove this one."
         )
@@ -234,7 +281,7 @@ def _write_facts(run_dir: pathlib.Path, recipe: Recipe, data: TrainingData) -> N
     history = read_history(run_dir)
     facts = {
         "epochs": recipe.training.epochs,
-        "seed": recipe.training.seed,
+        "seed": recipe.training.seeds[0],
         "seconds": round(sum(row["seconds"] for row in history), 1),
         "data": data.sizes,
         "last_epoch": {k: v for k, v in history[-1].items() if k not in ("epoch", "seconds")},

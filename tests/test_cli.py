@@ -68,7 +68,7 @@ def test_errors_are_one_line_and_exit_with_1(tmp_path):
         ("predict", "lenet5_mnist", "missing.png"): "No such file or directory: 'missing.png'",
         ("predict", "empty", "text.png"): "empty holds no version",
         ("predict", "tied_autoencoder_mnist", "text.png"): "is not an image",
-        ("publish", "nothing"): "cannot be read as TOML",
+        ("publish", "nothing"): "Not trained to the end: nothing",
     }.items():
         done = run(*arguments, cwd=tmp_path)
         assert done.returncode == 1
@@ -175,3 +175,52 @@ def test_demo(tmp_path):
     for part in ("What is shared", "111,680", "equal error rate", "The tie still holds", "next: "):
         assert part in done.stdout
     assert (tmp_path / "demo" / "run" / "roc.png").exists()
+
+
+def test_several_seeds(tmp_path, monkeypatch, capsys):
+    """Each has a run; validation picks the published one; mean and spread come from all."""
+    recipe = """
+name = "small"
+paper = ""
+[model]
+class_name = "TiedAutoencoder"
+units = [8, 2]
+input_dim = 64
+noise = 0.0
+[data]
+name = "digits"
+validation_images = 100
+distortion = [0, 0, 0, 0]
+seed = 1
+[training]
+loss = "binary_crossentropy"
+optimizer = "muon"
+learning_rate = 0.02
+epochs = 1
+batch_size = 64
+seeds = [4, 7]
+"""
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("small.toml").write_text(recipe)
+    assert main(["train", "small.toml", "--seed", "5"]) == 1
+    assert "has the seeds [4, 7]. Received: 5" in capsys.readouterr().err
+    assert main(["train", "small.toml", "--seed", "7"]) == 0
+    assert main(["evaluate", "runs/small"]) == 1
+    assert "Not trained to the end: runs/small/seed-4" in capsys.readouterr().err
+    assert main(["train", "small.toml"]) == 0
+    assert main(["evaluate", "runs/small"]) == 0
+    metrics = json.loads(pathlib.Path("runs/small/metrics.json").read_text())
+    seeds = {s["seed"]: s for s in metrics["seeds"]}
+    assert list(seeds) == [4, 7]
+    best = min(seeds, key=lambda s: seeds[s]["last_epoch"]["val_loss"])
+    assert metrics["training"]["seed"] == best
+    figure = "squared_error_per_image"
+    figures = [s["test"][figure] for s in seeds.values()]
+    assert metrics["test"][figure] == seeds[best]["test"][figure] and figures[0] != figures[1]
+    assert metrics["over_seeds"][figure]["mean"] == pytest.approx(np.mean(figures), abs=1e-3)
+    assert metrics["over_seeds"][figure]["std"] == pytest.approx(np.std(figures, ddof=1), abs=1e-3)
+    assert "(2 seeds; published" in pathlib.Path("runs/small/README.md").read_text()
+    assert main(["publish", "runs/small"]) == 0
+    published = keras_shared.load("saved_models/small")
+    chosen = keras_shared.load(f"runs/small/seed-{best}/model.keras")
+    np.testing.assert_array_equal(published.get_weights()[0], chosen.get_weights()[0])

@@ -39,6 +39,10 @@ def test_every_entry_reads_and_is_named_after_its_folder(name):
         ("[data]", "[date]", "date", "an unknown key", "'data'"),
         ('"lenet5_mnist"', '"lenet 5"', "name", "lenet 5", "underscores"),
         ("seed = 1", "seed = -1", "data.seed", "-1", "at least 0"),
+        ("seeds = [1]", "seeds = [1, 1]", "training.seeds", "[1, 1]", "each seed once"),
+        ("seeds = [1]", "seeds = []", "training.seeds", "[]", "a list that is not empty"),
+        ('"adam"', '"sgd"', "training.optimizer", "'sgd'", "one of ['adam', 'muon']"),
+        ("[0.0, 0.0, 0.0, 0.0]", "[0.0, 0.0, -1, 0.0]", "data.distortion[2]", "-1", "at least 0"),
         ('"LeNet5"', '["LeNet5"]', "model.class_name", "['LeNet5']", "a string"),
     ],
 )  # fmt: skip
@@ -74,6 +78,6 @@ def test_no_toml(tmp_path):
     (tmp_path / "bad.toml").write_text("name = ")
     with pytest.raises(RecipeError, match="cannot be read as TOML"):
         read_recipe(tmp_path / "bad.toml")
-    (tmp_path / "flat.toml").write_text('name = "x"\nmodel = 1\ndata = 2\ntraining = 3')
+    (tmp_path / "flat.toml").write_text('name = "x"\npaper = ""\nmodel = 1\ndata = 2\ntraining = 3')
     with pytest.raises(RecipeError, match="`model`: received 1, allowed: a table"):
         read_recipe(tmp_path / "flat.toml")

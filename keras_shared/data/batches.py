@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_shared.data.digits import load_digits
+from keras_shared.data.distort import distort_images
 from keras_shared.data.fashion_mnist import load_fashion_mnist
 from keras_shared.data.labelled_images import DataError, LabelledImages
 from keras_shared.data.mnist import load_mnist
@@ -51,7 +52,7 @@ def training_data(recipe: Recipe, data_dir: str | None = None) -> TrainingData:
         DataError: if the data set cannot be had, or is too small for the recipe.
     """
     split = _LOADERS[recipe.data.name]("train", data_dir)
-    batch_size, seed = recipe.training.batch_size, recipe.training.seed
+    batch_size, seed = recipe.training.batch_size, recipe.training.seeds[0]
     if isinstance(recipe.data, PairData):
         held_out = (*recipe.data.validation_groups, *recipe.data.test_groups)
         unknown = sorted(set(held_out).difference(split.group_names))
@@ -78,7 +79,7 @@ def training_data(recipe: Recipe, data_dir: str | None = None) -> TrainingData:
         )
 
     order = np.random.default_rng(recipe.data.seed).permutation(len(split.images))
-    held_out_images = recipe.data.validation_images
+    held_out_images, distortion = recipe.data.validation_images, recipe.data.distortion
     if held_out_images >= len(order):
         raise DataError(
             f"data.validation_images = {held_out_images} leaves nothing to train on: the training "
@@ -87,7 +88,7 @@ def training_data(recipe: Recipe, data_dir: str | None = None) -> TrainingData:
     validation, trained_on = order[:held_out_images], order[held_out_images:]
     x, y = _inputs_and_targets(recipe, split)
     return TrainingData(
-        lambda first, last: _shuffled(x, y, trained_on, first, last, batch_size, seed),
+        lambda first, last: _shuffled(x, y, trained_on, first, last, batch_size, seed, distortion),
         math.ceil(len(trained_on) / batch_size),
         _in_order(x[validation], y[validation]),
         {"images": len(trained_on), "validation_images": len(validation)},
@@ -126,17 +127,29 @@ def _as_floats(x: Any, y: Any) -> Any:
 
 
 def _shuffled(
-    x: np.ndarray, y: np.ndarray, indices: np.ndarray, first: int, last: int, batch: int, seed: int
+    x: np.ndarray,
+    y: np.ndarray,
+    indices: np.ndarray,
+    first: int,
+    last: int,
+    batch: int,
+    seed: int,
+    distortion: tuple[float, float, float, float],
 ) -> tf.data.Dataset:
-    """Epochs `first` to `last` - 1, each in an order that its number decides."""
+    """Epochs `first` to `last` - 1; the number decides order and distortions of each."""
     x, y, indices = tf.constant(x), tf.constant(y), tf.constant(indices)
 
     def epoch(number: Any) -> tf.data.Dataset:
         keys = tf.random.stateless_uniform([len(indices)], tf.stack([seed, number]))
-        return tf.data.Dataset.from_tensor_slices(tf.gather(indices, tf.argsort(keys))).batch(batch)
+        order = tf.gather(indices, tf.argsort(keys))
+        batches = tf.data.Dataset.from_tensor_slices(order).batch(batch).enumerate()
+        return batches.map(lambda i, chosen: (chosen, tf.stack([seed, number * 2**32 + i])))
 
-    def gather(chosen: Any) -> Any:
-        return _as_floats(tf.gather(x, chosen), tf.gather(y, chosen))
+    def gather(chosen: Any, key: Any) -> Any:
+        images = tf.gather(x, chosen)
+        if any(distortion):
+            images = distort_images(images, distortion, key)
+        return _as_floats(images, tf.gather(y, chosen))
 
     numbers = tf.data.Dataset.range(first, last)
     batches = numbers.flat_map(epoch).map(gather, num_parallel_calls=tf.data.AUTOTUNE)

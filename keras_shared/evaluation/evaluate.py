@@ -1,6 +1,8 @@
 import json
 import os
 import pathlib
+import statistics
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -24,6 +26,7 @@ def evaluate(
     out_dir: str | os.PathLike[str],
     data_dir: str | None = None,
     training: dict[str, Any] | None = None,
+    others: Sequence[tuple[keras.Model | None, dict[str, Any]]] = (),
 ) -> dict[str, Any]:
     """Run `model` on the recipe's test data once; write metrics.json, plots and the card.
 
@@ -33,6 +36,8 @@ def evaluate(
         out_dir: folder for metrics.json, README.md (the card) and the PNG plots.
         data_dir: folder of prepared TFDS data sets.
         training: facts of the training; by default those that metrics.json holds already.
+        others: models and facts of the other seeds, whose figures enter mean and spread; in place
+            of a model None, where the facts are those of a seed in metrics.json.
 
     Returns:
         What metrics.json holds.
@@ -44,7 +49,11 @@ def evaluate(
     kept = out_dir / METRICS
     if training is None:
         training = json.loads(kept.read_text())["training"] if kept.exists() else {}
-    test, plots = _measure(model, recipe, data_dir)
+    batches = test_data(recipe, data_dir)
+    test, plots = _measure(model, recipe, batches)
+    seeds = [_of_seed(training, test)] if training else []
+    for other, facts in others:
+        seeds.append(_of_seed(facts, _measure(other, recipe, batches)[0]) if other else facts)
     metrics = {
         "name": recipe.name,
         "model": recipe.model.class_name,
@@ -54,6 +63,8 @@ def evaluate(
             "all": _count(model.variables),
         },
         "test": test,
+        "over_seeds": _spread([s["test"] for s in seeds]),
+        "seeds": sorted(seeds, key=lambda s: s["seed"]),
         "training": training,
     }
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -66,10 +77,28 @@ def evaluate(
     return metrics
 
 
+def _of_seed(facts: dict[str, Any], test: dict[str, Any]) -> dict[str, Any]:
+    """One seed in metrics.json: what it took, what it reached on validation and on test data."""
+    figures = {key: value for key, value in test.items() if not isinstance(value, list)}
+    kept = {key: facts[key] for key in ("seed", "epochs", "seconds", "last_epoch")}
+    return {**kept, "test": figures}
+
+
+def _spread(tests: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Mean and standard deviation (n - 1) of each figure over the seeds; empty for one seed."""
+    if len(tests) < 2:
+        return {}
+    columns = {key: [test[key] for test in tests] for key in tests[0]}
+    return {
+        key: {"mean": round(statistics.mean(c), 4), "std": round(statistics.stdev(c), 4)}
+        for key, c in columns.items()
+        if len(set(c)) > 1
+    }
+
+
 def _measure(
-    model: keras.Model, recipe: Recipe, data_dir: str | None
+    model: keras.Model, recipe: Recipe, batches: tf.data.Dataset
 ) -> tuple[dict[str, Any], dict[str, Figure]]:
-    batches = test_data(recipe, data_dir)
     inputs, targets = _column(batches, 0), _column(batches, 1)
     outputs = model.predict(inputs, verbose="auto")
     truth = np.concatenate(list(targets.as_numpy_iterator()))
