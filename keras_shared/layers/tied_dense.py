@@ -6,7 +6,9 @@ from keras import ops
 
 from keras_shared.tying import TiedReader, TieError
 
-EINSUM_FROM = 2**18  # kernel elements; on a CPU faster from there, benchmarks/cost_of_ties.py
+# From this number of kernel elements on, a CPU is faster where the other factor is transposed, and
+# the gradient needs no transpose of the kernel's size: benchmarks/cost_of_ties.py. Below, slower.
+LARGE = 2**22
 
 
 @keras.saving.register_keras_serializable("keras_shared")
@@ -95,10 +97,10 @@ class TiedDense(TiedReader):
 
     def call(self, inputs: Any) -> Any:
         kernel = self.tied_weight()  # (inputs of the source, units of the source)
-        if math.prod(kernel.shape) < EINSUM_FROM:
-            outputs = ops.matmul(inputs, ops.transpose(kernel))  # the transpose is folded away
+        if len(inputs.shape) == 2 and math.prod(kernel.shape) >= LARGE:
+            outputs = ops.transpose(ops.matmul(kernel, ops.transpose(inputs)))  # (W x^T)^T
         else:
-            outputs = ops.einsum("...u,iu->...i", inputs, kernel)
+            outputs = ops.matmul(inputs, ops.transpose(kernel))  # the transpose is folded away
         if self.bias is not None:
             outputs = ops.add(outputs, self.bias)
         return self.activation(outputs)

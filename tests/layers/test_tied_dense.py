@@ -1,11 +1,12 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers
 
-from keras_shared.layers import TiedDense
+from keras_shared.layers import TiedDense, tied_dense
 from keras_shared.tying import TieError
 
 X = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")
@@ -107,3 +108,21 @@ def test_lora_is_refused_on_the_reader_and_read_from_the_source():
     w = encoder.kernel.numpy()
     code = X @ w + encoder.bias.numpy()
     np.testing.assert_allclose(model(X), code @ w.T + decoder.bias.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(5, 300), (2, 3, 300)])
+def test_a_large_kernel(shape, monkeypatch):
+    """Another order of the same product: values and gradients of both uses by hand."""
+    monkeypatch.setattr(tied_dense, "LARGE", 2**18)
+    source = keras.layers.Dense(300, use_bias=False)
+    source.build((None, 1000))
+    reader = TiedDense(source, use_bias=False)
+    x = np.random.default_rng(0).normal(size=shape).astype("float32")
+    w = source.kernel.numpy().astype("float64")
+    with tf.GradientTape() as tape:
+        y = reader(x)
+        total = tf.reduce_sum(y**2)
+    np.testing.assert_allclose(y, x @ w.T, atol=1e-4)
+    flat = x.reshape(-1, 300).astype("float64")
+    found = tape.gradient(total, source.kernel.value)
+    np.testing.assert_allclose(found, 2 * (flat @ w.T).T @ flat, atol=1e-2, rtol=1e-4)
