@@ -33,6 +33,8 @@ _PLOTS = {
     "confusion": "Confusion matrix",
     "mistakes": "Worst mistakes",
     "reconstructions": "Reconstructions",
+    "code": "The code as a map",
+    "learning_curves": "Learning curves",
 }
 
 

@@ -279,12 +279,14 @@ def _calibrate(model: keras.Model, pairs: tf.data.Dataset) -> None:
 
 def _write_facts(run_dir: pathlib.Path, recipe: Recipe, data: TrainingData) -> None:
     history = read_history(run_dir)
+    names = [key for key in history[-1] if key not in ("epoch", "seconds")]
     facts = {
         "epochs": recipe.training.epochs,
         "seed": recipe.training.seeds[0],
         "seconds": round(sum(row["seconds"] for row in history), 1),
         "data": data.sizes,
-        "last_epoch": {k: v for k, v in history[-1].items() if k not in ("epoch", "seconds")},
+        "last_epoch": {key: history[-1][key] for key in names},
+        "history": {key: [float(f"{row[key]:.5g}") for row in history] for key in names},
         "versions": {
             "python": platform.python_version(),
             "tensorflow": tf.__version__,

@@ -95,6 +95,20 @@ def training_data(recipe: Recipe, data_dir: str | None = None) -> TrainingData:
     )
 
 
+def labelled_images(recipe: Recipe, split: str, data_dir: str | None = None) -> LabelledImages:
+    """A whole split of a recipe's data set, for evaluation.
+
+    Args:
+        recipe: its section [data].
+        split: `"train"` or `"test"`.
+        data_dir: folder of prepared TFDS data sets.
+
+    Raises:
+        DataError: if the data set cannot be had.
+    """
+    return _LOADERS[recipe.data.name](split, data_dir)
+
+
 def test_data(recipe: Recipe, data_dir: str | None = None) -> tf.data.Dataset:
     """The test batches of a recipe, in a fixed order; for evaluation alone.
 

@@ -11,9 +11,16 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from keras_shared.card import write_card
-from keras_shared.data import test_data
+from keras_shared.data import labelled_images, test_data
 from keras_shared.evaluation.classification import classification_metrics, plot_classification
-from keras_shared.evaluation.reconstruction import plot_reconstruction, reconstruction_metrics
+from keras_shared.evaluation.learning_curves import plot_learning_curves
+from keras_shared.evaluation.reconstruction import (
+    MAPPED,
+    pca_error,
+    plot_code,
+    plot_reconstruction,
+    reconstruction_metrics,
+)
 from keras_shared.evaluation.verification import plot_verification, verification_metrics
 from keras_shared.recipe import Recipe
 
@@ -51,9 +58,13 @@ def evaluate(
         training = json.loads(kept.read_text())["training"] if kept.exists() else {}
     batches = test_data(recipe, data_dir)
     test, plots = _measure(model, recipe, batches)
+    if recipe.model.class_name == "TiedAutoencoder":
+        more, figures = _about_the_code(model, recipe, data_dir)
+        test, plots = {**test, **more}, {**plots, **figures}
     seeds = [_of_seed(training, test)] if training else []
     for other, facts in others:
         seeds.append(_of_seed(facts, _measure(other, recipe, batches)[0]) if other else facts)
+    plots |= plot_learning_curves(seeds)
     metrics = {
         "name": recipe.name,
         "model": recipe.model.class_name,
@@ -65,7 +76,7 @@ def evaluate(
         "test": test,
         "over_seeds": _spread([s["test"] for s in seeds]),
         "seeds": sorted(seeds, key=lambda s: s["seed"]),
-        "training": training,
+        "training": {k: v for k, v in training.items() if k != "history"},
     }
     out_dir.mkdir(parents=True, exist_ok=True)
     for name, figure in plots.items():
@@ -80,15 +91,15 @@ def evaluate(
 def _of_seed(facts: dict[str, Any], test: dict[str, Any]) -> dict[str, Any]:
     """One seed in metrics.json: what it took, what it reached on validation and on test data."""
     figures = {key: value for key, value in test.items() if not isinstance(value, list)}
-    kept = {key: facts[key] for key in ("seed", "epochs", "seconds", "last_epoch")}
-    return {**kept, "test": figures}
+    wanted = ("seed", "epochs", "seconds", "last_epoch", "history")
+    return {**{key: facts[key] for key in wanted if key in facts}, "test": figures}
 
 
 def _spread(tests: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Mean and standard deviation (n - 1) of each figure over the seeds; empty for one seed."""
     if len(tests) < 2:
         return {}
-    columns = {key: [test[key] for test in tests] for key in tests[0]}
+    columns = {key: [test[key] for test in tests] for key in tests[-1]}
     return {
         key: {"mean": round(statistics.mean(c), 4), "std": round(statistics.stdev(c), 4)}
         for key, c in columns.items()
@@ -112,6 +123,18 @@ def _measure(
         classification_metrics(outputs, truth),
         plot_classification(outputs, truth, images, model.class_names),
     )
+
+
+def _about_the_code(
+    model: keras.Model, recipe: Recipe, data_dir: str | None
+) -> tuple[dict[str, Any], dict[str, Figure]]:
+    """What principal components of the same number reach, and the code of the test images."""
+    units = recipe.model.units[-1]  # type: ignore[union-attr]
+    train, test = (labelled_images(recipe, split, data_dir) for split in ("train", "test"))
+    known, new = (split.images.reshape(len(split.images), -1) / 255.0 for split in (train, test))
+    error = pca_error(known, new, components=units)
+    codes = model.encode(new[:MAPPED])
+    return {f"pca_{units}_squared_error_per_image": error}, plot_code(codes, test.labels[:MAPPED])
 
 
 def _count(variables: list[keras.Variable]) -> int:
