@@ -171,8 +171,6 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     read = _read_section(path, "data", table["data"], data)
     if len(set(training.seeds)) < len(training.seeds):
         raise _error(path, "training.seeds", list(training.seeds), "each seed once")
-    if kind == "TiedAutoencoder" and any(read.distortion):
-        raise _error(path, "data.distortion", list(read.distortion), "zeros for TiedAutoencoder")
     if isinstance(read, PairData):
         both = sorted(set(read.validation_groups).intersection(read.test_groups))
         if both:

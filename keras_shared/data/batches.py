@@ -79,18 +79,17 @@ def training_data(recipe: Recipe, data_dir: str | None = None) -> TrainingData:
         )
 
     order = np.random.default_rng(recipe.data.seed).permutation(len(split.images))
-    held_out_images, distortion = recipe.data.validation_images, recipe.data.distortion
+    held_out_images = recipe.data.validation_images
     if held_out_images >= len(order):
         raise DataError(
             f"data.validation_images = {held_out_images} leaves nothing to train on: the training "
             f"split of '{recipe.data.name}' has {len(order)} images."
         )
     validation, trained_on = order[:held_out_images], order[held_out_images:]
-    x, y = _inputs_and_targets(recipe, split)
     return TrainingData(
-        lambda first, last: _shuffled(x, y, trained_on, first, last, batch_size, seed, distortion),
+        lambda first, last: _shuffled(split, trained_on, recipe, first, last),
         math.ceil(len(trained_on) / batch_size),
-        _in_order(x[validation], y[validation]),
+        _in_order(split, validation, recipe),
         {"images": len(trained_on), "validation_images": len(validation)},
     )
 
@@ -123,52 +122,46 @@ def test_data(recipe: Recipe, data_dir: str | None = None) -> tf.data.Dataset:
     if isinstance(recipe.data, PairData):
         pairs = Pairs(split, recipe.data.test_groups, recipe.data.negatives)
         return pairs.fixed(recipe.data.test_pairs, recipe.data.seed)
-    return _in_order(*_inputs_and_targets(recipe, split))
+    return _in_order(split, slice(None), recipe)
 
 
-def _inputs_and_targets(recipe: Recipe, split: LabelledImages) -> tuple[np.ndarray, np.ndarray]:
+def _targets(recipe: Recipe, x: Any, y: Any) -> Any:
+    """Images and labels for a classifier; for an autoencoder vectors in [0, 1], twice."""
     if recipe.model.class_name == "LeNet5":
-        return split.images, split.labels.astype("int32")
-    vectors = split.images.reshape(len(split.images), -1)
+        return x, y
+    vectors = tf.reshape(tf.cast(x, tf.float32) / 255, (tf.shape(x)[0], math.prod(x.shape[1:])))
     return vectors, vectors
 
 
-def _as_floats(x: Any, y: Any) -> Any:
-    """Vectors (uint8, to save memory) become fractions; images and labels stay."""
-    if x.shape.rank == 2:
-        x = y = tf.cast(x, tf.float32) / 255
-    return x, y
-
-
 def _shuffled(
-    x: np.ndarray,
-    y: np.ndarray,
-    indices: np.ndarray,
-    first: int,
-    last: int,
-    batch: int,
-    seed: int,
-    distortion: tuple[float, float, float, float],
+    split: LabelledImages, indices: np.ndarray, recipe: Recipe, first: int, last: int
 ) -> tf.data.Dataset:
     """Epochs `first` to `last` - 1; the number decides order and distortions of each."""
-    x, y, indices = tf.constant(x), tf.constant(y), tf.constant(indices)
+    x, y, indices = tf.constant(split.images), _labels(split), tf.constant(indices)
+    seed, distortion = recipe.training.seeds[0], recipe.data.distortion  # type: ignore[union-attr]
 
     def epoch(number: Any) -> tf.data.Dataset:
         keys = tf.random.stateless_uniform([len(indices)], tf.stack([seed, number]))
-        order = tf.gather(indices, tf.argsort(keys))
-        batches = tf.data.Dataset.from_tensor_slices(order).batch(batch).enumerate()
+        order = tf.data.Dataset.from_tensor_slices(tf.gather(indices, tf.argsort(keys)))
+        batches = order.batch(recipe.training.batch_size).enumerate()
         return batches.map(lambda i, chosen: (chosen, tf.stack([seed, number * 2**32 + i])))
 
     def gather(chosen: Any, key: Any) -> Any:
         images = tf.gather(x, chosen)
         if any(distortion):
             images = distort_images(images, distortion, key)
-        return _as_floats(images, tf.gather(y, chosen))
+        return _targets(recipe, images, tf.gather(y, chosen))
 
     numbers = tf.data.Dataset.range(first, last)
     batches = numbers.flat_map(epoch).map(gather, num_parallel_calls=tf.data.AUTOTUNE)
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
-def _in_order(x: np.ndarray, y: np.ndarray) -> tf.data.Dataset:
-    return tf.data.Dataset.from_tensor_slices((x, y)).batch(EVALUATION_BATCH).map(_as_floats)
+def _in_order(split: LabelledImages, indices: Any, recipe: Recipe) -> tf.data.Dataset:
+    columns = (split.images[indices], _labels(split)[indices])
+    batches = tf.data.Dataset.from_tensor_slices(columns).batch(EVALUATION_BATCH)
+    return batches.map(lambda x, y: _targets(recipe, x, y))
+
+
+def _labels(split: LabelledImages) -> np.ndarray:
+    return split.labels.astype("int32")

@@ -21,7 +21,7 @@ def plot_learning_curves(seeds: list[dict[str, Any]]) -> dict[str, Figure]:
             for key, style, colour in ((name, ":", COLOURS[0]), (f"val_{name}", "-", COLOURS[1])):
                 if key in history:
                     epochs = range(1, len(history[key]) + 1)
-                    axes.plot(epochs, history[key], style, color=colour, linewidth=1)
+                    axes.plot(epochs, history[key], style, color=colour, linewidth=1, marker=".")
         axes.plot([], [], ":", color=COLOURS[0], label="training")
         axes.plot([], [], "-", color=COLOURS[1], label="validation")
         lines = f"{len(histories)} seeds" if len(histories) > 1 else "one seed"

@@ -59,13 +59,13 @@ def plot_code(codes: np.ndarray, labels: np.ndarray) -> dict[str, Figure]:
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.subplots()
     for label in np.unique(labels):
-        chosen = points[labels == label]
-        axes.scatter(*chosen.T, s=6, color=f"C{label % 10}", label=str(label))
+        x, y = points[labels == label].T
+        axes.scatter(x, y, s=6, color=f"C{label % 10}", label=str(label))
     axes.set(
         xlabel="t-SNE, first axis", ylabel="t-SNE, second axis",
         title=f"Codes of {len(codes):,} test images, {codes.shape[1]} numbers each",
     )  # fmt: skip
-    axes.legend(title="class", markerscale=3)
+    axes.legend(title="class", markerscale=3, loc="center left", bbox_to_anchor=(1, 0.5))
     return {"code": figure}
 
 
