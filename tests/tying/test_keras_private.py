@@ -70,3 +70,17 @@ def test_source_is_no_child_of_its_reader():
     names = reader._trackable_children("savedmodel")
     assert any(child is source.kernel for child in names.values())
     assert not any(c is source.kernel for c in reader._trackable_children("checkpoint").values())
+
+
+def test_shapes_alone_matter_while_keras_works_them_out():
+    seen = []
+
+    class Look(layers.Layer):
+        def call(self, inputs):
+            seen.append(keras_private.shapes_alone_matter())
+            return inputs
+
+    Look()(keras.Input((2,)))
+    assert seen.pop() is True
+    Look()(np.ones((1, 2), "float32"))
+    assert seen.pop() is False

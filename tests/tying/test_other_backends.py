@@ -16,7 +16,10 @@ HERE = pathlib.Path(__file__).parent
 WRITTEN = ("published and loaded", "published fine tuned published")  # TensorFlow alone writes them
 # Under JAX, `fit` and `predict` do not go through the model's `__call__`: a reader inside of a
 # sub-model or a subclassed model cannot see it, and says to run `bind_ties(model)` once.
-SUB_MODELS = ("encoder_decoder", "tower_in_two_sub_models")
+SUB_MODELS = (
+    "encoder_decoder", "tower_in_two_sub_models", "embedding_in_sub_models",
+    "convolution_in_sub_models",
+)  # fmt: skip
 REBUILT = (
     "saved", "saved unzipped", "from config", "from json", "from config then weights", "cloned",
     "cloned recursively", "deep copied", "pickled", "sharded weights", "resumed", "mixed float16",

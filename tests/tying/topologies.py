@@ -95,34 +95,65 @@ def shared():
     return keras.Model(inputs, layers.Concatenate()(Shared(dense())([inputs, inputs])))
 
 
+def shared_in_sub_model():
+    x, inputs = keras.Input((6,)), keras.Input((6,))
+    both = layers.Concatenate()(Shared(dense())([x, x]))
+    return keras.Model(inputs, keras.Model(x, both, name="twin")(inputs))
+
+
+def table():
+    return layers.Embedding(6, 4, embeddings_regularizer=keras.regularizers.L2(L2), name="code")
+
+
 def embedding():
-    inputs = keras.Input((2,), dtype="int32")
-    source = layers.Embedding(
-        6, 4, embeddings_regularizer=keras.regularizers.L2(L2), name="code"
-    )  # fmt: skip
+    inputs, source = keras.Input((2,), dtype="int32"), table()
     return keras.Model(inputs, reader_of(source)(source(inputs)))
 
 
-def convolution():
-    inputs = keras.Input((4, 4, 1))
-    source = layers.Conv2D(
+def embedding_in_sub_models():
+    source = table()
+    ids, inputs = keras.Input((2,), dtype="int32"), keras.Input((2,), dtype="int32")
+    vectors = keras.Input((2, 4))
+    encoder = keras.Model(ids, source(ids), name="encoder")
+    decoder = keras.Model(vectors, reader_of(source)(vectors), name="decoder")
+    return keras.Model(inputs, decoder(encoder(inputs)))
+
+
+def conv():
+    return layers.Conv2D(
         3, 2, strides=2, kernel_regularizer=keras.regularizers.L2(L2), bias_initializer="normal",
         name="code",
     )  # fmt: skip
+
+
+def convolution():
+    inputs, source = keras.Input((4, 4, 1)), conv()
     reader = TiedConv2DTranspose(source, bias_initializer="normal", name="reader")
     return keras.Model(inputs, reader(source(inputs)))
 
 
+def convolution_in_sub_models():
+    source = conv()
+    x, z, inputs = keras.Input((4, 4, 1)), keras.Input((2, 2, 3)), keras.Input((4, 4, 1))
+    encoder = keras.Model(x, source(x), name="encoder")
+    reader = TiedConv2DTranspose(source, bias_initializer="normal", name="reader")
+    decoder = keras.Model(z, reader(z), name="decoder")
+    return keras.Model(inputs, decoder(encoder(inputs)))
+
+
+EMBEDDINGS = (embedding, embedding_in_sub_models)
+CONVOLUTIONS = (convolution, convolution_in_sub_models)
+TOWERS = (tower_in_two_sub_models, shared, shared_in_sub_model)
 TOPOLOGIES = (
-    flat, sequential, subclassed, encoder_decoder, source_in_sub_model, tower_in_two_sub_models,
-    shared, embedding, convolution,
+    flat, sequential, subclassed, encoder_decoder, source_in_sub_model, *TOWERS, *EMBEDDINGS,
+    *CONVOLUTIONS,
 )  # fmt: skip
 
 
 def data_for(topology):
-    if topology is embedding:
+    if topology in EMBEDDINGS:
         return np.array([[0, 5], [3, 2], [1, 1]], "int32")
-    if topology is convolution:
+    if topology in CONVOLUTIONS:
         return np.random.default_rng(6).normal(size=(3, 4, 4, 1)).astype("float32")
     return X
 
@@ -143,12 +174,12 @@ def expected(topology, model, x, w=None):
     """By hand, in float64, from the owner's weight (or from `w` in its place) and the biases."""
     owner = owner_of(model)
     w = weight_of(owner) if w is None else w
-    if topology is embedding:
+    if topology in EMBEDDINGS:
         return w[x] @ w.T + reader_bias(model)
     x, b = x.astype("float64"), np.asarray(owner.bias, "float64")
-    if topology in (tower_in_two_sub_models, shared):
+    if topology in TOWERS:
         return np.concatenate([x @ w + b] * 2, axis=-1)
-    if topology is convolution:  # fields of 2x2 side by side: a dense layer on each
+    if topology in CONVOLUTIONS:  # fields of 2x2 side by side: a dense layer on each
         fields = x.reshape(3, 2, 2, 2, 2).transpose(0, 1, 3, 2, 4).reshape(3, 2, 2, 4)
         back = (fields @ w.reshape(4, 3) + b) @ w.reshape(4, 3).T
         back = back.reshape(3, 2, 2, 2, 2).transpose(0, 1, 3, 2, 4).reshape(3, 4, 4, 1)
@@ -178,7 +209,7 @@ def check_tied(topology, model, x):
     for step in range(2):
         check_outputs(topology, model, x)
         perturb(owner, step)
-    others = 0 if topology in (tower_in_two_sub_models, shared) else 1  # the reader's bias
+    others = 0 if topology in TOWERS else 1  # the reader's bias
     variables = {id(v) for v in model.variables}
     assert len(variables) == len(model.variables) == len(owner.variables) + others
     if trains_as_float(owner):

@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 from by_hand import array
-from topologies import embedding, expected, owner_of, tolerance
+from topologies import EMBEDDINGS, expected, owner_of, tolerance
 
 import keras_shared
 
@@ -27,7 +27,7 @@ def onnx(topology, model, x, folder):
     proto = onnx.load(keras_shared.export(model, folder / "m.onnx", format="onnx"))
     compare(run(), topology, model, x)
     owner = owner_of(model)
-    weight = owner.embeddings if topology is embedding else owner.kernel
+    weight = owner.embeddings if topology in EMBEDDINGS else owner.kernel
     held = {t.name: onnx.numpy_helper.to_array(t) for t in proto.graph.initializer}
     sizes = [name for name, value in held.items() if value.size == array(weight).size]
     assert len(sizes) == 1
