@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from keras_shared.exporting import export as export
     from keras_shared.loading import load as load
     from keras_shared.publishing import publish as publish
+    from keras_shared.sharing import sharing_report as sharing_report
     from keras_shared.tying import TieError as TieError
 
 __version__ = "0.1.0"
@@ -21,9 +22,10 @@ _HOMES = {
     "export": "keras_shared.exporting",
     "load": "keras_shared.loading",
     "publish": "keras_shared.publishing",
+    "sharing_report": "keras_shared.sharing",
 }
 _ROOMS = ("layers", "losses", "tying", "zoo")
-__all__ = ["TieError", "export", "load", "publish"]
+__all__ = ["TieError", "export", "load", "publish", "sharing_report"]
 
 
 def __getattr__(name: str) -> Any:

@@ -25,6 +25,7 @@ examples:
   keras-shared evaluate runs/mine            metrics.json, card and plots of a run
   keras-shared publish runs/mine             next version in saved_models/<name>/
   keras-shared fine-tune siamese_omniglot my/recipe.toml
+  keras-shared inspect siamese_omniglot --picture sharing.png
   keras-shared predict lenet5_mnist digit.png
   keras-shared verify a.png b.png
 
@@ -143,6 +144,14 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("image_b", metavar="B.png")
     sub.add_argument("--model", metavar="NAME|PATH", default="siamese_omniglot", help="%(default)s")
 
+    sub = add(
+        "inspect", _inspect, "what a model shares: each weight once, with its readers",
+        "inspect siamese_omniglot --picture sharing.png",
+    )  # fmt: skip
+    sub.add_argument("model", metavar="NAME|PATH", help="a published name or folder, or .keras")
+    sub.add_argument("--json", metavar="FILE", help="write the report as JSON")
+    sub.add_argument("--picture", metavar="FILE", help="draw it as .png or .svg")
+
     sub = add("demo", _demo, "the whole way in a minute, without network", "demo")
     sub.add_argument("--out", metavar="DIR", default="demo", help="folder to write (%(default)s)")
     return parser
@@ -253,6 +262,26 @@ def _verify(options: argparse.Namespace) -> None:
     [outputs] = answer(options.model, [[options.image_a, options.image_b]])
     verdict = "same" if float(outputs["probability"]) >= 0.5 else "different"
     print(f"{verdict}: probability {outputs['probability']}, distance {outputs['distance']}")
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from keras_shared.loading import INNER_MODEL, load, version_dir
+    from keras_shared.sharing import draw_sharing, sharing_report, stored_report
+    from keras_shared.sharing.table import print_report
+
+    path = pathlib.Path(options.model)
+    foreign = (path / "saved_model.pb").exists() and not (path / INNER_MODEL).exists()
+    if path.suffix != ".keras" and not foreign:
+        foreign = not ((folder := version_dir(options.model)) / INNER_MODEL).exists()
+        path = folder if foreign else path
+    report = stored_report(path) if foreign else sharing_report(load(options.model))
+    print_report(report, Console())
+    if options.json:
+        pathlib.Path(options.json).write_text(json.dumps(report.to_dict(), indent=2) + "\n")
+    if options.picture:
+        draw_sharing(report, options.picture)
 
 
 def _demo(options: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ def test_table_is_generated_from_the_metrics():
     assert table.strip() == readme_table(ROOT / "zoo")
 
 
-@pytest.mark.parametrize("code", PYTHON, ids=["share", "tie", "export", "zoo"])
+@pytest.mark.parametrize("code", PYTHON, ids=["share", "tie", "export", "see", "zoo"])
 def test_python_works_as_typed(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {})

@@ -11,6 +11,8 @@ FORBIDDEN = {  # room: what it may not import, at the top or inside a function
     "layers/": ("tensorflow", *(OURS + r for r in (
         "zoo", "data", "training", "losses", "publishing", "exporting", "loading", "recipe"))),
     "tying/": ("tensorflow", *(OURS + r for r in ("layers", "zoo", "data", "training", "losses"))),
+    "sharing/": (OURS + "zoo", OURS + "data", OURS + "recipe", OURS + "training",
+                 OURS + "publishing"),
     "losses/": (
         "tensorflow",
         *(OURS + r for r in ("layers", "tying", "zoo", "data", "training", "recipe")),

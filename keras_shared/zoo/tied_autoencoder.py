@@ -7,6 +7,7 @@ from keras import layers
 
 from keras_shared.layers import TiedDense
 from keras_shared.signature import Signature
+from keras_shared.tying import readers_of, untie
 from keras_shared.zoo.zoo_model import ZooModel
 
 
@@ -24,6 +25,9 @@ class TiedAutoencoder(ZooModel):
         input_dim: length of one input vector.
         noise: standard deviation of Gaussian noise added to the input in training (a denoising
             autoencoder); 0 for none.
+        tied: False unties it at the start, as the paper does for fine-tuning: each decoder layer
+            then has a kernel of its own, at first its encoder layer's. `keras_shared.tying.untie`
+            on a whole model leads to the same.
         dtype: dtype policy; the reconstruction is float32 in any case.
         **kwargs: `name` and `trainable`, as of `keras.Model`.
 
@@ -60,6 +64,7 @@ class TiedAutoencoder(ZooModel):
         units: Sequence[int] = (1000, 500, 250, 30),
         input_dim: int = 784,
         noise: float = 0.0,
+        tied: bool = True,
         dtype: Any = None,
         **kwargs: Any,
     ) -> None:
@@ -109,6 +114,8 @@ class TiedAutoencoder(ZooModel):
         self.input_dim = input_dim
         self.noise = noise
         self.base_policy = base
+        if not tied:
+            untie(self)
 
     def encode(self, vectors: Any) -> np.ndarray:
         """The code of each vector.
@@ -159,6 +166,7 @@ class TiedAutoencoder(ZooModel):
             "units": self.units,
             "input_dim": self.input_dim,
             "noise": self.noise,
+            "tied": bool(readers_of(self)),
         }
 
 

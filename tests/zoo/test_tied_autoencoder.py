@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 
+import keras_shared
 from keras_shared.zoo import TiedAutoencoder
 
 X = np.random.default_rng(0).random((5, 12)).astype("float32")
@@ -84,3 +85,22 @@ def test_bad_input():
         model.encode(X[:, :11])
     with pytest.raises(ValueError, match=r"`codes`.*\(batch, 3\)"):
         model.decode(X)
+
+
+def test_untied_as_a_whole(tmp_path):
+    model = TiedAutoencoder(units=(4, 2), input_dim=6, tied=False)
+    assert model.count_params() == 2 * (6 * 4 + 4 * 2) + 4 + 2 + 4 + 6
+    kernel = model.decoder.get_layer("decoder_1").own_weight
+    np.testing.assert_array_equal(kernel, model.encoder.get_layer("encoder_1").kernel)
+    x = np.random.default_rng(0).random((5, 6)).astype("float32")
+    model.compile("sgd", "mse")
+    model.fit(x, x, verbose=0)
+    assert np.abs(kernel.numpy() - model.encoder.get_layer("encoder_1").kernel.numpy()).max() > 0
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+    assert loaded.get_config() == model.get_config() and not loaded.get_config()["tied"]
+
+    cut = keras_shared.tying.untie(TiedAutoencoder(units=(4, 2), input_dim=6))
+    again = keras_shared.load(keras_shared.publish(cut, tmp_path / "cut"))
+    np.testing.assert_allclose(again.predict(x, verbose=0), cut.predict(x, verbose=0), atol=1e-6)

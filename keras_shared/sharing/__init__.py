@@ -1,0 +1,6 @@
+"""What a model shares: each weight once, who reads it, how often, and what that saves."""
+
+from keras_shared.sharing.picture import draw_sharing as draw_sharing
+from keras_shared.sharing.report import SharingReport as SharingReport
+from keras_shared.sharing.report import sharing_report as sharing_report
+from keras_shared.sharing.report import stored_report as stored_report

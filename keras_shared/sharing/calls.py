@@ -1,0 +1,98 @@
+"""Which layers run in one forward pass, and on what shapes."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import keras
+
+from keras_shared.tying import flatten_layers
+
+UNKNOWN_SIDE = 8  # stands for a side that the model leaves open
+
+
+class Call(NamedTuple):
+    """One call of a layer.
+
+    Attributes:
+        layer: what was called.
+        inputs: shape of its first input, batch included.
+        outputs: shape of its first output.
+    """
+
+    layer: keras.Layer
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+def calls_of(model: keras.Model) -> list[Call]:
+    """The calls of one forward pass with one example of zeros, in order.
+
+    Args:
+        model: a built model.
+
+    Raises:
+        ValueError: if the model has no weights yet, or its inputs cannot be known.
+    """
+    example = keras.tree.map_structure(_zeros, _inputs(model))
+    calls: list[Call] = []
+    with _watched(flatten_layers(model), calls):
+        model(example, training=False)
+    return calls
+
+
+def _inputs(model: keras.Model) -> Any:
+    sequential = isinstance(model, keras.Sequential)
+    if getattr(model, "inputs", None):
+        return model.inputs[0] if sequential else model.input
+    shape = (model.get_build_config() or {}).get("input_shape") if model.built else None
+    if shape is None:
+        raise ValueError(
+            f"'{model.name}' (of type {type(model).__name__}) was never built: it has no "
+            "weights to report. Call it once on its input first, or give it a keras.Input."
+        )
+    return keras.KerasTensor(shape)
+
+
+def _zeros(spec: Any) -> Any:
+    sides = [UNKNOWN_SIDE if side is None else side for side in spec.shape[1:]]
+    return keras.ops.zeros((1, *sides), spec.dtype)
+
+
+@contextmanager
+def _watched(layers: list[keras.Layer], calls: list[Call]) -> Iterator[None]:
+    """Note each call of these layers while the context is open."""
+    watched: list[tuple[keras.Layer, str]] = []
+    running: set[int] = set()  # a quantised layer may run its `call` inside of `quantized_call`
+
+    def watch(layer: keras.Layer, method: str) -> None:
+        original = getattr(layer, method)
+
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            if id(layer) in running:
+                return original(*args, **kwargs)
+            running.add(id(layer))
+            try:
+                outputs = original(*args, **kwargs)
+            finally:
+                running.discard(id(layer))
+            calls.append(Call(layer, _shape(args or tuple(kwargs.values())), _shape(outputs)))
+            return outputs
+
+        setattr(layer, method, noted)
+        watched.append((layer, method))
+
+    try:
+        for layer in layers:
+            watch(layer, "call")
+            if hasattr(layer, "quantized_call"):
+                watch(layer, "quantized_call")
+        yield
+    finally:
+        for layer, method in watched:
+            delattr(layer, method)
+
+
+def _shape(values: Any) -> tuple[int, ...]:
+    shapes = [tuple(v.shape) for v in keras.tree.flatten(values) if hasattr(v, "shape")]
+    return shapes[0] if shapes else ()

@@ -1,0 +1,87 @@
+import os
+import pathlib
+
+from matplotlib.figure import Figure
+
+from keras_shared.sharing.report import SharingReport
+
+DRAWN = 60  # weights; of a larger model only the shared ones are drawn
+
+
+def draw_sharing(report: SharingReport, path: str | os.PathLike[str]) -> pathlib.Path:
+    """Draw which layer reads which weight: a shared weight is one node with lines to all readers.
+
+    Args:
+        report: see `sharing_report`.
+        path: file to write, `.png` or `.svg`.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: for another suffix.
+        OSError: if it cannot be written there.
+
+    Example:
+        >>> import tempfile
+        >>> from keras_shared.sharing import draw_sharing, sharing_report
+        >>> from keras_shared.zoo import TiedAutoencoder
+        >>> report = sharing_report(TiedAutoencoder(units=(4, 2), input_dim=6))
+        >>> draw_sharing(report, tempfile.mkdtemp() + "/sharing.png").name
+        'sharing.png'
+    """
+    path = pathlib.Path(path)
+    if path.suffix not in (".png", ".svg"):
+        raise ValueError(f"The picture is a .png or .svg file. Received: {path}")
+    weights = [w for w in report.weights if w.readers]
+    left_out = 0
+    if len(weights) > DRAWN:
+        shared = [w for w in weights if w.uses > 1][: 2 * DRAWN]
+        left_out, weights = len(weights) - len(shared), shared
+    readers = list(dict.fromkeys(name for w in weights for name in w.readers))
+    rows = max(len(weights), len(readers), 1)
+    figure = Figure(figsize=(11, 1.2 + 0.32 * rows), layout="constrained")
+    axes = figure.subplots()
+    heights = {name: _spread(i, len(readers), rows) for i, name in enumerate(readers)}
+    for i, weight in enumerate(weights):
+        y = _spread(i, len(weights), rows)
+        colour = "#D55E00" if weight.uses > 1 else "#0072B2"
+        for name, form in weight.readers.items():
+            dashed = "--" if "transposed" in form or "adjoint" in form else "-"
+            axes.plot([1, 2], [y, heights[name]], dashed, color=colour, linewidth=1, zorder=1)
+        label = f"{weight.path}  {'x'.join(map(str, weight.shape))}"
+        axes.text(0.98, y, label, ha="right", va="center", fontsize=8)
+        axes.plot([1], [y], "o", color=colour, zorder=2)
+    often = {
+        name: form.rpartition(", ")[2].removesuffix(" times")
+        for weight in weights
+        for name, form in weight.readers.items()
+        if form.endswith(" times")
+    }
+    for name, y in heights.items():
+        box = {"boxstyle": "round", "facecolor": "white", "edgecolor": "black"}
+        axes.text(
+            2.02,
+            y,
+            name + (f" x {often[name]}" if name in often else ""),
+            ha="left",
+            va="center",
+            fontsize=8,
+            bbox=box,
+        )
+    axes.set(xlim=(0, 2.6), ylim=(rows, -1))
+    axes.axis("off")
+    totals, unique = report.totals, report.totals["parameters"]
+    apart = totals.get("parameters_without_sharing", unique)
+    more = f"; {left_out} weights that are read once are left out" if left_out else ""
+    axes.set_title(
+        f"{report.name}: {unique:,} parameters, {apart:,} without sharing{more}\n"
+        "weights (orange: read more than once)  —  readers (dashed: transposed or adjoint)",
+        fontsize=10,
+    )
+    figure.savefig(path, dpi=110, metadata={"Date": None} if path.suffix == ".svg" else None)
+    return path
+
+
+def _spread(index: int, count: int, rows: int) -> float:
+    return (index + 0.5) * rows / count - 0.5

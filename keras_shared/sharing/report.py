@@ -1,0 +1,265 @@
+import dataclasses
+import hashlib
+import math
+import os
+import pathlib
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_shared.layers import TiedConv2DTranspose, TiedDense
+from keras_shared.sharing.calls import Call, calls_of
+from keras_shared.sharing.links import links
+from keras_shared.tying import TieError, check_ties, flatten_layers, readers_of
+
+_FORMS = {TiedDense: "transposed", TiedConv2DTranspose: "convolution adjoint"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Weight:
+    """One variable of a model.
+
+    Attributes:
+        path: its path, which begins with its owner's.
+        shape: shape of the variable.
+        dtype: its dtype.
+        bytes: what it takes in memory.
+        trainable: whether training changes it.
+        regularizer: name of its regulariser's class, or empty.
+        readers: name of a layer -> how it reads the weight: "as is", "transposed", "convolution
+            adjoint", or "... times" for repeated calls.
+        uses: number of calls that read it in one forward pass.
+        links: multiply-adds that read it for one example, as LeCun et al. 1998 count connections;
+            None where the arithmetic of a reader is not known.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: str
+    bytes: int
+    trainable: bool
+    regularizer: str
+    readers: dict[str, str]
+    uses: int
+    links: int | None
+
+    @property
+    def size(self) -> int:
+        """Number of its elements."""
+        return math.prod(self.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class SharingReport:
+    """What a model shares.
+
+    Attributes:
+        name: name of the model.
+        weights: every variable, once.
+        totals: parameters (unique, and without sharing), their ratio, links, bytes.
+        stored_bytes: what the weights take in each file format.
+        warnings: what will surprise, in sentences.
+    """
+
+    name: str
+    weights: tuple[Weight, ...]
+    totals: dict[str, Any]
+    stored_bytes: dict[str, int]
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain lists and dicts, ready for JSON."""
+        return dataclasses.asdict(self)
+
+
+def sharing_report(model: keras.Model) -> SharingReport:
+    """Every weight of `model` once, with all that read it, and what sharing saved.
+
+    The model is run once, eagerly, on one example of zeros; nothing in it changes.
+
+    Args:
+        model: any built Keras model, ours or not; a subclassed one that was called.
+
+    Returns:
+        The report; `to_dict()` gives it as JSON would hold it.
+
+    Raises:
+        ValueError: for a model without weights or known inputs.
+
+    Example:
+        >>> from keras_shared.sharing import sharing_report
+        >>> from keras_shared.zoo import TiedAutoencoder
+        >>> report = sharing_report(TiedAutoencoder(units=(4, 2), input_dim=6))
+        >>> report.weights[0].readers
+        {'encoder_1': 'as is', 'decoder_1': 'transposed'}
+        >>> report.totals["parameters"], report.totals["parameters_without_sharing"]
+        (48, 80)
+
+    Reference:
+        LeCun, Bottou, Bengio, Haffner 1998, section II.B (connections and trainable parameters).
+    """
+    calls = calls_of(model)
+    owners = _owners(model)
+    if not owners:
+        raise ValueError(f"'{model.name}' has no weights to report.")
+    uses: dict[int, list[tuple[Call, str]]] = {id(variable): [] for variable, _ in owners}
+    by_layer: dict[int, list[keras.Variable]] = {}
+    for variable, owner in owners:
+        by_layer.setdefault(id(owner), []).append(variable)
+    read = {id(reader): reader.source() for reader in readers_of(model)}
+    for call in calls:
+        for variable in by_layer.get(id(call.layer), ()):
+            uses[id(variable)].append((call, "as is"))
+        form = _FORMS.get(type(call.layer))
+        if form and id(call.layer) in read:  # the weight alone, not the source's bias
+            for variable in by_layer[id(read[id(call.layer)])]:
+                if not variable.name.startswith("bias"):
+                    uses[id(variable)].append((call, form))
+    weights = tuple(_weight(v, owner, uses[id(v)]) for v, owner in owners)
+    return SharingReport(
+        model.name, weights, _totals(weights), _stored(weights), tuple(_warnings(model, weights))
+    )
+
+
+def stored_report(path: str | os.PathLike[str]) -> SharingReport:
+    """What can be seen of a SavedModel that holds no Keras model: its variables, once each.
+
+    Args:
+        path: the folder with saved_model.pb.
+
+    Raises:
+        ValueError: if it has no variables that can be read.
+    """
+    import tensorflow as tf  # for the checkpoint reader alone
+
+    path = pathlib.Path(path)
+    try:
+        reader = tf.train.load_checkpoint(str(path / "variables" / "variables"))
+    except (ValueError, tf.errors.OpError) as error:
+        raise ValueError(f"{path} holds no variables that can be read: {error}") from error
+    shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
+    suffix = "/.ATTRIBUTES/VARIABLE_VALUE"
+    weights = []
+    for key in sorted(k for k in shapes if k.endswith(suffix)):
+        size = math.prod(shapes[key]) * dtypes[key].size
+        name, shape = key.removesuffix(suffix), tuple(shapes[key])
+        weights.append(Weight(name, shape, dtypes[key].name, size, False, "", {}, 0, None))
+    seen = "It holds a graph and no Keras model: what reads which weight cannot be seen."
+    totals = {"parameters": sum(w.size for w in weights), "bytes": sum(w.bytes for w in weights)}
+    return SharingReport(path.name, tuple(weights), totals, {}, (seen,))
+
+
+def _owners(model: keras.Model) -> list[tuple[keras.Variable, keras.Layer]]:
+    """Each variable with the innermost layer that lists it, in the model's order."""
+    innermost: dict[int, keras.Layer] = {}
+    widths: dict[int, int] = {}
+    for layer in flatten_layers(model):
+        variables = layer.variables
+        for variable in variables:
+            if len(variables) <= widths.get(id(variable), len(variables)):
+                innermost[id(variable)], widths[id(variable)] = layer, len(variables)
+    return [(v, innermost[id(v)]) for v in model.variables if not v.path.startswith("seed")]
+
+
+def _weight(variable: keras.Variable, owner: keras.Layer, uses: list[tuple[Call, str]]) -> Weight:
+    readers: dict[str, list[str]] = {}
+    for call, form in uses:
+        readers.setdefault(call.layer.name, []).append(form)
+    shape = tuple(variable.shape)
+    is_bias = variable.name in ("bias", "beta")
+    counts = [links(call, shape, is_bias) for call, _ in uses]
+    regularizer = getattr(variable, "regularizer", None)
+    return Weight(
+        path=variable.path,
+        shape=shape,
+        dtype=str(variable.dtype),
+        bytes=math.prod(shape) * np.dtype(_numpy_dtype(variable.dtype)).itemsize,
+        trainable=bool(variable.trainable),
+        regularizer=type(regularizer).__name__ if regularizer else "",
+        readers={
+            name: forms[0] if len(forms) == 1 else f"{forms[0]}, {len(forms)} times"
+            for name, forms in readers.items()
+        },
+        uses=len(uses),
+        links=None if None in counts else sum(c for c in counts if c is not None),
+    )
+
+
+def _numpy_dtype(dtype: str) -> str:
+    return "float16" if dtype == "bfloat16" else dtype  # of the same size
+
+
+def _totals(weights: tuple[Weight, ...]) -> dict[str, Any]:
+    """Parameters are all weights, trainable or not; Adam keeps two numbers for each trained one."""
+    unique = sum(w.size for w in weights)
+    apart = sum(w.size * max(1, w.uses) for w in weights)
+    known = [w.links for w in weights if w.links is not None]
+    size = sum(w.bytes for w in weights)
+    trained = sum(w.bytes for w in weights if w.trainable)
+    return {
+        "parameters": unique,
+        "trainable_parameters": sum(w.size for w in weights if w.trainable),
+        "parameters_without_sharing": apart,
+        "ratio": round(apart / unique, 3) if unique else 1.0,
+        "links": sum(known) if len(known) == len(weights) else None,
+        "bytes": size,
+        "bytes_with_gradients": size + trained,
+        "bytes_with_gradients_and_adam": size + 3 * trained,
+    }
+
+
+def _stored(weights: tuple[Weight, ...]) -> dict[str, int]:
+    """Weights alone, in bytes: Keras' own export stores each variable twice (keras#23553)."""
+    once = sum(w.bytes for w in weights)
+    turned = sum(w.bytes for w in weights if "transposed" in w.readers.values())
+    return {
+        "keras": once,
+        "saved_model": once,
+        "saved_model_by_keras": 2 * once,
+        "onnx": once,
+        "litert": once + turned,
+    }
+
+
+def _warnings(model: keras.Model, weights: tuple[Weight, ...]) -> list[str]:
+    found = []
+    for layer in flatten_layers(model):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            uses = max((w.uses for w in weights if w.path.startswith(f"{layer.path}/")), default=0)
+            if uses > 1:
+                found.append(
+                    f"'{layer.path}' is a BatchNormalization that is called {uses} times: each "
+                    "call normalises with its own statistics and moves the averages. "
+                    "GroupNormalization has none."
+                )
+    try:
+        check_ties(model)
+    except TieError as error:
+        found.append(f"A tie would not survive: {error}")
+    except Exception as error:  # whatever a foreign get_config raises
+        found.append(f"The model cannot be rebuilt from its config: {error}")
+    found += [
+        f"'{a}' and '{b}' hold the same values and are two variables: equal, and not tied."
+        for a, b in _look_tied(model)
+    ]
+    return found
+
+
+def _look_tied(model: keras.Model) -> list[tuple[str, str]]:
+    """Pairs of variables with equal values, as they are or transposed; constants aside."""
+    first: dict[bytes, str] = {}
+    pairs = []
+    for variable in model.variables:
+        if math.prod(variable.shape) < 2 or not variable.trainable:
+            continue
+        values = keras.ops.convert_to_numpy(variable)
+        if np.all(values == values.flat[0]):
+            continue
+        keys = [hashlib.sha256(str(v.shape).encode() + v.tobytes()).digest()
+                for v in (values, np.ascontiguousarray(values.T))]  # fmt: skip
+        known = next((first[key] for key in keys if key in first), None)
+        if known is not None:
+            pairs.append((known, variable.path))
+        first.setdefault(keys[0], variable.path)
+    return pairs

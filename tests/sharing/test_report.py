@@ -1,0 +1,180 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import keras_shared
+from keras_shared.cli import main
+from keras_shared.layers import Shared, TiedConv2DTranspose, TiedDense, TiedLayer
+from keras_shared.sharing import draw_sharing, sharing_report, stored_report
+from keras_shared.tying import untie
+from keras_shared.zoo import LeNet5, SiameseNet, TiedAutoencoder
+
+
+def weight(report, path):
+    (found,) = (w for w in report.weights if w.path == path)
+    return found
+
+
+def test_connections_of_lenet_as_the_paper_counts_them():
+    report = sharing_report(LeNet5())
+    by_layer = {}
+    for w in report.weights:
+        layer = w.path.partition("/")[0]
+        by_layer[layer] = by_layer.get(layer, 0) + w.links
+    assert by_layer == {
+        "C1": 122_304, "S2": 5_880, "C3": 151_600, "S4": 2_000, "C5": 48_120, "F6": 10_164,
+        "distances": 840,
+    }  # fmt: skip
+    assert report.totals["links"] == 340_908
+    assert report.totals["trainable_parameters"] == 60_000 and report.warnings == ()
+
+
+def test_tied_autoencoder():
+    report = sharing_report(TiedAutoencoder())
+    kernel = weight(report, "encoder_1/kernel")
+    assert kernel.readers == {"encoder_1": "as is", "decoder_1": "transposed"}
+    assert kernel.uses == 2 and kernel.links == 2 * 784 * 1000 and kernel.bytes == 4 * 784_000
+    assert report.totals["parameters"] == 1_420_814
+    assert report.totals["parameters_without_sharing"] == 2_837_314  # the untied net of the paper
+    assert report.stored_bytes["litert"] - report.stored_bytes["onnx"] == 4 * (
+        2_837_314 - 1_420_814
+    )
+
+
+def test_towers_count_each_call():
+    report = sharing_report(SiameseNet())
+    assert weight(report, "conv_2/kernel").readers == {"conv_2": "as is, 2 times"}
+    assert report.totals["parameters_without_sharing"] == 2 * 111_680 + 2
+
+    tower = layers.Dense(4, name="tower")
+    x, y, inputs = keras.Input((6,)), keras.Input((6,)), keras.Input((6,))
+    left = keras.Model(x, tower(x), name="left")
+    right = keras.Model(y, TiedLayer(tower)(y), name="right")
+    model = keras.Model(inputs, layers.Add()([left(inputs), right(inputs)]))
+    assert weight(sharing_report(model), "tower/kernel").uses == 2
+
+
+def test_links_of_convolutions_and_embeddings_by_hand():
+    image = keras.Input((9, 9, 2))
+    conv = layers.Conv2D(5, 3, strides=2, name="conv")  # 4 x 4 positions
+    model = keras.Model(image, TiedConv2DTranspose(conv, name="back")(conv(image)))
+    kernel = weight(sharing_report(model), "conv/kernel")
+    assert kernel.readers == {"conv": "as is", "back": "convolution adjoint"}
+    assert kernel.links == 2 * 16 * (3 * 3 * 2 * 5)
+    ids = keras.Input((7,), dtype="int32")
+    table = layers.Embedding(11, 3, name="table")
+    model = keras.Model(ids, TiedDense(table, name="words")(table(ids)))
+    assert weight(sharing_report(model), "table/embeddings").links == 7 * 3 + 7 * 11 * 3
+
+
+def test_nothing_changes_in_the_model():
+    model = TiedAutoencoder(units=(4, 2), input_dim=6)
+    x = np.random.default_rng(0).random((3, 6))
+    before = model.predict(x, verbose=0)
+    sharing_report(model)
+    assert not any("call" in vars(layer) for layer in model._flatten_layers())
+    np.testing.assert_array_equal(model.predict(x, verbose=0), before)
+
+
+def test_warnings():
+    a, b = keras.Input((6,)), keras.Input((6,))
+    tower = keras.Sequential([layers.Dense(4), layers.BatchNormalization(name="norm")])
+    model = keras.Model([a, b], layers.Add()(Shared(tower)([a, b])))
+    (said,) = sharing_report(model).warnings
+    assert "BatchNormalization that is called 2 times" in said
+
+    autoencoder = untie(TiedAutoencoder(units=(4,), input_dim=6))
+    (said,) = sharing_report(autoencoder).warnings
+    assert "'encoder_1/kernel' and 'decoder_1/kernel' hold the same values" in said
+
+    x, y = keras.Input((6,)), keras.Input((6,))
+    dense = layers.Dense(6, name="dense")
+    left, right = keras.Model(x, dense(x), name="left"), keras.Model(y, dense(y), name="right")
+    inputs = keras.Input((6,))
+    (said,) = sharing_report(keras.Model(inputs, right(left(inputs)))).warnings
+    assert "would not survive" in said and "TiedLayer" in said
+
+
+def test_quantised_subclassed_and_regularised():
+    model = TiedAutoencoder(units=(16, 8), input_dim=32)
+    model.quantize("int8")
+    report = sharing_report(model)
+    assert weight(report, "encoder_1/kernel").dtype == "int8"
+    assert weight(report, "encoder_1/kernel").bytes == 32 * 16
+    assert weight(report, "encoder_1/kernel").readers["decoder_1"] == "transposed"
+
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = layers.Dense(3, kernel_regularizer="l2", name="dense")
+
+        def call(self, inputs):
+            return self.dense(self.dense(inputs))
+
+    model = Subclassed()
+    with pytest.raises(ValueError, match="never built.*Call it once"):
+        sharing_report(model)
+    model(np.ones((1, 3), "float32"))
+    kernel = weight(sharing_report(model), model.dense.kernel.path)
+    assert kernel.uses == 2 and kernel.regularizer == "L2"
+    with pytest.raises(ValueError, match="never built"):
+        sharing_report(keras.Sequential([layers.Dense(2)]))
+    inputs = keras.Input((2,))
+    with pytest.raises(ValueError, match="no weights to report"):
+        sharing_report(keras.Model(inputs, layers.ReLU()(inputs)))
+
+
+def test_a_thousand_layers(tmp_path):
+    inputs = keras.Input((4,))
+    first = layers.Dense(4, name="first")
+    ends = []
+    for _ in range(20):
+        x = first(inputs)
+        for _ in range(50):
+            x = layers.Dense(4)(x)
+        ends.append(x)
+    report = sharing_report(keras.Model(inputs, layers.Add()(ends)))
+    assert len(report.weights) == 2 + 2 * 1000
+    assert weight(report, "first/kernel").uses == 20
+    draw_sharing(report, tmp_path / "many.svg")
+    assert "2000 weights that are read once are left out" in (tmp_path / "many.svg").read_text()
+
+
+def test_pictures(tmp_path):
+    report = sharing_report(TiedAutoencoder(units=(4, 2), input_dim=6))
+    draw_sharing(report, tmp_path / "p.png")
+    assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(ValueError, match=r"\.png or \.svg"):
+        draw_sharing(report, tmp_path / "p.pdf")
+    with pytest.raises(OSError, match="p.png"):
+        draw_sharing(report, tmp_path / "missing" / "p.png")
+
+
+def test_inspect(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    call = ["inspect", "lenet5_mnist", "--json", "r.json", "--picture", "p.svg"]
+    assert main(call) == 0
+    assert "340,908" in capsys.readouterr().out
+    written = json.loads((tmp_path / "r.json").read_text())
+    known = sharing_report(keras_shared.load("lenet5_mnist")).to_dict()
+    assert written == json.loads(json.dumps(known))
+    assert (tmp_path / "p.svg").read_text().startswith("<?xml")
+
+    model = TiedAutoencoder(units=(4, 2), input_dim=6)
+    model.save("m.keras")
+    assert main(["inspect", "m.keras"]) == 0
+    assert "decoder_1 (transposed)" in capsys.readouterr().out
+
+    plain = tf.Module()
+    plain.v = tf.Variable(tf.ones((3, 2)), name="v")
+    tf.saved_model.save(plain, "foreign/1")
+    assert main(["inspect", "foreign/1"]) == 0
+    assert "holds a graph and no Keras model" in " ".join(capsys.readouterr().out.split())
+    assert stored_report("foreign/1").totals["parameters"] == 6
+    (tmp_path / "foreign/1/variables/variables.index").unlink()
+    with pytest.raises(ValueError, match="no variables that can be read"):
+        stored_report("foreign/1")
