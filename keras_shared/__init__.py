@@ -22,7 +22,7 @@ _HOMES = {
     "load": "keras_shared.loading",
     "publish": "keras_shared.publishing",
 }
-_ROOMS = ("layers", "losses", "tying", "zoo")
+_ROOMS = ("layers", "losses", "serving", "tying", "zoo")
 __all__ = ["TieError", "export", "load", "publish"]
 
 

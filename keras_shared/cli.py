@@ -27,6 +27,9 @@ examples:
   keras-shared fine-tune siamese_omniglot my/recipe.toml
   keras-shared predict lenet5_mnist digit.png
   keras-shared verify a.png b.png
+  keras-shared check runs/mine/export        what TF Serving would do with a SavedModel
+  keras-shared serve lenet5_mnist            launch TF Serving
+  keras-shared manifests lenet5_mnist --to deploy/
 
 MNIST, Fashion-MNIST and Omniglot come through TensorFlow Datasets: from --data-dir or the
 variable TFDS_DATA_DIR if they are prepared there, else by download."""
@@ -36,9 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; the exit status: 0 if done, 2 for a wrong call, 1 for the rest."""
     options = _parser().parse_args(arguments)
     try:
-        if options.command is not _list:
+        if options.command not in (_list, _serve, _manifests):
             _import_quietly()
-        options.command(options)
+        return options.command(options) or 0
     except KeyboardInterrupt:
         trains = options.command in (_train, _fine_tune)
         again = "; the same command goes on from the last whole epoch" if trains else ""
@@ -50,7 +53,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         first = str(error).strip().split("\n")[0]
         print(f"keras-shared: {first or type(error).__name__}", file=sys.stderr)
         return 1
-    return 0
 
 
 def _import_quietly() -> None:
@@ -141,6 +143,24 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("image_a", metavar="A.png")
     sub.add_argument("image_b", metavar="B.png")
     sub.add_argument("--model", metavar="NAME|PATH", default="siamese_omniglot", help="%(default)s")
+
+    sub = add("check", _check, "say what TF Serving would do with a SavedModel", "check my/export")
+    sub.add_argument("path", metavar="NAME|PATH", help="of one version, of versions, or any other")
+
+    sub = add("serve", _serve, "launch TF Serving, here or in Docker", "serve lenet5_mnist")
+    sub.add_argument("models", metavar="NAME|DIR", nargs="+", help="folders of versions")
+    sub.add_argument("--engine", choices=["tf-serving"], default="tf-serving", help="%(default)s")
+    sub.add_argument("--rest-port", type=int, metavar="N", default=8501, help="%(default)s")
+    sub.add_argument("--grpc-port", type=int, metavar="N", default=8500, help="%(default)s")
+
+    sub = add(
+        "manifests",
+        _manifests,
+        "write a compose file and Kubernetes manifests of TF Serving",
+        "manifests lenet5_mnist --to deploy/",
+    )
+    sub.add_argument("models", metavar="NAME|DIR", nargs="+", help="folders of versions")
+    sub.add_argument("--to", metavar="DIR", default="deploy", help="default: %(default)s")
 
     sub = add("demo", _demo, "the whole way in a minute, without network", "demo")
     sub.add_argument("--out", metavar="DIR", default="demo", help="folder to write (%(default)s)")
@@ -237,6 +257,41 @@ def _verify(options: argparse.Namespace) -> None:
     [outputs] = answer(options.model, [[options.image_a, options.image_b]])
     verdict = "same" if float(outputs["probability"]) >= 0.5 else "different"
     print(f"{verdict}: probability {outputs['probability']}, distance {outputs['distance']}")
+
+
+def _check(options: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from keras_shared.serving import check
+
+    findings = check(options.path)
+    table = Table("severity", "what", "cure")
+    for finding in findings:
+        table.add_row(*finding)
+    Console().print(table)
+    failed = any(finding.severity == "error" for finding in findings)
+    print(f"{options.path}: TF Serving {'would fail' if failed else 'serves it'}")
+    return int(failed)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from keras_shared.serving import EngineError, serve
+
+    try:
+        return serve(options.models, options.rest_port, options.grpc_port)
+    except EngineError as error:  # of several lines: how to get the server, or the end of its log
+        if options.debug:
+            raise
+        print(f"keras-shared: {error}", file=sys.stderr)
+        return 1
+
+
+def _manifests(options: argparse.Namespace) -> None:
+    from keras_shared.serving import write_manifests
+
+    for path in write_manifests(options.models, options.to):
+        print(path)
 
 
 def _demo(options: argparse.Namespace) -> None:

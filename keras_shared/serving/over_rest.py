@@ -104,6 +104,8 @@ class Rest:
                 content += piece
             if expected is not None and len(content) < expected:
                 raise http.client.IncompleteRead(bytes(content), expected - len(content))
+            if response.status == 200 and not content:  # a head that is cut looks like this
+                raise http.client.RemoteDisconnected("an empty answer")
             return response.status, bytes(content)
         except TimeoutError as error:
             message = f"{where} gave no whole answer in time"
