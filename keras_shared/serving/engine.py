@@ -58,7 +58,7 @@ def serve(
     """Run TF Serving until it ends or is told to: SIGTERM and SIGINT are passed on to it.
 
     `tensorflow_model_server` is taken if it is on the PATH, otherwise Docker. Batching and
-    Prometheus metrics are on.
+    Prometheus metrics are on. Call it in the main thread: Python takes signals there.
 
     Args:
         models: folders of versions, or published names; a folder's name is the model's name.
@@ -83,26 +83,29 @@ def serve(
                 )
     with tempfile.TemporaryDirectory(prefix="tf-serving-") as scratch:
         command = _command(folders, pathlib.Path(scratch), rest_port, grpc_port)
-        process = subprocess.Popen(  # a session of its own: Ctrl-C comes through us alone
-            command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, start_new_session=True
-        )
-        last: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
-        log = threading.Thread(target=_log, args=(process, last), daemon=True)
-        log.start()
-        with _signals_to(process) as told:
+        with _signals_passed_on() as (told, started):
+            process = subprocess.Popen(  # a session of its own: Ctrl-C comes through us alone
+                command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+            started.append(process)
+            if told:  # while it was being started
+                process.send_signal(told[-1])
+            last: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
+            log = threading.Thread(target=_log, args=(process, last), daemon=True)
+            log.start()
             try:
                 url = f"http://localhost:{rest_port}"
-                with Client(url, timeout=5) as client:
-                    _wait(process, client, list(folders), time.monotonic() + timeout, told)
-                    if process.poll() is None:
-                        print(_ready(client, url, grpc_port, list(folders)), flush=True)
+                _wait(process, url, list(folders), time.monotonic() + timeout, told)
+                if process.poll() is None and not told:
+                    print(_ready(url, grpc_port, list(folders)), flush=True)
                 status = process.wait()
-            except BaseException as error:
+            except EngineError as error:
                 _stop(process)
                 log.join(timeout=5)
-                if isinstance(error, ServingError | EngineError):
-                    lines = "".join(f"\n  {line}" for line in last)
-                    raise EngineError(f"{error} Its last lines:{lines}") from error
+                lines = "".join(f"\n  {line}" for line in last)
+                raise EngineError(f"{error} Its last lines:{lines}") from error
+            except BaseException:
+                _stop(process)
                 raise
             log.join(timeout=5)
     return status if status >= 0 else 128 - status
@@ -135,13 +138,13 @@ def _command(
 
 def _wait(
     process: subprocess.Popen[bytes],
-    client: Client,
+    url: str,
     names: Sequence[str],
     deadline: float,
     told: list[int],
 ) -> None:
     """Until every model is AVAILABLE, or the process was told to end."""
-    waiting = list(names)
+    waiting, client = list(names), Client(url, timeout=1)
     while waiting:
         if process.poll() is not None or told:
             if told:
@@ -162,10 +165,12 @@ def _wait(
             time.sleep(0.1)
 
 
-def _ready(client: Client, url: str, grpc_port: int, names: Sequence[str]) -> str:
+def _ready(url: str, grpc_port: int, names: Sequence[str]) -> str:
     lines = [f"TF Serving is ready. gRPC: localhost:{grpc_port}, metrics: {url}{METRICS}"]
     lines += [f"  {url}/v1/models/{name}" for name in names]
-    return "\n".join([*lines, "try:", _request(url, names[0], client.metadata(names[0]))])
+    with contextlib.suppress(ServingError):  # no reason to end a server that is ready
+        lines += ["try:", _request(url, names[0], Client(url).metadata(names[0]))]
+    return "\n".join(lines)
 
 
 def _request(url: str, name: str, signatures: Mapping[str, Signature]) -> str:
@@ -198,17 +203,19 @@ def _log(process: Any, last: collections.deque[str]) -> None:
 
 
 @contextlib.contextmanager
-def _signals_to(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
-    """Pass SIGINT and SIGTERM on; the numbers of those that came."""
+def _signals_passed_on() -> Iterator[tuple[list[int], list[subprocess.Popen[bytes]]]]:
+    """The numbers of SIGINT and SIGTERM that came, and the processes to pass them on to."""
     told: list[int] = []
+    started: list[subprocess.Popen[bytes]] = []
 
     def pass_on(number: int, _: object) -> None:
         told.append(number)
-        process.send_signal(number)
+        for process in started:
+            process.send_signal(number)
 
     kept = {n: signal.signal(n, pass_on) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield told
+        yield told, started
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)

@@ -56,9 +56,9 @@ def check(path: str | os.PathLike[str]) -> list[Finding]:
     Reference: g3doc/serving_config.md and sources/storage_path of
         https://github.com/tensorflow/serving.
     """
-    folder = pathlib.Path(path)
+    folder = pathlib.Path(path).absolute()
     if not folder.exists():
-        if len(folder.parts) > 1:
+        if len(pathlib.Path(path).parts) > 1:
             raise ValueError(f"There is no folder {folder}. Name a SavedModel or its parent.")
         folder = saved_model_dir(str(path))
     here = (folder / "saved_model.pb").exists() or (folder / "saved_model.pbtxt").exists()
@@ -66,7 +66,7 @@ def check(path: str | os.PathLike[str]) -> list[Finding]:
         newest = version_numbers(folder)[-1]
         return check_version(next(p for p in folder.iterdir() if _number(p) == newest))
     found = check_version(folder) if here or _number(folder) is not None else []
-    if _number(folder.absolute()) is None:
+    if _number(folder) is None:
         inside = sorted(p.name for p in folder.iterdir())[:5] if folder.is_dir() else "a file"
         where = f"the folder '{folder.name}' is no number" if here else f"it holds: {inside}"
         misplaced = Finding(

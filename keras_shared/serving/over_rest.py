@@ -162,6 +162,6 @@ def _tensor(info: Mapping[str, Any]) -> Tensor:
     dtype = info["dtype"].removeprefix("DT_").lower()
     names = {"float": "float32", "double": "float64", "half": "float16"}
     shape = info["tensor_shape"]
-    sizes = [int(dim["size"]) for dim in shape["dim"]]
-    open_sizes = tuple(None if size < 0 else size for size in sizes)
-    return Tensor(names.get(dtype, dtype), None if shape["unknown_rank"] else open_sizes)
+    sizes = (int(dim["size"]) for dim in shape["dim"])
+    known = tuple(None if size < 0 else size for size in sizes)
+    return Tensor(names.get(dtype, dtype), None if shape["unknown_rank"] else known)

@@ -64,7 +64,8 @@ def _try_signature(
 
     def rows(batch: int, text: bytes) -> Inputs:
         if typical is not None:
-            return {key: np.repeat(value[:1], batch, axis=0) for key, value in typical.items()}
+            firsts = {key: np.atleast_1d(value)[:1] for key, value in typical.items()}
+            return {key: np.repeat(first, batch, axis=0) for key, first in firsts.items()}
         return {key: _made_up(info, batch, text) for key, info in signature.inputs.items()}
 
     infos = signature.inputs.values()
@@ -113,6 +114,9 @@ def _try_signature(
 
 
 def _run(session: Any, signature: Any, inputs: Inputs) -> dict[str, np.ndarray]:
+    import tensorflow as tf
+
+    inputs = {key: tf.make_ndarray(value) for key, value in signature.defaults.items()} | inputs
     fetched = {key: info.name for key, info in signature.outputs.items()}
     fed = {signature.inputs[key].name: value for key, value in inputs.items()}
     return {key: np.asarray(value) for key, value in session.run(fetched, fed).items()}

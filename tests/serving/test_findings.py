@@ -297,6 +297,30 @@ def test_an_operation_that_the_server_lacks(good):
     assert "SomebodysMatMul" in only_error(edited(good, replace))
 
 
+def test_what_keras_exports_has_no_error(tmp_path):
+    words = keras.layers.TextVectorization(vocabulary=["a", "b"], output_sequence_length=3)
+    text = keras.Input((), dtype="string", name="text")
+    numbers = keras.layers.Embedding(4, 2)(words(text))
+    keras.Model(text, keras.layers.Flatten(name="y")(numbers)).export(tmp_path / "1", verbose=False)
+    assert errors(tmp_path / "1") == []
+    image = keras.Input((None, None, 3), name="image")
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(2, 3)(image))
+    keras.Model(image, pooled).export(tmp_path / "2", verbose=False)
+    assert errors(tmp_path / "2") == []
+
+
+def test_a_model_of_tensorflow_1_has_no_error(tmp_path):
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder("float32", (None, 3), name="x")
+        kernel = v1.get_variable("kernel", (3, 2), use_resource=False)
+        session.run(v1.global_variables_initializer())
+        v1.saved_model.simple_save(session, str(tmp_path / "1"), {"x": x}, {"y": x @ kernel})
+    assert errors(tmp_path / "1") == []
+    shutil.rmtree(tmp_path / "1" / "variables")
+    assert "variables/variables.index is missing" in only_error(tmp_path / "1")
+
+
 @keras.saving.register_keras_serializable("tests")
 class Doubled(keras.layers.Layer):
     def call(self, inputs):
