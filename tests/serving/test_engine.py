@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from tensorflow_serving.config import model_server_config_pb2
 
 import keras_shared
 from keras_shared.entries import saved_model_dir
-from keras_shared.serving import Client, EngineError, check, serve
+from keras_shared.serving import Client, EngineError, Status, check, serve
 from keras_shared.serving.configuration import configuration_files, model_folders
 from keras_shared.serving.engine import _request
 
@@ -288,13 +289,12 @@ def test_the_engine_itself(real_engine):
             while not stop.is_set():
                 seen.append(over_rest.predict("lenet5_mnist", {"image": images})["label"].tolist())
 
-        thread = threading.Thread(target=ask)
+        thread = threading.Thread(target=ask, daemon=True)
         thread.start()
         keras_shared.publish(keras_shared.load(folder / "lenet5_mnist"), folder / "lenet5_mnist")
-        while [s.version for s in over_rest.status("lenet5_mnist") if s.state == "AVAILABLE"] != [
-            2
-        ]:
-            pass
+        deadline = time.monotonic() + 60
+        while Status(2, "AVAILABLE", "") not in over_rest.status("lenet5_mnist"):
+            assert time.monotonic() < deadline
         stop.set()
         thread.join()
         assert seen and all(labels == a["label"].tolist() for labels in seen)

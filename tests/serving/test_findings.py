@@ -297,6 +297,19 @@ def test_an_operation_that_the_server_lacks(good):
     assert "SomebodysMatMul" in only_error(edited(good, replace))
 
 
+def test_an_input_with_a_default_may_be_left_out_of_a_warm_up_record(good):
+    bias = tf.TensorSpec((None, 2), "float32", name="bias")
+    folder = write(good.parent / "2", lambda k, x, bias: {"y": x @ k + bias}, X, bias)
+    warm_up(folder, GOOD)
+    assert "takes the inputs ['bias', 'x'], not ['x']" in only_error(folder)
+
+    def give_default(graph):
+        value = tf.make_tensor_proto(np.zeros((1, 2), "float32"))
+        graph.signature_def["serving_default"].defaults["bias"].CopyFrom(value)
+
+    assert errors(edited(folder, give_default)) == []
+
+
 def test_what_keras_exports_has_no_error(tmp_path):
     words = keras.layers.TextVectorization(vocabulary=["a", "b"], output_sequence_length=3)
     text = keras.Input((), dtype="string", name="text")
