@@ -117,7 +117,7 @@ class Client:
                     f"{name} has no signature {signature!r}. It has: {sorted(signatures)}"
                 )
             arrays = _arrays(signature, signatures, inputs)
-            left = deadline - time.monotonic()
+            left = max(deadline - time.monotonic(), 0.001)
             asked = signatures[signature]
             return self._transport.predict(name, number, signature, asked, arrays, left)
 
@@ -258,7 +258,8 @@ def _arrays(
 def _cast(key: str, array: np.ndarray, dtype: str) -> np.ndarray:
     if dtype == "bfloat16":
         return array  # NumPy has none; over_grpc gives it to TensorFlow
-    cast = array.astype(dtype)
+    with np.errstate(invalid="ignore"):  # NaN as a whole number: refused below
+        cast = array.astype(dtype)
     if cast.dtype.kind in "biu" and not np.array_equal(cast, array):
-        raise ValueError(f"'{key}' takes {dtype}, and some of its values are none: {array.ravel()}")
+        raise ValueError(f"'{key}' takes {dtype}, and some of its values are none: {array}")
     return cast

@@ -90,10 +90,9 @@ def check_version(folder: str | os.PathLike[str]) -> list[Finding]:
     from keras_shared.serving.trial import try_version
 
     folder = pathlib.Path(folder)
-    graphs, broken = _read(folder)
-    if broken is not None:
-        return [broken]
-    [graph] = graphs
+    graph = _read(folder)
+    if isinstance(graph, Finding):
+        return [graph]
     found = [*_of_the_version(graph, folder)]
     runnable = {}
     if "serving_default" not in graph.signature_def:
@@ -120,7 +119,7 @@ def _number(folder: pathlib.Path) -> int | None:
     return int(folder.name) if folder.name.isdecimal() else None
 
 
-def _read(folder: pathlib.Path) -> tuple[list[Any], Finding | None]:
+def _read(folder: pathlib.Path) -> Any:
     """The one graph tagged `serve`, or what is wrong."""
     from google.protobuf import message, text_format
     from tensorflow.core.protobuf import saved_model_pb2
@@ -132,18 +131,18 @@ def _read(folder: pathlib.Path) -> tuple[list[Any], Finding | None]:
         else:
             text_format.Parse((folder / "saved_model.pbtxt").read_text(), model)
     except FileNotFoundError:
-        return [], Finding("error", f"{folder} has no saved_model.pb", "publish or copy it again")
+        return Finding("error", f"{folder} has no saved_model.pb", "publish or copy it again")
     except (message.DecodeError, text_format.ParseError) as error:
-        return [], Finding("error", f"saved_model.pb is corrupt: {error}", "publish or copy again")
+        return Finding("error", f"saved_model.pb is corrupt: {error}", "publish or copy again")
     tags = [sorted(graph.meta_info_def.tags) for graph in model.meta_graphs]
     graphs = [g for g, t in zip(model.meta_graphs, tags, strict=True) if t == ["serve"]]
     if len(graphs) != 1:
-        return [], Finding(
+        return Finding(
             "error",
             f"no graph has the tag 'serve' alone; the tags are: {tags}",
             "export with the tag 'serve', or start the server with --saved_model_tags",
         )
-    return graphs, None
+    return graphs[0]
 
 
 def _of_the_version(graph: Any, folder: pathlib.Path) -> Iterator[Finding]:
@@ -197,6 +196,14 @@ def _of_the_signature(name: str, signature: Any, graph: Any) -> Iterator[Finding
                         + ": dimension 0 must be the batch, of any size",
                         "export with None as the first dimension; batching needs it, as do the "
                         "'instances' of REST",
+                    )
+                if any(dim.size < 0 for dim in shape.dim[1:]):
+                    yield Finding(
+                        "warning",
+                        f"{name}: input '{key}' has open dimensions besides the batch: with "
+                        "batching on, requests of different sizes that meet in one batch fail",
+                        "fix the sizes, and resize or pad inside of the model; or set "
+                        "pad_variable_length_inputs in the batching parameters",
                     )
     if generated:
         cure = "name them: a dict of outputs, and named specs or Input layers"

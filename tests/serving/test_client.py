@@ -148,6 +148,7 @@ def test_wrong_inputs_are_refused_before_they_are_sent(client, server):
         ("m", {"x": np.zeros((2, 3))}, r"Received: shape \(2, 3\)"),
         ("lenet", {"image": [b"\x89PNG"]}, r"Encoded images are for: \['classify_bytes'\]"),
         ("whole", {"n": [1.5]}, "'n' takes int32, and some of its values are none"),
+        ("whole", {"n": [np.nan]}, "'n' takes int32, and some of its values are none"),
         ("whole", {"n": [2**31]}, "'n' takes int32, and some of its values are none"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -320,6 +320,7 @@ def test_what_keras_exports_has_no_error(tmp_path):
     pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(2, 3)(image))
     keras.Model(image, pooled).export(tmp_path / "2", verbose=False)
     assert errors(tmp_path / "2") == []
+    assert "input 'image' has open dimensions besides the batch" in str(check(tmp_path / "2"))
 
 
 def test_a_model_of_tensorflow_1_has_no_error(tmp_path):
