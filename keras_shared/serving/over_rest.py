@@ -35,7 +35,7 @@ class Rest:
         columns = {key: _encoded(array) for key, array in inputs.items()}
         body = json.dumps({"signature_name": signature, "inputs": columns}).encode()
         path = f"{_quoted(name)}/versions/{version}:predict"
-        outputs = self._ask("POST", path, left, body)["outputs"]
+        outputs = self._ask("outputs", "POST", path, left, body)["outputs"]
         if len(asked.outputs) == 1:  # TF Serving leaves the name of a single output out
             outputs = dict.fromkeys(asked.outputs, outputs)
         return {key: _decoded(outputs[key], tensor) for key, tensor in asked.outputs.items()}
@@ -44,7 +44,7 @@ class Rest:
         self, name: str, version: int | None, left: float
     ) -> tuple[int, dict[str, Signature]]:
         number = "" if version is None else f"/versions/{version}"
-        answer = self._ask("GET", f"{_quoted(name)}{number}/metadata", left)
+        answer = self._ask("metadata", "GET", f"{_quoted(name)}{number}/metadata", left)
         signatures = answer["metadata"]["signature_def"]["signature_def"]
         return int(answer["model_spec"]["version"]), {
             key: Signature(_tensors(value["inputs"]), _tensors(value["outputs"]))
@@ -53,7 +53,7 @@ class Rest:
         }
 
     def status(self, name: str, left: float) -> list[Status]:
-        answer = self._ask("GET", _quoted(name), left)
+        answer = self._ask("model_version_status", "GET", _quoted(name), left)
         return [
             Status(int(entry["version"]), entry["state"], entry["status"]["error_message"])
             for entry in answer["model_version_status"]
@@ -62,14 +62,17 @@ class Rest:
     def close(self) -> None:
         pass
 
-    def _ask(self, method: str, path: str, left: float, body: bytes | None = None) -> Any:
+    def _ask(
+        self, wanted: str, method: str, path: str, left: float, body: bytes | None = None
+    ) -> Any:
+        """The answer, which must have the key `wanted`."""
         status, content = self._exchange(method, f"{self._base}{path}", left, body)
         try:
             # strings of a model that are no UTF-8 are written raw
             answer = json.loads(content.decode(errors="surrogateescape"))
         except json.JSONDecodeError:
             answer = None
-        if status == 200 and isinstance(answer, dict) and "error" not in answer:
+        if status == 200 and isinstance(answer, dict) and wanted in answer:
             return answer
         said = answer.get("error") if isinstance(answer, dict) else None
         text = said or " ".join(content[:200].decode(errors="replace").split())

@@ -15,14 +15,19 @@ from keras_shared.cli import main
 from keras_shared.entries import saved_model_dir
 
 sys.path.insert(0, __file__.rpartition("/")[0])
+from real import real_server
 from recording import Server, from_folder
 
 PACKAGE = pathlib.Path(keras_shared.__file__).parent
 README = (PACKAGE.parent / "README.md").read_text().partition("## Serve")[2]
 
 
-@pytest.fixture
-def server():
+@pytest.fixture(params=["recording", "TF Serving"])
+def server(request):
+    if request.param == "TF Serving":
+        with real_server(["lenet5_mnist", "siamese_omniglot"]) as server:
+            yield server
+        return
     with Server() as server:
         for name in ("lenet5_mnist", "siamese_omniglot"):
             server.models[name] = {1: from_folder(saved_model_dir(name) / "1")}

@@ -381,6 +381,8 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d
         ((HEAD[:30],), "UNAVAILABLE"),  # and of the head
         ((), "UNAVAILABLE"),
         ((HEAD % 5, b"hello"), "UNKNOWN"),
+        ((HEAD % 11, b'{"ok": true}'[:11]), "UNKNOWN"),
+        ((HEAD % 12, b'{"ok": true}'), "UNKNOWN"),
         ((b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n",), "INVALID_ARGUMENT"),
         ((b"HTTP/1.1 404 Not Found\r\n\r\n<html>nginx</html>",), "NOT_FOUND"),
         ((b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n",), "UNKNOWN"),

@@ -24,6 +24,7 @@ from keras_shared.serving.configuration import configuration_files, model_folder
 from keras_shared.serving.engine import _request
 
 sys.path.insert(0, __file__.rpartition("/")[0])
+from real import free_port, real_server
 from recording import Server, from_folder
 
 HERE = pathlib.Path(__file__).parent
@@ -33,12 +34,6 @@ METADATA = {
     "model_spec": {"name": "lenet5_mnist", "signature_name": "", "version": "1"},
     "metadata": {"signature_def": {"signature_def": {"classify_bytes": SIGNATURE}}},
 }
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture
@@ -244,39 +239,21 @@ def test_the_request_that_is_printed_can_be_pasted(name):
     assert outputs, done.stdout
 
 
-@pytest.fixture
-def real_engine(tmp_path):
-    """The server itself, on free ports, with models that may be swapped."""
-    docker = shutil.which("docker")
-    if not shutil.which("tensorflow_model_server"):
-        asked = docker and subprocess.run([docker, "version"], capture_output=True, check=False)
-        if not asked or asked.returncode:
-            pytest.skip("TF Serving: no tensorflow_model_server on the PATH, and no Docker answers")
+def test_the_engine_itself(tmp_path):
+    """Every published model, over both protocols, with batching on; and a version swapped."""
     names = ("lenet5_mnist", "siamese_omniglot", "tied_autoencoder_mnist")
     folders = [shutil.copytree(saved_model_dir(name), tmp_path / name) for name in names]
-    ports = free_port(), free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "keras_shared.cli", "serve", *map(str, folders),
-         "--rest-port", str(ports[0]), "--grpc-port", str(ports[1])],
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    for line in process.stdout:
-        if line.startswith(("curl", "python3")):
-            break
-    yield tmp_path, ports, line
-    process.terminate()
-    process.wait(timeout=60)
-
-
-def test_the_engine_itself(real_engine):
-    """Every published model, over both protocols, with batching on; and a version swapped."""
-    folder, (rest, grpc), command = real_engine
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
-    assert "outputs" in json.loads(done.stdout)
     images = np.random.default_rng(0).integers(0, 256, (17, 28, 28, 1))
-    with Client(f"http://localhost:{rest}") as over_rest, Client(f"localhost:{grpc}") as over_grpc:
-        for name in ("lenet5_mnist", "siamese_omniglot", "tied_autoencoder_mnist"):
-            assert check(folder / name)[-1].severity == "note"
+    with (
+        real_server(folders) as server,
+        Client(server.rest) as over_rest,
+        Client(server.grpc) as over_grpc,
+    ):
+        run = ["bash", "-c", server.request]
+        done = subprocess.run(run, capture_output=True, text=True, timeout=60)
+        assert "outputs" in json.loads(done.stdout)
+        for name in names:
+            assert check(tmp_path / name)[-1].severity == "note"
             assert over_rest.metadata(name) == over_grpc.metadata(name)
             assert over_rest.status(name) == over_grpc.status(name)
         a = over_rest.predict("lenet5_mnist", {"image": images})
@@ -291,7 +268,7 @@ def test_the_engine_itself(real_engine):
 
         thread = threading.Thread(target=ask, daemon=True)
         thread.start()
-        keras_shared.publish(keras_shared.load(folder / "lenet5_mnist"), folder / "lenet5_mnist")
+        keras_shared.publish(keras_shared.load(folders[0]), folders[0])
         deadline = time.monotonic() + 60
         while Status(2, "AVAILABLE", "") not in over_rest.status("lenet5_mnist"):
             assert time.monotonic() < deadline
