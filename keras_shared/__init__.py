@@ -24,7 +24,7 @@ _HOMES = {
     "publish": "keras_shared.publishing",
     "sharing_report": "keras_shared.sharing",
 }
-_ROOMS = ("layers", "losses", "tying", "zoo")
+_ROOMS = ("layers", "losses", "serving", "tying", "zoo")
 __all__ = ["TieError", "export", "load", "publish", "sharing_report"]
 
 

@@ -28,6 +28,9 @@ examples:
   keras-shared inspect siamese_omniglot --picture sharing.png
   keras-shared predict lenet5_mnist digit.png
   keras-shared verify a.png b.png
+  keras-shared check runs/mine/export        what TF Serving would do with a SavedModel
+  keras-shared serve lenet5_mnist            launch TF Serving
+  keras-shared manifests lenet5_mnist --to deploy/
 
 MNIST, Fashion-MNIST and Omniglot come through TensorFlow Datasets: from --data-dir or the
 variable TFDS_DATA_DIR if they are prepared there, else by download."""
@@ -37,9 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; the exit status: 0 if done, 2 for a wrong call, 1 for the rest."""
     options = _parser().parse_args(arguments)
     try:
-        if options.command is not _list:
+        if options.command not in (_list, _serve, _manifests):
             _import_quietly()
-        options.command(options)
+        return options.command(options) or 0
     except KeyboardInterrupt:
         trains = options.command in (_train, _fine_tune)
         again = "; the same command goes on from the last whole epoch" if trains else ""
@@ -51,7 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         first = str(error).strip().split("\n")[0]
         print(f"keras-shared: {first or type(error).__name__}", file=sys.stderr)
         return 1
-    return 0
 
 
 def _import_quietly() -> None:
@@ -151,6 +153,24 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("model", metavar="NAME|PATH", help="a published name or folder, or .keras")
     sub.add_argument("--json", metavar="FILE", help="write the report as JSON")
     sub.add_argument("--picture", metavar="FILE", help="draw it as .png or .svg")
+
+    sub = add("check", _check, "say what TF Serving would do with a SavedModel", "check my/export")
+    sub.add_argument("path", metavar="NAME|PATH", help="of one version, of versions, or any other")
+
+    sub = add("serve", _serve, "launch TF Serving, here or in Docker", "serve lenet5_mnist")
+    sub.add_argument("models", metavar="NAME|DIR", nargs="+", help="folders of versions")
+    sub.add_argument("--engine", choices=["tf-serving"], default="tf-serving", help="%(default)s")
+    sub.add_argument("--rest-port", type=int, metavar="N", default=8501, help="%(default)s")
+    sub.add_argument("--grpc-port", type=int, metavar="N", default=8500, help="%(default)s")
+
+    sub = add(
+        "manifests",
+        _manifests,
+        "write a compose file and Kubernetes manifests of TF Serving",
+        "manifests lenet5_mnist --to deploy/",
+    )
+    sub.add_argument("models", metavar="NAME|DIR", nargs="+", help="folders of versions")
+    sub.add_argument("--to", metavar="DIR", default="deploy", help="default: %(default)s")
 
     sub = add("demo", _demo, "the whole way in a minute, without network", "demo")
     sub.add_argument("--out", metavar="DIR", default="demo", help="folder to write (%(default)s)")
@@ -282,6 +302,41 @@ def _inspect(options: argparse.Namespace) -> None:
         pathlib.Path(options.json).write_text(json.dumps(report.to_dict(), indent=2) + "\n")
     if options.picture:
         draw_sharing(report, options.picture)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from keras_shared.serving import check
+
+    findings = check(options.path)
+    table = Table("severity", "what", "cure")
+    for finding in findings:
+        table.add_row(*finding)
+    Console().print(table)
+    failed = any(finding.severity == "error" for finding in findings)
+    print(f"{options.path}: TF Serving {'would fail' if failed else 'serves it'}")
+    return int(failed)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from keras_shared.serving import EngineError, serve
+
+    try:
+        return serve(options.models, options.rest_port, options.grpc_port)
+    except EngineError as error:  # of several lines: how to get the server, or the end of its log
+        if options.debug:
+            raise
+        print(f"keras-shared: {error}", file=sys.stderr)
+        return 1
+
+
+def _manifests(options: argparse.Namespace) -> None:
+    from keras_shared.serving import write_manifests
+
+    for path in write_manifests(options.models, options.to):
+        print(path)
 
 
 def _demo(options: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """Where the zoo's entries and the published models lie: installed, or in a checkout."""
 
 import difflib
+import os
 import pathlib
 
 
@@ -31,6 +32,14 @@ def saved_model_dir(name: str) -> pathlib.Path:
         ValueError: for an unknown name; the message holds the nearest ones.
     """
     return _root() / "saved_models" / _known(name)
+
+
+def version_numbers(base_dir: str | os.PathLike[str]) -> list[int]:
+    """The numbers of the versions in a folder, as TF Serving sees them, in ascending order."""
+    base_dir = pathlib.Path(base_dir)
+    if not base_dir.is_dir():
+        return []
+    return sorted(int(p.name) for p in base_dir.iterdir() if p.name.isdecimal() and p.is_dir())
 
 
 def _known(name: str) -> str:

@@ -10,7 +10,7 @@ import keras
 import keras_shared.layers as _layers  # noqa: F401  (registers the classes with Keras)
 import keras_shared.losses as _losses  # noqa: F401
 import keras_shared.zoo as _zoo  # noqa: F401
-from keras_shared.entries import entry_names, saved_model_dir
+from keras_shared.entries import entry_names, saved_model_dir, version_numbers
 from keras_shared.tying import bind_ties
 
 INNER_MODEL = pathlib.PurePath("assets.extra", "model.keras")
@@ -18,14 +18,6 @@ INNER_MODEL = pathlib.PurePath("assets.extra", "model.keras")
 
 class LoadError(ValueError):
     """Nothing that can be loaded lies there; the message says what does."""
-
-
-def version_numbers(base_dir: str | os.PathLike[str]) -> list[int]:
-    """The numbers of the versions in a folder, as TF Serving sees them, in ascending order."""
-    base_dir = pathlib.Path(base_dir)
-    if not base_dir.is_dir():
-        return []
-    return sorted(int(p.name) for p in base_dir.iterdir() if p.name.isdecimal() and p.is_dir())
 
 
 def version_dir(path_or_name: str | os.PathLike[str], version: int | None = None) -> pathlib.Path:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import keras
 import tensorflow as tf
 
+from keras_shared.entries import version_numbers
 from keras_shared.exporting import (
     check_loaded_model,
     check_saved_model,
@@ -18,7 +19,8 @@ from keras_shared.exporting import (
     signatures_of,
     write_saved_model,
 )
-from keras_shared.loading import INNER_MODEL, load, version_numbers
+from keras_shared.loading import INNER_MODEL, load
+from keras_shared.serving.findings import check_version
 
 WARMUP = pathlib.PurePath("assets.extra", "tf_serving_warmup_requests")
 LAST_NUMBER = ".last_version"
@@ -39,7 +41,8 @@ def publish(model: keras.Model, base_dir: str | os.PathLike[str]) -> pathlib.Pat
 
     The version is written under a name that TF Serving ignores, loaded into a Session as TF
     Serving does, and compared with Keras signature by signature (batch 1, 2 and 17), as is the
-    Keras model inside; then it is flushed to disk, and only then renamed. A number is never used
+    Keras model inside; `keras_shared.serving.check_version` must find no error, and the warm-up
+    requests are replayed. Then it is flushed to disk, and only then renamed. A number is never used
     twice, not even that of a version that was deleted since: TF Serving does not look again at a
     number that it knows.
 
@@ -116,6 +119,12 @@ def _write(model: keras.Model, version: pathlib.Path) -> None:
             ) from error
     check_loaded_model(model, loaded)
     _write_warmup(model, version / WARMUP)
+    errors = [finding for finding in check_version(version) if finding.severity == "error"]
+    if errors:
+        raise ValueError(
+            "TF Serving could not serve it: "
+            + "; ".join(f"{finding.what} ({finding.cure})" for finding in errors)
+        )
 
 
 def _write_warmup(model: keras.Model, path: pathlib.Path) -> None:

@@ -12,7 +12,20 @@ from keras_shared.cli import main
 from keras_shared.demo import RECIPE
 from keras_shared.entries import entry_dir, entry_names
 
-COMMANDS = ("list", "train", "evaluate", "publish", "fine-tune", "predict", "verify", "demo")
+COMMANDS = (
+    "list",
+    "train",
+    "evaluate",
+    "publish",
+    "fine-tune",
+    "predict",
+    "verify",
+    "inspect",
+    "check",
+    "serve",
+    "manifests",
+    "demo",
+)
 
 
 def run(*arguments, cwd=None):

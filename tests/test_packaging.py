@@ -54,6 +54,7 @@ def test_wheel_holds_the_zoo_and_no_stray_file(wheel):
         assert any(n.endswith("/assets.extra/model.keras") for n in versions)
         assert any(n.endswith(".data-00000-of-00001") for n in versions)
     assert "keras_shared/py.typed" in names and "keras_shared/demo_recipe.toml" in names
+    assert "keras_shared/serving/kubernetes.yaml" in names
     assert not [n for n in names if "__pycache__" in n or n.startswith("tests/")]
     assert wheel.stat().st_size < 30e6
 

@@ -7,7 +7,11 @@ from keras_shared.card import TABLE_BEGINS, TABLE_ENDS, readme_table
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PYTHON = [
+    code
+    for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    if "serving import Client" not in code  # tests/serving/test_alone.py has a server for it
+]
 
 
 def test_table_is_generated_from_the_metrics():

@@ -26,6 +26,9 @@ FORBIDDEN = {  # room: what it may not import, at the top or inside a function
         "SiameseNet", "TiedAutoencoder", "LeNet5", "siamese_net", "tied_autoencoder", "lenet5")),
         *(OURS + f"data.{n}" for n in ("digits", "mnist", "fashion_mnist", "omniglot"))),
     "exporting/": (OURS + "zoo", OURS + "layers", OURS + "data"),
+    "serving/": ("keras", *(OURS + r for r in (
+        "layers", "tying", "zoo", "data", "training", "losses", "exporting", "publishing",
+        "loading", "answering", "recipe"))),
     "publishing.py": (OURS + "data", OURS + "training", OURS + "recipe"),
 }  # fmt: skip
 LAZY = ("cli.py", "__init__.py", "entries.py", "recipe.py", "card.py")  # never wait for Keras

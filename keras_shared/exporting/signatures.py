@@ -8,6 +8,8 @@ import tensorflow as tf
 
 from keras_shared.signature import Signature
 
+HALF = ("float16", "bfloat16")  # REST of TF Serving can neither read nor write them
+
 
 def signatures_of(model: keras.Model) -> dict[str, Signature]:
     """The model's own signatures, or `serving_default` with the names of its inputs and outputs.
@@ -82,12 +84,13 @@ def examples(signature: Signature, batch: int, encoded: bool) -> dict[str, np.nd
                 png = [tf.io.encode_png(image).numpy() for image in images]
                 inputs[f"{name}_bytes"] = np.array(png, object)
             else:
-                inputs[name] = images.astype(spec.dtype)
+                inputs[name] = images.astype(_sent(spec.dtype))
         elif spec.dtype == "string":
             inputs[name] = np.full(shape, b"", object)
         else:
             whole = np.issubdtype(np.dtype(spec.dtype), np.integer) or spec.dtype == "bool"
-            inputs[name] = (np.zeros(shape) if whole else random.random(shape)).astype(spec.dtype)
+            values = np.zeros(shape) if whole else random.random(shape)
+            inputs[name] = values.astype(_sent(spec.dtype))
     return inputs
 
 
@@ -122,13 +125,25 @@ def function_of(signature: Signature) -> Any:
 
 
 def _function(call: Any, inputs: Any) -> Any:
-    specs = {key: tf.TensorSpec(spec.shape, spec.dtype, name=key) for key, spec in inputs.items()}
+    specs = {key: tf.TensorSpec(s.shape, _sent(s.dtype), name=key) for key, s in inputs.items()}
+
     # tf.function takes named specs by position: one parameter for each input, in order
+    def positional(*tensors: Any) -> dict[str, Any]:
+        pairs = zip(inputs.items(), tensors, strict=True)
+        outputs = call(**{key: tf.cast(tensor, spec.dtype) for (key, spec), tensor in pairs})
+        return {key: tf.cast(value, _sent(value.dtype)) for key, value in outputs.items()}
+
     return tf.function(
-        lambda *tensors: call(**dict(zip(specs, tensors, strict=True))),
+        positional,
         input_signature=list(specs.values()),
         autograph=False,
     )
+
+
+def _sent(dtype: Any) -> str:
+    """The dtype outside of the model: float32 for half precision."""
+    name = keras.backend.standardize_dtype(dtype)
+    return "float32" if name in HALF else name
 
 
 def _decode(encoded: Any, spec: keras.KerasTensor, signature: Signature) -> Any:

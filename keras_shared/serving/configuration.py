@@ -1,0 +1,111 @@
+"""The files and flags that TF Serving starts with: models, batching, monitoring."""
+
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+
+from keras_shared.entries import saved_model_dir, version_numbers
+
+REST_PORT, GRPC_PORT = 8501, 8500  # inside of a container too
+METRICS = "/monitoring/prometheus/metrics"
+
+# servables/tensorflow/session_bundle_config.proto. A request may have more rows than one batch:
+# it is split. An idle server answers a single request after a millisecond at the latest.
+BATCHING = """\
+max_batch_size { value: 1024 }
+enable_large_batch_splitting { value: true }
+max_execution_batch_size { value: 64 }
+batch_timeout_micros { value: 1000 }
+max_enqueued_batches { value: 1000 }
+num_batch_threads { value: %d }
+"""
+# config/monitoring_config.proto
+MONITORING = f"""\
+prometheus_config {{
+  enable: true
+  path: "{METRICS}"
+}}
+"""
+
+
+def model_folders(paths_or_names: Sequence[str | os.PathLike[str]]) -> dict[str, pathlib.Path]:
+    """The folders of versions to serve, by the name that TF Serving gives each: the folder's.
+
+    Args:
+        paths_or_names: folders of versions, or published names.
+
+    Raises:
+        ValueError: for a folder without versions, for which TF Serving would wait for ever, the
+            folder of one version, or two folders of one name.
+
+    Example:
+        >>> from keras_shared.serving.configuration import model_folders
+        >>> [name for name in model_folders(["lenet5_mnist"])]
+        ['lenet5_mnist']
+    """
+    folders: dict[str, pathlib.Path] = {}
+    for given in paths_or_names:
+        folder = pathlib.Path(given)
+        if len(folder.parts) == 1 and not version_numbers(folder):
+            folder = folder if (folder / "saved_model.pb").exists() else saved_model_dir(str(given))
+        folder = folder.resolve()
+        if (folder / "saved_model.pb").exists():
+            numbered = folder.name.isdecimal()
+            advice = f"name its parent: {folder.parent}" if numbered else "move it into NAME/1"
+            raise ValueError(f"{folder} is one SavedModel, and TF Serving takes folders: {advice}")
+        if not version_numbers(folder):
+            there = "it holds none" if folder.is_dir() else "it does not exist"
+            raise ValueError(
+                f"Expected a folder with versions 1, 2, ... Received {folder}: {there}"
+            )
+        if folders.setdefault(folder.name, folder) != folder:
+            raise ValueError(
+                f"Two models are named '{folder.name}': {folders[folder.name]}, {folder}"
+            )
+    return folders
+
+
+def configuration_files(base_paths: Mapping[str, str], threads: int) -> dict[str, str]:
+    """File name -> text of the three files, as `flags` names them.
+
+    Args:
+        base_paths: model name -> absolute folder of its versions, as the server sees it.
+        threads: how many batches run at once: the number of cores.
+
+    Example:
+        >>> from keras_shared.serving.configuration import configuration_files
+        >>> print(configuration_files({"lenet": "/models/lenet"}, 4)["models.config"])
+        model_config_list {
+          config {
+            name: "lenet"
+            base_path: "/models/lenet"
+            model_platform: "tensorflow"
+          }
+        }
+        <BLANKLINE>
+    """
+    from google.protobuf import text_format
+    from tensorflow_serving.config import model_server_config_pb2
+
+    models = model_server_config_pb2.ModelServerConfig()
+    for name, base_path in base_paths.items():
+        models.model_config_list.config.add(
+            name=name, base_path=base_path, model_platform="tensorflow"
+        )
+    return {
+        "models.config": text_format.MessageToString(models),
+        "batching.config": BATCHING % threads,
+        "monitoring.config": MONITORING,
+    }
+
+
+def flags(folder: str, rest_port: int = REST_PORT, grpc_port: int = GRPC_PORT) -> list[str]:
+    """What `tensorflow_model_server` is started with; model_servers/main.cc has them all."""
+    return [
+        f"--port={grpc_port}",
+        f"--rest_api_port={rest_port}",
+        f"--model_config_file={folder}/models.config",
+        "--enable_batching",
+        f"--batching_parameters_file={folder}/batching.config",
+        f"--monitoring_config_file={folder}/monitoring.config",
+    ]

@@ -1,0 +1,50 @@
+# The codes of HTTP that TF Serving answers with, as gRPC names them: model_servers/http_server.cc
+CODES = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    409: "ABORTED",
+    429: "RESOURCE_EXHAUSTED",
+    499: "CANCELLED",
+    500: "INTERNAL",
+    501: "UNIMPLEMENTED",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+ADVICE = {
+    "INVALID_ARGUMENT": "Compare the inputs with Client.metadata(name).",
+    "FAILED_PRECONDITION": "Compare the signature with Client.metadata(name).",
+    "NOT_FOUND": "The server knows no such model or version: see its model config, and that a "
+    "folder NAME/1 lies there.",
+    "DEADLINE_EXCEEDED": "Give more time with Client(url, timeout=seconds), or send less at once.",
+    "UNAVAILABLE": "Is the server running, and is this its port? By default REST has 8501, gRPC "
+    "8500.",
+    "INTERNAL": "See the server's log; `keras-shared check` tells what TF Serving cannot run.",
+    "RESOURCE_EXHAUSTED": "Send less at once.",
+    "UNKNOWN": "Is this TF Serving, and the port of this protocol? REST: http://host:8501, gRPC: "
+    "grpc://host:8500.",
+}
+
+
+class ServingError(RuntimeError):
+    """A server did not answer, or answered that it cannot.
+
+    Args:
+        code: as gRPC names it, also over REST: "NOT_FOUND", "UNAVAILABLE", ...
+        message: what the server said.
+        sent: False if it is known that the server got no request.
+
+    Example:
+        >>> from keras_shared.serving import ServingError
+        >>> print(ServingError("NOT_FOUND", "Could not find any versions of model m"))
+        NOT_FOUND: Could not find any versions of model m. The server knows no such model or
+        version: see its model config, and that a folder NAME/1 lies there.
+    """
+
+    def __init__(self, code: str, message: str, sent: bool = True) -> None:
+        advice = ADVICE.get(code, "")
+        super().__init__(f"{code}: {message.rstrip('.')}. {advice}".strip())
+        self.code = code
+        self.message = message
+        self.sent = sent

@@ -1,0 +1,84 @@
+"""The same server on other machines: a compose file, and manifests for Kubernetes."""
+
+import json
+import os
+import pathlib
+import string
+import textwrap
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from keras_shared.serving.configuration import (
+    GRPC_PORT,
+    METRICS,
+    REST_PORT,
+    configuration_files,
+    flags,
+    model_folders,
+)
+from keras_shared.serving.engine import BINARY, IMAGE
+
+THREADS = 4  # that run batches, and the cores that a pod asks for
+
+
+def write_manifests(
+    models: Sequence[str | os.PathLike[str]], folder: str | os.PathLike[str], image: str = IMAGE
+) -> list[pathlib.Path]:
+    """Write `compose.yaml`, `kubernetes.yaml` and the server's own files into `folder`.
+
+    Args:
+        models: folders of versions, or published names; the compose file mounts them from here,
+            the pods read them from the volume `models`.
+        folder: where to write; it is made.
+        image: of Docker; name its version where a server must not change by itself.
+
+    Returns:
+        The files.
+
+    Raises:
+        ValueError: for a folder that TF Serving could not serve from.
+
+    Example:
+        >>> import tempfile
+        >>> from keras_shared.serving import write_manifests
+        >>> [path.name for path in write_manifests(["lenet5_mnist"], tempfile.mkdtemp())][:2]
+        ['compose.yaml', 'kubernetes.yaml']
+
+    Reference: https://docs.docker.com/reference/compose-file and
+        https://kubernetes.io/docs/reference/kubernetes-api.
+    """
+    folders = model_folders(models)
+    files = configuration_files({name: f"/models/{name}" for name in folders}, THREADS)
+    common = {
+        "image": image,
+        "rest": REST_PORT,
+        "grpc": GRPC_PORT,
+        "entrypoint": json.dumps([BINARY]),  # JSON is YAML
+        "command": json.dumps(flags("/config")),
+    }
+    volumes = [
+        f"      - {{type: bind, source: {json.dumps(str(path))}, target: "
+        f"{json.dumps(f'/models/{name}')}, read_only: true}}"
+        for name, path in folders.items()
+    ]
+    data = "\n".join(
+        f"  {name}: |\n{textwrap.indent(text, '    ')}" for name, text in files.items()
+    )
+    model = urllib.parse.quote(min(folders), safe="")
+    pod = {"data": data, "metrics": METRICS, "threads": THREADS, "model": model}
+    written = {
+        "compose.yaml": _filled("compose.yaml", common | {"volumes": "\n".join(volumes)}),
+        "kubernetes.yaml": _filled("kubernetes.yaml", common | pod),
+        **files,
+    }
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in written.items():
+        (folder / name).write_text(text)
+    return [folder / name for name in written]
+
+
+def _filled(template: str, values: Mapping[str, Any]) -> str:
+    text = pathlib.Path(__file__).with_name(template).read_text()
+    return string.Template(text).substitute(values)

@@ -1,0 +1,123 @@
+"""serving/ without the rest of the library, and what the README says of it, as typed."""
+
+import json
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import tensorflow as tf
+
+import keras_shared
+from keras_shared.cli import main
+from keras_shared.entries import saved_model_dir
+
+sys.path.insert(0, __file__.rpartition("/")[0])
+from real import real_server
+from recording import Server, from_folder
+
+PACKAGE = pathlib.Path(keras_shared.__file__).parent
+README = (PACKAGE.parent / "README.md").read_text().partition("## Serve")[2]
+
+
+@pytest.fixture(params=["recording", "TF Serving"])
+def server(request):
+    if request.param == "TF Serving":
+        with real_server(["lenet5_mnist", "siamese_omniglot"]) as server:
+            yield server
+        return
+    with Server() as server:
+        for name in ("lenet5_mnist", "siamese_omniglot"):
+            server.models[name] = {1: from_folder(saved_model_dir(name) / "1")}
+        yield server
+
+
+ALONE = """
+import sys
+from keras_shared.serving import Client, check
+light = "tensorflow" not in sys.modules
+path, *urls, image = sys.argv[1:]
+print([finding.severity for finding in check(path)], light)
+for url in urls:
+    with Client(url) as client:
+        image_bytes = [open(image, "rb").read()]
+        answer = client.predict("lenet5_mnist", {"image_bytes": image_bytes}, "classify_bytes")
+        print(answer["scores"].shape)
+print(sorted(name for name in sys.modules if name.startswith("keras_shared")
+             and "serving" not in name))
+"""
+
+
+def test_the_saved_model_stands_alone(server, tmp_path, image):
+    """In a process for which no layer, no model and no mechanism of ours exists."""
+    package = tmp_path / "alone" / "keras_shared"
+    shutil.copytree(PACKAGE / "serving", package / "serving")
+    for file in ("__init__.py", "entries.py"):
+        shutil.copy(PACKAGE / file, package)
+    model = shutil.copytree(saved_model_dir("lenet5_mnist"), tmp_path / "model")
+    shutil.rmtree(model / "1" / "assets.extra" / "model.keras", ignore_errors=True)
+    (model / "1" / "assets.extra" / "model.keras").unlink(missing_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, model, server.rest, server.grpc, image],
+        cwd=tmp_path / "alone", env={"PYTHONPATH": str(tmp_path / "alone")},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines() == [
+        "['note'] True", "(1, 10)", "(1, 10)", "['keras_shared', 'keras_shared.entries']",
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def image(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "digit.png"
+    path.write_bytes(tf.io.encode_png(tf.zeros((28, 28, 1), "uint8")).numpy())
+    return path
+
+
+def here(code, server):
+    """The README's code with the ports of this server."""
+    assert "localhost:8501" in code or "localhost:8500" in code
+    ports = {"8501": server.rest_port, "8500": server.grpc_port}
+    return re.sub(r"localhost:(850[01])", lambda m: f"127.0.0.1:{ports[m[1]]}", code)
+
+
+def test_the_client_of_the_readme(server, image, capsys):
+    [code] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    exec(compile(here(code, server), "README.md", "exec"), {})
+    label, verified, inputs = capsys.readouterr().out.strip().split("\n")
+    assert re.fullmatch(r"\['\d'\] \(1, 10\) \[Status\(version=1, state='AVAILABLE', .*", label)
+    assert float(verified) > 0.5
+    assert "'image_a': Tensor(dtype='float32', shape=(None, 105, 105, 3))" in inputs
+
+
+def test_the_curl_request_of_the_readme(server, image):
+    [request] = [c for c in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) if "curl" in c]
+    done = subprocess.run(
+        ["bash", "-c", here(request, server)], capture_output=True, text=True, timeout=60
+    )
+    outputs = json.loads(done.stdout)["outputs"]
+    assert re.fullmatch(r"\d", outputs["label"][0]) and len(outputs["scores"][0]) == 10
+
+
+def test_the_commands_of_the_readme_exist():
+    [commands] = [c for c in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) if "serve" in c]
+    for line in commands.strip().splitlines():
+        with pytest.raises(SystemExit) as stop:
+            main([line.split()[1], "--help"])
+        assert stop.value.code == 0
+
+
+def test_the_command_check(tmp_path, capsys):
+    good = shutil.copytree(saved_model_dir("tied_autoencoder_mnist"), tmp_path / "good")
+    assert main(["check", str(good)]) == 0
+    assert "TF Serving serves it" in capsys.readouterr().out
+    shutil.rmtree(good / "1" / "variables")
+    assert main(["check", str(good)]) == 1
+    printed = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "TF Serving would fail" in printed and "error" in printed
+    assert main(["check", str(tmp_path / "missing")]) == 1
+    assert "There is no folder" in capsys.readouterr().err

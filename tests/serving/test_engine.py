@@ -1,0 +1,277 @@
+"""TF Serving launched: with processes that stand for it, and with itself where it is found."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from google.protobuf import wrappers_pb2 as wrappers
+from tensorflow_serving.config import model_server_config_pb2
+
+import keras_shared
+from keras_shared.entries import saved_model_dir
+from keras_shared.serving import Client, EngineError, Status, check, serve
+from keras_shared.serving.configuration import configuration_files, model_folders
+from keras_shared.serving.engine import _request
+
+sys.path.insert(0, __file__.rpartition("/")[0])
+from real import free_port, real_server
+from recording import Server, from_folder
+
+HERE = pathlib.Path(__file__).parent
+TENSOR = {"dtype": "DT_STRING", "tensor_shape": {"dim": [{"size": "-1"}], "unknown_rank": False}}
+SIGNATURE = {"inputs": {"image_bytes": TENSOR}, "outputs": {"label": TENSOR}}
+METADATA = {
+    "model_spec": {"name": "lenet5_mnist", "signature_name": "", "version": "1"},
+    "metadata": {"signature_def": {"signature_def": {"classify_bytes": SIGNATURE}}},
+}
+
+
+@pytest.fixture
+def launch(tmp_path):
+    """Run `keras-shared serve` with one fake on the PATH, until it is ready or ends."""
+    (tmp_path / "metadata.json").write_text(json.dumps(METADATA))
+    started = []
+
+    def run(engine, fake="", models=("lenet5_mnist",), ports=None):
+        folder = tmp_path / "bin"
+        folder.mkdir(exist_ok=True)
+        if engine is not None:
+            script = HERE / f"fake_{'docker' if engine == 'docker' else 'model_server'}.py"
+            (folder / engine).write_text(f'#!/bin/sh\nexec {sys.executable} {script} "$@"\n')
+            (folder / engine).chmod(0o755)
+        ports = ports or (free_port(), free_port())
+        process = subprocess.Popen(
+            [sys.executable, "-m", "keras_shared.cli", "serve", *models, "--engine", "tf-serving",
+             "--rest-port", str(ports[0]), "--grpc-port", str(ports[1])],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "PATH": str(folder), "FAKE": fake, "RECORD": str(tmp_path / "argv"),
+                 "METADATA": str(tmp_path / "metadata.json")},
+        )  # fmt: skip
+        started.append(process)
+        return process, ports
+
+    yield run
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def until_ready(process):
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("curl"):
+            return "".join(lines)
+    raise AssertionError(process.stderr.read())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("engine", ["tensorflow_model_server", "docker"])
+def test_started_until_available_and_ended_by_a_signal(launch, engine, number):
+    process, (rest, grpc) = launch(engine)
+    printed = until_ready(process)
+    assert f"gRPC: localhost:{grpc}" in printed
+    assert f"http://localhost:{rest}/v1/models/lenet5_mnist\n" in printed
+    assert f"http://localhost:{rest}/monitoring/prometheus/metrics" in printed
+    assert f"curl -s http://localhost:{rest}/v1/models/lenet5_mnist:predict" in printed
+    process.send_signal(number)
+    assert process.wait(timeout=20) == 128 + number
+    assert f"ended by signal {number.value}" in process.stderr.read()
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.1", rest), timeout=1)
+
+
+def test_the_status_of_the_server_is_ours(launch):
+    process, _ = launch("tensorflow_model_server", fake="status 7")
+    until_ready(process)
+    process.terminate()
+    assert process.wait(timeout=20) == 7
+
+
+def test_how_docker_is_called(launch, tmp_path):
+    process, (rest, grpc) = launch("docker", models=("lenet5_mnist", "siamese_omniglot"))
+    until_ready(process)
+    process.terminate()
+    process.wait(timeout=20)
+    argv = (tmp_path / "argv").read_text().split("\n")
+    image = argv.index("tensorflow/serving")
+    before, after = argv[:image], argv[image + 1 :]
+    assert {"--rm", "--init", f"--publish={rest}:8501", f"--publish={grpc}:8500"} < set(before)
+    assert "--entrypoint=tensorflow_model_server" in before
+    source = saved_model_dir("siamese_omniglot")
+    assert f"--volume={source}:/models/siamese_omniglot:ro" in before
+    assert {"--port=8500", "--rest_api_port=8501", "--enable_batching"} < set(after)
+    assert "--model_config_file=/config/models.config" in after
+
+
+def test_a_server_that_dies_early_shows_its_last_lines(launch):
+    process, _ = launch("tensorflow_model_server", fake="dies")
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "TF Serving ended with status 255. Its last lines:" in errors
+    assert "\n  Failed to start server. Error: bad base path" in errors
+
+
+def test_a_model_that_does_not_load(launch):
+    process, (rest, _) = launch("tensorflow_model_server", fake="fails")
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1 and "lenet5_mnist does not load: no variables" in errors
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.1", rest), timeout=1)
+
+
+def test_a_signal_while_models_are_loading(launch):
+    process, _ = launch("tensorflow_model_server", fake="hangs")
+    assert "Building" in process.stderr.readline()
+    process.terminate()
+    assert process.wait(timeout=20) == 128 + signal.SIGTERM
+
+
+def test_no_model_available_in_time(launch, tmp_path, monkeypatch):
+    launch("tensorflow_model_server")[0].kill()  # writes the fake
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setenv("FAKE", "hangs")
+    with pytest.raises(EngineError, match=r"were not AVAILABLE in time. Its last lines:\n  Build"):
+        serve(["lenet5_mnist"], free_port(), free_port(), timeout=1)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_neither_the_binary_nor_docker(launch):
+    process, _ = launch(None)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "Neither tensorflow_model_server nor docker is on the PATH" in errors
+    assert "docker pull tensorflow/serving" in errors
+    assert "apt-get install tensorflow-model-server" in errors
+
+
+def test_docker_without_its_daemon(launch):
+    process, _ = launch("docker", fake="no daemon")
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1 and "docker says: Cannot connect to the Docker daemon" in errors
+
+
+def test_a_port_that_is_taken(launch):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        process, _ = launch("tensorflow_model_server", ports=(port, free_port()))
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1 and f"Port {port} is taken" in errors
+
+
+def test_folders_that_cannot_be_served(tmp_path):
+    good = shutil.copytree(saved_model_dir("lenet5_mnist"), tmp_path / "a" / "net")
+    shutil.copytree(good, tmp_path / "b" / "net")
+    (tmp_path / "empty").mkdir()
+    shutil.copytree(good / "1", tmp_path / "export")
+    assert model_folders([good, "lenet5_mnist", good]) == {
+        "net": good, "lenet5_mnist": saved_model_dir("lenet5_mnist"),
+    }  # fmt: skip
+    for given, message in (
+        ([good / "1"], f"name its parent: {good}"),
+        ([tmp_path / "export"], "move it into NAME/1"),
+        ([tmp_path / "empty"], "empty: it holds none"),
+        ([tmp_path / "missing"], "missing: it does not exist"),
+        (["lenet5_mnst"], "Did you mean 'lenet5_mnist'"),
+        ([good, tmp_path / "b" / "net"], "Two models are named 'net'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model_folders(given)
+
+
+def message(name, **fields):
+    """A protocol buffer whose description tensorflow-serving-api leaves out."""
+    file = descriptor_pb2.FileDescriptorProto(name=f"{name}.proto", package=name, syntax="proto3")
+    file.dependency.append("google/protobuf/wrappers.proto")
+    inner = file.message_type.add(name="Inner")
+    for number, key in enumerate(("enable", "path"), 1):
+        inner.field.add(name=key, number=number, type=8 if key == "enable" else 9, label=1)
+    whole = file.message_type.add(name="Whole")
+    for number, (key, type_name) in enumerate(fields.items(), 1):
+        whole.field.add(name=key, number=number, type=11, type_name=type_name, label=1)
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(wrappers.DESCRIPTOR.serialized_pb)
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{name}.Whole"))()
+
+
+def test_the_files_are_read_as_protocol_buffers():
+    files = configuration_files({"a": "/models/a", "b'\"": "/models/b'\""}, 3)
+    models = text_format.Parse(files["models.config"], model_server_config_pb2.ModelServerConfig())
+    read = [(c.name, c.base_path, c.model_platform) for c in models.model_config_list.config]
+    assert read == [("a", "/models/a", "tensorflow"), ("b'\"", "/models/b'\"", "tensorflow")]
+    number, flag = ".google.protobuf.Int64Value", ".google.protobuf.BoolValue"
+    # servables/tensorflow/session_bundle_config.proto and config/monitoring_config.proto
+    batching = message(
+        "batching", max_batch_size=number, batch_timeout_micros=number, num_batch_threads=number,
+        max_enqueued_batches=number, enable_large_batch_splitting=flag,
+        max_execution_batch_size=number,
+    )  # fmt: skip
+    text_format.Parse(files["batching.config"], batching)
+    assert batching.num_batch_threads.value == 3
+    assert batching.max_execution_batch_size.value <= batching.max_batch_size.value
+    monitoring = message("monitoring", prometheus_config=".monitoring.Inner")
+    text_format.Parse(files["monitoring.config"], monitoring)
+    assert monitoring.prometheus_config.enable
+    assert monitoring.prometheus_config.path == "/monitoring/prometheus/metrics"
+
+
+@pytest.mark.parametrize("name", ["lenet5_mnist", "siamese_omniglot", "tied_autoencoder_mnist"])
+def test_the_request_that_is_printed_can_be_pasted(name):
+    with Server() as server:
+        server.models[name] = {1: from_folder(saved_model_dir(name) / "1")}
+        with Client(server.rest) as client:
+            command = _request(server.rest, name, client.metadata(name))
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert len(command) < 600
+    outputs = json.loads(done.stdout).get("outputs")
+    assert outputs, done.stdout
+
+
+def test_the_engine_itself(tmp_path):
+    """Every published model, over both protocols, with batching on; and a version swapped."""
+    names = ("lenet5_mnist", "siamese_omniglot", "tied_autoencoder_mnist")
+    folders = [shutil.copytree(saved_model_dir(name), tmp_path / name) for name in names]
+    images = np.random.default_rng(0).integers(0, 256, (17, 28, 28, 1))
+    with (
+        real_server(folders) as server,
+        Client(server.rest) as over_rest,
+        Client(server.grpc) as over_grpc,
+    ):
+        run = ["bash", "-c", server.request]
+        done = subprocess.run(run, capture_output=True, text=True, timeout=60)
+        assert "outputs" in json.loads(done.stdout)
+        for name in names:
+            assert check(tmp_path / name)[-1].severity == "note"
+            assert over_rest.metadata(name) == over_grpc.metadata(name)
+            assert over_rest.status(name) == over_grpc.status(name)
+        a = over_rest.predict("lenet5_mnist", {"image": images})
+        b = over_grpc.predict("lenet5_mnist", {"image": images})
+        assert a["label"].tolist() == b["label"].tolist()
+        np.testing.assert_array_equal(a["scores"], b["scores"])
+        stop, seen = threading.Event(), []
+
+        def ask():
+            while not stop.is_set():
+                seen.append(over_rest.predict("lenet5_mnist", {"image": images})["label"].tolist())
+
+        thread = threading.Thread(target=ask, daemon=True)
+        thread.start()
+        keras_shared.publish(keras_shared.load(folders[0]), folders[0])
+        deadline = time.monotonic() + 60
+        while Status(2, "AVAILABLE", "") not in over_rest.status("lenet5_mnist"):
+            assert time.monotonic() < deadline
+        stop.set()
+        thread.join()
+        assert seen and all(labels == a["label"].tolist() for labels in seen)

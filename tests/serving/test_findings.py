@@ -1,0 +1,364 @@
+"""Every fault in a real folder that has it, written by TensorFlow."""
+
+import pathlib
+import shutil
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
+import keras_shared
+from keras_shared.entries import entry_names
+from keras_shared.publishing import PublishError
+from keras_shared.serving import check, check_version
+
+X = tf.TensorSpec((None, 3), "float32", name="x")
+TEXT = tf.TensorSpec((None,), "string", name="text")
+
+
+class Weights(tf.Module):
+    def __init__(self):
+        self.kernel = tf.Variable(np.ones((3, 2), "float32"))
+
+
+def write(folder, call, *specs, name="serving_default"):
+    """`call(kernel, **inputs)` as a signature of a SavedModel in `folder`."""
+    module = Weights()
+    module.answer = tf.function(
+        lambda **inputs: call(module.kernel, **inputs), autograph=False
+    ).get_concrete_function(**{spec.name: spec for spec in specs or (X,)})
+    tf.saved_model.save(module, str(folder), {name: module.answer})
+    return pathlib.Path(folder)
+
+
+def product(kernel, x):
+    return {"y": x @ kernel}
+
+
+def record(signature="serving_default", **inputs):
+    request = predict_pb2.PredictRequest()
+    request.model_spec.signature_name = signature
+    for key, value in inputs.items():
+        request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
+    log = prediction_log_pb2.PredictionLog(
+        predict_log=prediction_log_pb2.PredictLog(request=request)
+    )
+    return log.SerializeToString()
+
+
+def warm_up(folder, *records):
+    (folder / "assets.extra").mkdir(exist_ok=True)
+    path = folder / "assets.extra" / "tf_serving_warmup_requests"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for content in records:
+            writer.write(content)
+    return path
+
+
+GOOD = record(x=np.ones((1, 3), "float32"))
+
+
+@pytest.fixture
+def good(tmp_path):
+    folder = write(tmp_path / "model" / "1", product)
+    warm_up(folder, GOOD)
+    return folder
+
+
+def errors(folder):
+    return [f"{f.what} -> {f.cure}" for f in check(folder) if f.severity == "error"]
+
+
+def only_error(folder):
+    found = errors(folder)
+    assert len(found) == 1, found
+    return found[0]
+
+
+def edited(folder, edit):
+    """`edit(graph)` of the one MetaGraph of a folder."""
+    model = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+    edit(model.meta_graphs[0])
+    (folder / "saved_model.pb").write_bytes(model.SerializeToString())
+    return folder
+
+
+def test_a_good_version_has_its_tensorflow_version_and_no_more(good):
+    [note] = check(good.parent)
+    assert note == check(good)[0] == check_version(good)[0]
+    assert note.severity == "note" and note.what == f"written by TensorFlow {tf.__version__}"
+
+
+@pytest.mark.parametrize("name", entry_names())
+def test_what_we_publish_has_no_fault(name):
+    assert [finding.severity for finding in check(name)] == ["note"]
+
+
+def test_a_folder_without_a_number(good, tmp_path):
+    misplaced = shutil.copytree(good, tmp_path / "export")
+    assert "the folder 'export' is no number -> put the SavedModel" in only_error(misplaced)
+    (tmp_path / "empty").mkdir()
+    assert "finds no version: it holds: []" in only_error(tmp_path / "empty")
+    with pytest.raises(ValueError, match="There is no folder .*missing"):
+        check(tmp_path / "missing")
+    with pytest.raises(ValueError, match="Did you mean 'lenet5_mnist'"):
+        check("lenet5_mnst")
+
+
+def test_the_newest_version_is_checked(good):
+    newer = shutil.copytree(good, good.parent / "010")
+    (newer / "saved_model.pb").unlink()
+    assert "010 has no saved_model.pb" in only_error(good.parent)
+
+
+def test_saved_model_cut_short(good):
+    content = (good / "saved_model.pb").read_bytes()
+    (good / "saved_model.pb").write_bytes(content[: len(content) // 2])
+    assert "saved_model.pb is corrupt" in only_error(good)
+
+
+def test_no_serve_tag(good):
+    edited(good, lambda graph: graph.meta_info_def.tags.append("gpu"))
+    assert "no graph has the tag 'serve' alone; the tags are: [['gpu', 'serve']]" in only_error(
+        good
+    )
+
+
+def test_no_serving_default(tmp_path):
+    folder = write(tmp_path / "1", product, name="score")
+    assert "no signature 'serving_default'; there are: ['score']" in only_error(folder)
+    tf.saved_model.save(Weights(), str(tmp_path / "2"))
+    assert "there are: none" in only_error(tmp_path / "2")
+
+
+def test_variables_removed(good):
+    shutil.rmtree(good / "variables")
+    assert "variables/variables.index is missing" in only_error(good)
+
+
+def test_variables_cut_short(good):
+    data = good / "variables" / "variables.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[:10])
+    assert "it cannot be loaded: " in only_error(good)
+
+
+def test_generated_names_are_a_warning(tmp_path):
+    spec = tf.TensorSpec((None, 3), "float32", name="args_0")
+    folder = write(tmp_path / "1", lambda kernel, args_0: {"output_0": args_0 @ kernel}, spec)
+    assert errors(folder) == []
+    assert "names that say nothing: ['args_0', 'output_0']" in str(check(folder))
+
+
+def test_static_batch_and_scalar_input(tmp_path):
+    four = tf.TensorSpec((4, 3), "float32", name="x")
+    assert "input 'x' takes 4 rows alone" in only_error(write(tmp_path / "1", product, four))
+    scale = tf.TensorSpec((), "float32", name="scale")
+    folder = write(tmp_path / "2", lambda k, x, scale: {"y": x @ k * scale}, X, scale)
+    assert "input 'scale' is a scalar: dimension 0 must be the batch" in only_error(folder)
+
+
+def test_an_output_whose_first_dimension_is_not_the_batch(tmp_path):
+    folder = write(tmp_path / "1", lambda k, x: {"y": x @ k, "mean": tf.reduce_mean(x @ k)})
+    assert "dimension 0 is not the batch of 1: {'mean': ()}" in only_error(folder)
+    folder = write(tmp_path / "2", lambda k, x: {"y": x @ k, "kernel": k[:1]})
+    assert "dimension 0 is not the batch of 2: {'kernel': (1, 2)}" in only_error(folder)
+
+
+def test_a_batch_that_is_built_into_the_graph(tmp_path):
+    folder = write(tmp_path / "1", lambda k, x: {"y": tf.ensure_shape(x @ k, (1, 2))})
+    assert "serving_default fails at batch 2: InvalidArgumentError" in only_error(folder)
+    folder = write(tmp_path / "2", lambda k, x: {"y": tf.reshape(x @ k, (-1, 7))})
+    assert "serving_default fails: InvalidArgumentError: Input to reshape" in only_error(folder)
+
+
+@pytest.mark.parametrize("function", [tf.py_function, tf.numpy_function])
+def test_python_inside(tmp_path, function):
+    def call(kernel, x):
+        return {"y": tf.ensure_shape(function(lambda a: a * 2, [x], tf.float32), (None, 3))}
+
+    assert "serving_default calls back into Python (" in only_error(write(tmp_path / "1", call))
+
+
+def test_python_that_no_signature_needs_does_no_harm(tmp_path):
+    def call(kernel, x):
+        tf.numpy_function(lambda a: a, [x], tf.float32, stateful=False)
+        return {"y": x @ kernel}
+
+    assert errors(write(tmp_path / "1", call)) == []
+
+
+def test_compiled_by_xla(tmp_path):
+    @tf.function(jit_compile=True)
+    def compiled(kernel, x):
+        return x @ kernel
+
+    folder = write(tmp_path / "1", lambda k, x: {"y": compiled(k, x)})
+    assert "under XLA alone, which is off" in only_error(folder)
+
+
+def test_a_graph_of_the_jax_backend(good):
+    """Keras on JAX exports one XlaCallModule in place of operations."""
+
+    def replace(graph):
+        for function in graph.graph_def.library.function:
+            for node in function.node_def:
+                if node.op == "MatMul":
+                    node.op = "XlaCallModule"
+
+    found = errors(edited(good, replace))
+    assert "serving_default runs under XLA alone" in "".join(found)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "complex64", "uint16"])
+def test_outputs_that_rest_cannot_write(tmp_path, dtype):
+    folder = write(tmp_path / "1", lambda k, x: {"y": tf.cast(x @ k, dtype)})
+    assert f"output 'y' is {dtype}, which REST can neither read nor write" in only_error(folder)
+
+
+def test_text_that_is_no_utf8(tmp_path):
+    def call(kernel, x):
+        return {name: tf.fill(tf.shape(x)[:1], b"\xff\xfe") for name in ("raw", "raw_bytes")}
+
+    assert "no UTF-8, bad JSON in REST: ['raw']" in only_error(write(tmp_path / "1", call))
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (record(z=np.ones((1, 3), "float32")), "takes the inputs ['x'], not ['z']"),
+        (record(x=np.ones((1, 3), "float64")), "'x' is float64, and the signature takes float32"),
+        (record(x=np.ones((1, 4), "float32")), "Cannot feed value of shape (1, 4)"),
+        (record("score", x=np.ones((1, 3), "float32")), "there is no signature 'score'"),
+    ],
+)
+def test_a_bad_warm_up_record(good, bad, message):
+    warm_up(good, GOOD, bad)
+    found = only_error(good)
+    assert found.startswith("warm-up record 2: ") and message in found
+
+
+def test_warm_up_files_that_are_none(good):
+    path = warm_up(good, b"\xff\xff no protocol buffer")
+    assert "the warm-up file is corrupt: DecodeError" in only_error(good)
+    path.write_text("these are no records of any kind")
+    assert "the warm-up file is corrupt: DataLossError" in only_error(good)
+    warm_up(good, *[GOOD] * 1001)
+    assert "1001 warm-up records, and TF Serving takes 1000" in only_error(good)
+    warm_up(good)
+    assert errors(good) == []
+    path.unlink()
+    assert [f.what for f in check(good) if f.severity == "warning"] == [
+        "no warm-up requests: the first request is slow"
+    ]
+
+
+def test_text_inputs_are_tried_with_images_numbers_and_examples(tmp_path):
+    def decode(kernel, text):
+        one = lambda t: tf.io.decode_png(t, channels=3)[:8, :8]  # noqa: E731
+        return {"y": tf.map_fn(one, text, fn_output_signature=tf.uint8)}
+
+    assert errors(write(tmp_path / "1", decode, TEXT)) == []
+    number = write(tmp_path / "2", lambda k, text: {"y": tf.strings.to_number(text)}, TEXT)
+    assert errors(number) == []
+    features = {"x": tf.io.FixedLenFeature((), tf.float32, 0.0)}
+    parsed = write(tmp_path / "3", lambda k, text: tf.io.parse_example(text, features), TEXT)
+    assert errors(parsed) == []
+
+    def needed(kernel, text):
+        return tf.io.parse_example(text, {"x": tf.io.FixedLenFeature((), tf.float32)})
+
+    unknown = write(tmp_path / "4", needed, TEXT)
+    assert errors(unknown) == []
+    assert "could not be tried with made-up inputs" in str(check(unknown))
+    example = tf.train.Example()
+    example.features.feature["x"].float_list.value.append(1.0)
+    warm_up(unknown, record(text=[example.SerializeToString()]))
+    assert [f.severity for f in check(unknown)] == ["note"]
+
+
+def test_the_tensorflow_version_is_recorded(good):
+    def forget(graph):
+        graph.meta_info_def.tensorflow_version = ""
+
+    found = check(edited(good, forget))
+    assert [(f.severity, "is not recorded" in f.what) for f in found] == [("warning", True)]
+
+
+def test_an_operation_that_the_server_lacks(good):
+    def replace(graph):
+        for function in graph.graph_def.library.function:
+            for node in function.node_def:
+                if node.op == "MatMul":
+                    node.op = "SomebodysMatMul"
+
+    assert "SomebodysMatMul" in only_error(edited(good, replace))
+
+
+def test_an_input_with_a_default_may_be_left_out_of_a_warm_up_record(good):
+    bias = tf.TensorSpec((None, 2), "float32", name="bias")
+    folder = write(good.parent / "2", lambda k, x, bias: {"y": x @ k + bias}, X, bias)
+    warm_up(folder, GOOD)
+    assert "takes the inputs ['bias', 'x'], not ['x']" in only_error(folder)
+
+    def give_default(graph):
+        value = tf.make_tensor_proto(np.zeros((1, 2), "float32"))
+        graph.signature_def["serving_default"].defaults["bias"].CopyFrom(value)
+
+    assert errors(edited(folder, give_default)) == []
+
+
+def test_what_keras_exports_has_no_error(tmp_path):
+    words = keras.layers.TextVectorization(vocabulary=["a", "b"], output_sequence_length=3)
+    text = keras.Input((), dtype="string", name="text")
+    numbers = keras.layers.Embedding(4, 2)(words(text))
+    keras.Model(text, keras.layers.Flatten(name="y")(numbers)).export(tmp_path / "1", verbose=False)
+    assert errors(tmp_path / "1") == []
+    image = keras.Input((None, None, 3), name="image")
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(2, 3)(image))
+    keras.Model(image, pooled).export(tmp_path / "2", verbose=False)
+    assert errors(tmp_path / "2") == []
+    assert "input 'image' has open dimensions besides the batch" in str(check(tmp_path / "2"))
+
+
+def test_a_model_of_tensorflow_1_has_no_error(tmp_path):
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder("float32", (None, 3), name="x")
+        kernel = v1.get_variable("kernel", (3, 2), use_resource=False)
+        session.run(v1.global_variables_initializer())
+        v1.saved_model.simple_save(session, str(tmp_path / "1"), {"x": x}, {"y": x @ kernel})
+    assert errors(tmp_path / "1") == []
+    shutil.rmtree(tmp_path / "1" / "variables")
+    assert "variables/variables.index is missing" in only_error(tmp_path / "1")
+
+
+@keras.saving.register_keras_serializable("tests")
+class Doubled(keras.layers.Layer):
+    def call(self, inputs):
+        doubled = tf.numpy_function(lambda a: a * 2, [inputs], tf.float32)
+        return tf.ensure_shape(doubled, inputs.shape)
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+def test_publish_refuses_what_tf_serving_could_not_serve(tmp_path):
+    inputs = keras.Input((3,), name="x")
+    model = keras.Model(inputs, Doubled(name="y")(inputs))  # answers as in Keras, in this process
+    with pytest.raises(PublishError, match="calls back into Python .*write tf.py_function"):
+        keras_shared.publish(model, tmp_path / "m")
+    assert not [path for path in (tmp_path / "m").iterdir() if path.name.isdecimal()]
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "float16", "mixed_bfloat16", "bfloat16"])
+def test_half_precision_is_published_with_float32_outside(tmp_path, policy):
+    dtype = keras.DTypePolicy(policy)
+    inputs = keras.Input((3,), name="x", dtype=dtype.compute_dtype)
+    model = keras.Model(inputs, keras.layers.Dense(2, dtype=dtype, name="y")(inputs))
+    version = keras_shared.publish(model, tmp_path / "half")
+    served = tf.saved_model.load(version).signatures["serving_default"]
+    assert served.structured_input_signature[1]["x"].dtype == tf.float32
+    assert served(x=tf.ones((1, 3)))["y"].dtype == tf.float32
