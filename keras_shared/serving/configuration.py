@@ -105,6 +105,9 @@ def flags(folder: str, rest_port: int = REST_PORT, grpc_port: int = GRPC_PORT) -
         f"--port={grpc_port}",
         f"--rest_api_port={rest_port}",
         f"--model_config_file={folder}/models.config",
+        # a version that does not load is tried six times, and no other model is loaded meanwhile:
+        # for half a minute, not the five of the default
+        "--load_retry_interval_micros=5000000",
         "--enable_batching",
         f"--batching_parameters_file={folder}/batching.config",
         f"--monitoring_config_file={folder}/monitoring.config",

@@ -146,9 +146,9 @@ def _wait(
     """Until every model is AVAILABLE, or the process was told to end."""
     waiting, client = list(names), Client(url, timeout=1)
     while waiting:
-        if process.poll() is not None or told:
-            if told:
-                return
+        if told:
+            return
+        if process.poll() is not None:
             raise EngineError(f"TF Serving ended with status {process.returncode}.")
         if time.monotonic() > deadline:
             raise EngineError(f"{waiting} were not AVAILABLE in time.")

@@ -259,7 +259,7 @@ def test_the_engine_itself(tmp_path):
         a = over_rest.predict("lenet5_mnist", {"image": images})
         b = over_grpc.predict("lenet5_mnist", {"image": images})
         assert a["label"].tolist() == b["label"].tolist()
-        np.testing.assert_array_equal(a["scores"], b["scores"])
+        np.testing.assert_allclose(a["scores"], b["scores"], rtol=1e-5)
         stop, seen = threading.Event(), []
 
         def ask():
