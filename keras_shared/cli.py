@@ -8,7 +8,7 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras_shared
@@ -154,6 +154,14 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", metavar="FILE", help="write the report as JSON")
     sub.add_argument("--picture", metavar="FILE", help="draw it as .png or .svg")
 
+    _add_serving(add)
+
+    sub = add("demo", _demo, "the whole way in a minute, without network", "demo")
+    sub.add_argument("--out", metavar="DIR", default="demo", help="folder to write (%(default)s)")
+    return parser
+
+
+def _add_serving(add: Callable[[str, Any, str, str], argparse.ArgumentParser]) -> None:
     sub = add("check", _check, "say what TF Serving would do with a SavedModel", "check my/export")
     sub.add_argument("path", metavar="NAME|PATH", help="of one version, of versions, or any other")
 
@@ -171,10 +179,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("models", metavar="NAME|DIR", nargs="+", help="folders of versions")
     sub.add_argument("--to", metavar="DIR", default="deploy", help="default: %(default)s")
-
-    sub = add("demo", _demo, "the whole way in a minute, without network", "demo")
-    sub.add_argument("--out", metavar="DIR", default="demo", help="folder to write (%(default)s)")
-    return parser
 
 
 def _list(options: argparse.Namespace) -> None:
