@@ -79,7 +79,8 @@ class TiedConv2DTranspose(TiedReader):
         self.bias_regularizer = keras.regularizers.get(bias_regularizer)
         self.bias_constraint = keras.constraints.get(bias_constraint)
 
-    def _geometry(self) -> dict[str, Any]:
+    def geometry(self) -> dict[str, Any]:
+        """Strides, padding and data format of the source, and the output padding."""
         source = self._reference.describe()
         return {k: source[k] for k in self._source_attributes} | {
             "output_padding": self.output_padding
@@ -87,7 +88,7 @@ class TiedConv2DTranspose(TiedReader):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         *_, channels, filters = self.tied_weight_shape()
-        axis = -1 if self._geometry()["data_format"] == "channels_last" else 1
+        axis = -1 if self.geometry()["data_format"] == "channels_last" else 1
         if input_shape[axis] != filters:
             raise TieError(
                 f"TiedConv2DTranspose '{self.name}' takes maps with {filters} channels, as its "
@@ -105,7 +106,7 @@ class TiedConv2DTranspose(TiedReader):
         super().build(input_shape)
 
     def call(self, inputs: Any) -> Any:
-        geometry = self._geometry()
+        geometry = self.geometry()
         # ops.conv_transpose takes the kernel as (height, width, out, in): the source's, unchanged
         outputs = ops.conv_transpose(inputs, self.tied_weight(), **geometry)
         if self.bias is not None:
@@ -115,7 +116,7 @@ class TiedConv2DTranspose(TiedReader):
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         *kernel_size, channels, _ = self.tied_weight_shape()
-        layer = keras.layers.Conv2DTranspose(channels, kernel_size, **self._geometry())
+        layer = keras.layers.Conv2DTranspose(channels, kernel_size, **self.geometry())
         return tuple(layer.compute_output_shape(input_shape))
 
     def get_config(self) -> dict[str, Any]:

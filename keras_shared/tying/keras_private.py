@@ -5,7 +5,7 @@ symbolic tensor, or what a quantised kernel means. tests/tying/test_keras_privat
 fails on the day that one of these names changes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -41,6 +41,11 @@ def upstream_layers(tensors: Any) -> Iterator[keras.Layer]:
         if isinstance(history.operation, keras.Layer):
             yield from flatten_layers(history.operation)
         stack.extend(node.input_tensors)
+
+
+def run_graph(model: keras.Model, inputs: Any, call: Callable[..., Any]) -> Any:
+    """The outputs of a functional model, with `call(layer, *args)` in place of each layer's call."""
+    return model._run_through_graph(keras.tree.flatten(inputs), call_fn=call)
 
 
 def shapes_alone_matter() -> bool:

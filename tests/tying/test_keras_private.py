@@ -84,3 +84,19 @@ def test_shapes_alone_matter_while_keras_works_them_out():
     assert seen.pop() is True
     Look()(np.ones((1, 2), "float32"))
     assert seen.pop() is False
+
+
+def test_run_graph_calls_each_layer_in_order():
+    inputs = keras.Input((2,))
+    first, second = layers.Dense(3, name="first"), layers.Dense(2, name="second")
+    model = keras.Model(inputs, {"out": second(first(inputs))})
+    seen = []
+
+    def call(layer, *args, **kwargs):
+        seen.append(layer.name)
+        return layer(*args, **kwargs)
+
+    x = np.ones((1, 2), "float32")
+    outputs = keras_private.run_graph(model, x, call)
+    assert seen == ["first", "second"]
+    np.testing.assert_allclose(outputs["out"], model(x)["out"])
