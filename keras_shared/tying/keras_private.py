@@ -44,7 +44,7 @@ def upstream_layers(tensors: Any) -> Iterator[keras.Layer]:
 
 
 def run_graph(model: keras.Model, inputs: Any, call: Callable[..., Any]) -> Any:
-    """The outputs of a functional model, with `call(layer, *args)` in place of each layer's call."""
+    """The outputs of a functional model, with `call(layer, *args)` where it calls a layer."""
     return model._run_through_graph(keras.tree.flatten(inputs), call_fn=call)
 
 
