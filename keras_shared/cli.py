@@ -210,13 +210,14 @@ def _train(options: argparse.Namespace) -> None:
         one = recipe.with_seed(seed)
         train(one, training_data(one, options.data_dir), folders[seed])
         print(f"trained: {folders[seed]}/model.keras")
-    print(f"next: keras-shared evaluate {run}")
+    if options.seed is None:
+        print(f"next: keras-shared evaluate {run}")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     from keras_shared.card import headline
     from keras_shared.entries import entry_dir
-    from keras_shared.evaluation import evaluate
+    from keras_shared.evaluation import evaluate, known_runs
     from keras_shared.loading import load
     from keras_shared.recipe import read_recipe
     from keras_shared.training import best_run, read_facts, run_dirs
@@ -234,9 +235,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     else:
         entry = entry_dir(options.model)
         model, recipe = load(options.model), read_recipe(entry / "recipe.toml")
-        metrics = json.loads((entry / "metrics.json").read_text())
-        training = metrics["training"]
-        others = [(None, s) for s in metrics["seeds"] if s["seed"] != training["seed"]]
+        training, others = known_runs(json.loads((entry / "metrics.json").read_text()))
         out = options.out or f"runs/{options.model}"
     metrics = evaluate(model, recipe, out, options.data_dir, training, others)
     print(f"{headline(metrics)}; written: metrics.json, README.md and plots in {out}/")

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import math
 import os
 import pathlib
 import platform
@@ -154,7 +155,8 @@ def best_run(run_dir: str | os.PathLike[str]) -> pathlib.Path:
 
     def rank(run: pathlib.Path) -> float:
         last = read_facts(run)["last_epoch"]
-        return last.get("val_accuracy", -last["val_loss"])
+        figure = last.get("val_accuracy", -last["val_loss"])
+        return float("-inf") if math.isnan(figure) else figure  # a run that diverged
 
     return max(runs, key=rank)
 
@@ -216,18 +218,17 @@ def _claim(run_dir: pathlib.Path, recipe: Recipe, start: keras.Model | None) -> 
     """Make `run_dir` the folder of this recipe from this start, or see that it is."""
     run_dir.mkdir(parents=True, exist_ok=True)
     kept, kept_start = run_dir / RECIPE, run_dir / START
-    fingerprint = _fingerprint(start)
+    seed = recipe.training.seeds[0]
+    fingerprint = f"{_fingerprint(start)}, seed {seed}"
     if not kept.exists():
         kept_start.write_text(fingerprint)
         scratch = run_dir / f".new-{RECIPE}"
         shutil.copyfile(recipe.path, scratch)
         scratch.replace(kept)
     same_start = kept_start.exists() and kept_start.read_text() == fingerprint
-    same_recipe = read_recipe(kept).with_seed(recipe.training.seeds[0]) == recipe.with_seed(
-        recipe.training.seeds[0]
-    )
+    same_recipe = read_recipe(kept).with_seed(seed) == recipe.with_seed(seed)
     if not same_recipe or not same_start:
-        other = "from another start" if same_recipe else "of another recipe"
+        other = "from another start or seed" if same_recipe else "of another recipe"
         raise TrainingError(
             f"{run_dir} holds a run {other}. Name another folder with --out, or remove this one."
         )

@@ -11,6 +11,8 @@ import keras_shared
 from keras_shared.cli import main
 from keras_shared.demo import RECIPE
 from keras_shared.entries import entry_dir, entry_names
+from keras_shared.evaluation import evaluate, known_runs
+from keras_shared.recipe import read_recipe
 
 COMMANDS = (
     "list",
@@ -232,6 +234,10 @@ seeds = [4, 7]
     assert metrics["test"][figure] == seeds[best]["test"][figure] and figures[0] != figures[1]
     assert metrics["over_seeds"][figure]["mean"] == pytest.approx(np.mean(figures), abs=1e-3)
     assert metrics["over_seeds"][figure]["std"] == pytest.approx(np.std(figures, ddof=1), abs=1e-3)
+    again = known_runs(metrics)
+    assert again[0]["history"] == seeds[best]["history"] and len(again[1]) == 1
+    assert evaluate(keras_shared.load(f"runs/small/seed-{best}/model.keras"),
+                    read_recipe("small.toml"), "runs/small") == metrics  # fmt: skip
     assert "(2 seeds; published" in pathlib.Path("runs/small/README.md").read_text()
     assert main(["publish", "runs/small"]) == 0
     published = keras_shared.load("saved_models/small")

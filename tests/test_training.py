@@ -16,7 +16,14 @@ from keras_shared.data import training_data
 from keras_shared.demo import RECIPE
 from keras_shared.entries import entry_dir
 from keras_shared.recipe import read_recipe
-from keras_shared.training import TrainingError, read_history, train
+from keras_shared.training import (
+    TrainingError,
+    _claim,
+    best_run,
+    read_history,
+    run_dirs,
+    train,
+)  # fmt: skip
 from keras_shared.zoo import TiedAutoencoder
 
 TRAIN = """
@@ -47,6 +54,18 @@ def recipe_file(tmp_path):
     path = tmp_path / "small.toml"
     path.write_text(text)
     return path
+
+
+def test_a_run_belongs_to_its_seed_and_the_best_is_no_diverged_one(recipe_file, tmp_path):
+    recipe_file.write_text(recipe_file.read_text().replace("seeds = [1]", "seeds = [1, 2]"))
+    recipe = read_recipe(recipe_file)
+    _claim(tmp_path / "run", recipe.with_seed(1), None)
+    with pytest.raises(TrainingError, match="from another start or seed"):
+        _claim(tmp_path / "run", recipe.with_seed(2), None)
+    for (seed, folder), loss in zip(run_dirs(recipe, tmp_path / "two").items(), ("NaN", "0.1")):
+        _claim(folder, recipe.with_seed(seed), None)
+        (folder / "training.json").write_text(f'{{"last_epoch": {{"val_loss": {loss}}}}}')
+    assert best_run(tmp_path / "two").name == "seed-2"
 
 
 def test_resumes_after_sigkill_to_the_unbroken_result(recipe_file, tmp_path):

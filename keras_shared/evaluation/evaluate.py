@@ -42,7 +42,8 @@ def evaluate(
         recipe: names the data and the kind of model.
         out_dir: folder for metrics.json, README.md (the card) and the PNG plots.
         data_dir: folder of prepared TFDS data sets.
-        training: facts of the training; by default those that metrics.json holds already.
+        training: facts of the training; by default those that metrics.json holds already, and
+            the figures of its other seeds.
         others: models and facts of the other seeds, whose figures enter mean and spread; in place
             of a model None, where the facts are those of a seed in metrics.json.
 
@@ -55,7 +56,7 @@ def evaluate(
     out_dir = pathlib.Path(out_dir)
     kept = out_dir / METRICS
     if training is None:
-        training = json.loads(kept.read_text())["training"] if kept.exists() else {}
+        training, others = known_runs(json.loads(kept.read_text())) if kept.exists() else ({}, ())
     batches = test_data(recipe, data_dir)
     test, plots = _measure(model, recipe, batches)
     if recipe.model.class_name == "TiedAutoencoder":
@@ -86,6 +87,16 @@ def evaluate(
     scratch.replace(kept)
     write_card(metrics, recipe, sorted(plots), out_dir)
     return metrics
+
+
+def known_runs(
+    metrics: dict[str, Any],
+) -> tuple[dict[str, Any], list[tuple[keras.Model | None, dict[str, Any]]]]:
+    """What metrics.json knows of the published run, and of the other seeds, for `evaluate`."""
+    training = metrics["training"]
+    own = [s for s in metrics["seeds"] if s["seed"] == training.get("seed")]
+    history = {"history": own[0]["history"]} if own and "history" in own[0] else {}
+    return {**training, **history}, [(None, s) for s in metrics["seeds"] if s not in own]
 
 
 def _of_seed(facts: dict[str, Any], test: dict[str, Any]) -> dict[str, Any]:

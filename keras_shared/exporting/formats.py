@@ -9,6 +9,7 @@ from keras_shared.exporting.saved_model import replace_saved_model
 from keras_shared.exporting.signatures import signatures_of
 from keras_shared.exporting.to_litert import litert_model
 from keras_shared.exporting.to_onnx import onnx_model
+from keras_shared.tying import flatten_layers
 
 FORMATS = ("tf_saved_model", "onnx", "litert")
 
@@ -39,7 +40,8 @@ def export(
 
     Raises:
         ValueError: for an unknown format or signature, a wrong suffix, a folder that would be
-            lost, or if what was written answers otherwise than Keras.
+            lost, an ONNX or LiteRT model in half precision, or if what was written answers
+            otherwise than Keras.
         ImportError: if the converter is not installed; the message says how to get it.
 
     Example:
@@ -73,6 +75,13 @@ def export(
         raise ValueError(
             f"'{model.name}' has no signature {name!r}. It has: {', '.join(signatures)}"
         )
+    for layer in flatten_layers(model):
+        if layer.compute_dtype in ("float16", "bfloat16"):
+            raise ValueError(
+                f"{format.upper()} is written from models that compute in float32. Received: "
+                f"'{layer.name}' computes in {layer.compute_dtype}. Build the model under a "
+                "float32 policy, and give it the weights with set_weights."
+            )
     convert = onnx_model if format == "onnx" else litert_model
     content, doubled = convert(model, name)
     if doubled:

@@ -35,9 +35,10 @@ def litert_model(model: keras.Model, name: str) -> tuple[bytes, str]:
         except Exception as error:  # ConverterError, with the whole program in its message
             lines = [line for line in str(error).splitlines() if line.startswith("Custom ops:")]
             reason = lines[0] if lines else str(error).strip().split("\n")[0]
+            resizing = "Image resizing with antialias gives it: resize before the model. "
             raise ValueError(
-                f"LiteRT cannot run '{model.name}' ({reason}). Image resizing with antialias gives "
-                "ScaleAndTranslate: resize before the model. Nothing was kept."
+                f"LiteRT cannot run '{model.name}' ({reason}). "
+                f"{resizing if 'ScaleAndTranslate' in reason else ''}Nothing was kept."
             ) from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TensorFlow recommends a package that it does not need

@@ -2,7 +2,7 @@ from typing import Any
 
 import keras
 
-from keras_shared.tying import TiedReader, drop_layer
+from keras_shared.tying import TiedReader, drop_layer, flatten_layers
 
 
 @keras.saving.register_keras_serializable("keras_shared")
@@ -90,12 +90,23 @@ class TiedLayer(TiedReader):
             config = {**config, "own_layer": keras.saving.deserialize_keras_object(own)}
         return super().from_config(config)
 
+    def save_own_variables(self, store: Any) -> None:
+        if self.untied:
+            store["untied"] = [1]  # so that these weights do not pass for those of a tied layer
+
+    def load_own_variables(self, store: Any) -> None:
+        if not self.untied:
+            super().load_own_variables(store)
+
     def _own(self, source: keras.Layer) -> None:
         config = source.get_config() | {"name": f"{source.name}_of_{self.name}"}
         copy = type(source).from_config(config)
         if not copy.built:
             copy.build_from_config(source.get_build_config())
         copy.set_weights(source.get_weights())
+        for mine, theirs in zip(flatten_layers(copy), flatten_layers(source), strict=True):
+            if getattr(theirs, "lora_enabled", False):
+                mine.lora_alpha = theirs.lora_alpha  # a rebuilt Keras layer forgets it
         self.own_layer = copy
 
     def _owned(self) -> list[Any]:

@@ -45,13 +45,14 @@ def _inputs(model: keras.Model) -> Any:
     sequential = isinstance(model, keras.Sequential)
     if getattr(model, "inputs", None):
         return model.inputs[0] if sequential else model.input
-    shape = (model.get_build_config() or {}).get("input_shape") if model.built else None
-    if shape is None:
+    config = (model.get_build_config() or {}) if model.built else None
+    if config is None or "input_shape" not in config:
         raise ValueError(
-            f"'{model.name}' (of type {type(model).__name__}) was never built: it has no "
-            "weights to report. Call it once on its input first, or give it a keras.Input."
+            f"'{model.name}' (of type {type(model).__name__}) was never built, or takes more than "
+            "one argument: its inputs are not known. Call it once on its input first, or give it a "
+            "keras.Input."
         )
-    return keras.KerasTensor(shape)
+    return keras.tree.map_shape_structure(keras.KerasTensor, config["input_shape"])
 
 
 def _zeros(spec: Any) -> Any:

@@ -159,7 +159,13 @@ def _owners(model: keras.Model) -> list[tuple[keras.Variable, keras.Layer]]:
         for variable in variables:
             if len(variables) <= widths.get(id(variable), len(variables)):
                 innermost[id(variable)], widths[id(variable)] = layer, len(variables)
-    return [(v, innermost[id(v)]) for v in model.variables if not v.path.startswith("seed")]
+    owners = [(v, innermost[id(v)]) for v in model.variables]
+    for reader in readers_of(model):  # of a decoder alone: owned elsewhere, and read here
+        for variable in reader.source().variables:
+            if id(variable) not in innermost:
+                innermost[id(variable)] = reader.source()
+                owners.append((variable, reader.source()))
+    return [(v, owner) for v, owner in owners if not v.path.endswith("seed_generator_state")]
 
 
 def _weight(variable: keras.Variable, owner: keras.Layer, uses: list[tuple[Call, str]]) -> Weight:

@@ -16,8 +16,8 @@ def untie(layer_or_model: keras.Layer) -> keras.Layer:
 
     Each reader gets a trainable copy of the weight that it reads now (LoRA merged, dequantised),
     and saves it as its own from then on. A decoder that was untied can be saved, loaded and
-    trained alone. Compile the model again before training: the optimizer does not know the new
-    variables.
+    trained alone. Compile every model that holds the reader again: its optimizer does not know the
+    new variables, and a `predict` that it traced before goes on reading the source.
 
     Args:
         layer_or_model: a reader, or any layer or model that holds readers.
@@ -26,7 +26,8 @@ def untie(layer_or_model: keras.Layer) -> keras.Layer:
         The same object.
 
     Raises:
-        TieError: if a source cannot be found: call the whole model, or `bind_ties`, first.
+        TieError: if a source cannot be found (call the whole model, or `bind_ties`, first), or a
+            reader was never called.
 
     Example:
         >>> import keras
@@ -41,6 +42,11 @@ def untie(layer_or_model: keras.Layer) -> keras.Layer:
     """
     for reader in readers_of(layer_or_model):
         source = reader.source()
+        if not reader.built:
+            raise TieError(
+                f"{type(reader).__name__} '{reader.name}' was never called, and has no shape to "
+                "own yet. Call it, or the model that holds it, once."
+            )
         with variables_may_change(reader):
             reader._own(source)
         reader._reference.cut()
@@ -60,11 +66,12 @@ def tie(
             then takes over. None refuses to tie different values.
 
     Returns:
-        The reader. Compile the model again before training.
+        The reader. Compile every model that holds it again, as after `untie`.
 
     Raises:
-        TieError: if the reader is tied already, if shapes or (with `keep=None`) values differ, or
-            if the source cannot take the reader's values since it is quantised or has LoRA.
+        TieError: if the reader is tied already, if the source was never built, if shapes or (with
+            `keep=None`) values differ, or if the source cannot take the reader's values since it is
+            quantised or has LoRA.
 
     Example:
         >>> import keras
@@ -85,6 +92,11 @@ def tie(
     if keep not in (None, "source", "reader"):
         raise ValueError(f"`keep` must be 'source', 'reader' or None. Received: keep={keep!r}")
     type(reader)(source)  # refuses a source of another kind
+    if not source.built:
+        raise TieError(
+            f"The source '{source.name}' was never built, so it has no weight to read. Call it on "
+            "its input first."
+        )
     owned, shared = reader._owned(), reader._shared(source)
     shapes = [[value.shape for value in values] for values in (owned, shared)]
     if shapes[0] != shapes[1]:

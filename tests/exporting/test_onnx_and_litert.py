@@ -122,6 +122,10 @@ def test_refusals(tmp_path, monkeypatch):
         SiameseNet(image_shape=(105, 105, 1)).export(tmp_path / "m.onnx", format="onnx")
     with pytest.raises(ValueError, match="Custom ops: ScaleAndTranslate.*resize before"):
         SiameseNet(image_shape=(105, 105, 1)).export(tmp_path / "m.tflite", format="litert")
+    half = TiedAutoencoder(units=(4, 2), input_dim=6, dtype="mixed_bfloat16")
+    for format, name in (("onnx", "m.onnx"), ("litert", "m.tflite")):
+        with pytest.raises(ValueError, match="compute in float32.*computes in bfloat16"):
+            keras_shared.export(half, tmp_path / name, format=format)
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
     with pytest.raises(ImportError, match=r'pip install "keras_shared\[onnx\]"'):
         keras_shared.export(model, tmp_path / "m.onnx", format="onnx")

@@ -128,6 +128,28 @@ def test_quantised_subclassed_and_regularised():
         sharing_report(keras.Model(inputs, layers.ReLU()(inputs)))
 
 
+def test_a_decoder_alone_a_list_of_inputs_and_a_layer_named_like_a_seed():
+    decoder = TiedAutoencoder(units=(3, 2), input_dim=4).decoder
+    report = sharing_report(decoder)
+    assert weight(report, "encoder_1/kernel").readers == {"decoder_1": "transposed"}
+    assert any("would not survive" in said for said in report.warnings)
+
+    class Two(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = layers.Dense(3, name="dense")
+
+        def call(self, inputs):
+            return self.dense(inputs[0]) + self.dense(inputs[1])
+
+    model = Two()
+    model([np.ones((3, 6), "float32")] * 2)
+    assert max(w.uses for w in sharing_report(model).weights) == 2
+    inputs = keras.Input((3,))
+    named = keras.Model(inputs, layers.Dense(4, name="seed_branch")(inputs))
+    assert sharing_report(named).totals["parameters"] == named.count_params() == 16
+
+
 def test_a_thousand_layers(tmp_path):
     inputs = keras.Input((4,))
     first = layers.Dense(4, name="first")

@@ -5,11 +5,20 @@ import zipfile
 
 import keras
 import pytest
-from topologies import X, dense, encoder_decoder, flat, reader_of, sequential
+from topologies import (
+    X,
+    convolution,
+    dense,
+    encoder_decoder,
+    flat,
+    reader_of,
+    sequential,
+    tower_in_two_sub_models,
+)  # fmt: skip
 
 import keras_shared
 from keras_shared.publishing import PublishError
-from keras_shared.tying import TieError, bind_ties, check_ties, untie
+from keras_shared.tying import TieError, bind_ties, check_ties, tie, untie
 
 
 def edited(path, change):
@@ -47,10 +56,51 @@ def test_a_config_that_says_tied_over_variables_that_are_not(tmp_path):
         keras_shared.load(path)
 
 
-def test_weights_of_an_untied_model(tmp_path):
-    untie(flat()).save_weights(tmp_path / "m.weights.h5")
+@pytest.mark.parametrize("topology", [flat, tower_in_two_sub_models, convolution])
+def test_weights_of_an_untied_model(topology, tmp_path):
+    untie(topology()).save_weights(tmp_path / "m.weights.h5")
     with pytest.raises(ValueError, match="Saved untied: call `keras_shared.tying.untie`"):
-        flat().load_weights(tmp_path / "m.weights.h5")
+        topology().load_weights(tmp_path / "m.weights.h5")
+    untie(topology()).load_weights(tmp_path / "m.weights.h5")
+
+
+def test_untie_and_tie_before_anything_was_called():
+    source = dense()
+    source.build((None, 6))
+    reader = reader_of(source)
+    with pytest.raises(TieError, match="'reader' was never called"):
+        untie(reader)
+    reader(X[:, :4])
+    with pytest.raises(TieError, match="The source 'code' was never built"):
+        tie(untie(reader), dense())
+
+
+@keras.saving.register_keras_serializable("tests")
+class TwoAttributes(keras.Model):
+    """One layer in two attributes, both in the config: Keras makes two of it."""
+
+    def __init__(self, first, second, **kwargs):
+        super().__init__(**kwargs)
+        self.first, self.second = first, second
+
+    def call(self, inputs):
+        return self.first(inputs) + self.second(inputs)
+
+    def get_config(self):
+        parts = {"first": self.first, "second": self.second}
+        return {k: keras.saving.serialize_keras_object(layer) for k, layer in parts.items()}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{k: keras.saving.deserialize_keras_object(v) for k, v in config.items()})
+
+
+def test_a_subclassed_model_that_comes_back_untied():
+    layer = dense()
+    model = TwoAttributes(layer, layer)
+    model(X)
+    with pytest.raises(TieError, match="2 variables, and once it is rebuilt from its config 4"):
+        check_ties(model)
 
 
 def test_a_source_of_another_model(tmp_path):

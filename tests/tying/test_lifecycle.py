@@ -81,6 +81,7 @@ COPIES = [  # a few rows in the default run
     pytest.param(operation, topology, id=f"{operation.__name__}-{topology.__name__}",
                  marks=[] if operation in (saved, from_json, trained) else [pytest.mark.slow])
     for operation in OPERATIONS
+    if not operation.__name__.startswith(("quantized", "lora"))  # the copies below know neither
     for topology in TOPOLOGIES
 ]  # fmt: skip
 
@@ -91,7 +92,7 @@ def test_the_proof_sees_a_copy(operation, topology, monkeypatch):
     monkeypatch.setattr(TiedReader, "tied_weight", copying_weight)
     monkeypatch.setattr(TiedLayer, "call", copying_call)
     monkeypatch.setattr(Shared, "call", copying_uses)
-    assert cell(operation, topology, check_tied, data_for(topology)) != "ok"
+    assert cell(operation, topology, check_tied, data_for(topology)) in ("**untied**", "**wrong**")
 
 
 @pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
