@@ -201,7 +201,7 @@ def test_sub_model_exports_alone(tmp_path):
 
 
 QUICK = [op for op in OPERATIONS if not op.__name__.startswith(
-    ("trained_", "published", "quantized", "lora", "source", "mixed"))]  # fmt: skip
+    ("trained_", "published", "quantized", "lora", "source", "mixed", "readers", "sub_models"))]  # fmt: skip
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
