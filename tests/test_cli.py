@@ -73,7 +73,8 @@ def test_version(capsys):
     assert capsys.readouterr().out.strip() == keras_shared.__version__
 
 
-def test_errors_are_one_line_and_exit_with_1(tmp_path):
+def test_errors_are_one_line_and_exit_with_1(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "text.png").write_text("no image")
     (tmp_path / "empty").mkdir()
     for arguments, message in {
@@ -85,10 +86,12 @@ def test_errors_are_one_line_and_exit_with_1(tmp_path):
         ("predict", "tied_autoencoder_mnist", "text.png"): "is not an image",
         ("publish", "nothing"): "Not trained to the end: nothing",
     }.items():
-        done = run(*arguments, cwd=tmp_path)
-        assert done.returncode == 1
-        assert done.stderr.startswith("keras-shared: ") and message in done.stderr
-        assert len(done.stderr.strip().splitlines()) == 1
+        assert main(arguments) == 1
+        said = capfd.readouterr().err
+        assert said.startswith("keras-shared: ") and message in said
+        assert len(said.strip().splitlines()) == 1
+    fresh = run("predict", "lenet5_mnist", "text.png", cwd=tmp_path)  # nor notes of TensorFlow
+    assert fresh.returncode == 1 and len(fresh.stderr.strip().splitlines()) == 1
     debugged = run("train", "lenet", "--debug", cwd=tmp_path)
     assert debugged.returncode == 1 and "Traceback" in debugged.stderr
 
