@@ -6,6 +6,7 @@ import numpy as np
 from keras_shared.exporting.checks import check_answers
 from keras_shared.exporting.copies import layouts, tied_weights
 from keras_shared.exporting.signatures import function_of, signatures_of
+from keras_shared.tying import readers_of
 
 
 def onnx_model(model: keras.Model, name: str) -> tuple[bytes, str]:
@@ -19,7 +20,8 @@ def onnx_model(model: keras.Model, name: str) -> tuple[bytes, str]:
         name: one of its signatures.
 
     Returns:
-        The file's bytes, and an empty text: nothing is stored twice.
+        The file's bytes, and a text that names quantised sources: beside their codes, the
+        converter stores what a reader reads as floats. An empty one if there is none.
 
     Raises:
         ImportError: if tf2onnx, onnx or onnxruntime is not installed.
@@ -56,7 +58,12 @@ def onnx_model(model: keras.Model, name: str) -> tuple[bytes, str]:
         return dict(zip(names, session.run(names, inputs), strict=True))
 
     check_answers(model, name, answer, "ONNX")
-    return content, ""
+    quantized = sorted({r.source().path for r in readers_of(model) if r.source().quantization_mode})
+    doubled = (
+        f"ONNX holds the codes of {', '.join(quantized)}, and beside them the floats that their "
+        "readers read: the converter dequantises them once and for all. Answers are those of Keras."
+    )
+    return content, doubled if quantized else ""
 
 
 def _share(graph: Any, weight: np.ndarray, owner: str) -> None:

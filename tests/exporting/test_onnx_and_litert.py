@@ -80,6 +80,13 @@ def test_litert_says_what_it_doubles(tmp_path):
     assert path.stat().st_size > 2 * 4 * (64 * 40 + 40 * 10)
 
 
+def test_onnx_says_what_a_quantised_source_doubles(tmp_path):
+    model = TiedAutoencoder(units=(40, 10), input_dim=64)
+    model.quantize("int8")
+    with pytest.warns(UserWarning, match="codes of encoder_1/?.*beside them the floats"):
+        keras_shared.export(model, tmp_path / "m.onnx", format="onnx")
+
+
 def test_untied_copies_stay_two(tmp_path):
     """Equal values are no tie: what `untie` cut is written as it is."""
     model = keras_shared.tying.untie(TiedAutoencoder(units=(40, 10), input_dim=64))
