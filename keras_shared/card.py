@@ -17,10 +17,10 @@ _WHAT = {
     "LeNet5": "Reads a centred image of 28x28 pixels, ink bright; its kernels are shared by all "
     "positions.",
 }
-_HEADLINES = {  # kind -> words, key in metrics.json, digits, unit
-    "SiameseNet": ("verification accuracy", "accuracy_percent", 2, " %"),
-    "TiedAutoencoder": ("squared error per image", "squared_error_per_image", 2, ""),
-    "LeNet5": ("test error", "error_percent", 2, " %"),
+_HEADLINES = {  # kind -> words, key in metrics.json, unit
+    "SiameseNet": ("verification accuracy", "accuracy_percent", " %"),
+    "TiedAutoencoder": ("squared error per image", "squared_error_per_image", ""),
+    "LeNet5": ("test error", "error_percent", " %"),
 }
 _DATA = {
     "digits": "scikit-learn's handwritten digits (Alpaydin & Kaynak 1998, CC BY 4.0)",
@@ -40,14 +40,14 @@ _PLOTS = {
 
 def headline(metrics: dict[str, Any]) -> str:
     """The one figure that stands for an entry, with its unit: of several seeds, mean and spread."""
-    what, key, digits, unit = _HEADLINES[metrics["model"]]
+    what, key, unit = _HEADLINES[metrics["model"]]
     over = metrics["over_seeds"].get(key)
     if over is None:
-        return f"{what} {metrics['test'][key]:.{digits}f}{unit}"
+        return f"{what} {metrics['test'][key]:.2f}{unit}"
     seeds = len(metrics["seeds"])
     return (
-        f"{what} {over['mean']:.{digits}f} ± {over['std']:.{digits}f}{unit} ({seeds} seeds; "
-        f"published {metrics['test'][key]:.{digits}f})"
+        f"{what} {over['mean']:.2f} ± {over['std']:.2f}{unit} ({seeds} seeds; "
+        f"published {metrics['test'][key]:.2f})"
     )
 
 
@@ -74,11 +74,12 @@ def write_card(
         f'model = {kind}.from_preset("{name}")',
         "```",
         "",
-        "| on test data, read once | |",
+        "| on test data | |",
         "|---|---|",
-        f"| headline | {headline(metrics)} |",
+        *([f"| over seeds | {headline(metrics)} |"] if metrics["over_seeds"] else []),
         *([f"| paper | {recipe.paper} |"] if recipe.paper else []),
         *(f"| {key} | {value:,} |" for key, value in rows),
+        *(f"| {k.replace('_', ' ')} | {v:,} |" for k, v in metrics["baselines"].items()),
         "",
         "| model and training | |",
         "|---|---|",

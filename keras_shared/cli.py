@@ -256,13 +256,15 @@ def _publish(options: argparse.Namespace) -> None:
 def _fine_tune(options: argparse.Namespace) -> None:
     from keras_shared.data import training_data
     from keras_shared.loading import load
-    from keras_shared.training import train
+    from keras_shared.training import run_dirs, train
 
     recipe = _recipe(options.recipe)
-    model = load(options.model)
     run = options.out or f"runs/{recipe.name}_tuned"
-    train(recipe, training_data(recipe, options.data_dir), run, start=model)
-    print(f"fine-tuned: {run}/model.keras; next: keras-shared evaluate {run}")
+    for seed, folder in run_dirs(recipe, run).items():
+        one = recipe.with_seed(seed)
+        train(one, training_data(one, options.data_dir), folder, start=load(options.model))
+        print(f"fine-tuned: {folder}/model.keras")
+    print(f"next: keras-shared evaluate {run}")
 
 
 def _predict(options: argparse.Namespace) -> None:

@@ -21,8 +21,8 @@ from keras_shared.exporting import (
 )
 from keras_shared.loading import INNER_MODEL, load
 from keras_shared.serving.findings import check_version
+from keras_shared.serving.trial import WARMUP
 
-WARMUP = pathlib.PurePath("assets.extra", "tf_serving_warmup_requests")
 LAST_NUMBER = ".last_version"
 
 

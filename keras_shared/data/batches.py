@@ -51,7 +51,7 @@ def training_data(recipe: Recipe, data_dir: str | None = None) -> TrainingData:
     Raises:
         DataError: if the data set cannot be had, or is too small for the recipe.
     """
-    split = _LOADERS[recipe.data.name]("train", data_dir)
+    split = labelled_images(recipe, "train", data_dir)
     batch_size, seed = recipe.training.batch_size, recipe.training.seeds[0]
     if isinstance(recipe.data, PairData):
         held_out = (*recipe.data.validation_groups, *recipe.data.test_groups)
@@ -102,23 +102,29 @@ def labelled_images(recipe: Recipe, split: str, data_dir: str | None = None) -> 
         split: `"train"` or `"test"`.
         data_dir: folder of prepared TFDS data sets.
 
+    Returns:
+        uint8 images (images, height, width, channels) with their labels.
+
     Raises:
         DataError: if the data set cannot be had.
     """
     return _LOADERS[recipe.data.name](split, data_dir)
 
 
-def test_data(recipe: Recipe, data_dir: str | None = None) -> tf.data.Dataset:
+def test_batches(recipe: Recipe, split: LabelledImages) -> tf.data.Dataset:
     """The test batches of a recipe, in a fixed order; for evaluation alone.
 
     Args:
         recipe: its section [data] and the kind of model.
-        data_dir: folder of prepared TFDS data sets.
+        split: the test split, from `labelled_images`.
+
+    Returns:
+        Batches of inputs and targets: images and labels, vectors twice, or pairs and whether they
+        are the same.
 
     Raises:
-        DataError: if the data set cannot be had.
+        DataError: if the split has too few classes or images for pairs.
     """
-    split = _LOADERS[recipe.data.name]("test", data_dir)
     if isinstance(recipe.data, PairData):
         pairs = Pairs(split, recipe.data.test_groups, recipe.data.negatives)
         return pairs.fixed(recipe.data.test_pairs, recipe.data.seed)

@@ -11,7 +11,7 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from keras_shared.card import write_card
-from keras_shared.data import labelled_images, test_data
+from keras_shared.data import LabelledImages, labelled_images, test_batches
 from keras_shared.evaluation.classification import classification_metrics, plot_classification
 from keras_shared.evaluation.learning_curves import plot_learning_curves
 from keras_shared.evaluation.reconstruction import (
@@ -57,11 +57,14 @@ def evaluate(
     kept = out_dir / METRICS
     if training is None:
         training, others = known_runs(json.loads(kept.read_text())) if kept.exists() else ({}, ())
-    batches = test_data(recipe, data_dir)
+    split = labelled_images(recipe, "test", data_dir)
+    batches = test_batches(recipe, split)
     test, plots = _measure(model, recipe, batches)
+    baselines: dict[str, float] = {}
     if recipe.model.class_name == "TiedAutoencoder":
-        more, figures = _about_the_code(model, recipe, data_dir)
-        test, plots = {**test, **more}, {**plots, **figures}
+        train = labelled_images(recipe, "train", data_dir)
+        baselines, figures = _about_the_code(model, recipe, train, split)
+        plots |= figures
     seeds = [_of_seed(training, test)] if training else []
     for other, facts in others:
         seeds.append(_of_seed(facts, _measure(other, recipe, batches)[0]) if other else facts)
@@ -75,6 +78,7 @@ def evaluate(
             "all": _count(model.variables),
         },
         "test": test,
+        "baselines": baselines,
         "over_seeds": _spread([s["test"] for s in seeds]),
         "seeds": sorted(seeds, key=lambda s: s["seed"]),
         "training": {k: v for k, v in training.items() if k != "history"},
@@ -110,7 +114,7 @@ def _spread(tests: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Mean and standard deviation (n - 1) of each figure over the seeds; empty for one seed."""
     if len(tests) < 2:
         return {}
-    columns = {key: [test[key] for test in tests] for key in tests[-1]}
+    columns = {key: [test[key] for test in tests] for key in tests[0]}
     return {
         key: {"mean": round(statistics.mean(c), 4), "std": round(statistics.stdev(c), 4)}
         for key, c in columns.items()
@@ -137,11 +141,10 @@ def _measure(
 
 
 def _about_the_code(
-    model: keras.Model, recipe: Recipe, data_dir: str | None
-) -> tuple[dict[str, Any], dict[str, Figure]]:
+    model: keras.Model, recipe: Recipe, train: LabelledImages, test: LabelledImages
+) -> tuple[dict[str, float], dict[str, Figure]]:
     """What principal components of the same number reach, and the code of the test images."""
     units = recipe.model.units[-1]  # type: ignore[union-attr]
-    train, test = (labelled_images(recipe, split, data_dir) for split in ("train", "test"))
     known, new = (split.images.reshape(len(split.images), -1) / 255.0 for split in (train, test))
     error = pca_error(known, new, components=units)
     codes = model.encode(new[:MAPPED])

@@ -2,8 +2,6 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from keras_shared.evaluation.colours import COLOURS
-
 
 def plot_learning_curves(seeds: list[dict[str, Any]]) -> dict[str, Figure]:
     """Each figure of the training over the epochs: a line a seed, validation solid.
@@ -18,12 +16,12 @@ def plot_learning_curves(seeds: list[dict[str, Any]]) -> dict[str, Figure]:
     figure = Figure(figsize=(5.5 * len(names), 4), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         for history in histories:
-            for key, style, colour in ((name, ":", COLOURS[0]), (f"val_{name}", "-", COLOURS[1])):
+            for key, style, colour in ((name, ":", "C0"), (f"val_{name}", "-", "C1")):
                 if key in history:
                     epochs = range(1, len(history[key]) + 1)
                     axes.plot(epochs, history[key], style, color=colour, linewidth=1, marker=".")
-        axes.plot([], [], ":", color=COLOURS[0], label="training")
-        axes.plot([], [], "-", color=COLOURS[1], label="validation")
+        axes.plot([], [], ":", color="C0", label="training")
+        axes.plot([], [], "-", color="C1", label="validation")
         lines = f"{len(histories)} seeds" if len(histories) > 1 else "one seed"
         axes.set(xlabel="epoch", ylabel=name.replace("_", " "), title=lines)
         if name == "loss":

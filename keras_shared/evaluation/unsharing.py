@@ -75,12 +75,11 @@ class _Copies:
         name = f"{layer.name}_use_{number}" if number else layer.name
         if isinstance(layer, TiedReader) and not layer.untied:
             return self._of_reader(layer, name)
-        if isinstance(layer, keras.layers.InputLayer) or not layer.weights:
-            return type(layer).from_config({**layer.get_config(), "name": name})
         copy = type(layer).from_config({**layer.get_config(), "name": name})
-        copy.build_from_config(layer.get_build_config())
-        if self._copy_values:
-            copy.set_weights(layer.get_weights())
+        if layer.weights:
+            copy.build_from_config(layer.get_build_config())
+            if self._copy_values:
+                copy.set_weights(layer.get_weights())
         return copy
 
     def _of_reader(self, reader: TiedReader, name: str) -> keras.Layer:

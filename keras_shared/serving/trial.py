@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_shared.serving.findings import Finding
 
-BATCHES = (1, 2, 17)
+BATCHES = (1, 2, 17)  # that every signature is run at
 WARMUP = pathlib.PurePath("assets.extra", "tf_serving_warmup_requests")
 MOST_WARMUP_RECORDS = 1000  # servables/tensorflow/saved_model_warmup_util.h
 SIDE = 32  # of a dimension that the signature leaves open

@@ -45,7 +45,7 @@ def draw_sharing(report: SharingReport, path: str | os.PathLike[str]) -> pathlib
     heights = {name: _spread(i, len(readers), rows) for i, name in enumerate(readers)}
     for i, weight in enumerate(weights):
         y = _spread(i, len(weights), rows)
-        colour = "#D55E00" if weight.uses > 1 else "#0072B2"
+        colour = "C1" if weight.uses > 1 else "C0"
         for name, form in weight.readers.items():
             dashed = "--" if "transposed" in form or "adjoint" in form else "-"
             axes.plot([1, 2], [y, heights[name]], dashed, color=colour, linewidth=1, zorder=1)

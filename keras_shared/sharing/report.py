@@ -58,14 +58,15 @@ class SharingReport:
         name: name of the model.
         weights: every variable, once.
         totals: parameters (unique, and without sharing), their ratio, links, bytes.
-        stored_bytes: what the weights take in each file format.
+        stored_bytes: what the weights take in each file format, worked out from who reads them;
+            None where a quantised weight is converted.
         warnings: what will surprise, in sentences.
     """
 
     name: str
     weights: tuple[Weight, ...]
     totals: dict[str, Any]
-    stored_bytes: dict[str, int]
+    stored_bytes: dict[str, int | None]
     warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -215,16 +216,21 @@ def _totals(weights: tuple[Weight, ...]) -> dict[str, Any]:
     }
 
 
-def _stored(weights: tuple[Weight, ...]) -> dict[str, int]:
-    """Weights alone, in bytes: Keras' own export stores each variable twice (keras#23553)."""
+def _stored(weights: tuple[Weight, ...]) -> dict[str, int | None]:
+    """Weights alone, in bytes: Keras' own export stores each variable twice (keras#23553).
+
+    LiteRT keeps a kernel in each layout that is read; a table is looked up and multiplied in one.
+    """
     once = sum(w.bytes for w in weights)
-    turned = sum(w.bytes for w in weights if "transposed" in w.readers.values())
+    tied = [w for w in weights if set(w.readers.values()) & set(_FORMS.values())]
+    converted = any(w.dtype in ("int8", "uint8") for w in weights)
+    turned = sum(w.bytes for w in tied if not w.path.endswith("/embeddings"))
     return {
         "keras": once,
         "saved_model": once,
         "saved_model_by_keras": 2 * once,
-        "onnx": once,
-        "litert": once + turned,
+        "onnx": None if converted else once,
+        "litert": None if converted else once + turned,
     }
 
 

@@ -4,7 +4,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from keras_shared.data import DataError, test_data, training_data
+from keras_shared.data import DataError, labelled_images, test_batches, training_data
 from keras_shared.data.digits import load_digits
 from keras_shared.data.fashion_mnist import load_fashion_mnist
 from keras_shared.data.mnist import load_mnist
@@ -13,7 +13,7 @@ from keras_shared.demo import RECIPE
 from keras_shared.entries import entry_dir
 from keras_shared.recipe import read_recipe
 
-test_data.__test__ = False  # a function of the library, not a test
+test_batches.__test__ = False  # a function of the library, not a test
 
 
 def test_digits_are_split_without_overlap():
@@ -69,7 +69,13 @@ def test_image_batches_resume_and_cover_each_epoch(tmp_path):
     np.testing.assert_array_equal(both, np.concatenate(epochs))
     assert sum(1 for _ in data.batches(0, 1)) == data.steps_per_epoch
     assert sum(len(x) for x, _ in data.validation.as_numpy_iterator()) == 200
-    assert sum(len(x) for x, _ in test_data(recipe).as_numpy_iterator()) == 597
+    assert (
+        sum(
+            len(x)
+            for x, _ in test_batches(recipe, labelled_images(recipe, "test")).as_numpy_iterator()
+        )
+        == 597
+    )
 
 
 def test_too_little_to_train_on():

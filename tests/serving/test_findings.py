@@ -199,16 +199,20 @@ def test_compiled_by_xla(tmp_path):
     assert "under XLA alone, which is off" in only_error(folder)
 
 
-def test_a_graph_of_the_jax_backend(good):
-    """Keras on JAX exports one XlaCallModule in place of operations."""
-
+def product_becomes(operation):
     def replace(graph):
         for function in graph.graph_def.library.function:
             for node in function.node_def:
                 if node.op == "MatMul":
-                    node.op = "XlaCallModule"
+                    node.op = operation
 
-    found = errors(edited(good, replace))
+    return replace
+
+
+def test_a_graph_of_the_jax_backend(good):
+    """Keras on JAX exports one XlaCallModule in place of operations."""
+
+    found = errors(edited(good, product_becomes("XlaCallModule")))
     assert "serving_default runs under XLA alone" in "".join(found)
 
 
@@ -288,13 +292,8 @@ def test_the_tensorflow_version_is_recorded(good):
 
 
 def test_an_operation_that_the_server_lacks(good):
-    def replace(graph):
-        for function in graph.graph_def.library.function:
-            for node in function.node_def:
-                if node.op == "MatMul":
-                    node.op = "SomebodysMatMul"
-
-    assert "SomebodysMatMul" in only_error(edited(good, replace))
+    folder = edited(good, product_becomes("SomebodysMatMul"))
+    assert "SomebodysMatMul" in only_error(folder)
 
 
 def test_an_input_with_a_default_may_be_left_out_of_a_warm_up_record(good):

@@ -71,6 +71,38 @@ def test_links_of_convolutions_and_embeddings_by_hand():
     assert weight(sharing_report(model), "table/embeddings").links == 7 * 3 + 7 * 11 * 3
 
 
+def tied_dense():
+    return TiedAutoencoder(units=(64,), input_dim=100)
+
+
+def tied_convolution():
+    image = keras.Input((8, 8, 16))
+    conv = layers.Conv2D(24, 3, name="conv")
+    return keras.Model(image, TiedConv2DTranspose(conv)(conv(image)))
+
+
+def tied_table():
+    ids = keras.Input((5,), dtype="int32")
+    table = layers.Embedding(80, 64, name="table")
+    return keras.Model(ids, TiedDense(table)(table(ids)))
+
+
+@pytest.mark.filterwarnings("ignore:LiteRT stores")
+@pytest.mark.parametrize("build", [tied_dense, tied_convolution, tied_table])
+def test_what_is_stored_is_what_the_files_hold(build, tmp_path):
+    model = build()
+    stored = sharing_report(model).stored_bytes
+    for format, name in (("onnx", "m.onnx"), ("litert", "m.tflite")):
+        path = keras_shared.export(model, tmp_path / name, format=format)
+        assert 0 <= path.stat().st_size - stored[format] + 400 < 8_000  # zero biases are folded
+    path = keras_shared.publish(model, tmp_path / "m")
+    written = sum(f.stat().st_size for f in (path / "variables").iterdir())
+    assert 0 <= written - stored["saved_model"] < 2_000
+    keras.Model.export(model, tmp_path / "by_keras", verbose=False)
+    written = sum(f.stat().st_size for f in (tmp_path / "by_keras" / "variables").iterdir())
+    assert 0 <= written - stored["saved_model_by_keras"] < 3_000
+
+
 def test_nothing_changes_in_the_model():
     model = TiedAutoencoder(units=(4, 2), input_dim=6)
     x = np.random.default_rng(0).random((3, 6))
@@ -106,6 +138,7 @@ def test_quantised_subclassed_and_regularised():
     assert weight(report, "encoder_1/kernel").dtype == "int8"
     assert weight(report, "encoder_1/kernel").bytes == 32 * 16
     assert weight(report, "encoder_1/kernel").readers["decoder_1"] == "transposed"
+    assert report.stored_bytes["onnx"] is None
 
     class Subclassed(keras.Model):
         def __init__(self):

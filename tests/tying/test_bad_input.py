@@ -6,6 +6,7 @@ import zipfile
 import keras
 import pytest
 from topologies import (
+    OfTwoLayers,
     X,
     convolution,
     dense,
@@ -76,28 +77,16 @@ def test_untie_and_tie_before_anything_was_called():
 
 
 @keras.saving.register_keras_serializable("tests")
-class TwoAttributes(keras.Model):
+class OneLayerTwice(OfTwoLayers):
     """One layer in two attributes, both in the config: Keras makes two of it."""
-
-    def __init__(self, first, second, **kwargs):
-        super().__init__(**kwargs)
-        self.first, self.second = first, second
 
     def call(self, inputs):
         return self.first(inputs) + self.second(inputs)
 
-    def get_config(self):
-        parts = {"first": self.first, "second": self.second}
-        return {k: keras.saving.serialize_keras_object(layer) for k, layer in parts.items()}
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**{k: keras.saving.deserialize_keras_object(v) for k, v in config.items()})
-
 
 def test_a_subclassed_model_that_comes_back_untied():
     layer = dense()
-    model = TwoAttributes(layer, layer)
+    model = OneLayerTwice(layer, layer)
     model(X)
     with pytest.raises(TieError, match="2 variables, and once it is rebuilt from its config 4"):
         check_ties(model)

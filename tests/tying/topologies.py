@@ -36,24 +36,26 @@ def sequential():
     return keras.Sequential([keras.Input((6,)), source, reader_of(source)])
 
 
-@keras.saving.register_keras_serializable("tests")
-class Subclassed(keras.Model):
+class OfTwoLayers(keras.Model):
     """Its config holds its layers' configs: the reader has to find the source when it is called."""
 
-    def __init__(self, code, reader, **kwargs):
+    def __init__(self, first, second, **kwargs):
         super().__init__(**kwargs)
-        self.code, self.reader = code, reader
-
-    def call(self, inputs):
-        return self.reader(self.code(inputs))
+        self.first, self.second = first, second
 
     def get_config(self):
-        parts = {"code": self.code, "reader": self.reader}
+        parts = {"first": self.first, "second": self.second}
         return {k: keras.saving.serialize_keras_object(layer) for k, layer in parts.items()}
 
     @classmethod
     def from_config(cls, config):
         return cls(**{k: keras.saving.deserialize_keras_object(v) for k, v in config.items()})
+
+
+@keras.saving.register_keras_serializable("tests")
+class Subclassed(OfTwoLayers):
+    def call(self, inputs):
+        return self.second(self.first(inputs))
 
     def signatures(self):
         call = lambda inputs: {"outputs": self(inputs, training=False)}  # noqa: E731
