@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 from keras_shared.recipe import Recipe
 
@@ -14,15 +14,36 @@ _WHAT = {
     "shared tower embeds both.",
     "TiedAutoencoder": "Squeezes an image into a few numbers and back; each decoder layer reads "
     "its encoder layer's kernel transposed.",
+    "LeCun1989": "Reads a digit of 16x16 pixels: one of five nets from no sharing to much, the "
+    "first experiment on what sharing buys.",
     "LeNet5": "Reads a centred image of 28x28 pixels, ink bright; its kernels are shared by all "
     "positions.",
 }
-_HEADLINES = {  # kind -> words, key in metrics.json, unit
-    "SiameseNet": ("verification accuracy", "accuracy_percent", " %"),
-    "TiedAutoencoder": ("squared error per image", "squared_error_per_image", ""),
-    "LeNet5": ("test error", "error_percent", " %"),
+
+
+class Figure(NamedTuple):
+    """The one figure that stands for a kind of model.
+
+    Attributes:
+        words: what it is.
+        key: its key in metrics.json.
+        unit: with a space before it, or empty.
+        more_is_better: whether a larger one is better.
+    """
+
+    words: str
+    key: str
+    unit: str
+    more_is_better: bool
+
+
+FIGURES = {
+    "SiameseNet": Figure("verification accuracy", "accuracy_percent", " %", True),
+    "TiedAutoencoder": Figure("squared error per image", "squared_error_per_image", "", False),
+    "LeCun1989": Figure("test error", "error_percent", " %", False),
+    "LeNet5": Figure("test error", "error_percent", " %", False),
 }
-_DATA = {
+DATA = {
     "digits": "scikit-learn's handwritten digits (Alpaydin & Kaynak 1998, CC BY 4.0)",
     "mnist": "MNIST (LeCun & Cortes, CC BY-SA 3.0)",
     "fashion_mnist": "Fashion-MNIST (Zalando SE, MIT)",
@@ -40,7 +61,7 @@ _PLOTS = {
 
 def headline(metrics: dict[str, Any]) -> str:
     """The one figure that stands for an entry, with its unit: of several seeds, mean and spread."""
-    what, key, unit = _HEADLINES[metrics["model"]]
+    what, key, unit, _ = FIGURES[metrics["model"]]
     over = metrics["over_seeds"].get(key)
     if over is None:
         return f"{what} {metrics['test'][key]:.2f}{unit}"
@@ -84,7 +105,7 @@ def write_card(
         "| model and training | |",
         "|---|---|",
         f"| trainable parameters | {metrics['parameters']['trainable']:,} |",
-        f"| data | {_DATA[metrics['data']]} |",
+        f"| data | {DATA[metrics['data']]} |",
     ]
     if training:
         parts = ", ".join(f"{k.replace('_', ' ')} {v:,}" for k, v in training["data"].items())

@@ -5,10 +5,12 @@ that names file, key, what was received and what is allowed. Nothing is inherite
 """
 
 import dataclasses
+import json
 import os
 import pathlib
 import tomllib
 import typing
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 
@@ -24,6 +26,7 @@ class Between(typing.NamedTuple):
 
 
 Count = Annotated[int, Between(1)]
+NoneOrMore = Annotated[int, Between(0)]
 NotNegative = Annotated[float, Between(0)]
 Seed = Annotated[int, Between(0, 2**31 - 1)]
 
@@ -44,6 +47,7 @@ class TiedAutoencoderModel:
     class_name: Literal["TiedAutoencoder"]
     units: tuple[Count, ...]
     input_dim: Count
+    activation: Literal["sigmoid", "tanh", "relu", "gelu"]
     noise: Annotated[float, Between(0)]
 
 
@@ -57,15 +61,42 @@ class LeNet5Model:
 
 
 @dataclasses.dataclass(frozen=True)
+class LeCun1989Model:
+    """Arguments of `keras_shared.zoo.LeCun1989`."""
+
+    class_name: Literal["LeCun1989"]
+    net: Literal[1, 2, 3, 4, 5]
+
+
+@dataclasses.dataclass(frozen=True)
 class ImageData:
     """Images with labels. `test` is the data set's own test split."""
 
     name: Literal["digits", "mnist", "fashion_mnist"]
     validation_images: Count  # drawn from the training split with `seed`, never trained on
+    images_per_class: NoneOrMore  # to train on, drawn by the run's seed; 0 for all
+    images_per_epoch: NoneOrMore  # a small set comes round several times; 0 for each image once
     # distortions of the training images, each drawn uniformly up to plus or minus this, per image:
     # rotation in degrees, shear, share of the size, shift in pixels; zeros for none
     distortion: tuple[NotNegative, NotNegative, NotNegative, NotNegative]
     seed: Seed
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleData:
+    """A few images with labels, other ones for each run's seed, cropped and shrunk.
+
+    Training and validation images come from the data set's training split, test images from its
+    test split; all without distortions.
+    """
+
+    name: Literal["mnist", "fashion_mnist"]
+    margin: Annotated[int, Between(0)]  # pixels cut off on each side
+    side: Count  # pixels of a side afterwards
+    training_images: Count
+    validation_images: Count
+    test_images: Count
+    images_per_epoch: NoneOrMore  # a small set comes round several times; 0 for each image once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,14 +123,57 @@ class Training:
 
     Each seed is a run of its own, with its own start and order of the data. Of several, the run
     with the best validation figure is the one to publish.
+
+    `sharing` is "shared" for the model as it is, "unshared" for a weight at each use, and
+    "unshared_narrow" for that with hidden layers so narrow that it has no more parameters than the
+    model (see `keras_shared.evaluation.unshare`).
     """
 
+    sharing: Literal["shared", "unshared", "unshared_narrow"]
     loss: Literal["binary_crossentropy", "contrastive", "rbf", "sparse_categorical_crossentropy"]
     optimizer: Literal["adam", "muon"]  # Kingma & Ba 2015; Jordan 2024
     learning_rate: Annotated[float, Between(1e-8, 10)]
     epochs: Count
     batch_size: Count
     seeds: tuple[Seed, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """One side of a comparison: the recipe with some values changed.
+
+    Attributes:
+        name: what tables and plots call it.
+        changes: key, such as `"model.net"` -> value.
+        start: name or path of a published model to fine-tune, or empty.
+    """
+
+    name: str
+    changes: dict[str, Any]
+    start: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What `keras-shared compare` does with a recipe, fixed before the runs.
+
+    Attributes:
+        seeds: of each arm; the same seeds see the same data in the same order.
+        images_per_class: sizes of the training set; empty for the recipe's own alone.
+        arms: the sides, the first of which the others are compared with.
+    """
+
+    seeds: tuple[int, ...]
+    images_per_class: tuple[int, ...]
+    arms: tuple[Arm, ...]
+
+
+# what is compared where a recipe names no arms
+SHARED_OR_NOT = (
+    Arm("shared", {}),
+    Arm("unshared", {"training.sharing": "unshared"}),
+    Arm("unshared, narrow", {"training.sharing": "unshared_narrow"}),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,14 +186,16 @@ class Recipe:
         model: class and constructor arguments.
         data: data set and split.
         training: loss, schedule, seed.
+        comparison: section [comparison], which may be left out.
         path: the file it was read from.
     """
 
     name: str
     paper: str
-    model: SiameseNetModel | TiedAutoencoderModel | LeNet5Model
-    data: ImageData | PairData
+    model: SiameseNetModel | TiedAutoencoderModel | LeNet5Model | LeCun1989Model
+    data: ImageData | SampleData | PairData
     training: Training
+    comparison: Comparison | None = dataclasses.field(compare=False)
     path: pathlib.Path = dataclasses.field(compare=False)
 
     def with_seed(self, seed: int) -> "Recipe":
@@ -130,15 +206,17 @@ class Recipe:
 _MODELS: dict[str, tuple[type, type, tuple[str, ...]]] = {  # class -> sections and losses
     "SiameseNet": (SiameseNetModel, PairData, ("binary_crossentropy", "contrastive")),
     "TiedAutoencoder": (TiedAutoencoderModel, ImageData, ("binary_crossentropy",)),
+    "LeCun1989": (LeCun1989Model, SampleData, ("sparse_categorical_crossentropy",)),
     "LeNet5": (LeNet5Model, ImageData, ("rbf", "sparse_categorical_crossentropy")),
-}
+}  # fmt: skip
 
 
-def read_recipe(path: str | os.PathLike[str]) -> Recipe:
+def read_recipe(path: str | os.PathLike[str], changes: Mapping[str, Any] | None = None) -> Recipe:
     """Read and check a recipe.
 
     Args:
         path: the TOML file.
+        changes: values that replace the file's: key, such as `"model.variant"` -> value.
 
     Raises:
         RecipeError: with file, key, what was received and what is allowed.
@@ -154,10 +232,16 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
         table = tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise RecipeError(f"{path}: cannot be read as TOML: {error}") from error
+    comparison = table.pop("comparison", None)
     sections = ("name", "paper", "model", "data", "training")
     _check_keys(path, "", table, sections)
     for section in sections[2:]:
         _check(path, section, table[section], dict)
+    for key, value in (changes or {}).items():
+        section, _, inner = key.partition(".")
+        if section not in sections[2:] or inner not in table[section]:
+            raise _error(path, key, "a change of it", "a key of the recipe, as 'training.epochs'")
+        table[section][inner] = value
     name = _check(path, "name", table["name"], str)
     if not name.isidentifier():
         raise _error(path, "name", name, "letters, digits and underscores")
@@ -181,7 +265,85 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
         model=_read_section(path, "model", table["model"], model),
         data=read,
         training=training,
+        comparison=None if comparison is None else _comparison(path, comparison),
         path=path,
+    )
+
+
+def comparison_of(
+    recipe: Recipe, seeds: int | None = None, vary: str | None = None, sizes: str | None = None
+) -> Comparison:
+    """What to compare: section [comparison] of a recipe, or shared and unshared, or as told.
+
+    Args:
+        recipe: the recipe.
+        seeds: number of seeds, 1 to so many.
+        vary: `KEY=A,B`: an arm for each value.
+        sizes: `N,N`: images of each class to train on.
+
+    Raises:
+        RecipeError: for words that cannot be read so.
+
+    Example:
+        >>> from keras_shared.entries import entry_dir
+        >>> from keras_shared.recipe import comparison_of, read_recipe
+        >>> recipe = read_recipe(entry_dir("tied_autoencoder_mnist") / "recipe.toml")
+        >>> [arm.changes for arm in comparison_of(recipe, vary="training.epochs=1,2").arms]
+        [{'training.epochs': 1}, {'training.epochs': 2}]
+    """
+    kept = recipe.comparison or Comparison(tuple(range(1, 6)), (), SHARED_OR_NOT)
+    if seeds is not None:
+        if seeds < 1:
+            raise _error(recipe.path, "--seeds", seeds, "at least 1")
+        kept = dataclasses.replace(kept, seeds=tuple(range(1, seeds + 1)))
+    if vary is not None:
+        key, _, values = vary.partition("=")
+        read = [_value(text) for text in values.split(",") if text]
+        if len(read) < 2:
+            raise _error(recipe.path, "--vary", vary, "KEY=A,B with at least two values")
+        arms = tuple(Arm(f"{key.rpartition('.')[2]} {value}", {key: value}) for value in read)
+        kept = dataclasses.replace(kept, arms=arms)
+    if sizes is not None:
+        if not all(text.strip().isdecimal() and int(text) for text in sizes.split(",")):
+            raise _error(recipe.path, "--sizes", sizes, "whole numbers with commas between")
+        numbers = tuple(sorted({int(text) for text in sizes.split(",")}))
+        kept = dataclasses.replace(kept, images_per_class=numbers)
+    return kept
+
+
+def _value(text: str) -> Any:
+    """A value as TOML reads it; what TOML cannot read is a string."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def write_recipe(recipe: Recipe, path: pathlib.Path) -> None:
+    """Write a recipe that `read_recipe` reads alike, without comments and comparison."""
+    lines = [f"name = {json.dumps(recipe.name)}", f"paper = {json.dumps(recipe.paper)}"]
+    for section in ("model", "data", "training"):
+        lines += ["", f"[{section}]"]
+        lines += [f"{k} = {json.dumps(v)}" for k, v in vars(getattr(recipe, section)).items()]
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def _comparison(path: pathlib.Path, table: Any) -> Comparison:
+    _check_keys(path, "comparison.", _check(path, "comparison", table, dict),
+                ("seeds", "images_per_class", "arms"))  # fmt: skip
+    arms = []
+    for i, arm in enumerate(_check(path, "comparison.arms", table["arms"], list)):
+        changes = dict(_check(path, f"comparison.arms[{i}]", arm, dict))
+        name = _check(path, f"comparison.arms[{i}].name", changes.pop("name", None), str)
+        start = _check(path, f"comparison.arms[{i}].start", changes.pop("start", ""), str)
+        arms.append(Arm(name, changes, start))
+    return Comparison(
+        seeds=_check(path, "comparison.seeds", table["seeds"], tuple[Seed, ...]),
+        images_per_class=tuple(
+            _check(path, "comparison.images_per_class", size, Count)
+            for size in _check(path, "comparison.images_per_class", table["images_per_class"], list)
+        ),
+        arms=tuple(arms) or SHARED_OR_NOT,
     )
 
 

@@ -17,7 +17,9 @@ import tensorflow as tf
 from keras_shared import losses, zoo
 from keras_shared.data import TrainingData
 from keras_shared.loading import load
-from keras_shared.recipe import Recipe, read_recipe
+from keras_shared.recipe import PairData, Recipe, read_recipe, write_recipe
+from keras_shared.sharing import sharing_report
+from keras_shared.zoo.calibration import calibrate
 
 CHECKPOINT = "checkpoint.keras"
 HISTORY = "history.csv"
@@ -32,9 +34,32 @@ class TrainingError(RuntimeError):
 
 
 def build_model(recipe: Recipe) -> keras.Model:
-    """The untrained, uncompiled model of a recipe."""
+    """The untrained, uncompiled model of a recipe, unshared where the recipe says so.
+
+    A model that has nothing but convolutions to unshare loses the sharing of their positions.
+    """
     arguments = dict(vars(recipe.model))
-    return getattr(zoo, arguments.pop("class_name"))(**arguments)
+    model = getattr(zoo, arguments.pop("class_name"))(**arguments)
+    if recipe.training.sharing == "shared":
+        return model
+    from keras_shared.evaluation import unshare  # here, since comparisons alone need it
+
+    once = all(weight.uses <= 1 for weight in sharing_report(model).weights)
+    most = model.count_params() if recipe.training.sharing == "unshared_narrow" else None
+    return unshare(model, copy_values=False, convolutions=once, parameters=most)
+
+
+def start_model(recipe: Recipe, path_or_name: str | os.PathLike[str]) -> keras.Model:
+    """A published model to fine-tune by a recipe; for the recipe's classes, if they are others.
+
+    Raises:
+        ValueError: as of `keras_shared.load`.
+    """
+    model = load(path_or_name)
+    names = getattr(recipe.model, "class_names", None)
+    if names is not None and names != getattr(model, "class_names", names):
+        model = model.with_classes(names)
+    return model
 
 
 def compile_model(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> None:
@@ -47,7 +72,12 @@ def compile_model(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> N
     schedule = keras.optimizers.schedules.CosineDecay(
         recipe.training.learning_rate, recipe.training.epochs * steps_per_epoch
     )
-    metrics = [] if recipe.model.class_name == "TiedAutoencoder" else ["accuracy"]
+    metrics: Any = [] if recipe.model.class_name == "TiedAutoencoder" else ["accuracy"]
+    if isinstance(recipe.data, PairData):
+        on = "distance" if loss == "contrastive" else "probability"
+        loss = losses.ContrastiveLoss() if loss == "contrastive" else loss
+        loss = {name: loss if name == on else None for name in ("distance", "probability")}
+        metrics = {"probability": metrics}
     # XLA makes small convolutions slower on a CPU
     optimizer = keras.optimizers.Adam(schedule)
     if recipe.training.optimizer == "muon":  # kernels; biases go to Adam, at a tenth of the rate
@@ -95,7 +125,9 @@ def train(
         first = int(model.optimizer.iterations) // data.steps_per_epoch
     else:
         model, first = start or build_model(recipe), 0
-        _check_fit(model, recipe, data)
+        if start is not None:
+            _check_start(start, recipe)
+        _check_data(model, recipe, data)
         compile_model(model, recipe, data.steps_per_epoch)
     _keep_rows(run_dir / HISTORY, first)
     if first < recipe.training.epochs:
@@ -115,7 +147,7 @@ def train(
             ],
             verbose=verbose,
         )
-    if hasattr(model, "calibrate"):
+    if isinstance(recipe.data, PairData):
         _calibrate(model, data.validation)
     _save_atomically(model, run_dir / MODEL)
     _write_facts(run_dir, recipe, data)
@@ -223,7 +255,10 @@ def _claim(run_dir: pathlib.Path, recipe: Recipe, start: keras.Model | None) -> 
     if not kept.exists():
         kept_start.write_text(fingerprint)
         scratch = run_dir / f".new-{RECIPE}"
-        shutil.copyfile(recipe.path, scratch)
+        if read_recipe(recipe.path).with_seed(seed) == recipe.with_seed(seed):
+            shutil.copyfile(recipe.path, scratch)  # with its comments
+        else:
+            write_recipe(recipe, scratch)
         scratch.replace(kept)
     same_start = kept_start.exists() and kept_start.read_text() == fingerprint
     same_recipe = read_recipe(kept).with_seed(seed) == recipe.with_seed(seed)
@@ -244,8 +279,8 @@ def _fingerprint(start: keras.Model | None) -> str:
     return digest.hexdigest()
 
 
-def _check_fit(model: keras.Model, recipe: Recipe, data: TrainingData) -> None:
-    """The model is the recipe's, and takes the data."""
+def _check_start(model: keras.Model, recipe: Recipe) -> None:
+    """The model is the recipe's."""
     config = model.get_config()
     for key, wanted in vars(recipe.model).items():
         found = type(model).__name__ if key == "class_name" else config[key]
@@ -254,6 +289,10 @@ def _check_fit(model: keras.Model, recipe: Recipe, data: TrainingData) -> None:
                 f"{recipe.path}: `model.{key}` is {wanted!r}, and the model to start from has "
                 f"{found!r}. Set the recipe to the model's own."
             )
+
+
+def _check_data(model: keras.Model, recipe: Recipe, data: TrainingData) -> None:
+    """The model takes the data."""
     specs = keras.tree.flatten(data.validation.element_spec[0])
     for given, tensor in zip(specs, model.inputs, strict=True):
         if not given.shape[1:].is_compatible_with(tensor.shape[1:]):
@@ -274,8 +313,8 @@ def _keep_rows(path: pathlib.Path, epochs: int) -> None:
 
 def _calibrate(model: keras.Model, pairs: tf.data.Dataset) -> None:
     distances = model.predict(pairs.map(lambda images, same: images), verbose=0)["distance"]
-    same = [float(s) for _, batch in pairs for s in batch.numpy()]
-    model.calibrate(distances, same)
+    same = [float(s) for _, batch in pairs for s in batch["distance"].numpy()]
+    calibrate(model.get_layer("probability"), distances, same)
 
 
 def _write_facts(run_dir: pathlib.Path, recipe: Recipe, data: TrainingData) -> None:

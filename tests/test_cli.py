@@ -23,6 +23,7 @@ COMMANDS = (
     "predict",
     "verify",
     "inspect",
+    "compare",
     "check",
     "serve",
     "manifests",
@@ -204,13 +205,17 @@ paper = ""
 class_name = "TiedAutoencoder"
 units = [8, 2]
 input_dim = 64
+activation = "sigmoid"
 noise = 0.0
 [data]
 name = "digits"
 validation_images = 100
+images_per_class = 0
+images_per_epoch = 0
 distortion = [0, 0, 0, 0]
 seed = 1
 [training]
+sharing = "shared"
 loss = "binary_crossentropy"
 optimizer = "muon"
 learning_rate = 0.02

@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_shared.data.labelled_images import DataError, LabelledImages
+from keras_shared.data.steady import steady
 
 EVALUATION_BATCH = 500
 
@@ -54,20 +55,20 @@ class Pairs:
     def batches(self, first: int, last: int, batch_size: int, seed: int) -> tf.data.Dataset:
         """The batches numbered `first` to `last` - 1.
 
-        Each is `({"image_a": ..., "image_b": ...}, same)`: uint8 (batch, height, width, channels)
-        twice and float32 (batch,).
+        Each is `({"image_a": ..., "image_b": ...}, {"distance": same, "probability": same})`:
+        uint8 (batch, height, width, channels) twice, and float32 (batch,) for each output.
         """
         numbers = tf.data.Dataset.range(first, last)
         batches = numbers.map(
             lambda number: self._images_of(*self.draw(batch_size, seed, number)),
-            num_parallel_calls=tf.data.AUTOTUNE,
+            num_parallel_calls=2,
         )
-        return batches.prefetch(tf.data.AUTOTUNE)
+        return steady(batches.prefetch(4))
 
     def fixed(self, pairs: int, seed: int) -> tf.data.Dataset:
         """That many pairs, always the same, in batches as above."""
         drawn = tf.data.Dataset.from_tensor_slices(self.draw(pairs, seed, -1))
-        return drawn.batch(EVALUATION_BATCH).map(self._images_of)
+        return steady(drawn.batch(EVALUATION_BATCH).map(self._images_of))
 
     def draw(self, batch_size: int, seed: Any, number: Any) -> tuple[Any, Any, Any]:
         """Indices of the left and right images, and whether they are the same class."""
@@ -98,7 +99,8 @@ class Pairs:
             "image_a": tf.gather(self._images, index_a),
             "image_b": tf.gather(self._images, index_b),
         }
-        return images, tf.cast(same, tf.float32)
+        same = tf.cast(same, tf.float32)
+        return images, {"distance": same, "probability": same}
 
 
 def _below(uniform: Any, stream: int, limits: Any) -> Any:

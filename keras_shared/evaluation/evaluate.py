@@ -58,8 +58,9 @@ def evaluate(
     if training is None:
         training, others = known_runs(json.loads(kept.read_text())) if kept.exists() else ({}, ())
     split = labelled_images(recipe, "test", data_dir)
-    batches = test_batches(recipe, split)
-    test, plots = _measure(model, recipe, batches)
+    seed = training.get("seed", recipe.training.seeds[0])
+    test, seen = measure(model, recipe, test_batches(recipe.with_seed(seed), split))
+    plots = _plots(model, recipe, seen)
     baselines: dict[str, float] = {}
     if recipe.model.class_name == "TiedAutoencoder":
         train = labelled_images(recipe, "train", data_dir)
@@ -67,7 +68,11 @@ def evaluate(
         plots |= figures
     seeds = [_of_seed(training, test)] if training else []
     for other, facts in others:
-        seeds.append(_of_seed(facts, _measure(other, recipe, batches)[0]) if other else facts)
+        if other is None:
+            seeds.append(facts)
+            continue
+        batches = test_batches(recipe.with_seed(facts["seed"]), split)
+        seeds.append(_of_seed(facts, measure(other, recipe, batches)[0]))
     plots |= plot_learning_curves(seeds)
     metrics = {
         "name": recipe.name,
@@ -122,22 +127,45 @@ def _spread(tests: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     }
 
 
-def _measure(
-    model: keras.Model, recipe: Recipe, batches: tf.data.Dataset
-) -> tuple[dict[str, Any], dict[str, Figure]]:
-    inputs, targets = _column(batches, 0), _column(batches, 1)
-    outputs = model.predict(inputs, verbose="auto")
-    truth = np.concatenate(list(targets.as_numpy_iterator()))
-    if recipe.model.class_name == "SiameseNet":
+def measure(
+    model: keras.Model, recipe: Recipe, batches: tf.data.Dataset, verbose: int | str = "auto"
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The test figures of a model, and what they come from.
+
+    Args:
+        model: a trained model of the recipe's kind, shared or not.
+        recipe: names the kind of model.
+        batches: from `keras_shared.data.test_batches`.
+        verbose: as in `keras.Model.predict`.
+
+    Returns:
+        The figures, and a dict of arrays: `inputs` (but of pairs), `outputs`, `truth`.
+    """
+    inputs = batches.map(lambda x, y: x)
+    outputs = model.predict(inputs, verbose=verbose)
+    targets = [y["probability"] if isinstance(y, dict) else y for _, y in batches]
+    truth = np.concatenate([y.numpy() for y in targets])
+    kind = recipe.model.class_name
+    if kind == "SiameseNet":
         probability = outputs["probability"][:, 0]
-        return verification_metrics(probability, truth), plot_verification(probability, truth)
+        return verification_metrics(probability, truth), {"outputs": probability, "truth": truth}
+    seen = {
+        "inputs": np.concatenate([x.numpy() for x in inputs]),
+        "outputs": outputs,
+        "truth": truth,
+    }
+    if kind == "TiedAutoencoder":
+        return reconstruction_metrics(outputs, truth), seen
+    return classification_metrics(outputs, truth), seen
+
+
+def _plots(model: keras.Model, recipe: Recipe, seen: dict[str, Any]) -> dict[str, Figure]:
+    outputs, truth = seen["outputs"], seen["truth"]
+    if recipe.model.class_name == "SiameseNet":
+        return plot_verification(outputs, truth)
     if recipe.model.class_name == "TiedAutoencoder":
-        return reconstruction_metrics(outputs, truth), plot_reconstruction(outputs, truth)
-    images = np.concatenate(list(inputs.as_numpy_iterator()))
-    return (
-        classification_metrics(outputs, truth),
-        plot_classification(outputs, truth, images, model.class_names),
-    )
+        return plot_reconstruction(outputs, truth)
+    return plot_classification(outputs, truth, seen["inputs"], model.class_names)
 
 
 def _about_the_code(
@@ -153,7 +181,3 @@ def _about_the_code(
 
 def _count(variables: list[keras.Variable]) -> int:
     return sum(int(np.prod(v.shape)) for v in variables)
-
-
-def _column(batches: tf.data.Dataset, index: int) -> tf.data.Dataset:
-    return batches.map(lambda *columns: columns[index])

@@ -1,5 +1,6 @@
+import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import keras
 from keras import layers, ops
@@ -32,7 +33,7 @@ class LeNet5(ZooModel):
     with a connection table, S4, C5, F6, each through `f(x) = 1.7159 tanh(2x/3)`, and outputs
     `-sum_i (x_i - w_ij)^2`, minus the distance to the bitmap of digit `j`. 60,000 trainable
     parameters carry 340,908 connections. The modern variant spends as many on the same stages with
-    16, 32 and 56 maps, batch normalisation, ReLU, max pooling and logits: 58,986 parameters, 208 of
+    16, 32 and 56 maps, max pooling, batch normalisation, ReLU and logits: 58,986 parameters, 208 of
     them moving statistics. The largest output is the answer in both.
 
     Args:
@@ -99,6 +100,53 @@ class LeNet5(ZooModel):
         self.class_names = tuple(class_names)
         self.base_policy = base
 
+    @classmethod
+    def from_preset(
+        cls,
+        preset: str | os.PathLike[str],
+        version: int | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> Self:
+        """Load a published LeNet-5, also to fine-tune it for classes of your own.
+
+        Args:
+            preset: see `keras_shared.zoo.ZooModel.from_preset`.
+            version: number of the version; the newest by default.
+            class_names: names of other classes; see `with_classes`. None keeps the model's own.
+
+        Returns:
+            The trainable, uncompiled model.
+
+        Raises:
+            ValueError: as of `ZooModel.from_preset` and `with_classes`.
+        """
+        model = super().from_preset(preset, version)
+        return model if class_names is None else model.with_classes(class_names)
+
+    def with_classes(self, class_names: Sequence[str]) -> Self:
+        """This network for other classes: every weight is copied but the logits', which are new.
+
+        Args:
+            class_names: names of the classes. The variant of 1998 has bitmaps in the place of
+                logits, and takes ten classes at the bitmaps of the digits.
+
+        Returns:
+            A new model; this one stays as it is.
+
+        Raises:
+            ValueError: for a number of classes that the variant cannot have.
+
+        Example:
+            >>> from keras_shared.zoo import LeNet5
+            >>> LeNet5(variant="modern").with_classes(["even", "odd"]).output_shape
+            (None, 2)
+        """
+        model = type(self).from_config({**self.get_config(), "class_names": class_names})
+        for layer in self.layers:
+            if layer.name != "logits":
+                model.get_layer(layer.name).set_weights(layer.get_weights())
+        return model
+
     def signatures(self) -> dict[str, Signature]:
         return {
             "classify": Signature(
@@ -135,12 +183,14 @@ def _body_1998(x: Any, dtype: Any, f6: Any) -> Any:
 
 
 def _body_modern(x: Any, dtype: Any, logits: Any, classes: int) -> Any:
-    def maps(filters: int, name: str, x: Any) -> Any:
+    def maps(filters: int, name: str, x: Any, pool: str | None = None) -> Any:
         x = layers.Conv2D(filters, 5, use_bias=False, dtype=dtype, name=name)(x)
+        if pool:  # first, so that the rest has a quarter of the pixels to go over
+            x = layers.MaxPooling2D(dtype=dtype, name=pool)(x)
         x = layers.BatchNormalization(momentum=0.9, dtype=dtype, name=f"{name}_normalize")(x)
         return layers.ReLU(dtype=dtype, name=f"{name}_relu")(x)
 
-    x = layers.MaxPooling2D(dtype=dtype, name="S2")(maps(16, "C1", x))  # (batch, 14, 14, 16)
-    x = layers.MaxPooling2D(dtype=dtype, name="S4")(maps(32, "C3", x))  # (batch, 5, 5, 32)
+    x = maps(16, "C1", x, pool="S2")  # (batch, 14, 14, 16)
+    x = maps(32, "C3", x, pool="S4")  # (batch, 5, 5, 32)
     x = layers.Flatten(dtype=dtype, name="flatten")(maps(56, "C5", x))  # (batch, 56)
     return layers.Dense(classes, dtype=logits, name="logits")(x)

@@ -7,6 +7,7 @@ from keras import layers, ops
 from keras_shared.layers import Shared
 from keras_shared.losses import ContrastiveLoss
 from keras_shared.signature import Signature
+from keras_shared.zoo.calibration import calibrate
 from keras_shared.zoo.zoo_model import ZooModel
 
 TOWER_SIZE = (28, 28)  # pixels, as in Vinyals et al. 2016
@@ -205,10 +206,7 @@ class SiameseNet(ZooModel):
         Reference:
             Platt 1999, "Probabilistic Outputs for Support Vector Machines".
         """
-        from sklearn.linear_model import LogisticRegression  # slow to import, seldom needed
-
-        fit = LogisticRegression(C=1e6).fit(np.reshape(distances, (-1, 1)), np.ravel(same))
-        self.probability.set_weights([fit.coef_, fit.intercept_])
+        calibrate(self.probability, distances, same)
 
     def signatures(self) -> dict[str, Signature]:
         def verify(image_a: Any, image_b: Any) -> dict[str, Any]:

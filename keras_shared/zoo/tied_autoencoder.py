@@ -15,14 +15,16 @@ from keras_shared.zoo.zoo_model import ZooModel
 class TiedAutoencoder(ZooModel):
     """A deep autoencoder whose decoder reads the encoder's kernels, transposed.
 
-    `h_k = sigmoid(h_{k-1} W_k + b_k)` down to the code, which is linear, and
-    `g_{k-1} = sigmoid(g_k W_k^T + c_k)` back up. Each kernel `W_k` exists once and its gradient
-    is the sum of both uses; only the biases `c_k` are the decoder's own. 784-1000-500-250-30
-    has 1,420,814 parameters instead of 2,837,314.
+    `h_k = f(h_{k-1} W_k + b_k)` down to the code, which is linear, and
+    `g_{k-1} = f(g_k W_k^T + c_k)` back up, the reconstruction through a sigmoid. Each kernel
+    `W_k` exists once and its gradient is the sum of both uses; only the biases `c_k` are the
+    decoder's own. 784-1000-500-250-30 has 1,420,814 parameters instead of 2,837,314.
 
     Args:
         units: widths of the encoder's layers; the last is the code.
         input_dim: length of one input vector.
+        activation: `f`, of all layers but the code and the reconstruction; the paper's is a
+            sigmoid.
         noise: standard deviation of Gaussian noise added to the input in training (a denoising
             autoencoder); 0 for none.
         tied: False unties it at the start, as the paper does for fine-tuning: each decoder layer
@@ -54,7 +56,8 @@ class TiedAutoencoder(ZooModel):
     Reference:
         Hinton & Salakhutdinov 2006, "Reducing the Dimensionality of Data with Neural
         Networks" (whose fine-tuning unties the decoder); initial kernels: Glorot & Bengio 2010,
-        "Understanding the Difficulty of Training Deep Feedforward Neural Networks"; noise:
+        "Understanding the Difficulty of Training Deep Feedforward Neural Networks", and He et al.
+        2015, "Delving Deep into Rectifiers", but for the sigmoid; noise:
         Vincent et al. 2008, "Extracting and Composing Robust Features with Denoising
         Autoencoders".
     """
@@ -63,6 +66,7 @@ class TiedAutoencoder(ZooModel):
         self,
         units: Sequence[int] = (1000, 500, 250, 30),
         input_dim: int = 784,
+        activation: Any = "sigmoid",
         noise: float = 0.0,
         tied: bool = True,
         dtype: Any = None,
@@ -77,19 +81,22 @@ class TiedAutoencoder(ZooModel):
         # === Layers ===
         base = self._policy(dtype)
         last = len(units)
+        activation = keras.activations.get(activation)
         # four times Glorot's limits: a sigmoid's slope at 0 is a quarter of that of tanh
-        wide = keras.initializers.VarianceScaling(16.0, "fan_avg", "uniform")
+        scale = 16.0 if activation is keras.activations.sigmoid else 2.0
+        wide = keras.initializers.VarianceScaling(scale, "fan_avg", "uniform")
         down = [
             layers.Dense(
-                u, None if i == last else "sigmoid", kernel_initializer=wide.clone(),
+                u, None if i == last else activation, kernel_initializer=wide.clone(),
                 dtype=self._policy(dtype, f"encoder_{i}"), name=f"encoder_{i}",
             )
             for i, u in enumerate(units, 1)
         ]  # fmt: skip
         up = [
-            TiedDense(dense, "sigmoid", dtype="float32" if i == 1 else base, name=f"decoder_{i}")
-            for i, dense in reversed(list(enumerate(down, 1)))
+            TiedDense(dense, activation, dtype=base, name=f"decoder_{i}")
+            for i, dense in reversed(list(enumerate(down[1:], 2)))
         ]
+        up.append(TiedDense(down[0], "sigmoid", dtype="float32", name="decoder_1"))
 
         # === Encoder and decoder, each a model ===
         x = vector = keras.Input((input_dim,), name="vector")
@@ -112,6 +119,7 @@ class TiedAutoencoder(ZooModel):
         self.decoder = decoder
         self.units = tuple(units)
         self.input_dim = input_dim
+        self.activation = activation
         self.noise = noise
         self.base_policy = base
         if not tied:
@@ -165,6 +173,7 @@ class TiedAutoencoder(ZooModel):
             **super().get_config(),
             "units": self.units,
             "input_dim": self.input_dim,
+            "activation": keras.activations.serialize(self.activation),
             "noise": self.noise,
             "tied": bool(readers_of(self)),
         }

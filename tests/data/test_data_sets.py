@@ -9,6 +9,7 @@ from keras_shared.data.digits import load_digits
 from keras_shared.data.fashion_mnist import load_fashion_mnist
 from keras_shared.data.mnist import load_mnist
 from keras_shared.data.omniglot import load_omniglot
+from keras_shared.data.shrink import shrink_images
 from keras_shared.demo import RECIPE
 from keras_shared.entries import entry_dir
 from keras_shared.recipe import read_recipe
@@ -104,3 +105,54 @@ def test_vectors_are_fractions(tmp_path):
     x, y = next(iter(training_data(read_recipe(path)).batches(0, 1)))
     assert x.shape == (128, 64) and float(np.max(x)) == 1.0
     np.testing.assert_array_equal(x, y)
+
+
+def small_recipe(tmp_path, **changes):
+    """LeNet-5's recipe on the embedded digits."""
+    path = entry_dir("lenet5_mnist") / "recipe.toml"
+    return read_recipe(path, {"data.name": "digits", "data.validation_images": 200, **changes})
+
+
+def test_some_images_of_each_class_again_and_again(tmp_path):
+    changes = {"data.images_per_class": 3, "data.images_per_epoch": 100}
+    recipe = small_recipe(tmp_path, **changes).with_seed(4)
+    data = training_data(recipe)
+    assert data.sizes["images"] == 30 and data.steps_per_epoch == 2
+    x, y = (np.concatenate(c) for c in zip(*data.batches(0, 1).as_numpy_iterator(), strict=True))
+    assert len(x) == 100
+    different = {image.tobytes() for image in x}
+    assert len(different) == 30  # three whole rounds, and 10 of a fourth
+    assert set(np.bincount(y[:30])) == {3}
+    for start in (0, 30, 60):
+        assert len({image.tobytes() for image in x[start : start + 30]}) == 30
+    other = training_data(recipe.with_seed(5))
+    again = next(other.batches(0, 1).as_numpy_iterator())[0]
+    assert not different.issuperset(image.tobytes() for image in again)
+    with pytest.raises(DataError, match="images_per_class = 500, and 'digits' has 89"):
+        training_data(small_recipe(tmp_path, **{"data.images_per_class": 500}))
+
+
+def test_small_samples(data_dir):
+    recipe = read_recipe(entry_dir("lecun_1989") / "recipe.toml")
+    parts = []
+    for seed in (1, 2):
+        one = recipe.with_seed(seed)
+        data = training_data(one, data_dir)
+        test = test_batches(one, labelled_images(one, "test", data_dir))
+        batches = data.batches(0, 1), data.validation, test
+        parts += [np.concatenate([x for x, _ in b.as_numpy_iterator()]) for b in batches]
+    assert [len(part) for part in parts] == [3200, 160, 160] * 2
+    assert parts[0].shape[1:] == (16, 16, 1) and parts[0].max() > 200
+    sets = [{image.tobytes() for image in part} for part in parts]
+    assert len(sets[0]) == 320 and not sets[0] & sets[1] and sets[0] != sets[3]
+    with pytest.raises(DataError, match="wants 60001"):
+        changes = {"data.training_images": 60001}
+        training_data(read_recipe(entry_dir("lecun_1989") / "recipe.toml", changes), data_dir)
+
+
+def test_shrinking_by_hand():
+    images = np.random.default_rng(0).integers(0, 256, (2, 10, 10, 1), dtype="uint8")
+    means = images[:, 1:9, 1:9].reshape(2, 4, 2, 4, 2, 1).mean(axis=(2, 4))
+    assert np.abs(shrink_images(images, 1, 4) - means).max() <= 0.5
+    with pytest.raises(ValueError, match="have 2 left between margins of 4. Received: side=3"):
+        shrink_images(images, 4, 3)

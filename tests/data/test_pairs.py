@@ -18,7 +18,7 @@ def drawn(pairs, count=4000, seed=3):
     batches = list(pairs.fixed(count, seed).as_numpy_iterator())
     a = np.concatenate([b[0]["image_a"].ravel() for b in batches])
     b = np.concatenate([b[0]["image_b"].ravel() for b in batches])
-    return a, b, np.concatenate([b[1] for b in batches])
+    return a, b, np.concatenate([b[1]["probability"] for b in batches])
 
 
 @pytest.mark.parametrize("negatives", ["any", "same_group"])

@@ -96,6 +96,48 @@ def test_fresh_values():
     assert np.abs(a - b.T).max() > 0.01
 
 
+def test_convolutions_too():
+    """Each position has a kernel; LeCun et al. count as many weights as connections then."""
+    image = keras.Input((9, 8, 2))
+    x = layers.Conv2D(3, 3, strides=2, padding="same", activation="tanh", name="conv")(image)
+    model = keras.Model(image, layers.Conv2D(2, 2, name="last")(x))
+    for variable in model.variables:
+        variable.assign(variable + 0.1 * RANDOM.normal(size=variable.shape))
+    apart = unshare(model, convolutions=True)
+    x = RANDOM.random((3, 9, 8, 2)).astype("float32")
+    np.testing.assert_allclose(model.predict(x, verbose=0), apart.predict(x, verbose=0), atol=1e-5)
+    report = sharing_report(apart)
+    assert apart.count_params() == sharing_report(model).totals["links"] == report.totals["links"]
+    with pytest.raises(ValueError, match="'S2' has no local counterpart"):
+        unshare(LeNet5(), convolutions=True)
+
+
+@pytest.mark.parametrize("build", [TiedAutoencoder, SiameseNet, lambda: LeNet5("modern")])
+def test_narrow_enough(build):
+    model = build()
+    most = model.count_params()
+    local = isinstance(model, LeNet5)
+    narrow = unshare(model, copy_values=False, convolutions=local, parameters=most)
+    assert 0.4 * most < narrow.count_params() <= most
+    outputs = [keras.tree.flatten(m.output) for m in (model, narrow)]
+    assert [t.shape for t in outputs[0]] == [t.shape for t in outputs[1]]
+    assert max(w.uses for w in sharing_report(narrow).weights) == 1
+    if isinstance(model, TiedAutoencoder):
+        assert [narrow.layers[i].units for i in (5, 6)] == [30, narrow.layers[4].units]
+
+
+def test_narrow_refusals():
+    model = TiedAutoencoder(units=(8, 3), input_dim=6)
+    with pytest.raises(ValueError, match="needs copy_values=False"):
+        unshare(model, parameters=100)
+    with pytest.raises(ValueError, match="even with the narrowest layers. Received: parameters=5"):
+        unshare(model, copy_values=False, parameters=5)
+    x = keras.Input((4,))
+    ends = keras.Model(x, layers.ReLU()(layers.Dense(8)(layers.Dense(8)(x))))
+    with pytest.raises(ValueError, match="would change the outputs"):
+        unshare(ends, copy_values=False, parameters=50)
+
+
 def test_refusals():
     with pytest.raises(ValueError, match="no graph of layers"):
         unshare(keras.Sequential([layers.Dense(2)]))

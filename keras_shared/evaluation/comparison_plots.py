@@ -1,0 +1,84 @@
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from keras_shared.card import FIGURES
+
+
+def plot_comparison(result: dict[str, Any]) -> dict[str, Figure]:
+    """Learning curves with bands, the figure against parameters and against training-set size.
+
+    Args:
+        result: what comparison.json holds.
+    """
+    figure = FIGURES[result["model"]]
+    label = f"{figure.words}{figure.unit and ' (' + figure.unit.strip() + ')'}, 95 % interval"
+    plots = {"learning_curves": _curves(result), "parameters": _against_parameters(result, label)}
+    if len({row["images_per_class"] for row in result["summary"]}) > 1:
+        plots["sizes"] = _against_size(result, label)
+    return plots
+
+
+def _curves(result: dict[str, Any]) -> Figure:
+    """The validation figure over the epochs: mean of the seeds, band of one standard deviation."""
+    largest = max(run["images_per_class"] for run in result["runs"])
+    runs = [run for run in result["runs"] if run["images_per_class"] == largest]
+    names = list(runs[0]["history"])
+    name = next((n for n in names if n.endswith("accuracy")), "val_loss")
+    plot = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = plot.subplots()
+    for i, arm in enumerate(result["arms"]):
+        lines = np.array([r["history"][name] for r in runs if r["arm"] == arm["name"]])
+        epochs, mean, spread = np.arange(1, lines.shape[1] + 1), lines.mean(0), lines.std(0)
+        axes.plot(epochs, mean, marker=".", color=f"C{i}", label=arm["name"])
+        axes.fill_between(epochs, mean - spread, mean + spread, color=f"C{i}", alpha=0.2, lw=0)
+    what = name.removeprefix("val_").replace("_", " ")
+    axes.set(
+        xlabel="epoch", ylabel=f"validation {what}",
+        title=f"{result['name']}: mean and standard deviation of {len(result['seeds'])} seeds",
+    )  # fmt: skip
+    axes.legend()
+    return plot
+
+
+def _against_parameters(result: dict[str, Any], label: str) -> Figure:
+    largest = max(row["images_per_class"] for row in result["summary"])
+    plot = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = plot.subplots()
+    rows = [row for row in result["summary"] if row["images_per_class"] == largest]
+    for i, row in enumerate(rows):
+        axes.errorbar(
+            row["parameters"], row["figure"]["mean"], yerr=row["figure"]["half"] or 0,
+            fmt="o", capsize=4, color=f"C{i}", label=row["arm"],
+        )  # fmt: skip
+    if max(r["parameters"] for r in rows) > min(r["parameters"] for r in rows):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.xaxis.set_minor_formatter(lambda value, _: "")
+        ticks = sorted({row["parameters"] for row in rows})
+        axes.set_xticks(ticks, minor=False)
+        axes.tick_params(axis="x", rotation=30)
+    axes.set(xlabel="parameters", ylabel=label, title=result["name"])
+    axes.legend()
+    return plot
+
+
+def _against_size(result: dict[str, Any], label: str) -> Figure:
+    plot = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = plot.subplots()
+    for i, arm in enumerate(result["arms"]):
+        rows = [row for row in result["summary"] if row["arm"] == arm["name"]]
+        axes.errorbar(
+            [row["images_per_class"] for row in rows],
+            [row["figure"]["mean"] for row in rows],
+            yerr=[row["figure"]["half"] or 0 for row in rows],
+            fmt="o-", capsize=4, color=f"C{i}", label=arm["name"],
+        )  # fmt: skip
+    sizes = sorted({row["images_per_class"] for row in result["summary"]})
+    axes.set_xscale("log")
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    axes.minorticks_off()
+    axes.set(xlabel="training images of each class", ylabel=label, title=result["name"])
+    axes.legend()
+    return plot

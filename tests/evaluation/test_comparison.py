@@ -1,0 +1,122 @@
+import json
+import pathlib
+
+import numpy as np
+import pytest
+import scipy.stats
+
+import keras_shared
+from keras_shared.cli import main
+from keras_shared.evaluation.comparison import interval, summarise
+from keras_shared.zoo import LeNet5, TiedAutoencoder
+
+RECIPE = """
+name = "small"
+paper = ""
+[model]
+class_name = "TiedAutoencoder"
+units = [16, 4]
+input_dim = 64
+activation = "gelu"
+noise = 0.0
+[data]
+name = "digits"
+validation_images = 100
+images_per_class = 0
+images_per_epoch = 0
+distortion = [0, 0, 0, 0]
+seed = 1
+[training]
+sharing = "shared"
+loss = "binary_crossentropy"
+optimizer = "adam"
+learning_rate = 0.005
+epochs = 2
+batch_size = 32
+seeds = [1]
+"""
+RANDOM = np.random.default_rng(6)
+
+
+def test_interval_is_students():
+    values = RANDOM.normal(3, 2, 7).tolist()
+    known = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    found = interval(values)
+    assert found.mean - found.half == pytest.approx(known.low, abs=1e-3)
+    assert found.mean + found.half == pytest.approx(known.high, abs=1e-3)
+    assert interval([2.0]).half is None
+
+
+def test_differences_are_paired():
+    """Seeds differ by much, arms by little and always the same way: the pairs show it."""
+
+    def runs(arm, shift):
+        return [
+            {"arm": arm, "images_per_class": 0, "seed": s, "parameters": 1, "weights_bytes": 4,
+             "seconds_per_epoch": 1.0, "test": {"figure": base + shift + 0.01 * s}}
+            for s, base in enumerate((1.0, 5.0, 9.0))
+        ]  # fmt: skip
+
+    rows = summarise(runs("a", 0.0) + runs("b", 0.1), "figure")
+    assert "difference" not in rows[0] and rows[0]["figure"]["half"] > 5
+    assert rows[1]["difference"]["mean"] == pytest.approx(0.1) and not rows[1]["within_noise"]
+    mixed = runs("a", 0.0) + runs("b", 0.1)
+    mixed[3]["test"]["figure"] -= 1
+    assert summarise(mixed, "figure")[1]["within_noise"]
+
+
+def test_compare(tmp_path, monkeypatch, capsys):
+    """Shared, unshared and narrow: tables, plots, and a second call that trains nothing."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    pathlib.Path("small.toml").write_text(RECIPE)
+    call = ["compare", "small.toml", "--seeds", "1", "--sizes", "20,5", "--out", "out"]
+    assert main(call) == 0
+    assert "within noise" in capsys.readouterr().out  # a single seed shows no difference
+    result = json.loads(pathlib.Path("out/comparison.json").read_text())
+    assert len(result["runs"]) == 3 * 2
+    rows = [row for row in result["summary"] if row["images_per_class"] == 20]
+    shared, unshared, narrow = rows
+    model = TiedAutoencoder(units=(16, 4), input_dim=64)
+    assert shared["parameters"] == model.count_params()
+    assert unshared["parameters"] == shared["parameters"] + 64 * 16 + 16 * 4
+    assert narrow["parameters"] <= shared["parameters"]
+    assert unshared["weights_bytes"] > shared["weights_bytes"]
+    assert all(arm["peak_memory_bytes"] > 1e5 for arm in result["arms"])
+    figures = [r["test"]["squared_error_per_image"] for r in result["runs"]]
+    assert len(set(figures)) == len(figures)
+    pictures = {p.stem for p in pathlib.Path("out").glob("*.png")}
+    assert pictures == {"learning_curves", "parameters", "sizes"}
+    card = pathlib.Path("out/README.md").read_text()
+    assert "`training.sharing` = 'unshared_narrow'" in card and "![" in card
+    kept = {p: p.stat().st_mtime_ns for p in pathlib.Path("out/runs").rglob("*")}
+    victim = pathlib.Path("out/runs/unshared/5/seed-1/result.json")
+    victim.unlink()  # one run is missing: it alone is done again, to the same figures
+    assert main(call) == 0
+    again = json.loads(pathlib.Path("out/comparison.json").read_text())
+    assert [r["test"] for r in again["runs"]] == [r["test"] for r in result["runs"]]
+    touched = {p for p, t in kept.items() if not p.exists() or p.stat().st_mtime_ns > t}
+    assert all("unshared/5/seed-1" in str(p) for p in touched)
+    assert main(["compare", "small.toml", "--vary", "model.units=3", "--seeds", "1"]) == 1
+    assert "KEY=A,B with at least two values" in capsys.readouterr().err
+    assert main(["compare", "siamese_omniglot", "--sizes", "5"]) == 1
+    assert "images_per_class needs data of images with labels" in capsys.readouterr().err
+
+
+def test_fine_tuning_for_other_classes(tmp_path, monkeypatch):
+    """The body's weights are the start; the logits are new. The command does it by the recipe."""
+    names = ["even", "odd", "neither"]
+    model = LeNet5("modern")
+    other = model.with_classes(names)
+    assert other.class_names == tuple(names) and other.output_shape == (None, 3)
+    for layer in model.layers:
+        for mine, theirs in zip(layer.weights, other.get_layer(layer.name).weights, strict=True):
+            same = layer.name != "logits"
+            assert (mine.shape == theirs.shape and np.all(mine == theirs)) == same or not same
+    assert model.class_names == tuple("0123456789")
+    with pytest.raises(ValueError, match="ten classes for variant '1998'"):
+        LeNet5().with_classes(names)
+    monkeypatch.chdir(tmp_path)
+    keras_shared.publish(LeNet5("modern"), "digits")
+    again = LeNet5.from_preset("digits", class_names=names)
+    assert again.class_names == tuple(names)
