@@ -21,6 +21,17 @@ _WHAT = {
 }
 
 
+_LIMITS = {
+    "SiameseNet": "It compares drawn characters, dark on light; its figures say nothing of "
+    "photographs or signatures, and two pictures of one hand may well differ for it.",
+    "TiedAutoencoder": "It knows images like those it was trained on: others come back as the "
+    "nearest thing it knows.",
+    "LeCun1989": "A few hundred digits of one source taught it; it is an experiment, not a reader.",
+    "LeNet5": "It names one of its classes for any image, also where none is right, and it expects "
+    "them bright on dark, centred and of the size of its training images.",
+}
+
+
 class Figure(NamedTuple):
     """The one figure that stands for a kind of model.
 
@@ -105,6 +116,7 @@ def write_card(
         "| model and training | |",
         "|---|---|",
         f"| trainable parameters | {metrics['parameters']['trainable']:,} |",
+        *_sizes(metrics),
         f"| data | {DATA[metrics['data']]} |",
     ]
     if training:
@@ -124,13 +136,25 @@ def write_card(
         "",
         f"The recipe is [recipe.toml](recipe.toml): `keras-shared train {name}` repeats it.",
         "",
-        "Meant for research, teaching and as a start for fine-tuning. It knows images like those "
-        "it was trained on and nothing else; its figures say nothing of photographs.",
+        f"Meant for research, teaching and as a start for fine-tuning. {_LIMITS[kind]}",
         "",
     ]
     for plot in plots:
         lines += [f"![{_PLOTS[plot]}]({plot}.png)", ""]
     (out_dir / "README.md").write_text("\n".join(lines).rstrip() + "\n", "utf-8")
+
+
+def _sizes(metrics: dict[str, Any]) -> list[str]:
+    connections = metrics["parameters"]["connections"]
+    stored = ", ".join(
+        f"{name.replace('_', ' ')} {size / 1000:,.0f}"
+        for name, size in metrics["stored_bytes"].items()
+        if size is not None
+    )
+    return [
+        *([f"| connections | {connections:,} |"] if connections else []),
+        f"| KB of weights in a file | {stored} |",
+    ]
 
 
 def _seeds_table(seeds: list[dict[str, Any]]) -> list[str]:

@@ -131,7 +131,7 @@ class Training:
 
     sharing: Literal["shared", "unshared", "unshared_narrow"]
     loss: Literal["binary_crossentropy", "contrastive", "rbf", "sparse_categorical_crossentropy"]
-    optimizer: Literal["adam", "muon"]  # Kingma & Ba 2015; Jordan 2024
+    optimizer: Literal["adam"]  # Kingma & Ba 2015
     learning_rate: Annotated[float, Between(1e-8, 10)]
     epochs: Count
     batch_size: Count

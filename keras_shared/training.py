@@ -78,10 +78,8 @@ def compile_model(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> N
         loss = losses.ContrastiveLoss() if loss == "contrastive" else loss
         loss = {name: loss if name == on else None for name in ("distance", "probability")}
         metrics = {"probability": metrics}
-    # XLA makes small convolutions slower on a CPU
     optimizer = keras.optimizers.Adam(schedule)
-    if recipe.training.optimizer == "muon":  # kernels; biases go to Adam, at a tenth of the rate
-        optimizer = keras.optimizers.Muon(schedule, adam_lr_ratio=0.1)
+    # XLA makes small convolutions slower on a CPU
     model.compile(optimizer, loss, metrics=metrics, jit_compile=False)
 
 

@@ -217,7 +217,7 @@ seed = 1
 [training]
 sharing = "shared"
 loss = "binary_crossentropy"
-optimizer = "muon"
+optimizer = "adam"
 learning_rate = 0.02
 epochs = 1
 batch_size = 64

@@ -19,8 +19,10 @@ def test_table_is_generated_from_the_metrics():
     assert table.strip() == readme_table(ROOT / "zoo")
 
 
-@pytest.mark.parametrize("code", PYTHON, ids=["share", "tie", "export", "see", "zoo"])
-def test_python_works_as_typed(code, tmp_path, monkeypatch):
+@pytest.mark.parametrize("code", PYTHON, ids=["share", "tie", "export", "see", "zoo", "fine-tune"])
+def test_python_works_as_typed(code, tmp_path, monkeypatch, request):
+    if "fashion_mnist" in code:
+        request.getfixturevalue("data_dir")
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {})
 

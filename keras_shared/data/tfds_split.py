@@ -1,3 +1,4 @@
+import functools
 import os
 import urllib.error
 import urllib.request
@@ -11,6 +12,8 @@ from keras_shared.data.labelled_images import DataError
 def load_tfds(name: str, split: str, data_dir: str | None) -> tuple[dict[str, np.ndarray], Any]:
     """A whole split as NumPy arrays, in the order of its files, and the data set's info.
 
+    Asked again in the same process, it gives the same arrays: they are not to be written to.
+
     A data set that is prepared under `data_dir` is read from there; one that is not is
     downloaded by TFDS.
 
@@ -22,9 +25,14 @@ def load_tfds(name: str, split: str, data_dir: str | None) -> tuple[dict[str, np
     Raises:
         DataError: if the data set is not there and cannot be downloaded.
     """
+    return _read(name, split, data_dir or os.environ.get("TFDS_DATA_DIR"))
+
+
+@functools.lru_cache(maxsize=2)  # a comparison reads the same two splits for each of its runs
+def _read(name: str, split: str, where: str | None) -> tuple[dict[str, np.ndarray], Any]:
     import tensorflow_datasets as tfds  # slow to import, needed for these data sets alone
 
-    where = data_dir or os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR
+    where = where or tfds.core.constants.DATA_DIR
     try:
         builder = tfds.builder(name, data_dir=where)
         if not builder.is_prepared():

@@ -23,6 +23,7 @@ from keras_shared.evaluation.reconstruction import (
 )
 from keras_shared.evaluation.verification import plot_verification, verification_metrics
 from keras_shared.recipe import Recipe
+from keras_shared.sharing import sharing_report
 
 METRICS = "metrics.json"
 
@@ -74,14 +75,17 @@ def evaluate(
         batches = test_batches(recipe.with_seed(facts["seed"]), split)
         seeds.append(_of_seed(facts, measure(other, recipe, batches)[0]))
     plots |= plot_learning_curves(seeds)
+    report = sharing_report(model)
     metrics = {
         "name": recipe.name,
         "model": recipe.model.class_name,
         "data": recipe.data.name,
         "parameters": {
-            "trainable": _count(model.trainable_variables),
-            "all": _count(model.variables),
+            "trainable": report.totals["trainable_parameters"],
+            "all": report.totals["parameters"],
+            "connections": report.totals["links"],
         },
+        "stored_bytes": report.stored_bytes,
         "test": test,
         "baselines": baselines,
         "over_seeds": _spread([s["test"] for s in seeds]),
@@ -177,7 +181,3 @@ def _about_the_code(
     error = pca_error(known, new, components=units)
     codes = model.encode(new[:MAPPED])
     return {f"pca_{units}_squared_error_per_image": error}, plot_code(codes, test.labels[:MAPPED])
-
-
-def _count(variables: list[keras.Variable]) -> int:
-    return sum(int(np.prod(v.shape)) for v in variables)

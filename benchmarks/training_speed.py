@@ -1,0 +1,204 @@
+"""lenet5_modern_mnist by its recipe, beside the same net in plain Keras and in plain PyTorch.
+
+    TFDS_DATA_DIR=... python benchmarks/training_speed.py
+
+Images per second of training, and seconds of training until 99.0 % of the validation images are
+right. Each contender runs in a process of its own, in turn, several times; the table holds medians,
+and ratios to plain Keras within this run. All use Adam with the recipe's rate, batch size and
+55,000 images, and the same seed. The recipe distorts its images as it goes; the others see them as
+they are. PyTorch takes part where it is installed.
+"""
+
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+PART = 50  # batches between two looks at the validation images
+MOST_EPOCHS = 5
+GOAL = 0.99
+REPETITIONS = 3
+RATE, BATCH = 0.003, 128  # of the recipe, which a check below keeps
+
+
+class Race:
+    """A clock that stands still while the validation images are looked at."""
+
+    def __init__(self, accuracy):
+        self.accuracy, self.batches, self.parts, self.reached = accuracy, 0, [], None
+        self.start = time.perf_counter()
+
+    def after_batch(self):
+        self.batches += 1
+        if self.batches % PART:
+            return
+        self.parts.append(time.perf_counter() - self.start)
+        if self.reached is None and self.accuracy() >= GOAL:
+            self.reached = sum(self.parts)
+        self.start = time.perf_counter()
+
+    def finish(self):
+        speed = PART * BATCH / statistics.median(self.parts)  # the first part traces
+        print(json.dumps({"speed": speed, "seconds": self.reached}))
+
+
+def keras_race(model, x, y):
+    import keras
+    import numpy as np
+
+    class Clock(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.race = Race(lambda: np.mean(model.predict_on_batch(x).argmax(-1) == y))
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.race.after_batch()
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = self.race.reached is not None
+
+        def on_train_end(self, logs=None):
+            self.race.finish()
+
+    return Clock()
+
+
+def arrays():
+    from keras_shared.data import training_data
+
+    data = training_data(recipe())
+    x, y = zip(*data.batches(0, 1).as_numpy_iterator(), strict=True)
+    held_x, held_y = zip(*data.validation.as_numpy_iterator(), strict=True)
+    import numpy as np
+
+    return [np.concatenate(part) for part in (x, y, held_x, held_y)]
+
+
+def recipe(distorted=False):
+    from keras_shared.entries import entry_dir
+    from keras_shared.recipe import read_recipe
+
+    changes = {} if distorted else {"data.distortion": [0.0, 0.0, 0.0, 0.0]}
+    read = read_recipe(entry_dir("lenet5_modern_mnist") / "recipe.toml", changes)
+    assert (read.training.learning_rate, read.training.batch_size) == (RATE, BATCH)
+    return read.with_seed(int(sys.argv[2]))
+
+
+def by_recipe():
+    from keras_shared.cli import _import_quietly
+
+    _import_quietly()  # as the command line does
+    import numpy as np
+
+    from keras_shared.data import training_data
+    from keras_shared.training import build_model, compile_model
+
+    chosen = recipe(distorted=True)
+    data, model = training_data(chosen), build_model(chosen)
+    compile_model(model, chosen, data.steps_per_epoch)
+    x, y = (np.concatenate(c) for c in zip(*data.validation.as_numpy_iterator(), strict=True))
+    model.fit(
+        data.batches(0, MOST_EPOCHS), shuffle=False, verbose=0, epochs=MOST_EPOCHS,
+        steps_per_epoch=data.steps_per_epoch, callbacks=[keras_race(model, x, y)],
+    )  # fmt: skip
+
+
+def by_plain_keras():
+    x, y, held_x, held_y = arrays()
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(int(sys.argv[2]))
+    net = [keras.Input((28, 28, 1)), layers.ZeroPadding2D(2), layers.Rescaling(1.275 / 255, -0.1)]
+    for maps, pool in ((16, True), (32, True), (56, False)):
+        net += [layers.Conv2D(maps, 5, use_bias=False)]
+        net += [layers.MaxPooling2D()] * pool
+        net += [layers.BatchNormalization(momentum=0.9), layers.ReLU()]
+    model = keras.Sequential([*net, layers.Flatten(), layers.Dense(10)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(RATE), loss, metrics=["accuracy"])
+    clock = keras_race(model, held_x, held_y)
+    model.fit(x, y, batch_size=BATCH, epochs=MOST_EPOCHS, verbose=0, callbacks=[clock])
+
+
+def by_plain_torch():
+    x, y, held_x, held_y = arrays()
+    import torch
+    from torch import nn
+
+    torch.manual_seed(int(sys.argv[2]))
+
+    def prepared(images):
+        scaled = torch.from_numpy(images).float().permute(0, 3, 1, 2) * (1.275 / 255) - 0.1
+        return nn.functional.pad(scaled, (2, 2, 2, 2), value=-0.1)
+
+    x, held_x = prepared(x), prepared(held_x)
+    y, held_y = torch.from_numpy(y).long(), torch.from_numpy(held_y).long()
+    net, channels = [], 1
+    for maps, pool in ((16, True), (32, True), (56, False)):
+        net += [nn.Conv2d(channels, maps, 5, bias=False)]
+        net += [nn.MaxPool2d(2)] * pool
+        net += [nn.BatchNorm2d(maps), nn.ReLU()]
+        channels = maps
+    model = nn.Sequential(*net, nn.Flatten(), nn.Linear(56, 10))
+    optimizer = torch.optim.Adam(model.parameters(), RATE)
+
+    def accuracy():
+        model.eval()
+        with torch.no_grad():
+            right = (model(held_x).argmax(-1) == held_y).float().mean().item()
+        model.train()
+        return right
+
+    race = Race(accuracy)
+    for _ in range(MOST_EPOCHS):
+        for chosen in torch.randperm(len(x)).split(BATCH):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x[chosen]), y[chosen]).backward()
+            optimizer.step()
+            race.after_batch()
+        if race.reached is not None:
+            break
+    race.finish()
+
+
+CONTENDERS = {
+    "plain Keras fit": by_plain_keras,
+    "keras-shared, distorting": by_recipe,
+    "plain PyTorch loop": by_plain_torch,
+}
+
+
+def main():
+    from rich.console import Console
+    from rich.table import Table
+
+    names = [n for n in CONTENDERS if "Torch" not in n or importlib.util.find_spec("torch")]
+    found = {name: [] for name in names}
+    for repetition in range(1, REPETITIONS + 1):
+        for name in names:
+            command = [sys.executable, __file__, name, str(repetition)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            found[name].append(json.loads(done.stdout.strip().splitlines()[-1]))
+            Console(stderr=True).print(f"{repetition}: {name}: {found[name][-1]}")
+    table = Table("", "images/s", "ratio", f"seconds to {GOAL:.1%}", "ratio")
+    never = float("inf")
+    medians = {
+        name: (
+            statistics.median(r["speed"] for r in runs),
+            statistics.median(r["seconds"] or never for r in runs),
+        )
+        for name, runs in found.items()
+    }
+    speed, seconds = medians[names[0]]
+    for name, (s, t) in medians.items():
+        table.add_row(name, f"{s:,.0f}", f"{s / speed:.2f}", f"{t:.1f}", f"{t / seconds:.2f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    CONTENDERS[sys.argv[1]]() if len(sys.argv) > 1 else main()
