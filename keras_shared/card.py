@@ -2,8 +2,10 @@
 
 import json
 import pathlib
-from typing import Any, NamedTuple
+from typing import Any
 
+from keras_shared.comparison_card import comparison_lines
+from keras_shared.figures import DATA, FIGURES, PLOTS
 from keras_shared.recipe import Recipe
 
 TABLE_BEGINS = "<!-- table: generated from zoo/*/metrics.json -->"
@@ -32,44 +34,6 @@ _LIMITS = {
 }
 
 
-class Figure(NamedTuple):
-    """The one figure that stands for a kind of model.
-
-    Attributes:
-        words: what it is.
-        key: its key in metrics.json.
-        unit: with a space before it, or empty.
-        more_is_better: whether a larger one is better.
-    """
-
-    words: str
-    key: str
-    unit: str
-    more_is_better: bool
-
-
-FIGURES = {
-    "SiameseNet": Figure("verification accuracy", "accuracy_percent", " %", True),
-    "TiedAutoencoder": Figure("squared error per image", "squared_error_per_image", "", False),
-    "LeCun1989": Figure("test error", "error_percent", " %", False),
-    "LeNet5": Figure("test error", "error_percent", " %", False),
-}
-DATA = {
-    "digits": "scikit-learn's handwritten digits (Alpaydin & Kaynak 1998, CC BY 4.0)",
-    "mnist": "MNIST (LeCun & Cortes, CC BY-SA 3.0)",
-    "fashion_mnist": "Fashion-MNIST (Zalando SE, MIT)",
-    "omniglot": "Omniglot (Lake 2015, MIT)",
-}
-_PLOTS = {
-    "roc": "ROC curve and probabilities",
-    "confusion": "Confusion matrix",
-    "mistakes": "Worst mistakes",
-    "reconstructions": "Reconstructions",
-    "code": "The code as a map",
-    "learning_curves": "Learning curves",
-}
-
-
 def headline(metrics: dict[str, Any]) -> str:
     """The one figure that stands for an entry, with its unit: of several seeds, mean and spread."""
     what, key, unit, _ = FIGURES[metrics["model"]]
@@ -84,9 +48,13 @@ def headline(metrics: dict[str, Any]) -> str:
 
 
 def write_card(
-    metrics: dict[str, Any], recipe: Recipe, plots: list[str], out_dir: pathlib.Path
+    metrics: dict[str, Any],
+    recipe: Recipe,
+    plots: list[str],
+    out_dir: pathlib.Path,
+    comparison: dict[str, Any] | None = None,
 ) -> None:
-    """Write README.md of an entry from its metrics."""
+    """Write README.md of an entry from its metrics, and from comparison.json where it has one."""
     name, kind, training = metrics["name"], metrics["model"], metrics["training"]
     rows = [
         (key.replace("_", " "), value)
@@ -139,8 +107,10 @@ def write_card(
         f"Meant for research, teaching and as a start for fine-tuning. {_LIMITS[kind]}",
         "",
     ]
+    if comparison is not None:
+        lines += ["## Compared", "", *comparison_lines(comparison)]
     for plot in plots:
-        lines += [f"![{_PLOTS[plot]}]({plot}.png)", ""]
+        lines += [f"![{PLOTS[plot]}]({plot}.png)", ""]
     (out_dir / "README.md").write_text("\n".join(lines).rstrip() + "\n", "utf-8")
 
 

@@ -263,8 +263,8 @@ def _compare(options: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from keras_shared.comparison_card import comparison_table
     from keras_shared.evaluation.comparison import compare
-    from keras_shared.evaluation.comparison_card import comparison_table
     from keras_shared.recipe import comparison_of
 
     recipe = _recipe(options.recipe)

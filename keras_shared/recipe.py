@@ -146,11 +146,13 @@ class Arm:
         name: what tables and plots call it.
         changes: key, such as `"model.net"` -> value.
         start: name or path of a published model to fine-tune, or empty.
+        paper: what the paper reports of it, for the table; may be empty.
     """
 
     name: str
     changes: dict[str, Any]
     start: str = ""
+    paper: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -298,7 +300,7 @@ def comparison_of(
         kept = dataclasses.replace(kept, seeds=tuple(range(1, seeds + 1)))
     if vary is not None:
         key, _, values = vary.partition("=")
-        read = [_value(text) for text in values.split(",") if text]
+        read = _values(recipe, key, values)
         if len(read) < 2:
             raise _error(recipe.path, "--vary", vary, "KEY=A,B with at least two values")
         arms = tuple(Arm(f"{key.rpartition('.')[2]} {value}", {key: value}) for value in read)
@@ -311,12 +313,15 @@ def comparison_of(
     return kept
 
 
-def _value(text: str) -> Any:
-    """A value as TOML reads it; what TOML cannot read is a string."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
+def _values(recipe: Recipe, key: str, text: str) -> list[Any]:
+    """Values with commas between, as TOML reads them; of a key that holds a string, as they are."""
+    section, _, inner = key.partition(".")
+    if not isinstance(getattr(getattr(recipe, section, None), inner, None), str):
+        try:
+            return tomllib.loads(f"values = [{text}]")["values"]
+        except tomllib.TOMLDecodeError:
+            pass  # the recipe's own check says what is wrong with them
+    return [value.strip() for value in text.split(",") if value.strip()]
 
 
 def write_recipe(recipe: Recipe, path: pathlib.Path) -> None:
@@ -335,8 +340,13 @@ def _comparison(path: pathlib.Path, table: Any) -> Comparison:
     for i, arm in enumerate(_check(path, "comparison.arms", table["arms"], list)):
         changes = dict(_check(path, f"comparison.arms[{i}]", arm, dict))
         name = _check(path, f"comparison.arms[{i}].name", changes.pop("name", None), str)
-        start = _check(path, f"comparison.arms[{i}].start", changes.pop("start", ""), str)
-        arms.append(Arm(name, changes, start))
+        start, paper = (
+            _check(path, f"comparison.arms[{i}].{key}", changes.pop(key, ""), str)
+            for key in ("start", "paper")
+        )
+        arms.append(Arm(name, changes, start, paper))
+    if len({arm.name for arm in arms}) < len(arms):
+        raise _error(path, "comparison.arms", [arm.name for arm in arms], "each name once")
     return Comparison(
         seeds=_check(path, "comparison.seeds", table["seeds"], tuple[Seed, ...]),
         images_per_class=tuple(

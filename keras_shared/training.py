@@ -114,7 +114,7 @@ def train(
             data do not fit the model, or if `start` is not the model of the recipe.
     """
     run_dir = pathlib.Path(run_dir)
-    _claim(run_dir, recipe, start)
+    claim(run_dir, recipe, start)
     seed = recipe.training.seeds[0]
     keras.utils.set_random_seed(seed)
     checkpoint = run_dir / CHECKPOINT
@@ -244,8 +244,17 @@ def _save_atomically(model: keras.Model, path: pathlib.Path) -> None:
     scratch.replace(path)
 
 
-def _claim(run_dir: pathlib.Path, recipe: Recipe, start: keras.Model | None) -> None:
-    """Make `run_dir` the folder of this recipe from this start, or see that it is."""
+def claim(run_dir: pathlib.Path, recipe: Recipe, start: keras.Model | None) -> None:
+    """Make `run_dir` the folder of this recipe from this start, or see that it is.
+
+    Args:
+        run_dir: folder of one run.
+        recipe: the recipe, for its first seed.
+        start: the model to fine-tune, or None.
+
+    Raises:
+        TrainingError: if it holds a run of another recipe, seed or start.
+    """
     run_dir.mkdir(parents=True, exist_ok=True)
     kept, kept_start = run_dir / RECIPE, run_dir / START
     seed = recipe.training.seeds[0]

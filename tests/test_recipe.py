@@ -119,6 +119,7 @@ name = "small"
 [[comparison.arms]]
 name = "tuned"
 start = "lenet5_mnist"
+paper = "1 %"
 """
 
 
@@ -128,14 +129,18 @@ def test_comparison(edited):
     assert recipe.comparison is None and comparison_of(recipe).arms == SHARED_OR_NOT
     path.write_text(path.read_text() + COMPARISON)
     kept = read_recipe(path).comparison
-    assert kept.arms == (Arm("small", {"training.epochs": 1}), Arm("tuned", {}, "lenet5_mnist"))
+    assert kept.arms == (
+        Arm("small", {"training.epochs": 1}),
+        Arm("tuned", {}, "lenet5_mnist", "1 %"),
+    )
     told = comparison_of(read_recipe(path), 3, "model.variant=1998,modern", "7,3")
     assert told.seeds == (1, 2, 3) and told.images_per_class == (3, 7)
-    # 1998 is a number to TOML, and the recipe wants a string: the arm says so when it is read
     assert [arm.changes for arm in told.arms] == [
-        {"model.variant": 1998},
+        {"model.variant": "1998"},
         {"model.variant": "modern"},
     ]
+    lists = comparison_of(recipe, vary="data.distortion=[0,0,0,0],[1,0,0,0]")
+    assert lists.arms[1].changes == {"data.distortion": [1, 0, 0, 0]}
     for told, said in (
         ({"seeds": 0}, "`--seeds`: received 0, allowed: at least 1"),
         ({"vary": "model.variant=modern"}, "allowed: KEY=A,B with at least two values"),

@@ -18,8 +18,8 @@ from keras_shared.entries import entry_dir
 from keras_shared.recipe import read_recipe
 from keras_shared.training import (
     TrainingError,
-    _claim,
     best_run,
+    claim,
     read_history,
     run_dirs,
     train,
@@ -61,11 +61,11 @@ def recipe_file(tmp_path):
 def test_a_run_belongs_to_its_seed_and_the_best_is_no_diverged_one(recipe_file, tmp_path):
     recipe_file.write_text(recipe_file.read_text().replace("seeds = [1]", "seeds = [1, 2]"))
     recipe = read_recipe(recipe_file)
-    _claim(tmp_path / "run", recipe.with_seed(1), None)
+    claim(tmp_path / "run", recipe.with_seed(1), None)
     with pytest.raises(TrainingError, match="from another start or seed"):
-        _claim(tmp_path / "run", recipe.with_seed(2), None)
+        claim(tmp_path / "run", recipe.with_seed(2), None)
     for (seed, folder), loss in zip(run_dirs(recipe, tmp_path / "two").items(), ("NaN", "0.1")):
-        _claim(folder, recipe.with_seed(seed), None)
+        claim(folder, recipe.with_seed(seed), None)
         (folder / "training.json").write_text(f'{{"last_epoch": {{"val_loss": {loss}}}}}')
     assert best_run(tmp_path / "two").name == "seed-2"
 

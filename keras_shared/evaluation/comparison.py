@@ -14,15 +14,16 @@ import keras
 import scipy.stats
 from rich.progress import track
 
-from keras_shared.card import FIGURES
+from keras_shared.comparison_card import write_comparison_card
 from keras_shared.data import labelled_images, test_batches, training_data
-from keras_shared.evaluation.comparison_card import write_comparison_card
 from keras_shared.evaluation.comparison_plots import plot_comparison
-from keras_shared.evaluation.evaluate import measure
+from keras_shared.evaluation.evaluate import COMPARISON, measure
+from keras_shared.figures import FIGURES
 from keras_shared.recipe import Arm, Comparison, ImageData, Recipe, RecipeError, read_recipe
 from keras_shared.training import (
     CHECKPOINT,
     build_model,
+    claim,
     compile_model,
     read_facts,
     start_model,
@@ -30,7 +31,6 @@ from keras_shared.training import (
 )
 
 RESULT = "result.json"
-COMPARISON = "comparison.json"
 STEPS_FOR_MEMORY = 10
 
 
@@ -64,6 +64,8 @@ def compare(
     Raises:
         RecipeError: if an arm changes what the recipe has not, or sizes are asked of pairs.
         DataError: if the data set cannot be had, or is too small.
+        TrainingError: if `out_dir` holds runs of another recipe or from another start.
+        ValueError: if an arm's model cannot be unshared.
     """
     out_dir = pathlib.Path(out_dir)
     sizes = comparison.images_per_class
@@ -79,6 +81,8 @@ def compare(
         for arm in comparison.arms
         for size in sizes or (0,)
     }
+    for arm_recipe in recipes.values():  # what cannot be built is known before hours of training
+        build_model(arm_recipe)
     jobs = list(itertools.product(sizes or (0,), comparison.seeds, comparison.arms))
     runs = []
     for size, seed, arm in track(jobs, f"comparing {recipe.name}"):
@@ -95,7 +99,10 @@ def compare(
             {
                 "name": arm.name,
                 "changes": {**arm.changes, **({"start": arm.start} if arm.start else {})},
-                "peak_memory_bytes": _peak_memory(recipes[arm.name, largest], arm, data_dir),
+                "paper": arm.paper,
+                "peak_memory_bytes": _peak_memory(
+                    recipes[arm.name, largest], arm, out_dir / "runs" / _slug(arm.name), data_dir
+                ),
             }
             for arm in comparison.arms
         ],
@@ -107,10 +114,9 @@ def compare(
     scratch = out_dir / f".new-{COMPARISON}"
     scratch.write_text(json.dumps(result, indent=1) + "\n")
     scratch.replace(out_dir / COMPARISON)
-    plots = plot_comparison(result)
-    for name, figure in plots.items():
+    for name, figure in plot_comparison(result).items():
         figure.savefig(out_dir / f"{name}.png", dpi=120, metadata={"Software": None})
-    write_comparison_card(result, sorted(plots), out_dir)
+    write_comparison_card(result, out_dir)
     return result
 
 
@@ -188,12 +194,13 @@ def _of_size(
 
 def _run(recipe: Recipe, arm: Arm, folder: pathlib.Path, data_dir: str | None) -> dict[str, Any]:
     kept = folder / RESULT
-    if kept.exists():
-        return json.loads(kept.read_text())
     keras.backend.clear_session()
-    data = training_data(recipe, data_dir)
     keras.utils.set_random_seed(recipe.training.seeds[0])
     start = start_model(recipe, arm.start) if arm.start else None
+    claim(folder, recipe, start)
+    if kept.exists():
+        return json.loads(kept.read_text())
+    data = training_data(recipe, data_dir)
     model = train(recipe, data, folder, start=start, verbose=0)
     split = labelled_images(recipe, "test", data_dir)
     test, _ = measure(model, recipe, test_batches(recipe, split), verbose=0)
@@ -217,10 +224,13 @@ def _run(recipe: Recipe, arm: Arm, folder: pathlib.Path, data_dir: str | None) -
     return result
 
 
-def _peak_memory(recipe: Recipe, arm: Arm, data_dir: str | None) -> int:
+def _peak_memory(recipe: Recipe, arm: Arm, folder: pathlib.Path, data_dir: str | None) -> int:
     """Bytes that building and training the model adds, in a process of its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_memory_of_steps, (recipe, arm, data_dir))
+    kept = folder / "peak_memory.txt"
+    if not kept.exists():
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            kept.write_text(str(pool.apply(_memory_of_steps, (recipe, arm, data_dir))))
+    return int(kept.read_text())
 
 
 def _memory_of_steps(recipe: Recipe, arm: Arm, data_dir: str | None) -> int:

@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from keras_shared.card import FIGURES
+from keras_shared.figures import FIGURES
 
 
 def plot_comparison(result: dict[str, Any]) -> dict[str, Figure]:
@@ -14,9 +14,12 @@ def plot_comparison(result: dict[str, Any]) -> dict[str, Figure]:
     """
     figure = FIGURES[result["model"]]
     label = f"{figure.words}{figure.unit and ' (' + figure.unit.strip() + ')'}, 95 % interval"
-    plots = {"learning_curves": _curves(result), "parameters": _against_parameters(result, label)}
+    plots = {
+        "comparison_curves": _curves(result),
+        "comparison_parameters": _against_parameters(result, label),
+    }
     if len({row["images_per_class"] for row in result["summary"]}) > 1:
-        plots["sizes"] = _against_size(result, label)
+        plots["comparison_sizes"] = _against_size(result, label)
     return plots
 
 

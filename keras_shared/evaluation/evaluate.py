@@ -26,6 +26,7 @@ from keras_shared.recipe import Recipe
 from keras_shared.sharing import sharing_report
 
 METRICS = "metrics.json"
+COMPARISON = "comparison.json"
 
 
 def evaluate(
@@ -98,7 +99,9 @@ def evaluate(
     scratch = out_dir / f".new-{METRICS}"
     scratch.write_text(json.dumps(metrics, indent=2) + "\n")
     scratch.replace(kept)
-    write_card(metrics, recipe, sorted(plots), out_dir)
+    compared = out_dir / COMPARISON
+    comparison = json.loads(compared.read_text()) if compared.exists() else None
+    write_card(metrics, recipe, sorted(plots), out_dir, comparison)
     return metrics
 
 

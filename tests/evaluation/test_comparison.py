@@ -86,7 +86,7 @@ def test_compare(tmp_path, monkeypatch, capsys):
     figures = [r["test"]["squared_error_per_image"] for r in result["runs"]]
     assert len(set(figures)) == len(figures)
     pictures = {p.stem for p in pathlib.Path("out").glob("*.png")}
-    assert pictures == {"learning_curves", "parameters", "sizes"}
+    assert pictures == {f"comparison_{what}" for what in ("curves", "parameters", "sizes")}
     card = pathlib.Path("out/README.md").read_text()
     assert "`training.sharing` = 'unshared_narrow'" in card and "![" in card
     kept = {p: p.stat().st_mtime_ns for p in pathlib.Path("out/runs").rglob("*")}
@@ -97,6 +97,11 @@ def test_compare(tmp_path, monkeypatch, capsys):
     assert [r["test"] for r in again["runs"]] == [r["test"] for r in result["runs"]]
     touched = {p for p, t in kept.items() if not p.exists() or p.stat().st_mtime_ns > t}
     assert all("unshared/5/seed-1" in str(p) for p in touched)
+    pathlib.Path("small.toml").write_text(RECIPE.replace("0.005", "0.006"))
+    assert main(call) == 1  # nothing stale passes for the new recipe
+    assert "holds a run of another recipe" in capsys.readouterr().err
+    assert main(["compare", "lenet5_mnist"]) == 1  # at once, and not after the first arm
+    assert "'S2' has no local counterpart" in capsys.readouterr().err
     assert main(["compare", "small.toml", "--vary", "model.units=3", "--seeds", "1"]) == 1
     assert "KEY=A,B with at least two values" in capsys.readouterr().err
     assert main(["compare", "siamese_omniglot", "--sizes", "5"]) == 1

@@ -81,7 +81,9 @@ def test_cards_are_generated_from_metrics(name, tmp_path):
 
     entry = entry_dir(name)
     metrics = json.loads((entry / "metrics.json").read_text())
-    plots = sorted(p.stem for p in entry.glob("*.png"))
-    write_card(metrics, read_recipe(entry / "recipe.toml"), plots, tmp_path)
+    plots = sorted(p.stem for p in entry.glob("*.png") if not p.stem.startswith("comparison"))
+    compared = entry / "comparison.json"
+    comparison = json.loads(compared.read_text()) if compared.exists() else None
+    write_card(metrics, read_recipe(entry / "recipe.toml"), plots, tmp_path, comparison)
     assert (tmp_path / "README.md").read_text() == (entry / "README.md").read_text()
     assert any(character.isdigit() for character in headline(metrics))
