@@ -42,16 +42,23 @@ def comparison_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]
 
 
 def _with_interval(figure: dict[str, Any], sign: str = "") -> str:
+    if figure["mean"] is None:
+        return "diverged"
     mean = format(figure["mean"], f"{sign}.2f")
     return mean if figure["half"] is None else f"{mean} ± {figure['half']:.2f}"
 
 
 def _verdict(row: dict[str, Any], more_is_better: bool) -> str:
-    if "difference" not in row:
-        return ""
+    if "within_noise" not in row:
+        return "" if row.get("difference", {}).get("mean") is None else "one seed"
     if row["within_noise"]:
         return "within noise"
     return "better" if (row["difference"]["mean"] > 0) == more_is_better else "worse"
+
+
+def _rank(mean: float | None, more_is_better: bool) -> float:
+    """Less is better; what diverged is last."""
+    return float("inf") if mean is None else -mean if more_is_better else mean
 
 
 def comparison_lines(result: dict[str, Any]) -> list[str]:
@@ -65,9 +72,9 @@ def comparison_lines(result: dict[str, Any]) -> list[str]:
     largest = max(row["images_per_class"] for row in result["summary"])
     order = sorted(
         (row for row in result["summary"] if row["images_per_class"] == largest),
-        key=lambda row: row["figure"]["mean"],
-        reverse=figure.more_is_better,
+        key=lambda row: _rank(row["figure"]["mean"], figure.more_is_better),
     )
+    epochs = " or ".join(map(str, sorted({arm["epochs"] for arm in result["arms"]})))
     plots = ["comparison_curves", "comparison_parameters"]
     if any(row["images_per_class"] != largest for row in result["summary"]):
         plots.append("comparison_sizes")
@@ -84,11 +91,11 @@ def comparison_lines(result: dict[str, Any]) -> list[str]:
         "",
         f"Best first: {', '.join(row['arm'] for row in order)}.",
         "",
-        f"{len(result['seeds'])} seeds, {result['epochs']} epochs each; with the same seed all see "
-        "the same data in the same order for as many steps. Intervals are 95 % by Student's t over "
-        "the seeds; differences are paired by seed, and within noise where their interval holds 0. "
-        "Figures on test data. The file holds the weights; peak memory is what building and "
-        "training the model add to a process.",
+        f"{len(result['seeds'])} seeds, {epochs} epochs each; with the same seed all see the same "
+        "data in the same order, but for what an arm changes. Intervals are 95 % by Student's t "
+        "over the seeds; differences are paired by seed, and within noise where their interval "
+        "holds 0. Figures on test data. The file holds the weights; peak memory is what the model "
+        "and ten steps of its training add to a process.",
         "",
         *(line for plot in plots for line in (f"![{PLOTS[plot]}]({plot}.png)", "")),
     ]

@@ -154,6 +154,11 @@ class Arm:
     start: str = ""
     paper: str = ""
 
+    @property
+    def slug(self) -> str:
+        """The name as a folder's."""
+        return "".join(c if c.isalnum() else "_" for c in self.name)
+
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
@@ -193,7 +198,7 @@ class Recipe:
     """
 
     name: str
-    paper: str
+    paper: str = dataclasses.field(compare=False)  # what it says does not change a run
     model: SiameseNetModel | TiedAutoencoderModel | LeNet5Model | LeCun1989Model
     data: ImageData | SampleData | PairData
     training: Training
@@ -242,7 +247,8 @@ def read_recipe(path: str | os.PathLike[str], changes: Mapping[str, Any] | None 
     for key, value in (changes or {}).items():
         section, _, inner = key.partition(".")
         if section not in sections[2:] or inner not in table[section]:
-            raise _error(path, key, "a change of it", "a key of the recipe, as 'training.epochs'")
+            keys = f"a key of the recipe in quotes, as 'training.epochs', not {value!r} for it"
+            raise _error(path, key, "a change of it", keys)
         table[section][inner] = value
     name = _check(path, "name", table["name"], str)
     if not name.isidentifier():
@@ -310,7 +316,7 @@ def comparison_of(
             raise _error(recipe.path, "--sizes", sizes, "whole numbers with commas between")
         numbers = tuple(sorted({int(text) for text in sizes.split(",")}))
         kept = dataclasses.replace(kept, images_per_class=numbers)
-    return kept
+    return _each_once(recipe.path, kept)
 
 
 def _values(recipe: Recipe, key: str, text: str) -> list[Any]:
@@ -345,9 +351,7 @@ def _comparison(path: pathlib.Path, table: Any) -> Comparison:
             for key in ("start", "paper")
         )
         arms.append(Arm(name, changes, start, paper))
-    if len({arm.name for arm in arms}) < len(arms):
-        raise _error(path, "comparison.arms", [arm.name for arm in arms], "each name once")
-    return Comparison(
+    read = Comparison(
         seeds=_check(path, "comparison.seeds", table["seeds"], tuple[Seed, ...]),
         images_per_class=tuple(
             _check(path, "comparison.images_per_class", size, Count)
@@ -355,6 +359,19 @@ def _comparison(path: pathlib.Path, table: Any) -> Comparison:
         ),
         arms=tuple(arms) or SHARED_OR_NOT,
     )
+    return _each_once(path, read)
+
+
+def _each_once(path: pathlib.Path, comparison: Comparison) -> Comparison:
+    """A seed, size or arm that counts twice would make the intervals too narrow."""
+    for key, values in {
+        "seeds": comparison.seeds,
+        "images_per_class": comparison.images_per_class,
+        "arms": tuple(arm.slug for arm in comparison.arms),
+    }.items():
+        if len(set(values)) < len(values):
+            raise _error(path, f"comparison.{key}", list(values), "each one once")
+    return comparison
 
 
 def _read_section(path: pathlib.Path, section: str, table: dict[str, Any], kind: type) -> Any:

@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_shared import losses, zoo
@@ -52,12 +53,19 @@ def build_model(recipe: Recipe) -> keras.Model:
 def start_model(recipe: Recipe, path_or_name: str | os.PathLike[str]) -> keras.Model:
     """A published model to fine-tune by a recipe; for the recipe's classes, if they are others.
 
+    What is new in it is drawn by the recipe's first seed, so that a run can go on from its start.
+
+    Args:
+        recipe: the recipe of the fine-tuning.
+        path_or_name: as of `keras_shared.load`.
+
     Raises:
         ValueError: as of `keras_shared.load`.
     """
+    keras.utils.set_random_seed(recipe.training.seeds[0])
     model = load(path_or_name)
     names = getattr(recipe.model, "class_names", None)
-    if names is not None and names != getattr(model, "class_names", names):
+    if hasattr(model, "with_classes") and names not in (None, model.class_names):
         model = model.with_classes(names)
     return model
 
@@ -124,7 +132,7 @@ def train(
     else:
         model, first = start or build_model(recipe), 0
         if start is not None:
-            _check_start(start, recipe)
+            check_start(start, recipe)
         _check_data(model, recipe, data)
         compile_model(model, recipe, data.steps_per_epoch)
     _keep_rows(run_dir / HISTORY, first)
@@ -286,8 +294,17 @@ def _fingerprint(start: keras.Model | None) -> str:
     return digest.hexdigest()
 
 
-def _check_start(model: keras.Model, recipe: Recipe) -> None:
-    """The model is the recipe's."""
+def check_start(model: keras.Model, recipe: Recipe) -> None:
+    """See that a model to start from is the recipe's.
+
+    Raises:
+        TrainingError: if it is another, or the recipe asks for an unshared one.
+    """
+    if recipe.training.sharing != "shared":
+        raise TrainingError(
+            f"{recipe.path}: `training.sharing` is '{recipe.training.sharing}', and a model to "
+            "start from is trained as it is. Set it to 'shared'."
+        )
     config = model.get_config()
     for key, wanted in vars(recipe.model).items():
         found = type(model).__name__ if key == "class_name" else config[key]
@@ -320,6 +337,8 @@ def _keep_rows(path: pathlib.Path, epochs: int) -> None:
 
 def _calibrate(model: keras.Model, pairs: tf.data.Dataset) -> None:
     distances = model.predict(pairs.map(lambda images, same: images), verbose=0)["distance"]
+    if not np.isfinite(distances).all():
+        return  # diverged: the history says so
     same = [float(s) for _, batch in pairs for s in batch["distance"].numpy()]
     calibrate(model.get_layer("probability"), distances, same)
 

@@ -31,7 +31,10 @@ FORBIDDEN = {  # room: what it may not import, at the top or inside a function
         "loading", "answering", "recipe"))),
     "publishing.py": (OURS + "data", OURS + "training", OURS + "recipe"),
 }  # fmt: skip
-LAZY = ("cli.py", "__init__.py", "entries.py", "recipe.py", "card.py", "comparison_card.py", "figures.py")  # never wait for Keras
+LAZY = (  # never wait for Keras
+    "cli.py", "__init__.py", "entries.py", "recipe.py", "card.py", "comparison_card.py",
+    "figures.py",
+)  # fmt: skip
 
 
 def imports_of(path, top_only=False):

@@ -2,42 +2,46 @@
 
 import itertools
 import json
-import multiprocessing
 import os
 import pathlib
-import resource
+import shutil
 import statistics
-import sys
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import scipy.stats
 from rich.progress import track
 
 from keras_shared.comparison_card import write_comparison_card
 from keras_shared.data import labelled_images, test_batches, training_data
 from keras_shared.evaluation.comparison_plots import plot_comparison
-from keras_shared.evaluation.evaluate import COMPARISON, measure
+from keras_shared.evaluation.evaluate import COMPARISON, METRICS, measure
+from keras_shared.evaluation.peak_memory import peak_memory
 from keras_shared.figures import FIGURES
 from keras_shared.recipe import Arm, Comparison, ImageData, Recipe, RecipeError, read_recipe
 from keras_shared.training import (
     CHECKPOINT,
+    RECIPE,
     build_model,
+    check_start,
     claim,
-    compile_model,
     read_facts,
+    read_history,
     start_model,
     train,
 )
 
 RESULT = "result.json"
-STEPS_FOR_MEMORY = 10
 
 
 class Interval(NamedTuple):
-    """A mean with half the width of its 95 % confidence interval (None for a single value)."""
+    """A mean with half the width of its 95 % confidence interval.
 
-    mean: float
+    None for the width of a single value, and for both where a run diverged.
+    """
+
+    mean: float | None
     half: float | None
 
 
@@ -49,8 +53,9 @@ def compare(
 ) -> dict[str, Any]:
     """Train each arm of a comparison with each seed and set it beside the first arm.
 
-    With the same seed, all arms see the same data in the same order, for as many steps. A run that
-    is complete is kept and not repeated; one that was interrupted goes on from its last epoch.
+    With the same seed, all arms see the same data in the same order (unless they differ in that).
+    A run that is complete is kept and not repeated; one that was interrupted goes on from its last
+    epoch.
 
     Args:
         recipe: what all arms have in common.
@@ -65,31 +70,23 @@ def compare(
         RecipeError: if an arm changes what the recipe has not, or sizes are asked of pairs.
         DataError: if the data set cannot be had, or is too small.
         TrainingError: if `out_dir` holds runs of another recipe or from another start.
-        ValueError: if an arm's model cannot be unshared.
+        ValueError: if an arm's model cannot be unshared, or `out_dir` is a published entry.
     """
     out_dir = pathlib.Path(out_dir)
-    sizes = comparison.images_per_class
-    if sizes and not isinstance(recipe.data, ImageData):
-        raise RecipeError(
-            f"{recipe.path}: images_per_class needs data of images with labels. Received: "
-            f"images_per_class={list(sizes)} with pairs or samples."
-        )
-    recipes = {
-        (arm.name, size): read_recipe(
-            recipe.path, {**arm.changes, **_of_size(recipe, size, sizes, data_dir)}
-        )
-        for arm in comparison.arms
-        for size in sizes or (0,)
-    }
-    for arm_recipe in recipes.values():  # what cannot be built is known before hours of training
-        build_model(arm_recipe)
-    jobs = list(itertools.product(sizes or (0,), comparison.seeds, comparison.arms))
+    if (out_dir / METRICS).exists():
+        raise ValueError(f"{out_dir} holds a card that would be lost. Name another folder: --out")
+    sizes = comparison.images_per_class or (0,)
+    recipes = _recipes(recipe, comparison, data_dir)
+    _check(comparison, recipes, max(sizes), data_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
     runs = []
+    jobs = list(itertools.product(sizes, comparison.seeds, comparison.arms))
     for size, seed, arm in track(jobs, f"comparing {recipe.name}"):
-        folder = out_dir / "runs" / _slug(arm.name) / f"{size or 'all'}" / f"seed-{seed}"
+        folder = out_dir / "runs" / arm.slug / f"{size or 'all'}" / f"seed-{seed}"
         one = recipes[arm.name, size].with_seed(seed)
-        runs.append({"arm": arm.name, "images_per_class": size, **_run(one, arm, folder, data_dir)})
-    largest = max(sizes or (0,))
+        weigh = size == max(sizes) and seed == comparison.seeds[0]
+        run = _run(one, arm, folder, weigh, data_dir)
+        runs.append({"arm": arm.name, "images_per_class": size, **run})
     result = {
         "name": recipe.name,
         "model": recipe.model.class_name,
@@ -100,22 +97,24 @@ def compare(
                 "name": arm.name,
                 "changes": {**arm.changes, **({"start": arm.start} if arm.start else {})},
                 "paper": arm.paper,
-                "peak_memory_bytes": _peak_memory(
-                    recipes[arm.name, largest], arm, out_dir / "runs" / _slug(arm.name), data_dir
+                "epochs": recipes[arm.name, max(sizes)].training.epochs,
+                "peak_memory_bytes": next(
+                    run["peak_memory_bytes"]
+                    for run in runs
+                    if run["arm"] == arm.name and run["peak_memory_bytes"] is not None
                 ),
             }
             for arm in comparison.arms
         ],
-        "epochs": recipe.training.epochs,
         "seeds": list(comparison.seeds),
         "summary": summarise(runs, FIGURES[recipe.model.class_name].key),
         "runs": runs,
     }
-    scratch = out_dir / f".new-{COMPARISON}"
-    scratch.write_text(json.dumps(result, indent=1) + "\n")
-    scratch.replace(out_dir / COMPARISON)
+    _write(json.dumps(result, indent=1) + "\n", out_dir / COMPARISON)
     for name, figure in plot_comparison(result).items():
         figure.savefig(out_dir / f"{name}.png", dpi=120, metadata={"Software": None})
+    if not (out_dir / RECIPE).exists():
+        shutil.copyfile(recipe.path, out_dir / RECIPE)
     write_comparison_card(result, out_dir)
     return result
 
@@ -161,7 +160,8 @@ def summarise(runs: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
             if arm != of_size[0]["arm"]:
                 paired = interval([run["test"][key] - first[run["seed"]] for run in own])
                 row["difference"] = paired._asdict()
-                row["within_noise"] = paired.half is None or abs(paired.mean) <= paired.half
+                if paired.mean is not None and paired.half is not None:
+                    row["within_noise"] = abs(paired.mean) <= paired.half
             rows.append(row)
     return rows
 
@@ -174,88 +174,91 @@ def interval(values: list[float]) -> Interval:
         >>> interval([1.0, 2.0, 3.0])
         Interval(mean=2.0, half=2.4841)
     """
-    mean, n = statistics.mean(values), len(values)
+    if not np.isfinite(values).all():
+        return Interval(None, None)
+    mean, n = round(float(np.mean(values)), 4), len(values)
     if n < 2:
-        return Interval(round(float(mean), 4), None)
+        return Interval(mean, None)
     t = float(scipy.stats.t.ppf(0.975, n - 1))
-    return Interval(round(float(mean), 4), round(t * statistics.stdev(values) / n**0.5, 4))
+    return Interval(mean, round(t * float(np.std(values, ddof=1)) / n**0.5, 4))
 
 
-def _of_size(
-    recipe: Recipe, size: int, sizes: tuple[int, ...], data_dir: str | None
-) -> dict[str, int]:
-    """Changes for a training set of `size` images a class: as many steps as the largest takes."""
-    if not size:
-        return {}
+def _recipes(
+    recipe: Recipe, comparison: Comparison, data_dir: str | None
+) -> dict[tuple[str, int], Recipe]:
+    """The recipe of each arm and size; smaller sets come round until all took as many steps."""
+    sizes = comparison.images_per_class
+    if not sizes:
+        return {(arm.name, 0): read_recipe(recipe.path, arm.changes) for arm in comparison.arms}
+    if not isinstance(recipe.data, ImageData):
+        raise RecipeError(
+            f"{recipe.path}: images_per_class needs data of images with labels. Received: "
+            f"images_per_class={list(sizes)} with pairs or samples."
+        )
     classes = len(labelled_images(recipe, "train", data_dir).class_names)
-    per_epoch = max(sizes) * classes
-    return {"data.images_per_class": size, "data.images_per_epoch": per_epoch}
+    recipes = {}
+    for arm, size in itertools.product(comparison.arms, sizes):
+        of_size = {"data.images_per_class": size, "data.images_per_epoch": max(sizes) * classes}
+        twice = sorted(set(of_size) & set(arm.changes))
+        if twice:
+            raise RecipeError(f"{recipe.path}: arm '{arm.name}' changes {twice}, as sizes do.")
+        recipes[arm.name, size] = read_recipe(recipe.path, {**arm.changes, **of_size})
+    return recipes
 
 
-def _run(recipe: Recipe, arm: Arm, folder: pathlib.Path, data_dir: str | None) -> dict[str, Any]:
-    kept = folder / RESULT
+def _check(
+    comparison: Comparison,
+    recipes: dict[tuple[str, int], Recipe],
+    largest: int,
+    data_dir: str | None,
+) -> None:
+    """What cannot be built, loaded or drawn is known before hours of training."""
+    for arm in comparison.arms:
+        recipe = recipes[arm.name, largest]
+        if arm.start:
+            check_start(start_model(recipe, arm.start), recipe)
+        else:
+            build_model(recipe)
+        training_data(recipe, data_dir)
+
+
+def _run(
+    recipe: Recipe, arm: Arm, folder: pathlib.Path, weigh: bool, data_dir: str | None
+) -> dict[str, Any]:
+    """One run, as it was found complete or to its end; `weigh` measures its memory too."""
     keras.backend.clear_session()
-    keras.utils.set_random_seed(recipe.training.seeds[0])
     start = start_model(recipe, arm.start) if arm.start else None
     claim(folder, recipe, start)
-    if kept.exists():
-        return json.loads(kept.read_text())
-    data = training_data(recipe, data_dir)
-    model = train(recipe, data, folder, start=start, verbose=0)
-    split = labelled_images(recipe, "test", data_dir)
-    test, _ = measure(model, recipe, test_batches(recipe, split), verbose=0)
-    facts = read_facts(folder)
-    weights = folder / "only.weights.h5"
-    model.save_weights(weights)
-    result = {
-        "seed": recipe.training.seeds[0],
-        "parameters": model.count_params(),
-        "weights_bytes": weights.stat().st_size,
-        "seconds_per_epoch": round(facts["seconds"] / facts["epochs"], 3),
-        "test": {key: value for key, value in test.items() if not isinstance(value, list)},
-        "last_epoch": facts["last_epoch"],
-        "history": {k: v for k, v in facts["history"].items() if k.startswith("val_")},
-    }
-    weights.unlink()
-    (folder / CHECKPOINT).unlink()
-    scratch = folder / f".new-{RESULT}"
-    scratch.write_text(json.dumps(result))
-    scratch.replace(kept)
+    kept = folder / RESULT
+    result = json.loads(kept.read_text()) if kept.exists() else None
+    if result is None:
+        model = train(recipe, training_data(recipe, data_dir), folder, start=start, verbose=0)
+        split = labelled_images(recipe, "test", data_dir)
+        test, _ = measure(model, recipe, test_batches(recipe, split), verbose=0)
+        weights = folder / "only.weights.h5"
+        model.save_weights(weights)
+        seconds = [row["seconds"] for row in read_history(folder)]
+        result = {
+            "seed": recipe.training.seeds[0],
+            "parameters": model.count_params(),
+            "weights_bytes": weights.stat().st_size,
+            "seconds_per_epoch": statistics.median(seconds[1:] or seconds),  # the first traces
+            "peak_memory_bytes": None,
+            "test": {key: value for key, value in test.items() if not isinstance(value, list)},
+            "history": {
+                k: v for k, v in read_facts(folder)["history"].items() if k.startswith("val_")
+            },
+        }
+        weights.unlink()
+        _write(json.dumps(result), kept)
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+    if weigh and result["peak_memory_bytes"] is None:
+        result["peak_memory_bytes"] = peak_memory(recipe, arm.start, data_dir)
+        _write(json.dumps(result), kept)
     return result
 
 
-def _peak_memory(recipe: Recipe, arm: Arm, folder: pathlib.Path, data_dir: str | None) -> int:
-    """Bytes that building and training the model adds, in a process of its own."""
-    kept = folder / "peak_memory.txt"
-    if not kept.exists():
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            kept.write_text(str(pool.apply(_memory_of_steps, (recipe, arm, data_dir))))
-    return int(kept.read_text())
-
-
-def _memory_of_steps(recipe: Recipe, arm: Arm, data_dir: str | None) -> int:
-    data = training_data(recipe, data_dir)
-    batches = data.batches(0, 1)
-    next(iter(batches))
-    before = _peak(reset=True)
-    model = start_model(recipe, arm.start) if arm.start else build_model(recipe)
-    compile_model(model, recipe, data.steps_per_epoch)
-    steps = min(STEPS_FOR_MEMORY, data.steps_per_epoch)
-    model.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0)
-    return _peak() - before
-
-
-def _peak(reset: bool = False) -> int:
-    """The most memory that this process had at a time, in bytes; on Linux since the reset."""
-    status = pathlib.Path("/proc/self/status")
-    if not status.exists():
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return most if sys.platform == "darwin" else most * 1024
-    if reset:
-        pathlib.Path("/proc/self/clear_refs").write_text("5")
-    [line] = [x for x in status.read_text().splitlines() if x.startswith("VmHWM")]
-    return int(line.split()[1]) * 1024
-
-
-def _slug(name: str) -> str:
-    return "".join(c if c.isalnum() else "_" for c in name)
+def _write(text: str, path: pathlib.Path) -> None:
+    scratch = path.with_name(f".new-{path.name}")
+    scratch.write_text(text)
+    scratch.replace(path)

@@ -33,7 +33,11 @@ def _curves(result: dict[str, Any]) -> Figure:
     axes = plot.subplots()
     for i, arm in enumerate(result["arms"]):
         lines = np.array([r["history"][name] for r in runs if r["arm"] == arm["name"]])
-        epochs, mean, spread = np.arange(1, lines.shape[1] + 1), lines.mean(0), lines.std(0)
+        epochs, mean, spread = (
+            np.arange(1, lines.shape[1] + 1),
+            lines.mean(0),
+            lines.std(0, ddof=min(1, len(lines) - 1)),
+        )
         axes.plot(epochs, mean, marker=".", color=f"C{i}", label=arm["name"])
         axes.fill_between(epochs, mean - spread, mean + spread, color=f"C{i}", alpha=0.2, lw=0)
     what = name.removeprefix("val_").replace("_", " ")
@@ -52,7 +56,7 @@ def _against_parameters(result: dict[str, Any], label: str) -> Figure:
     rows = [row for row in result["summary"] if row["images_per_class"] == largest]
     for i, row in enumerate(rows):
         axes.errorbar(
-            row["parameters"], row["figure"]["mean"], yerr=row["figure"]["half"] or 0,
+            row["parameters"], _or_nan(row["figure"]["mean"]), yerr=row["figure"]["half"] or 0,
             fmt="o", capsize=4, color=f"C{i}", label=row["arm"],
         )  # fmt: skip
     if max(r["parameters"] for r in rows) > min(r["parameters"] for r in rows):
@@ -74,7 +78,7 @@ def _against_size(result: dict[str, Any], label: str) -> Figure:
         rows = [row for row in result["summary"] if row["arm"] == arm["name"]]
         axes.errorbar(
             [row["images_per_class"] for row in rows],
-            [row["figure"]["mean"] for row in rows],
+            [_or_nan(row["figure"]["mean"]) for row in rows],
             yerr=[row["figure"]["half"] or 0 for row in rows],
             fmt="o-", capsize=4, color=f"C{i}", label=arm["name"],
         )  # fmt: skip
@@ -85,3 +89,7 @@ def _against_size(result: dict[str, Any], label: str) -> Figure:
     axes.set(xlabel="training images of each class", ylabel=label, title=result["name"])
     axes.legend()
     return plot
+
+
+def _or_nan(value: float | None) -> float:
+    return np.nan if value is None else value

@@ -1,7 +1,6 @@
 import json
 import os
 import pathlib
-import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -62,7 +61,7 @@ def evaluate(
     split = labelled_images(recipe, "test", data_dir)
     seed = training.get("seed", recipe.training.seeds[0])
     test, seen = measure(model, recipe, test_batches(recipe.with_seed(seed), split))
-    plots = _plots(model, recipe, seen)
+    plots = _plots(split.class_names, recipe, seen)
     baselines: dict[str, float] = {}
     if recipe.model.class_name == "TiedAutoencoder":
         train = labelled_images(recipe, "train", data_dir)
@@ -128,7 +127,7 @@ def _spread(tests: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
         return {}
     columns = {key: [test[key] for test in tests] for key in tests[0]}
     return {
-        key: {"mean": round(statistics.mean(c), 4), "std": round(statistics.stdev(c), 4)}
+        key: {"mean": round(float(np.mean(c)), 4), "std": round(float(np.std(c, ddof=1)), 4)}
         for key, c in columns.items()
         if len(set(c)) > 1
     }
@@ -166,13 +165,13 @@ def measure(
     return classification_metrics(outputs, truth), seen
 
 
-def _plots(model: keras.Model, recipe: Recipe, seen: dict[str, Any]) -> dict[str, Figure]:
+def _plots(names: tuple[str, ...], recipe: Recipe, seen: dict[str, Any]) -> dict[str, Figure]:
     outputs, truth = seen["outputs"], seen["truth"]
     if recipe.model.class_name == "SiameseNet":
         return plot_verification(outputs, truth)
     if recipe.model.class_name == "TiedAutoencoder":
         return plot_reconstruction(outputs, truth)
-    return plot_classification(outputs, truth, seen["inputs"], model.class_names)
+    return plot_classification(outputs, truth, seen["inputs"], names)
 
 
 def _about_the_code(
@@ -182,5 +181,7 @@ def _about_the_code(
     units = recipe.model.units[-1]  # type: ignore[union-attr]
     known, new = (split.images.reshape(len(split.images), -1) / 255.0 for split in (train, test))
     error = pca_error(known, new, components=units)
-    codes = model.encode(new[:MAPPED])
-    return {f"pca_{units}_squared_error_per_image": error}, plot_code(codes, test.labels[:MAPPED])
+    baseline = {f"pca_{units}_squared_error_per_image": error}
+    if not hasattr(model, "encode"):  # unshared: a plain functional model
+        return baseline, {}
+    return baseline, plot_code(model.encode(new[:MAPPED]), test.labels[:MAPPED])

@@ -49,9 +49,9 @@ def unshare(
             equal before training; otherwise each is initialised anew.
         convolutions: whether each position of a `Conv2D` gets kernels and biases of its own too
             (a `LocallyConnected2D`); otherwise the positions go on sharing them.
-        parameters: at most so many: hidden layers become narrower by one factor, and outputs of
-            the model and of its sub-models keep their widths. None keeps all widths. Values
-            cannot be copied into other widths.
+        parameters: at most so many: hidden layers become narrower by one factor; a Dense or a
+            convolution that ends the model or a sub-model of it keeps its width. None keeps all
+            widths. Values cannot be copied into other widths.
 
     Returns:
         A new functional model, not compiled; `model` stays as it is.
@@ -78,6 +78,9 @@ def unshare(
         return _Copies(copy_values, convolutions).of_model(model)
     if copy_values:
         raise ValueError("`parameters` makes layers narrower, which needs copy_values=False.")
+    whole = _Copies(False, convolutions).of_model(model)
+    if whole.count_params() <= parameters:
+        return whole
     low, high = 0.0, 1.0
     narrow = None
     while narrow is None or high - low > 1 / 512:  # at high, it may still have too many
@@ -181,6 +184,10 @@ class _Copies:
             for key, value in reader.get_config().items()
             if key not in ("source", "name", "output_padding")
         }
+        # drawn as the weight that it read was drawn
+        source = reader.source()
+        draw = getattr(source, "kernel_initializer", None) or source.embeddings_initializer
+        config["kernel_initializer"] = keras.initializers.serialize(draw)
         if isinstance(reader, TiedDense):
             units = self._width(reader, len(weight))
             layer = keras.layers.Dense.from_config({**config, "name": name, "units": units})

@@ -92,11 +92,24 @@ class LocallyConnected2D(keras.layers.Layer):
             )
 
     def call(self, inputs: Any) -> Any:
-        fields = ops.image.extract_patches(
-            inputs, self.kernel_size, self.strides, padding=self.padding,
-            data_format="channels_last",
-        )  # fmt: skip
-        outputs = ops.einsum("brci,irco->brco", fields, self.kernel)
+        positions: list[Any] = list(self.compute_output_shape(inputs.shape)[1:3])
+        if self.padding == "same":  # as TensorFlow pads: the odd pixel at the end
+            missing = [
+                max((new - 1) * stride + side - old, 0)
+                for new, stride, side, old in zip(
+                    positions, self.strides, self.kernel_size, inputs.shape[1:3], strict=True
+                )
+            ]
+            around = [(lost // 2, lost - lost // 2) for lost in missing]
+            inputs = ops.pad(inputs, [(0, 0), *around, (0, 0)])
+        down, right = self.strides
+        height, width = (positions[0] - 1) * down + 1, (positions[1] - 1) * right + 1
+        fields = [  # each pixel of a field, for all positions: (batch, rows, columns, maps)
+            inputs[:, i : i + height : down, j : j + width : right]
+            for i in range(self.kernel_size[0])
+            for j in range(self.kernel_size[1])
+        ]
+        outputs = ops.einsum("brci,irco->brco", ops.concatenate(fields, axis=-1), self.kernel)
         return self.activation(outputs if self.bias is None else outputs + self.bias)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:

@@ -94,6 +94,9 @@ def test_fresh_values():
     apart = unshare(model, copy_values=False)
     a, b = (np.asarray(v) for v in apart.trainable_variables if v.name == "kernel")
     assert np.abs(a - b.T).max() > 0.01
+    apart = unshare(TiedAutoencoder(units=(64,), input_dim=64), copy_values=False)
+    down, up = (np.std(v) for v in apart.trainable_variables if v.name == "kernel")
+    assert down == pytest.approx(up, rel=0.1)  # drawn alike: a comparison is of sharing alone
 
 
 def test_convolutions_too():
@@ -128,6 +131,7 @@ def test_narrow_enough(build):
 
 def test_narrow_refusals():
     model = TiedAutoencoder(units=(8, 3), input_dim=6)
+    assert unshare(model, copy_values=False, parameters=10**6).count_params() == 169
     with pytest.raises(ValueError, match="needs copy_values=False"):
         unshare(model, parameters=100)
     with pytest.raises(ValueError, match="even with the narrowest layers. Received: parameters=5"):
