@@ -119,7 +119,10 @@ class PairData:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """How the model is trained, by an optimizer whose rate decays to zero along a cosine.
+    """How the model is trained: by an optimizer whose rate decays to zero along a cosine.
+
+    With `averaging` the rate stays, and a moving average of the weights is what is validated and
+    kept (Polyak & Juditsky 1992).
 
     Each seed is a run of its own, with its own start and order of the data. Of several, the run
     with the best validation figure is the one to publish.
@@ -133,6 +136,7 @@ class Training:
     loss: Literal["binary_crossentropy", "contrastive", "rbf", "sparse_categorical_crossentropy"]
     optimizer: Literal["adam"]  # Kingma & Ba 2015
     learning_rate: Annotated[float, Between(1e-8, 10)]
+    averaging: Annotated[float, Between(0, 0.99999)]  # the average's share kept each step; 0: none
     epochs: Count
     batch_size: Count
     seeds: tuple[Seed, ...]

@@ -71,22 +71,24 @@ def start_model(recipe: Recipe, path_or_name: str | os.PathLike[str]) -> keras.M
 
 
 def compile_model(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> None:
-    """Give `model` the loss and the optimizer of a recipe, with cosine decay to zero."""
+    """Give `model` the loss and the optimizer of a recipe."""
     loss: Any = recipe.training.loss
     if loss == "rbf":
         loss = losses.RBFLoss()
     elif loss == "sparse_categorical_crossentropy":
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        recipe.training.learning_rate, recipe.training.epochs * steps_per_epoch
-    )
+    rate, averaging = recipe.training.learning_rate, recipe.training.averaging
+    if averaging:
+        optimizer = keras.optimizers.Adam(rate, use_ema=True, ema_momentum=averaging)
+    else:
+        steps = recipe.training.epochs * steps_per_epoch
+        optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, steps))
     metrics: Any = [] if recipe.model.class_name == "TiedAutoencoder" else ["accuracy"]
     if isinstance(recipe.data, PairData):
         on = "distance" if loss == "contrastive" else "probability"
         loss = losses.ContrastiveLoss() if loss == "contrastive" else loss
         loss = {name: loss if name == on else None for name in ("distance", "probability")}
         metrics = {"probability": metrics}
-    optimizer = keras.optimizers.Adam(schedule)
     # XLA makes small convolutions slower on a CPU
     model.compile(optimizer, loss, metrics=metrics, jit_compile=False)
 
@@ -145,6 +147,7 @@ def train(
             initial_epoch=first,
             epochs=recipe.training.epochs,
             callbacks=[
+                *([keras.callbacks.SwapEMAWeights()] if recipe.training.averaging else []),
                 _EpochSeeds(seed),
                 _EpochSeconds(),
                 keras.callbacks.CSVLogger(run_dir / HISTORY, append=True),
@@ -153,6 +156,7 @@ def train(
             ],
             verbose=verbose,
         )
+    model.optimizer.finalize_variable_values(model.trainable_weights)  # the average, if any
     if isinstance(recipe.data, PairData):
         _calibrate(model, data.validation)
     _save_atomically(model, run_dir / MODEL)

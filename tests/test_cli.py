@@ -219,6 +219,7 @@ sharing = "shared"
 loss = "binary_crossentropy"
 optimizer = "adam"
 learning_rate = 0.02
+averaging = 0.0
 epochs = 1
 batch_size = 64
 seeds = [4, 7]

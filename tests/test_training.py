@@ -19,6 +19,7 @@ from keras_shared.recipe import read_recipe
 from keras_shared.training import (
     TrainingError,
     best_run,
+    build_model,
     claim,
     read_history,
     run_dirs,
@@ -70,7 +71,10 @@ def test_a_run_belongs_to_its_seed_and_the_best_is_no_diverged_one(recipe_file, 
     assert best_run(tmp_path / "two").name == "seed-2"
 
 
-def test_resumes_after_sigkill_to_the_unbroken_result(recipe_file, tmp_path):
+@pytest.mark.parametrize("averaging", [0.0, 0.98])
+def test_resumes_after_sigkill_to_the_unbroken_result(recipe_file, tmp_path, averaging):
+    text = recipe_file.read_text().replace("averaging = 0.0", f"averaging = {averaging}")
+    recipe_file.write_text(text)
     recipe = read_recipe(recipe_file)
     unbroken = train(recipe, training_data(recipe), tmp_path / "whole", verbose=0)
 
@@ -107,6 +111,26 @@ def test_a_row_without_checkpoint_is_written_again(recipe_file, tmp_path):
     history.write_text(whole + whole.splitlines()[-1] + "\n")  # killed between row and checkpoint
     train(recipe, training_data(recipe), tmp_path / "run", verbose=0)  # nothing left to train
     assert history.read_text() == whole
+
+
+def test_averaging_by_hand(recipe_file, tmp_path):
+    """What is kept is a (w_1 a^(n-1) + (1 - a) sum of w_i a^(n-i)) of the weights of all steps."""
+    recipe_file.write_text(recipe_file.read_text().replace("epochs = 12", "epochs = 1"))
+    recipe = read_recipe(recipe_file, {"training.averaging": 0.9})
+    data = training_data(recipe)
+    kept = train(recipe, data, tmp_path / "run", verbose=0).trainable_weights[0].numpy()
+    keras.utils.set_random_seed(recipe.training.seeds[0])
+    model = build_model(recipe)
+    model.compile(keras.optimizers.Adam(recipe.training.learning_rate), "binary_crossentropy")
+    for state in model.non_trainable_variables:  # the noise of epoch 0
+        state.assign([recipe.training.seeds[0], 0])
+    average = None
+    for x, y in data.batches(0, 1):
+        model.train_on_batch(x, y)
+        weight = model.trainable_weights[0].numpy()
+        average = weight if average is None else 0.9 * average + 0.1 * weight
+    np.testing.assert_allclose(kept, average, atol=1e-5)
+    assert np.abs(kept - weight).max() > 1e-3
 
 
 def test_ctrl_c_loses_at_most_an_epoch(recipe_file, tmp_path):
