@@ -37,3 +37,34 @@ def fresh_python():
         return done.stdout.strip()
 
     return run
+
+
+@pytest.fixture
+def small_recipe():
+    """The text of a recipe that trains in a second, on the embedded digits."""
+    return """
+name = "small"
+paper = ""
+[model]
+class_name = "TiedAutoencoder"
+units = [16, 4]
+input_dim = 64
+activation = "gelu"
+noise = 0.0
+[data]
+name = "digits"
+validation_images = 100
+images_per_class = 0
+images_per_epoch = 0
+distortion = [0, 0, 0, 0]
+seed = 1
+[training]
+sharing = "shared"
+loss = "binary_crossentropy"
+optimizer = "adam"
+learning_rate = 0.005
+averaging = 0.0
+epochs = 2
+batch_size = 32
+seeds = [1]
+"""

@@ -79,7 +79,7 @@ def test_errors_are_one_line_and_exit_with_1(tmp_path, monkeypatch, capfd):
     (tmp_path / "text.png").write_text("no image")
     (tmp_path / "empty").mkdir()
     for arguments, message in {
-        ("train", "lenet"): "Did you mean 'lenet5_mnist'?",
+        ("train", "lenet"): "Did you mean 'lenet5_mnist'",
         ("train", "missing.toml"): "missing.toml: cannot be read as TOML",
         ("predict", "lenet5_mnist", "text.png"): "text.png is not an image: expected a PNG or JPEG",
         ("predict", "lenet5_mnist", "missing.png"): "No such file or directory: 'missing.png'",
@@ -115,7 +115,8 @@ def images(tmp_path):
     return str(tmp_path / "one.png"), str(tmp_path / "noise.png")
 
 
-def test_predict(images, tmp_path, capsys):
+def test_predict(images, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "250")
     assert main(["predict", "lenet5_mnist", images[0]]) == 0
     label = next(line for line in capsys.readouterr().out.splitlines() if "label" in line)
     assert label.split("│")[-2].strip() == "1"
@@ -196,34 +197,9 @@ def test_demo(tmp_path):
     assert (tmp_path / "demo" / "run" / "roc.png").exists()
 
 
-def test_several_seeds(tmp_path, monkeypatch, capsys):
+def test_several_seeds(small_recipe, tmp_path, monkeypatch, capsys):
     """Each has a run; validation picks the published one; mean and spread come from all."""
-    recipe = """
-name = "small"
-paper = ""
-[model]
-class_name = "TiedAutoencoder"
-units = [8, 2]
-input_dim = 64
-activation = "sigmoid"
-noise = 0.0
-[data]
-name = "digits"
-validation_images = 100
-images_per_class = 0
-images_per_epoch = 0
-distortion = [0, 0, 0, 0]
-seed = 1
-[training]
-sharing = "shared"
-loss = "binary_crossentropy"
-optimizer = "adam"
-learning_rate = 0.02
-averaging = 0.0
-epochs = 1
-batch_size = 64
-seeds = [4, 7]
-"""
+    recipe = small_recipe.replace("epochs = 2", "epochs = 1").replace("[1]", "[4, 7]")
     monkeypatch.chdir(tmp_path)
     pathlib.Path("small.toml").write_text(recipe)
     assert main(["train", "small.toml", "--seed", "5"]) == 1

@@ -10,32 +10,6 @@ from keras_shared.cli import main
 from keras_shared.evaluation.comparison import interval, summarise
 from keras_shared.zoo import LeNet5, TiedAutoencoder
 
-RECIPE = """
-name = "small"
-paper = ""
-[model]
-class_name = "TiedAutoencoder"
-units = [16, 4]
-input_dim = 64
-activation = "gelu"
-noise = 0.0
-[data]
-name = "digits"
-validation_images = 100
-images_per_class = 0
-images_per_epoch = 0
-distortion = [0, 0, 0, 0]
-seed = 1
-[training]
-sharing = "shared"
-loss = "binary_crossentropy"
-optimizer = "adam"
-learning_rate = 0.005
-averaging = 0.0
-epochs = 2
-batch_size = 32
-seeds = [1]
-"""
 RANDOM = np.random.default_rng(6)
 
 
@@ -69,11 +43,11 @@ def test_differences_are_paired():
     assert diverged["figure"]["mean"] is None and "within_noise" not in diverged
 
 
-def test_compare(tmp_path, monkeypatch, capsys):
+def test_compare(small_recipe, tmp_path, monkeypatch, capsys):
     """Shared, unshared and narrow: tables, plots, and a second call that trains nothing."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-    pathlib.Path("small.toml").write_text(RECIPE)
+    pathlib.Path("small.toml").write_text(small_recipe)
     call = ["compare", "small.toml", "--seeds", "1", "--sizes", "20,5", "--out", "out"]
     assert main(call) == 0
     assert "one seed" in capsys.readouterr().out
@@ -103,7 +77,7 @@ def test_compare(tmp_path, monkeypatch, capsys):
     assert [r["test"] for r in again["runs"]] == [r["test"] for r in result["runs"]]
     touched = {p for p, t in kept.items() if not p.exists() or p.stat().st_mtime_ns > t}
     assert all("unshared/5/seed-1" in str(p) for p in touched)
-    pathlib.Path("small.toml").write_text(RECIPE.replace("0.005", "0.006"))
+    pathlib.Path("small.toml").write_text(small_recipe.replace("0.005", "0.006"))
     assert main(call) == 1  # nothing stale passes for the new recipe
     assert "holds a run of another recipe" in capsys.readouterr().err
     assert main(["compare", "lenet5_mnist"]) == 1  # at once, and not after the first arm

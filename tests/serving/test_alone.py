@@ -13,6 +13,7 @@ import tensorflow as tf
 import keras_shared
 from keras_shared.cli import main
 from keras_shared.entries import saved_model_dir
+from keras_shared.loading import version_dir
 
 sys.path.insert(0, __file__.rpartition("/")[0])
 from real import real_server
@@ -30,7 +31,7 @@ def server(request):
         return
     with Server() as server:
         for name in ("lenet5_mnist", "siamese_omniglot"):
-            server.models[name] = {1: from_folder(saved_model_dir(name) / "1")}
+            server.models[name] = {1: from_folder(version_dir(name))}
         yield server
 
 
@@ -57,8 +58,7 @@ def test_the_saved_model_stands_alone(server, tmp_path, image):
     for file in ("__init__.py", "entries.py"):
         shutil.copy(PACKAGE / file, package)
     model = shutil.copytree(saved_model_dir("lenet5_mnist"), tmp_path / "model")
-    shutil.rmtree(model / "1" / "assets.extra" / "model.keras", ignore_errors=True)
-    (model / "1" / "assets.extra" / "model.keras").unlink(missing_ok=True)
+    (version_dir(model) / "assets.extra" / "model.keras").unlink()
     done = subprocess.run(
         [sys.executable, "-c", ALONE, model, server.rest, server.grpc, image],
         cwd=tmp_path / "alone", env={"PYTHONPATH": str(tmp_path / "alone")},
@@ -115,7 +115,7 @@ def test_the_command_check(tmp_path, capsys):
     good = shutil.copytree(saved_model_dir("tied_autoencoder_mnist"), tmp_path / "good")
     assert main(["check", str(good)]) == 0
     assert "TF Serving serves it" in capsys.readouterr().out
-    shutil.rmtree(good / "1" / "variables")
+    shutil.rmtree(version_dir(good) / "variables")
     assert main(["check", str(good)]) == 1
     printed = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "TF Serving would fail" in printed and "error" in printed

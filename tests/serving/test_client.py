@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_shared.entries import saved_model_dir
+from keras_shared.loading import version_dir
 from keras_shared.serving import Client, ServingError, Status
 
 sys.path.insert(0, __file__.rpartition("/")[0])
@@ -23,7 +23,7 @@ FLOATS = {"x": ("float32", (None, 2))}
 
 @functools.cache
 def published(name):
-    return from_folder(saved_model_dir(name) / "1")
+    return from_folder(version_dir(name))
 
 
 def doubled(factor=2.0):

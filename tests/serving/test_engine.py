@@ -19,6 +19,7 @@ from tensorflow_serving.config import model_server_config_pb2
 
 import keras_shared
 from keras_shared.entries import saved_model_dir
+from keras_shared.loading import version_dir
 from keras_shared.serving import Client, EngineError, Status, check, serve
 from keras_shared.serving.configuration import configuration_files, model_folders
 from keras_shared.serving.engine import _request
@@ -174,12 +175,12 @@ def test_folders_that_cannot_be_served(tmp_path):
     good = shutil.copytree(saved_model_dir("lenet5_mnist"), tmp_path / "a" / "net")
     shutil.copytree(good, tmp_path / "b" / "net")
     (tmp_path / "empty").mkdir()
-    shutil.copytree(good / "1", tmp_path / "export")
+    shutil.copytree(version_dir(good), tmp_path / "export")
     assert model_folders([good, "lenet5_mnist", good]) == {
         "net": good, "lenet5_mnist": saved_model_dir("lenet5_mnist"),
     }  # fmt: skip
     for given, message in (
-        ([good / "1"], f"name its parent: {good}"),
+        ([version_dir(good)], f"name its parent: {good}"),
         ([tmp_path / "export"], "move it into NAME/1"),
         ([tmp_path / "empty"], "empty: it holds none"),
         ([tmp_path / "missing"], "missing: it does not exist"),
@@ -230,7 +231,7 @@ def test_the_files_are_read_as_protocol_buffers():
 @pytest.mark.parametrize("name", ["lenet5_mnist", "siamese_omniglot", "tied_autoencoder_mnist"])
 def test_the_request_that_is_printed_can_be_pasted(name):
     with Server() as server:
-        server.models[name] = {1: from_folder(saved_model_dir(name) / "1")}
+        server.models[name] = {1: from_folder(version_dir(name))}
         with Client(server.rest) as client:
             command = _request(server.rest, name, client.metadata(name))
         done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
