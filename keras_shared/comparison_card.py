@@ -18,7 +18,7 @@ def comparison_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]
     memory = {arm["name"]: arm["peak_memory_bytes"] for arm in result["arms"]}
     header = [
         *(["images a class"] if sized else []),
-        "", "parameters", "file KB", "peak MB", "s/epoch",
+        "", "parameters", "KB in a file", "peak MB", "s/epoch",
         f"{figure.words}{figure.unit}", "difference to the first", "",
         *(["paper"] if paper else []),
     ]  # fmt: skip
@@ -94,7 +94,7 @@ def comparison_lines(result: dict[str, Any]) -> list[str]:
         f"{len(result['seeds'])} seeds, {epochs} epochs each; with the same seed all see the same "
         "data in the same order, but for what an arm changes. Intervals are 95 % by Student's t "
         "over the seeds; differences are paired by seed, and within noise where their interval "
-        "holds 0. Figures on test data. The file holds the weights; peak memory is what the model "
+        "holds 0. Figures on test data. The file holds the weights alone; peak memory is what the model "
         "and ten steps of its training add to a process.",
         "",
         *(line for plot in plots for line in (f"![{PLOTS[plot]}]({plot}.png)", "")),

@@ -20,6 +20,7 @@ from keras_shared.evaluation.evaluate import COMPARISON, METRICS, measure
 from keras_shared.evaluation.peak_memory import peak_memory
 from keras_shared.figures import FIGURES
 from keras_shared.recipe import Arm, Comparison, ImageData, Recipe, RecipeError, read_recipe
+from keras_shared.sharing import sharing_report
 from keras_shared.training import (
     CHECKPOINT,
     RECIPE,
@@ -235,13 +236,11 @@ def _run(
         model = train(recipe, training_data(recipe, data_dir), folder, start=start, verbose=0)
         split = labelled_images(recipe, "test", data_dir)
         test, _ = measure(model, recipe, test_batches(recipe, split), verbose=0)
-        weights = folder / "only.weights.h5"
-        model.save_weights(weights)
         seconds = [row["seconds"] for row in read_history(folder)]
         result = {
             "seed": recipe.training.seeds[0],
             "parameters": model.count_params(),
-            "weights_bytes": weights.stat().st_size,
+            "weights_bytes": sharing_report(model).totals["bytes"],
             "seconds_per_epoch": statistics.median(seconds[1:] or seconds),  # the first traces
             "peak_memory_bytes": None,
             "test": {key: value for key, value in test.items() if not isinstance(value, list)},
@@ -249,7 +248,6 @@ def _run(
                 k: v for k, v in read_facts(folder)["history"].items() if k.startswith("val_")
             },
         }
-        weights.unlink()
         _write(json.dumps(result), kept)
         (folder / CHECKPOINT).unlink(missing_ok=True)
     if weigh and result["peak_memory_bytes"] is None:
