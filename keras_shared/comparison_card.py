@@ -94,8 +94,8 @@ def comparison_lines(result: dict[str, Any]) -> list[str]:
         f"{len(result['seeds'])} seeds, {epochs} epochs each; with the same seed all see the same "
         "data in the same order, but for what an arm changes. Intervals are 95 % by Student's t "
         "over the seeds; differences are paired by seed, and within noise where their interval "
-        "holds 0. Figures on test data. The file holds the weights alone; peak memory is what the model "
-        "and ten steps of its training add to a process.",
+        "holds 0. Figures on test data. The file holds the weights alone; peak memory is what the "
+        "model and ten steps of its training add to a process.",
         "",
         *(line for plot in plots for line in (f"![{PLOTS[plot]}]({plot}.png)", "")),
     ]
