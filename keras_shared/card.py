@@ -7,6 +7,7 @@ from typing import Any
 from keras_shared.comparison_card import comparison_lines
 from keras_shared.figures import DATA, FIGURES, PLOTS
 from keras_shared.recipe import Recipe
+from keras_shared.replacing import replacing
 
 TABLE_BEGINS = "<!-- table: generated from zoo/*/metrics.json -->"
 TABLE_ENDS = "<!-- /table -->"
@@ -111,7 +112,8 @@ def write_card(
         lines += ["## Compared", "", *comparison_lines(comparison)]
     for plot in plots:
         lines += [f"![{PLOTS[plot]}]({plot}.png)", ""]
-    (out_dir / "README.md").write_text("\n".join(lines).rstrip() + "\n", "utf-8")
+    with replacing(out_dir / "README.md") as scratch:
+        scratch.write_text("\n".join(lines).rstrip() + "\n", "utf-8")
 
 
 def _sizes(metrics: dict[str, Any]) -> list[str]:
@@ -157,7 +159,8 @@ def _update_readme() -> None:
     before, _, rest = readme.read_text("utf-8").partition(TABLE_BEGINS)
     _, _, after = rest.partition(TABLE_ENDS)
     table = readme_table(pathlib.Path("zoo"))
-    readme.write_text(f"{before}{TABLE_BEGINS}\n{table}\n{TABLE_ENDS}{after}", "utf-8")
+    with replacing(readme) as scratch:
+        scratch.write_text(f"{before}{TABLE_BEGINS}\n{table}\n{TABLE_ENDS}{after}", "utf-8")
 
 
 if __name__ == "__main__":

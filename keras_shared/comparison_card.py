@@ -4,6 +4,7 @@ import pathlib
 from typing import Any
 
 from keras_shared.figures import DATA, FIGURES, PLOTS
+from keras_shared.replacing import replacing
 
 
 def comparison_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -75,7 +76,9 @@ def comparison_lines(result: dict[str, Any]) -> list[str]:
         key=lambda row: _rank(row["figure"]["mean"], figure.more_is_better),
     )
     epochs = " or ".join(map(str, sorted({arm["epochs"] for arm in result["arms"]})))
-    plots = ["comparison_curves", "comparison_parameters"]
+    plots = ["comparison_curves"]
+    if len({row["parameters"] for row in result["summary"]}) > 1:
+        plots.append("comparison_parameters")
     if any(row["images_per_class"] != largest for row in result["summary"]):
         plots.append("comparison_sizes")
     return [
@@ -112,4 +115,5 @@ def write_comparison_card(result: dict[str, Any], out_dir: pathlib.Path) -> None
         *([f"Paper: {result['paper']}", ""] if result["paper"] else []),
         f"Data: {DATA[result['data']]}. The recipe is [recipe.toml](recipe.toml).",
     ]
-    (out_dir / "README.md").write_text("\n".join(lines) + "\n", "utf-8")
+    with replacing(out_dir / "README.md") as scratch:
+        scratch.write_text("\n".join(lines) + "\n", "utf-8")

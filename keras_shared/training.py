@@ -19,6 +19,7 @@ from keras_shared import losses, zoo
 from keras_shared.data import TrainingData
 from keras_shared.loading import load
 from keras_shared.recipe import PairData, Recipe, read_recipe, write_recipe
+from keras_shared.replacing import replacing
 from keras_shared.sharing import sharing_report
 from keras_shared.zoo.calibration import calibrate
 
@@ -251,9 +252,8 @@ class _Checkpoint(keras.callbacks.Callback):
 
 
 def _save_atomically(model: keras.Model, path: pathlib.Path) -> None:
-    scratch = path.with_name(f".new-{path.name}")
-    model.save(scratch)
-    scratch.replace(path)
+    with replacing(path) as scratch:
+        model.save(scratch)
 
 
 def claim(run_dir: pathlib.Path, recipe: Recipe, start: keras.Model | None) -> None:
@@ -273,12 +273,11 @@ def claim(run_dir: pathlib.Path, recipe: Recipe, start: keras.Model | None) -> N
     fingerprint = f"{_fingerprint(start)}, seed {seed}"
     if not kept.exists():
         kept_start.write_text(fingerprint)
-        scratch = run_dir / f".new-{RECIPE}"
-        if read_recipe(recipe.path).with_seed(seed) == recipe.with_seed(seed):
-            shutil.copyfile(recipe.path, scratch)  # with its comments
-        else:
-            write_recipe(recipe, scratch)
-        scratch.replace(kept)
+        with replacing(kept) as scratch:
+            if read_recipe(recipe.path).with_seed(seed) == recipe.with_seed(seed):
+                shutil.copyfile(recipe.path, scratch)  # with its comments
+            else:
+                write_recipe(recipe, scratch)
     same_start = kept_start.exists() and kept_start.read_text() == fingerprint
     same_recipe = read_recipe(kept).with_seed(seed) == recipe.with_seed(seed)
     if not same_recipe or not same_start:
@@ -336,7 +335,8 @@ def _keep_rows(path: pathlib.Path, epochs: int) -> None:
     if not path.exists():
         return
     lines = path.read_text().splitlines(keepends=True)  # none after a kill in the first epoch
-    path.write_text("".join(lines[: epochs + 1] if epochs else []))
+    with replacing(path) as scratch:
+        scratch.write_text("".join(lines[: epochs + 1] if epochs else []))
 
 
 def _calibrate(model: keras.Model, pairs: tf.data.Dataset) -> None:
@@ -364,6 +364,5 @@ def _write_facts(run_dir: pathlib.Path, recipe: Recipe, data: TrainingData) -> N
         },
         "cpu_cores": os.cpu_count(),
     }
-    scratch = run_dir / f".new-{TRAINING}"
-    scratch.write_text(json.dumps(facts, indent=2) + "\n")
-    scratch.replace(run_dir / TRAINING)
+    with replacing(run_dir / TRAINING) as scratch:
+        scratch.write_text(json.dumps(facts, indent=2) + "\n")

@@ -20,6 +20,7 @@ from keras_shared.evaluation.evaluate import COMPARISON, METRICS, measure
 from keras_shared.evaluation.peak_memory import peak_memory
 from keras_shared.figures import FIGURES
 from keras_shared.recipe import Arm, Comparison, ImageData, Recipe, RecipeError, read_recipe
+from keras_shared.replacing import replacing
 from keras_shared.sharing import sharing_report
 from keras_shared.training import (
     CHECKPOINT,
@@ -113,7 +114,8 @@ def compare(
     }
     _write(json.dumps(result, indent=1) + "\n", out_dir / COMPARISON)
     for name, figure in plot_comparison(result).items():
-        figure.savefig(out_dir / f"{name}.png", dpi=120, metadata={"Software": None})
+        with replacing(out_dir / f"{name}.png") as scratch:
+            figure.savefig(scratch, dpi=120, metadata={"Software": None})
     if not (out_dir / RECIPE).exists():
         shutil.copyfile(recipe.path, out_dir / RECIPE)
     write_comparison_card(result, out_dir)
@@ -220,7 +222,8 @@ def _check(
             check_start(start_model(recipe, arm.start), recipe)
         else:
             build_model(recipe)
-        training_data(recipe, data_dir)
+    for arm in comparison.arms:  # after the models: reading data takes longer
+        training_data(recipes[arm.name, largest], data_dir)
 
 
 def _run(
@@ -257,6 +260,5 @@ def _run(
 
 
 def _write(text: str, path: pathlib.Path) -> None:
-    scratch = path.with_name(f".new-{path.name}")
-    scratch.write_text(text)
-    scratch.replace(path)
+    with replacing(path) as scratch:
+        scratch.write_text(text)

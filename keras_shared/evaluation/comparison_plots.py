@@ -2,6 +2,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from keras_shared.figures import FIGURES
 
@@ -14,10 +15,9 @@ def plot_comparison(result: dict[str, Any]) -> dict[str, Figure]:
     """
     figure = FIGURES[result["model"]]
     label = f"{figure.words}{figure.unit and ' (' + figure.unit.strip() + ')'}, 95 % interval"
-    plots = {
-        "comparison_curves": _curves(result),
-        "comparison_parameters": _against_parameters(result, label),
-    }
+    plots = {"comparison_curves": _curves(result)}
+    if len({row["parameters"] for row in result["summary"]}) > 1:
+        plots["comparison_parameters"] = _against_parameters(result, label)
     if len({row["images_per_class"] for row in result["summary"]}) > 1:
         plots["comparison_sizes"] = _against_size(result, label)
     return plots
@@ -45,6 +45,7 @@ def _curves(result: dict[str, Any]) -> Figure:
         xlabel="epoch", ylabel=f"validation {what}",
         title=f"{result['name']}: mean and standard deviation of {len(result['seeds'])} seeds",
     )  # fmt: skip
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
     return plot
 
@@ -59,13 +60,10 @@ def _against_parameters(result: dict[str, Any], label: str) -> Figure:
             row["parameters"], _or_nan(row["figure"]["mean"]), yerr=row["figure"]["half"] or 0,
             fmt="o", capsize=4, color=f"C{i}", label=row["arm"],
         )  # fmt: skip
-    if max(r["parameters"] for r in rows) > min(r["parameters"] for r in rows):
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        axes.xaxis.set_minor_formatter(lambda value, _: "")
-        ticks = sorted({row["parameters"] for row in rows})
-        axes.set_xticks(ticks, minor=False)
-        axes.tick_params(axis="x", rotation=30)
+    axes.set_xscale("log")
+    ticks = sorted({row["parameters"] for row in rows})
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], rotation=30)
+    axes.minorticks_off()
     axes.set(xlabel="parameters", ylabel=label, title=result["name"])
     axes.legend()
     return plot

@@ -22,6 +22,7 @@ from keras_shared.evaluation.reconstruction import (
 )
 from keras_shared.evaluation.verification import plot_verification, verification_metrics
 from keras_shared.recipe import Recipe
+from keras_shared.replacing import replacing
 from keras_shared.sharing import sharing_report
 
 METRICS = "metrics.json"
@@ -94,10 +95,10 @@ def evaluate(
     }
     out_dir.mkdir(parents=True, exist_ok=True)
     for name, figure in plots.items():
-        figure.savefig(out_dir / f"{name}.png", dpi=120, metadata={"Software": None})
-    scratch = out_dir / f".new-{METRICS}"
-    scratch.write_text(json.dumps(metrics, indent=2) + "\n")
-    scratch.replace(kept)
+        with replacing(out_dir / f"{name}.png") as scratch:
+            figure.savefig(scratch, dpi=120, metadata={"Software": None})
+    with replacing(kept) as scratch:
+        scratch.write_text(json.dumps(metrics, indent=2) + "\n")
     compared = out_dir / COMPARISON
     comparison = json.loads(compared.read_text()) if compared.exists() else None
     write_card(metrics, recipe, sorted(plots), out_dir, comparison)

@@ -1,6 +1,7 @@
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 
 def plot_learning_curves(seeds: list[dict[str, Any]]) -> dict[str, Figure]:
@@ -24,6 +25,7 @@ def plot_learning_curves(seeds: list[dict[str, Any]]) -> dict[str, Figure]:
         axes.plot([], [], "-", color="C1", label="validation")
         lines = f"{len(histories)} seeds" if len(histories) > 1 else "one seed"
         axes.set(xlabel="epoch", ylabel=name.replace("_", " "), title=lines)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if name == "loss":
             axes.set_yscale("log")
         axes.legend()

@@ -3,6 +3,7 @@ import pathlib
 
 from matplotlib.figure import Figure
 
+from keras_shared.replacing import replacing
 from keras_shared.sharing.report import SharingReport
 
 DRAWN = 60  # weights; of a larger model only the shared ones are drawn
@@ -79,7 +80,9 @@ def draw_sharing(report: SharingReport, path: str | os.PathLike[str]) -> pathlib
         "weights (orange: read more than once)  —  readers (dashed: transposed or adjoint)",
         fontsize=10,
     )
-    figure.savefig(path, dpi=110, metadata={"Date": None} if path.suffix == ".svg" else None)
+    metadata = {"Date": None} if path.suffix == ".svg" else None
+    with replacing(path) as scratch:
+        figure.savefig(scratch, dpi=110, metadata=metadata)
     return path
 
 

@@ -54,7 +54,8 @@ def test_siamese_tower_is_stored_once(format, signature, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # nothing doubled
         model.export(path, format=format, signature=signature)
-    assert path.stat().st_size < 4 * model.count_params() + 60_000
+    weights = 4 * model.count_params()  # bytes; the graph takes some 60 KB, with the layers' names
+    assert path.stat().st_size < 1.5 * weights
 
 
 @pytest.mark.parametrize("format", ["onnx", "litert"])
