@@ -21,7 +21,8 @@ class Weight:
     """One variable of a model.
 
     Attributes:
-        path: its path, which begins with its owner's.
+        path: its path in the model.
+        owner: name of the layer that holds it.
         shape: shape of the variable.
         dtype: its dtype.
         bytes: what it takes in memory.
@@ -35,6 +36,7 @@ class Weight:
     """
 
     path: str
+    owner: str
     shape: tuple[int, ...]
     dtype: str
     bytes: int
@@ -145,7 +147,7 @@ def stored_report(path: str | os.PathLike[str]) -> SharingReport:
     for key in sorted(k for k in shapes if k.endswith(suffix)):
         size = math.prod(shapes[key]) * dtypes[key].size
         name, shape = key.removesuffix(suffix), tuple(shapes[key])
-        weights.append(Weight(name, shape, dtypes[key].name, size, False, "", {}, 0, None))
+        weights.append(Weight(name, "", shape, dtypes[key].name, size, False, "", {}, 0, None))
     seen = "It holds a graph and no Keras model: what reads which weight cannot be seen."
     totals = {"parameters": sum(w.size for w in weights), "bytes": sum(w.bytes for w in weights)}
     return SharingReport(path.name, tuple(weights), totals, {}, (seen,))
@@ -179,6 +181,7 @@ def _weight(variable: keras.Variable, owner: keras.Layer, uses: list[tuple[Call,
     regularizer = getattr(variable, "regularizer", None)
     return Weight(
         path=variable.path,
+        owner=owner.name,
         shape=shape,
         dtype=str(variable.dtype),
         bytes=math.prod(shape) * np.dtype(_numpy_dtype(variable.dtype)).itemsize,

@@ -211,6 +211,7 @@ def test_pictures(tmp_path):
 
 def test_inspect(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
     call = ["inspect", "lenet5_mnist", "--json", "r.json", "--picture", "p.svg"]
     assert main(call) == 0
     assert "340,908" in capsys.readouterr().out
