@@ -7,7 +7,7 @@ from typing import Any
 from keras_shared.comparison_card import comparison_lines
 from keras_shared.figures import DATA, FIGURES, PLOTS
 from keras_shared.recipe import Recipe
-from keras_shared.replacing import replacing
+from keras_shared.replacing import replace_text
 
 TABLE_BEGINS = "<!-- table: generated from zoo/*/metrics.json -->"
 TABLE_ENDS = "<!-- /table -->"
@@ -112,8 +112,7 @@ def write_card(
         lines += ["## Compared", "", *comparison_lines(comparison)]
     for plot in plots:
         lines += [f"![{PLOTS[plot]}]({plot}.png)", ""]
-    with replacing(out_dir / "README.md") as scratch:
-        scratch.write_text("\n".join(lines).rstrip() + "\n", "utf-8")
+    replace_text(out_dir / "README.md", "\n".join(lines).rstrip() + "\n")
 
 
 def _sizes(metrics: dict[str, Any]) -> list[str]:
@@ -159,8 +158,7 @@ def _update_readme() -> None:
     before, _, rest = readme.read_text("utf-8").partition(TABLE_BEGINS)
     _, _, after = rest.partition(TABLE_ENDS)
     table = readme_table(pathlib.Path("zoo"))
-    with replacing(readme) as scratch:
-        scratch.write_text(f"{before}{TABLE_BEGINS}\n{table}\n{TABLE_ENDS}{after}", "utf-8")
+    replace_text(readme, f"{before}{TABLE_BEGINS}\n{table}\n{TABLE_ENDS}{after}")
 
 
 if __name__ == "__main__":

@@ -330,7 +330,7 @@ def _inspect(options: argparse.Namespace) -> None:
     from rich.console import Console
 
     from keras_shared.loading import INNER_MODEL, load, version_dir
-    from keras_shared.replacing import replacing
+    from keras_shared.replacing import replace_text
     from keras_shared.sharing import draw_sharing, sharing_report, stored_report
     from keras_shared.sharing.table import print_report
 
@@ -342,8 +342,7 @@ def _inspect(options: argparse.Namespace) -> None:
     report = stored_report(path) if foreign else sharing_report(load(options.model))
     print_report(report, Console())
     if options.json:
-        with replacing(options.json) as scratch:
-            scratch.write_text(json.dumps(report.to_dict(), indent=2) + "\n")
+        replace_text(options.json, json.dumps(report.to_dict(), indent=2) + "\n")
     if options.picture:
         draw_sharing(report, options.picture)
 

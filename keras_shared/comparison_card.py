@@ -4,7 +4,7 @@ import pathlib
 from typing import Any
 
 from keras_shared.figures import DATA, FIGURES, PLOTS
-from keras_shared.replacing import replacing
+from keras_shared.replacing import replace_text
 
 
 def comparison_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -31,7 +31,7 @@ def comparison_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]
                 row["arm"],
                 f"{row['parameters']:,}",
                 f"{row['weights_bytes'] / 1000:,.0f}",
-                f"{memory[row['arm']] / 1e6:,.0f}",
+                "" if (most := memory[row["arm"]]) is None else f"{most / 1e6:,.0f}",
                 f"{row['seconds_per_epoch']:.2f}",
                 _with_interval(row["figure"]),
                 _with_interval(row["difference"], "+") if "difference" in row else "",
@@ -62,6 +62,15 @@ def _rank(mean: float | None, more_is_better: bool) -> float:
     return float("inf") if mean is None else -mean if more_is_better else mean
 
 
+def comparison_plots(result: dict[str, Any]) -> list[str]:
+    """Names of the plots: those that have something to tell apart."""
+    rows = result["summary"]
+    plots = ["comparison_curves"]
+    plots += ["comparison_parameters"] * (len({row["parameters"] for row in rows}) > 1)
+    plots += ["comparison_sizes"] * (len({row["images_per_class"] for row in rows}) > 1)
+    return plots
+
+
 def comparison_lines(result: dict[str, Any]) -> list[str]:
     """The comparison as Markdown: arms, table, order, protocol, plots.
 
@@ -76,11 +85,6 @@ def comparison_lines(result: dict[str, Any]) -> list[str]:
         key=lambda row: _rank(row["figure"]["mean"], figure.more_is_better),
     )
     epochs = " or ".join(map(str, sorted({arm["epochs"] for arm in result["arms"]})))
-    plots = ["comparison_curves"]
-    if len({row["parameters"] for row in result["summary"]}) > 1:
-        plots.append("comparison_parameters")
-    if any(row["images_per_class"] != largest for row in result["summary"]):
-        plots.append("comparison_sizes")
     return [
         *(
             f"- {arm['name']}: "
@@ -100,7 +104,11 @@ def comparison_lines(result: dict[str, Any]) -> list[str]:
         "holds 0. Figures on test data. The file holds the weights alone; peak memory is what the "
         "model and ten steps of its training add to a process.",
         "",
-        *(line for plot in plots for line in (f"![{PLOTS[plot]}]({plot}.png)", "")),
+        *(
+            line
+            for plot in comparison_plots(result)
+            for line in (f"![{PLOTS[plot]}]({plot}.png)", "")
+        ),
     ]
 
 
@@ -115,5 +123,4 @@ def write_comparison_card(result: dict[str, Any], out_dir: pathlib.Path) -> None
         *([f"Paper: {result['paper']}", ""] if result["paper"] else []),
         f"Data: {DATA[result['data']]}. The recipe is [recipe.toml](recipe.toml).",
     ]
-    with replacing(out_dir / "README.md") as scratch:
-        scratch.write_text("\n".join(lines) + "\n", "utf-8")
+    replace_text(out_dir / "README.md", "\n".join(lines) + "\n")

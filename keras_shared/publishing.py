@@ -20,7 +20,7 @@ from keras_shared.exporting import (
     write_saved_model,
 )
 from keras_shared.loading import INNER_MODEL, load
-from keras_shared.replacing import replacing
+from keras_shared.replacing import replace_text
 from keras_shared.serving.findings import check_version
 from keras_shared.serving.trial import WARMUP
 
@@ -156,8 +156,7 @@ def _next_number(base_dir: pathlib.Path) -> int:
 
 
 def _remember(base_dir: pathlib.Path, number: int) -> None:
-    with replacing(base_dir / LAST_NUMBER) as scratch:
-        scratch.write_text(f"{number}\n")
+    replace_text(base_dir / LAST_NUMBER, f"{number}\n")
 
 
 @contextmanager

@@ -265,6 +265,11 @@ def read_recipe(path: str | os.PathLike[str], changes: Mapping[str, Any] | None 
     if training.loss not in losses:
         raise _error(path, "training.loss", training.loss, f"one of {list(losses)} for {kind}")
     read = _read_section(path, "data", table["data"], data)
+    if training.loss == "contrastive" and training.sharing != "shared":
+        raise _error(  # nothing trains an unshared copy's layer of probability then
+            path, "training.sharing", training.sharing,
+            "'shared' with loss = 'contrastive'; 'binary_crossentropy' compares both",
+        )  # fmt: skip
     if len(set(training.seeds)) < len(training.seeds):
         raise _error(path, "training.seeds", list(training.seeds), "each seed once")
     if isinstance(read, PairData):

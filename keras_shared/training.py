@@ -19,7 +19,7 @@ from keras_shared import losses, zoo
 from keras_shared.data import TrainingData
 from keras_shared.loading import load
 from keras_shared.recipe import PairData, Recipe, read_recipe, write_recipe
-from keras_shared.replacing import replacing
+from keras_shared.replacing import replace_text, replacing
 from keras_shared.sharing import sharing_report
 from keras_shared.zoo.calibration import calibrate
 
@@ -188,17 +188,24 @@ def best_run(run_dir: str | os.PathLike[str]) -> pathlib.Path:
         TrainingError: if a run is not finished.
     """
     run_dir = pathlib.Path(run_dir)
-    if (run_dir / TRAINING).exists():
-        return run_dir
     begun = sorted(run_dir.glob(f"seed-*/{RECIPE}"))
-    runs = run_dirs(read_recipe(begun[0]), run_dir).values() if begun else [run_dir]
+    alone = (run_dir / RECIPE).exists()
+    if alone and begun:
+        raise TrainingError(
+            f"{run_dir} holds a run of one seed and runs of several. Name one of its folders "
+            "seed-<n>, or move them to another place."
+        )
+    wanted = {} if alone else {seed: run for r in begun for seed, run in
+                               run_dirs(read_recipe(r), run_dir).items()}  # fmt: skip
+    runs = [*wanted.values()] or [run_dir]
     unfinished = [str(run) for run in runs if not (run / TRAINING).exists()]
     if unfinished:
         raise TrainingError(f"Not trained to the end: {', '.join(unfinished)}")
 
     def rank(run: pathlib.Path) -> float:
         last = read_facts(run)["last_epoch"]
-        figure = last.get("val_accuracy", -last["val_loss"])
+        accuracy = [k for k in last if k.startswith("val_") and k.endswith("accuracy")]
+        figure = last[accuracy[0]] if accuracy else -last["val_loss"]
         return float("-inf") if math.isnan(figure) else figure  # a run that diverged
 
     return max(runs, key=rank)
@@ -335,8 +342,7 @@ def _keep_rows(path: pathlib.Path, epochs: int) -> None:
     if not path.exists():
         return
     lines = path.read_text().splitlines(keepends=True)  # none after a kill in the first epoch
-    with replacing(path) as scratch:
-        scratch.write_text("".join(lines[: epochs + 1] if epochs else []))
+    replace_text(path, "".join(lines[: epochs + 1] if epochs else []))
 
 
 def _calibrate(model: keras.Model, pairs: tf.data.Dataset) -> None:
@@ -364,5 +370,4 @@ def _write_facts(run_dir: pathlib.Path, recipe: Recipe, data: TrainingData) -> N
         },
         "cpu_cores": os.cpu_count(),
     }
-    with replacing(run_dir / TRAINING) as scratch:
-        scratch.write_text(json.dumps(facts, indent=2) + "\n")
+    replace_text(run_dir / TRAINING, json.dumps(facts, indent=2) + "\n")

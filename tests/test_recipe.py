@@ -31,11 +31,11 @@ def test_every_entry_reads_and_is_named_after_its_folder(name):
 @pytest.mark.parametrize(
     ("old", "new", "key", "received", "allowed"),
     [
-        ("epochs = 20", "epochs = 25\nepoch = 3", "training.epoch", "an unknown key", "'epochs'"),
-        ("epochs = 20", "epochs = 0", "training.epochs", "0", "at least 1"),
-        ("epochs = 20", 'epochs = "20"', "training.epochs", "'20'", "a whole number"),
-        ("epochs = 20", "epochs = true", "training.epochs", "True", "a whole number"),
-        ("epochs = 20", "epochs = 1.5", "training.epochs", "1.5", "a whole number"),
+        ("epochs = 40", "epochs = 25\nepoch = 3", "training.epoch", "an unknown key", "'epochs'"),
+        ("epochs = 40", "epochs = 0", "training.epochs", "0", "at least 1"),
+        ("epochs = 40", 'epochs = "20"', "training.epochs", "'20'", "a whole number"),
+        ("epochs = 40", "epochs = true", "training.epochs", "True", "a whole number"),
+        ("epochs = 40", "epochs = 1.5", "training.epochs", "1.5", "a whole number"),
         ('loss = "rbf"', 'loss = "mse"', "training.loss", "'mse'", "one of"),
         ('loss = "rbf"', 'loss = "contrastive"', "training.loss", "'contrastive'", "for LeNet5"),
         ('loss = "rbf"', "", "training.loss", "nothing", "recipes are complete"),

@@ -69,6 +69,16 @@ def test_a_run_belongs_to_its_seed_and_the_best_is_no_diverged_one(recipe_file, 
         claim(folder, recipe.with_seed(seed), None)
         (folder / "training.json").write_text(f'{{"last_epoch": {{"val_loss": {loss}}}}}')
     assert best_run(tmp_path / "two").name == "seed-2"
+    recipe_file.write_text(recipe_file.read_text().replace("seeds = [1, 2]", "seeds = [1, 2, 3]"))
+    third = run_dirs(read_recipe(recipe_file), tmp_path / "two")[3]
+    claim(third, read_recipe(recipe_file).with_seed(3), None)
+    with pytest.raises(TrainingError, match="Not trained to the end.*seed-3"):
+        best_run(tmp_path / "two")
+    (third / "training.json").write_text('{"last_epoch": {"val_loss": 0.05}}')
+    assert best_run(tmp_path / "two").name == "seed-3"
+    claim(tmp_path / "two", recipe.with_seed(1), None)
+    with pytest.raises(TrainingError, match="one seed and runs of several"):
+        best_run(tmp_path / "two")
 
 
 @pytest.mark.parametrize("averaging", [0.0, 0.98])

@@ -23,7 +23,8 @@ FORBIDDEN = {  # room: what it may not import, at the top or inside a function
     "entries.py": ("keras", "tensorflow"),
     "data/": (OURS + "layers", OURS + "zoo", OURS + "training"),
     "training.py": (OURS + "publishing", *(OURS + f"zoo.{n}" for n in (
-        "SiameseNet", "TiedAutoencoder", "LeNet5", "siamese_net", "tied_autoencoder", "lenet5")),
+        "SiameseNet", "TiedAutoencoder", "LeNet5", "LeCun1989", "siamese_net", "tied_autoencoder",
+        "lenet5", "lecun_1989")),
         *(OURS + f"data.{n}" for n in ("digits", "mnist", "fashion_mnist", "omniglot"))),
     "exporting/": (OURS + "zoo", OURS + "layers", OURS + "data"),
     "serving/": ("keras", *(OURS + r for r in (

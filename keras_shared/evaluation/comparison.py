@@ -4,7 +4,6 @@ import itertools
 import json
 import os
 import pathlib
-import shutil
 import statistics
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ from keras_shared.evaluation.evaluate import COMPARISON, METRICS, measure
 from keras_shared.evaluation.peak_memory import peak_memory
 from keras_shared.figures import FIGURES
 from keras_shared.recipe import Arm, Comparison, ImageData, Recipe, RecipeError, read_recipe
-from keras_shared.replacing import replacing
+from keras_shared.replacing import replace_text, save_plots
 from keras_shared.sharing import sharing_report
 from keras_shared.training import (
     CHECKPOINT,
@@ -72,11 +71,25 @@ def compare(
         RecipeError: if an arm changes what the recipe has not, or sizes are asked of pairs.
         DataError: if the data set cannot be had, or is too small.
         TrainingError: if `out_dir` holds runs of another recipe or from another start.
-        ValueError: if an arm's model cannot be unshared, or `out_dir` is a published entry.
+        ValueError: if an arm's model cannot be unshared, or `out_dir` is a published entry or
+            holds a comparison of other arms.
+
+    Peak memory is measured in a process of its own: a script that calls this needs the guard
+    `if __name__ == "__main__":`.
     """
     out_dir = pathlib.Path(out_dir)
     if (out_dir / METRICS).exists():
         raise ValueError(f"{out_dir} holds a card that would be lost. Name another folder: --out")
+    kept = out_dir / COMPARISON
+    known = json.loads(kept.read_text())["arms"] if kept.exists() else ()
+    if known and [arm["changes"] for arm in known] != [_changes(arm) for arm in comparison.arms]:
+        names = ", ".join(arm["name"] for arm in known)
+        raise ValueError(f"{out_dir} compares other arms: {names}. Name another folder: --out")
+    if read_recipe(recipe.path) != recipe:
+        raise RecipeError(
+            f"The recipe is not that of {recipe.path}, from which each arm is read. Give compare "
+            "a recipe as `read_recipe` reads it, and write changes into its file or into arms."
+        )
     sizes = comparison.images_per_class or (0,)
     recipes = _recipes(recipe, comparison, data_dir)
     _check(comparison, recipes, max(sizes), data_dir)
@@ -97,13 +110,13 @@ def compare(
         "arms": [
             {
                 "name": arm.name,
-                "changes": {**arm.changes, **({"start": arm.start} if arm.start else {})},
+                "changes": _changes(arm),
                 "paper": arm.paper,
                 "epochs": recipes[arm.name, max(sizes)].training.epochs,
                 "peak_memory_bytes": next(
                     run["peak_memory_bytes"]
                     for run in runs
-                    if run["arm"] == arm.name and run["peak_memory_bytes"] is not None
+                    if run["arm"] == arm.name and run["images_per_class"] == max(sizes)
                 ),
             }
             for arm in comparison.arms
@@ -112,12 +125,11 @@ def compare(
         "summary": summarise(runs, FIGURES[recipe.model.class_name].key),
         "runs": runs,
     }
-    _write(json.dumps(result, indent=1) + "\n", out_dir / COMPARISON)
-    for name, figure in plot_comparison(result).items():
-        with replacing(out_dir / f"{name}.png") as scratch:
-            figure.savefig(scratch, dpi=120, metadata={"Software": None})
-    if not (out_dir / RECIPE).exists():
-        shutil.copyfile(recipe.path, out_dir / RECIPE)
+    replace_text(out_dir / COMPARISON, json.dumps(result, indent=1) + "\n")
+    for old in out_dir.glob("comparison_*.png"):
+        old.unlink()
+    save_plots(plot_comparison(result), out_dir)
+    replace_text(out_dir / RECIPE, pathlib.Path(recipe.path).read_text("utf-8"))
     write_comparison_card(result, out_dir)
     return result
 
@@ -161,7 +173,8 @@ def summarise(runs: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
                 "figure": interval([run["test"][key] for run in own])._asdict(),
             }
             if arm != of_size[0]["arm"]:
-                paired = interval([run["test"][key] - first[run["seed"]] for run in own])
+                pairs = [(run["test"][key], first[run["seed"]]) for run in own]
+                paired = interval([None if None in pair else pair[0] - pair[1] for pair in pairs])
                 row["difference"] = paired._asdict()
                 if paired.mean is not None and paired.half is not None:
                     row["within_noise"] = abs(paired.mean) <= paired.half
@@ -169,21 +182,30 @@ def summarise(runs: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
     return rows
 
 
-def interval(values: list[float]) -> Interval:
+def interval(values: list[float | None]) -> Interval:
     """Mean and 95 % confidence interval by Student's t, of values from independent seeds.
+
+    None stands for a run that diverged.
 
     Example:
         >>> from keras_shared.evaluation.comparison import interval
         >>> interval([1.0, 2.0, 3.0])
         Interval(mean=2.0, half=2.4841)
     """
-    if not np.isfinite(values).all():
+    if None in values:
         return Interval(None, None)
-    mean, n = round(float(np.mean(values)), 4), len(values)
+    known = np.array(values, "float64")
+    mean, n = round(float(known.mean()), 4), len(known)
     if n < 2:
         return Interval(mean, None)
     t = float(scipy.stats.t.ppf(0.975, n - 1))
-    return Interval(mean, round(t * float(np.std(values, ddof=1)) / n**0.5, 4))
+    return Interval(mean, round(t * float(known.std(ddof=1)) / n**0.5, 4))
+
+
+def _changes(arm: Arm) -> dict[str, Any]:
+    """What an arm changes, as JSON holds it."""
+    start = {"start": arm.start} if arm.start else {}
+    return json.loads(json.dumps({**arm.changes, **start}))
 
 
 def _recipes(
@@ -238,7 +260,10 @@ def _run(
     if result is None:
         model = train(recipe, training_data(recipe, data_dir), folder, start=start, verbose=0)
         split = labelled_images(recipe, "test", data_dir)
-        test, _ = measure(model, recipe, test_batches(recipe, split), verbose=0)
+        try:
+            test, _ = measure(model, recipe, test_batches(recipe, split), verbose=0)
+        except FloatingPointError:  # it diverged, which the table says
+            test = {FIGURES[recipe.model.class_name].key: None}
         seconds = [row["seconds"] for row in read_history(folder)]
         result = {
             "seed": recipe.training.seeds[0],
@@ -248,17 +273,14 @@ def _run(
             "peak_memory_bytes": None,
             "test": {key: value for key, value in test.items() if not isinstance(value, list)},
             "history": {
-                k: v for k, v in read_facts(folder)["history"].items() if k.startswith("val_")
+                key: [value if np.isfinite(value) else None for value in values]
+                for key, values in read_facts(folder)["history"].items()
+                if key.startswith("val_")
             },
         }
-        _write(json.dumps(result), kept)
+        replace_text(kept, json.dumps(result))
         (folder / CHECKPOINT).unlink(missing_ok=True)
-    if weigh and result["peak_memory_bytes"] is None:
+    if weigh and result["peak_memory_bytes"] is None:  # or once more where it cannot be known
         result["peak_memory_bytes"] = peak_memory(recipe, arm.start, data_dir)
-        _write(json.dumps(result), kept)
+        replace_text(kept, json.dumps(result))
     return result
-
-
-def _write(text: str, path: pathlib.Path) -> None:
-    with replacing(path) as scratch:
-        scratch.write_text(text)

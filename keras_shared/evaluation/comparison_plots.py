@@ -4,6 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from keras_shared.comparison_card import comparison_plots
 from keras_shared.figures import FIGURES
 
 
@@ -15,12 +16,12 @@ def plot_comparison(result: dict[str, Any]) -> dict[str, Figure]:
     """
     figure = FIGURES[result["model"]]
     label = f"{figure.words}{figure.unit and ' (' + figure.unit.strip() + ')'}, 95 % interval"
-    plots = {"comparison_curves": _curves(result)}
-    if len({row["parameters"] for row in result["summary"]}) > 1:
-        plots["comparison_parameters"] = _against_parameters(result, label)
-    if len({row["images_per_class"] for row in result["summary"]}) > 1:
-        plots["comparison_sizes"] = _against_size(result, label)
-    return plots
+    draw = {
+        "comparison_curves": lambda: _curves(result),
+        "comparison_parameters": lambda: _against_parameters(result, label),
+        "comparison_sizes": lambda: _against_size(result, label),
+    }
+    return {name: draw[name]() for name in comparison_plots(result)}
 
 
 def _curves(result: dict[str, Any]) -> Figure:
@@ -32,7 +33,7 @@ def _curves(result: dict[str, Any]) -> Figure:
     plot = Figure(figsize=(7, 4.5), layout="constrained")
     axes = plot.subplots()
     for i, arm in enumerate(result["arms"]):
-        lines = np.array([r["history"][name] for r in runs if r["arm"] == arm["name"]])
+        lines = np.array([r["history"][name] for r in runs if r["arm"] == arm["name"]], "float64")
         epochs, mean, spread = (
             np.arange(1, lines.shape[1] + 1),
             lines.mean(0),

@@ -22,7 +22,7 @@ from keras_shared.evaluation.reconstruction import (
 )
 from keras_shared.evaluation.verification import plot_verification, verification_metrics
 from keras_shared.recipe import Recipe
-from keras_shared.replacing import replacing
+from keras_shared.replacing import replace_text, save_plots
 from keras_shared.sharing import sharing_report
 
 METRICS = "metrics.json"
@@ -54,7 +54,15 @@ def evaluate(
 
     Raises:
         DataError: if the data set cannot be had.
+        FloatingPointError: if outputs are not finite.
+        ValueError: if the recipe unshares the model, which has no card, or if comparison.json in
+            `out_dir` is of another recipe.
     """
+    if recipe.training.sharing != "shared":
+        raise ValueError(
+            f"{recipe.path} says training.sharing = {recipe.training.sharing!r}. An entry shares; "
+            "`keras-shared compare` evaluates what does not."
+        )
     out_dir = pathlib.Path(out_dir)
     kept = out_dir / METRICS
     if training is None:
@@ -94,13 +102,15 @@ def evaluate(
         "training": {k: v for k, v in training.items() if k != "history"},
     }
     out_dir.mkdir(parents=True, exist_ok=True)
-    for name, figure in plots.items():
-        with replacing(out_dir / f"{name}.png") as scratch:
-            figure.savefig(scratch, dpi=120, metadata={"Software": None})
-    with replacing(kept) as scratch:
-        scratch.write_text(json.dumps(metrics, indent=2) + "\n")
+    save_plots(plots, out_dir)
+    replace_text(kept, json.dumps(metrics, indent=2) + "\n")
     compared = out_dir / COMPARISON
     comparison = json.loads(compared.read_text()) if compared.exists() else None
+    if comparison and comparison["name"] != recipe.name:
+        raise ValueError(
+            f"{compared} compares '{comparison['name']}', and this is '{recipe.name}'. Remove it, "
+            "or copy the one of the same recipe there."
+        )
     write_card(metrics, recipe, sorted(plots), out_dir, comparison)
     return metrics
 
@@ -147,9 +157,17 @@ def measure(
 
     Returns:
         The figures, and a dict of arrays: `inputs` (but of pairs), `outputs`, `truth`.
+
+    Raises:
+        FloatingPointError: if outputs are not finite.
     """
     inputs = batches.map(lambda x, y: x)
     outputs = model.predict(inputs, verbose=verbose)
+    if not all(np.isfinite(part).all() for part in keras.tree.flatten(outputs)):
+        raise FloatingPointError(
+            f"'{recipe.name}' answers with numbers that are not finite: its training diverged. "
+            "Lower training.learning_rate, and train it again."
+        )
     targets = [y["probability"] if isinstance(y, dict) else y for _, y in batches]
     truth = np.concatenate([y.numpy() for y in targets])
     kind = recipe.model.class_name
@@ -183,6 +201,4 @@ def _about_the_code(
     known, new = (split.images.reshape(len(split.images), -1) / 255.0 for split in (train, test))
     error = pca_error(known, new, components=units)
     baseline = {f"pca_{units}_squared_error_per_image": error}
-    if not hasattr(model, "encode"):  # unshared: a plain functional model
-        return baseline, {}
     return baseline, plot_code(model.encode(new[:MAPPED]), test.labels[:MAPPED])

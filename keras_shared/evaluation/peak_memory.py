@@ -1,26 +1,29 @@
 """What a training adds to the memory of a process, measured in a process of its own."""
 
 import concurrent.futures
+import ctypes
 import gc
 import multiprocessing
 import pathlib
-import resource
-import sys
 
 from keras_shared.data import training_data
 from keras_shared.recipe import Recipe
 from keras_shared.training import build_model, compile_model, start_model
 
 STEPS = 10  # of training that are run
+_STATUS = pathlib.Path("/proc/self/status")
 
 
-def peak_memory(recipe: Recipe, start: str, data_dir: str | None) -> int:
+def peak_memory(recipe: Recipe, start: str, data_dir: str | None) -> int | None:
     """Bytes that a model and ten steps of its training add to a process that holds the data.
 
     Args:
         recipe: what to train.
         start: name or path of a model to fine-tune, or empty.
         data_dir: folder of prepared TFDS data sets.
+
+    Returns:
+        The bytes; None where no /proc tells (all but Linux).
 
     Raises:
         concurrent.futures.BrokenExecutor: if the process was killed (memory, most likely).
@@ -30,32 +33,32 @@ def peak_memory(recipe: Recipe, start: str, data_dir: str | None) -> int:
         return pool.submit(_measure, recipe, start, data_dir).result()
 
 
-def _measure(recipe: Recipe, start: str, data_dir: str | None) -> int:
+def _measure(recipe: Recipe, start: str, data_dir: str | None) -> int | None:
+    if not _STATUS.exists():
+        return None
     data = training_data(recipe, data_dir)
     batches = data.batches(0, 1)
     next(iter(batches))
-    before = _resident()
+    _give_back()  # what reading the data freed, which would be used again unseen
+    before = _resident("VmRSS")
     model = start_model(recipe, start) if start else build_model(recipe)
-    gc.collect()  # what the search for narrow layers tried
-    _forget_peak()
+    _give_back()  # what the search for narrow layers tried
+    _STATUS.with_name("clear_refs").write_text("5")  # the peak is from now on
     compile_model(model, recipe, data.steps_per_epoch)
     steps = min(STEPS, data.steps_per_epoch)
     model.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0)
-    return max(_resident(peak=True) - before, 0)
+    return max(_resident("VmHWM") - before, 0)
 
 
-def _resident(peak: bool = False) -> int:
-    """Resident bytes now, or the most since `_forget_peak`; without /proc the most ever."""
-    status = pathlib.Path("/proc/self/status")
-    if not status.exists():
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return most if sys.platform == "darwin" else most * 1024
-    key = "VmHWM:" if peak else "VmRSS:"
-    [line] = [x for x in status.read_text().splitlines() if x.startswith(key)]
+def _give_back() -> None:
+    """Let the allocator return what is free to the system; glibc alone keeps much."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim:
+        trim(0)
+
+
+def _resident(key: str) -> int:
+    """Resident bytes now (VmRSS), or the most since the last reset (VmHWM)."""
+    [line] = [x for x in _STATUS.read_text().splitlines() if x.startswith(key)]
     return int(line.split()[1]) * 1024
-
-
-def _forget_peak() -> None:
-    forget = pathlib.Path("/proc/self/clear_refs")
-    if forget.exists():
-        forget.write_text("5")

@@ -165,7 +165,11 @@ class _Copies:
             }
             copy, values = type(layer).from_config(config), layer.get_weights()
         if not self._copy_values:
-            return copy(*args, **kwargs)
+            outputs = copy(*args, **kwargs)
+            if isinstance(layer, TiedDense) and not layer.untied:  # fans are those of the source
+                kernel = copy.kernel
+                kernel.assign(keras.ops.transpose(copy.kernel_initializer(kernel.shape[::-1])))
+            return outputs
         if values:
             copy.build_from_config(layer.get_build_config())
             copy.set_weights(values)

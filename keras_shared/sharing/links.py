@@ -46,8 +46,8 @@ def links(call: Call, shape: tuple[int, ...], is_bias: bool) -> int | None:
         The number, or None for a layer whose arithmetic is not known here.
     """
     layer, inputs, outputs = call.layer, math.prod(call.inputs[1:]), math.prod(call.outputs[1:])
-    if hasattr(layer, "links"):  # a layer that counts for itself
-        return layer.links(shape)
+    if hasattr(layer, "count_links"):  # a layer that counts for itself
+        return layer.count_links(shape)
     if is_bias or isinstance(layer, _ONE_FOR_EACH_OUTPUT):
         return outputs
     if isinstance(layer, TrainableSubsampling):

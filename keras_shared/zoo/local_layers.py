@@ -121,7 +121,7 @@ class LocallyConnected2D(keras.layers.Layer):
         ]
         return (batch, *new, self.filters)
 
-    def links(self, shape: tuple[int, ...]) -> int:
+    def count_links(self, shape: tuple[int, ...]) -> int:
         """Multiply-adds that read a weight of this shape: each number is read once."""
         return math.prod(shape)
 

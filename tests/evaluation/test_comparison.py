@@ -7,9 +7,14 @@ import scipy.stats
 
 import keras_shared
 from keras_shared.cli import main
-from keras_shared.evaluation.comparison import interval, summarise
+from keras_shared.comparison_card import comparison_plots, write_comparison_card
+from keras_shared.demo import RECIPE as DEMO
+from keras_shared.evaluation.comparison import compare, interval, summarise
+from keras_shared.recipe import Arm, Comparison, RecipeError, read_recipe
+from keras_shared.training import build_model
 from keras_shared.zoo import LeNet5, TiedAutoencoder
 
+STUDIES = pathlib.Path(__file__).parents[2] / "studies"
 RANDOM = np.random.default_rng(6)
 
 
@@ -38,7 +43,7 @@ def test_differences_are_paired():
     mixed = runs("a", 0.0) + runs("b", 0.1)
     mixed[3]["test"]["figure"] -= 1
     assert summarise(mixed, "figure")[1]["within_noise"]
-    mixed[4]["test"]["figure"] = float("nan")
+    mixed[4]["test"]["figure"] = None
     diverged = summarise(mixed, "figure")[1]
     assert diverged["figure"]["mean"] is None and "within_noise" not in diverged
 
@@ -107,6 +112,53 @@ def test_fine_tuning_for_other_classes(tmp_path, monkeypatch):
     keras_shared.publish(LeNet5("modern"), "digits")
     again = LeNet5.from_preset("digits", class_names=names)
     assert again.class_names == tuple(names)
+
+
+def test_a_run_that_diverged(small_recipe, tmp_path, monkeypatch, capsys):
+    """The table says so, and the other runs go on."""
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("wild.toml").write_text(small_recipe)
+    model = build_model(read_recipe("wild.toml"))
+    model.set_weights([np.full_like(w, np.nan) for w in model.get_weights()])
+    model.save("lost.keras")
+    arms = [Arm("as is", {}), Arm("lost", {}, start="lost.keras")]
+    comparison = Comparison(seeds=(1, 2), images_per_class=(), arms=tuple(arms))
+    result = compare(read_recipe("wild.toml"), comparison, "out")
+    fine, lost = result["summary"]
+    assert fine["figure"]["mean"] > 0 and lost["figure"] == {"mean": None, "half": None}
+    assert "diverged" in pathlib.Path("out/README.md").read_text()
+    json.loads(pathlib.Path("out/comparison.json").read_text(), parse_constant=pytest.fail)
+    with pytest.raises(ValueError, match="compares other arms: as is, lost"):
+        compare(read_recipe("wild.toml"), Comparison((1,), (), tuple(arms[:1])), "out")
+    with pytest.raises(RecipeError, match=r"not that of wild\.toml"):
+        other = read_recipe("wild.toml", {"training.epochs": 1})
+        compare(other, comparison, "elsewhere")
+
+
+def test_towers_apart(tmp_path, monkeypatch):
+    """A SiameseNet with two towers of its own trains on pairs and is compared."""
+    monkeypatch.chdir(tmp_path)
+    text = DEMO.read_text().replace("= 3200", "= 128").replace("= 2000", "= 200")
+    pathlib.Path("twin.toml").write_text(text.replace("epochs = 2", "epochs = 1"))
+    recipe = read_recipe("twin.toml")
+    comparison = Comparison(
+        (1,), (), (Arm("one", {}), Arm("two", {"training.sharing": "unshared"}))
+    )
+    one, two = compare(recipe, comparison, "out")["summary"]
+    w_and_v = 2
+    assert two["parameters"] - w_and_v == 2 * (one["parameters"] - w_and_v)
+    assert 0 < two["figure"]["mean"] < 100
+    pathlib.Path("twin.toml").write_text(text.replace("binary_crossentropy", "contrastive"))
+    with pytest.raises(RecipeError, match="'shared' with loss = 'contrastive'"):
+        read_recipe("twin.toml", {"training.sharing": "unshared"})
+
+
+@pytest.mark.parametrize("folder", sorted(p.parent for p in STUDIES.glob("*/comparison.json")))
+def test_cards_of_studies_are_generated(folder, tmp_path):
+    result = json.loads((folder / "comparison.json").read_text())
+    write_comparison_card(result, tmp_path)
+    assert (tmp_path / "README.md").read_text() == (folder / "README.md").read_text()
+    assert {p.stem for p in folder.glob("*.png")} == set(comparison_plots(result))
 
 
 CLOTHES = """

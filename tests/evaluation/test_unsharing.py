@@ -97,6 +97,10 @@ def test_fresh_values():
     apart = unshare(TiedAutoencoder(units=(64,), input_dim=64), copy_values=False)
     down, up = (np.std(v) for v in apart.trainable_variables if v.name == "kernel")
     assert down == pytest.approx(up, rel=0.1)  # drawn alike: a comparison is of sharing alone
+    inputs, dense = keras.Input((400,)), layers.Dense(20, kernel_initializer="he_normal")
+    apart = unshare(keras.Model(inputs, TiedDense(dense)(dense(inputs))), copy_values=False)
+    down, up = (np.std(v) for v in apart.trainable_variables if v.name == "kernel")
+    assert down == pytest.approx(up, rel=0.1)  # by the fans of the weight that was read
 
 
 def test_convolutions_too():

@@ -218,6 +218,10 @@ def test_inspect(tmp_path, monkeypatch, capsys):
     written = json.loads((tmp_path / "r.json").read_text())
     known = sharing_report(keras_shared.load("lenet5_mnist")).to_dict()
     assert written == json.loads(json.dumps(known))
+    (tmp_path / "link.json").symlink_to("r.json")
+    assert main(["inspect", "lecun_1989", "--json", "link.json"]) == 0
+    assert json.loads((tmp_path / "r.json").read_text())["totals"]["links"] == 5194
+    assert (tmp_path / "link.json").is_symlink()
     assert (tmp_path / "p.svg").read_text().startswith("<?xml")
 
     model = TiedAutoencoder(units=(4, 2), input_dim=6)
