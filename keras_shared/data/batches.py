@@ -52,6 +52,13 @@ def training_data(recipe: Recipe, data_dir: str | None = None) -> TrainingData:
 
     Raises:
         DataError: if the data set cannot be had, or is too small for the recipe.
+
+    Example:
+        >>> from keras_shared.data import training_data
+        >>> from keras_shared.demo import RECIPE
+        >>> from keras_shared.recipe import read_recipe
+        >>> training_data(read_recipe(RECIPE)).sizes
+        {'groups': 5, 'pairs_per_epoch': 3200, 'validation_pairs': 1000}
     """
     split = labelled_images(recipe, "train", data_dir)
     if isinstance(recipe.data, PairData):

@@ -119,6 +119,12 @@ class LeNet5(ZooModel):
 
         Raises:
             ValueError: as of `ZooModel.from_preset` and `with_classes`.
+
+        Example:
+            >>> from keras_shared.zoo import LeNet5
+            >>> names = ["even", "odd"]
+            >>> LeNet5.from_preset("lenet5_modern_mnist", class_names=names).output_shape
+            (None, 2)
         """
         model = super().from_preset(preset, version)
         return model if class_names is None else model.with_classes(class_names)
