@@ -197,6 +197,7 @@ def test_demo(tmp_path):
     assert (tmp_path / "demo" / "run" / "roc.png").exists()
 
 
+@pytest.mark.slow
 def test_several_seeds(small_recipe, tmp_path, monkeypatch, capsys):
     """Each has a run; validation picks the published one; mean and spread come from all."""
     recipe = small_recipe.replace("epochs = 2", "epochs = 1").replace("[1]", "[4, 7]")

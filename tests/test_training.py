@@ -175,6 +175,7 @@ def test_ctrl_c_loses_at_most_an_epoch(recipe_file, tmp_path):
     assert epochs >= 1 and epochs == int(epochs)
 
 
+@pytest.mark.slow
 def test_pairs_resume_too(tmp_path, monkeypatch):
     text = RECIPE.read_text()
     for old, new in (("epochs = 2", "epochs = 3"), ("3200", "192"), ("1000", "200")):

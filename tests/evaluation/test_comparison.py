@@ -114,6 +114,7 @@ def test_fine_tuning_for_other_classes(tmp_path, monkeypatch):
     assert again.class_names == tuple(names)
 
 
+@pytest.mark.slow
 def test_a_run_that_diverged(small_recipe, tmp_path, monkeypatch, capsys):
     """The table says so, and the other runs go on."""
     monkeypatch.chdir(tmp_path)
@@ -135,6 +136,7 @@ def test_a_run_that_diverged(small_recipe, tmp_path, monkeypatch, capsys):
         compare(other, comparison, "elsewhere")
 
 
+@pytest.mark.slow
 def test_towers_apart(tmp_path, monkeypatch):
     """A SiameseNet with two towers of its own trains on pairs and is compared."""
     monkeypatch.chdir(tmp_path)
@@ -187,6 +189,7 @@ seeds = [1, 2]
 """
 
 
+@pytest.mark.slow
 def test_the_command_fine_tunes_for_other_classes(data_dir, tmp_path, monkeypatch, capsys):
     """Said again, it finds its own runs: the new logits come from the seed."""
     monkeypatch.chdir(tmp_path)

@@ -47,7 +47,10 @@ def test_tie_survives(operation, topology, tmp_path):
             np.testing.assert_array_equal(before, variable.numpy())
 
 
-@pytest.mark.parametrize("run", [loaded_in_a_fresh_process, trained_on_two_devices])
+@pytest.mark.parametrize(
+    "run",
+    [loaded_in_a_fresh_process, pytest.param(trained_on_two_devices, marks=pytest.mark.slow)],
+)
 def test_tie_survives_elsewhere(run):
     assert run() == {topology.__name__: "ok" for topology in TOPOLOGIES}
 
