@@ -219,7 +219,8 @@ class _Copies:
         ):
             raise ValueError(
                 f"{type(layer).__name__} '{layer.name}' has no local counterpart: only a Conv2D "
-                "without groups and dilation has. Use convolutions=False."
+                "without groups and dilation has. unshare(convolutions=False) leaves it as it is; "
+                "`keras-shared compare --vary` compares other choices."
             )
         taken = ("kernel_size", "strides", "padding", "activation", "use_bias", "dtype")
         config = {key: value for key, value in layer.get_config().items() if key in taken}
