@@ -106,6 +106,7 @@ def test_save_with_optimizer_and_go_on(tmp_path):
     np.testing.assert_allclose(loaded.verify(A, B), model.verify(A, B), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_any_tower_frozen_and_with_channels(tmp_path):
     """A pretrained tower: other size, three channels, layers of its own kind, frozen."""
     tower = keras.applications.MobileNetV3Small(
