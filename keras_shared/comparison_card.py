@@ -63,12 +63,16 @@ def _rank(mean: float | None, more_is_better: bool) -> float:
 
 
 def comparison_plots(result: dict[str, Any]) -> list[str]:
-    """Names of the plots: those that have something to tell apart."""
-    rows = result["summary"]
-    plots = ["comparison_curves"]
-    plots += ["comparison_parameters"] * (len({row["parameters"] for row in rows}) > 1)
-    plots += ["comparison_sizes"] * (len({row["images_per_class"] for row in rows}) > 1)
-    return plots
+    """Names of the plots: those that have something to tell apart.
+
+    Args:
+        result: what comparison.json holds.
+    """
+    varied = {"comparison_parameters": "parameters", "comparison_sizes": "images_per_class"}
+    several = [
+        plot for plot, key in varied.items() if len({row[key] for row in result["summary"]}) > 1
+    ]
+    return ["comparison_curves", *several]
 
 
 def comparison_lines(result: dict[str, Any]) -> list[str]:

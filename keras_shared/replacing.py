@@ -17,6 +17,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     Args:
         path: the file to write; what it held stays until the new content is complete.
 
+    Raises:
+        OSError: if its folder is missing or cannot be written; nothing is left behind then.
+
     Example:
         >>> import pathlib
         >>> import tempfile

@@ -126,9 +126,11 @@ def compare(
         "runs": runs,
     }
     replace_text(out_dir / COMPARISON, json.dumps(result, indent=1) + "\n")
-    for old in out_dir.glob("comparison_*.png"):
-        old.unlink()
-    save_plots(plot_comparison(result), out_dir)
+    plots = plot_comparison(result)
+    save_plots(plots, out_dir)
+    for old in out_dir.glob("comparison_*.png"):  # of sizes that are compared no more
+        if old.stem not in plots:
+            old.unlink()
     replace_text(out_dir / RECIPE, pathlib.Path(recipe.path).read_text("utf-8"))
     write_comparison_card(result, out_dir)
     return result
@@ -280,7 +282,7 @@ def _run(
         }
         replace_text(kept, json.dumps(result))
         (folder / CHECKPOINT).unlink(missing_ok=True)
-    if weigh and result["peak_memory_bytes"] is None:  # or once more where it cannot be known
+    if weigh and result["peak_memory_bytes"] is None:
         result["peak_memory_bytes"] = peak_memory(recipe, arm.start, data_dir)
         replace_text(kept, json.dumps(result))
     return result

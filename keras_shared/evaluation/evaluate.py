@@ -64,6 +64,13 @@ def evaluate(
             "`keras-shared compare` evaluates what does not."
         )
     out_dir = pathlib.Path(out_dir)
+    compared = out_dir / COMPARISON
+    comparison = json.loads(compared.read_text()) if compared.exists() else None
+    if comparison and comparison["name"] != recipe.name:
+        raise ValueError(
+            f"{compared} compares '{comparison['name']}', and this is '{recipe.name}'. Remove it, "
+            "or copy the one of the same recipe there."
+        )
     kept = out_dir / METRICS
     if training is None:
         training, others = known_runs(json.loads(kept.read_text())) if kept.exists() else ({}, ())
@@ -104,13 +111,6 @@ def evaluate(
     out_dir.mkdir(parents=True, exist_ok=True)
     save_plots(plots, out_dir)
     replace_text(kept, json.dumps(metrics, indent=2) + "\n")
-    compared = out_dir / COMPARISON
-    comparison = json.loads(compared.read_text()) if compared.exists() else None
-    if comparison and comparison["name"] != recipe.name:
-        raise ValueError(
-            f"{compared} compares '{comparison['name']}', and this is '{recipe.name}'. Remove it, "
-            "or copy the one of the same recipe there."
-        )
     write_card(metrics, recipe, sorted(plots), out_dir, comparison)
     return metrics
 

@@ -28,14 +28,14 @@ def peak_memory(recipe: Recipe, start: str, data_dir: str | None) -> int | None:
     Raises:
         concurrent.futures.BrokenExecutor: if the process was killed (memory, most likely).
     """
+    if not _STATUS.exists():
+        return None
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
         return pool.submit(_measure, recipe, start, data_dir).result()
 
 
-def _measure(recipe: Recipe, start: str, data_dir: str | None) -> int | None:
-    if not _STATUS.exists():
-        return None
+def _measure(recipe: Recipe, start: str, data_dir: str | None) -> int:
     data = training_data(recipe, data_dir)
     batches = data.batches(0, 1)
     next(iter(batches))

@@ -1,6 +1,5 @@
 import os
 import pathlib
-import tempfile
 import warnings
 
 import keras
@@ -9,6 +8,7 @@ from keras_shared.exporting.saved_model import replace_saved_model
 from keras_shared.exporting.signatures import signatures_of
 from keras_shared.exporting.to_litert import litert_model
 from keras_shared.exporting.to_onnx import onnx_model
+from keras_shared.replacing import replacing
 from keras_shared.tying import flatten_layers
 
 FORMATS = ("tf_saved_model", "onnx", "litert")
@@ -87,8 +87,6 @@ def export(
     if doubled:
         warnings.warn(doubled, stacklevel=2)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
-        scratch = pathlib.Path(folder, path.name)
+    with replacing(path) as scratch:
         scratch.write_bytes(content)
-        scratch.replace(path)
     return path

@@ -9,8 +9,9 @@ import keras_shared
 from keras_shared.cli import main
 from keras_shared.comparison_card import comparison_plots, write_comparison_card
 from keras_shared.demo import RECIPE as DEMO
+from keras_shared.entries import entry_dir
 from keras_shared.evaluation.comparison import compare, interval, summarise
-from keras_shared.recipe import Arm, Comparison, RecipeError, read_recipe
+from keras_shared.recipe import Arm, Comparison, RecipeError, read_recipe, write_recipe
 from keras_shared.training import build_model
 from keras_shared.zoo import LeNet5, TiedAutoencoder
 
@@ -163,37 +164,17 @@ def test_cards_of_studies_are_generated(folder, tmp_path):
     assert {p.stem for p in folder.glob("*.png")} == set(comparison_plots(result))
 
 
-CLOTHES = """
-name = "clothes"
-paper = ""
-[model]
-class_name = "LeNet5"
-variant = "modern"
-class_names = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"]
-[data]
-name = "fashion_mnist"
-validation_images = 59000
-images_per_class = 5
-images_per_epoch = 0
-distortion = [0, 0, 0, 0]
-seed = 1
-[training]
-sharing = "shared"
-loss = "sparse_categorical_crossentropy"
-optimizer = "adam"
-learning_rate = 0.001
-averaging = 0.0
-epochs = 1
-batch_size = 16
-seeds = [1, 2]
-"""
-
-
 @pytest.mark.slow
 def test_the_command_fine_tunes_for_other_classes(data_dir, tmp_path, monkeypatch, capsys):
     """Said again, it finds its own runs: the new logits come from the seed."""
     monkeypatch.chdir(tmp_path)
-    pathlib.Path("clothes.toml").write_text(CLOTHES)
+    changes = {
+        "model.class_names": list("abcdefghij"), "data.name": "fashion_mnist",
+        "data.validation_images": 59_000, "data.images_per_class": 5, "training.epochs": 1,
+        "training.batch_size": 16, "training.seeds": [1, 2],
+    }  # fmt: skip
+    recipe, clothes = entry_dir("lenet5_modern_mnist") / "recipe.toml", pathlib.Path("clothes.toml")
+    write_recipe(read_recipe(recipe, changes), clothes)
     call = ["fine-tune", "lenet5_modern_mnist", "clothes.toml", "--out", "runs/clothes"]
     assert main(call) == 0
     before = pathlib.Path("runs/clothes/seed-2/start.txt").read_text()
@@ -201,6 +182,6 @@ def test_the_command_fine_tunes_for_other_classes(data_dir, tmp_path, monkeypatc
     assert pathlib.Path("runs/clothes/seed-2/start.txt").read_text() == before
     model = keras_shared.load("runs/clothes/seed-1/model.keras")
     assert model.class_names == tuple("abcdefghij")
-    pathlib.Path("clothes.toml").write_text(CLOTHES.replace('"shared"', '"unshared"'))
+    clothes.write_text(clothes.read_text().replace('"shared"', '"unshared"'))
     assert main([*call[:-1], "runs/other"]) == 1
     assert "a model to start from is trained as it is" in capsys.readouterr().err
