@@ -80,7 +80,7 @@ def arrays():
 
 
 def recipe(distorted=False):
-    from keras_shared.entries import entry_dir
+    from keras_shared.presets.names import entry_dir
     from keras_shared.recipe import read_recipe
 
     changes = {} if distorted else {"data.distortion": [0.0, 0.0, 0.0, 0.0]}

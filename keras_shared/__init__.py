@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from keras_shared.exporting import export as export
-    from keras_shared.loading import load as load
-    from keras_shared.publishing import publish as publish
+    from keras_shared.presets.loading import load as load
+    from keras_shared.presets.publishing import publish as publish
     from keras_shared.sharing import sharing_report as sharing_report
     from keras_shared.tying import TieError as TieError
 
@@ -20,8 +20,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "TieError": "keras_shared.tying",
     "export": "keras_shared.exporting",
-    "load": "keras_shared.loading",
-    "publish": "keras_shared.publishing",
+    "load": "keras_shared.presets.loading",
+    "publish": "keras_shared.presets.publishing",
     "sharing_report": "keras_shared.sharing",
 }
 _ROOMS = ("layers", "losses", "serving", "tying", "zoo")

@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from keras_shared.data import training_data
-from keras_shared.data.digits import load_digits
+from keras_shared.datasets.digits import load_digits
 from keras_shared.evaluation import evaluate
-from keras_shared.loading import load
-from keras_shared.publishing import publish
+from keras_shared.presets.loading import load
+from keras_shared.presets.publishing import publish
 from keras_shared.recipe import read_recipe
 from keras_shared.training import TRAINING, compile_model, train
 from keras_shared.zoo import SiameseNet

@@ -10,7 +10,7 @@ import tensorflow as tf
 import keras_shared
 from keras_shared.cli import main
 from keras_shared.demo import RECIPE
-from keras_shared.entries import entry_dir, entry_names
+from keras_shared.presets.names import entry_dir, entry_names
 from keras_shared.evaluation import evaluate, known_runs
 from keras_shared.recipe import read_recipe
 

@@ -16,10 +16,10 @@ import pytest
 import tensorflow as tf
 
 import keras_shared
-from keras_shared.entries import entry_dir, entry_names, saved_model_dir
+from keras_shared.presets.names import entry_dir, entry_names, saved_model_dir
 from keras_shared.exporting import check_saved_model
-from keras_shared.loading import LoadError, version_dir, version_numbers
-from keras_shared.publishing import PublishError
+from keras_shared.presets.loading import LoadError, version_dir, version_numbers
+from keras_shared.presets.publishing import PublishError
 from keras_shared.zoo import LeNet5, SiameseNet, TiedAutoencoder
 
 X = np.random.default_rng(0).random((3, 6)).astype("float32")
@@ -148,7 +148,7 @@ if len(sys.argv) > 2:
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 try:
     print(keras_shared.publish(model, sys.argv[1]))
-except keras_shared.publishing.PublishError as error:
+except keras_shared.presets.publishing.PublishError as error:
     print("PublishError:", error)
 """
 

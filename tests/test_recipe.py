@@ -1,6 +1,6 @@
 import pytest
 
-from keras_shared.entries import entry_dir, entry_names
+from keras_shared.presets.names import entry_dir, entry_names
 from keras_shared.recipe import (
     SHARED_OR_NOT,
     Arm,

@@ -14,7 +14,7 @@ import pytest
 from keras_shared import training
 from keras_shared.data import training_data
 from keras_shared.demo import RECIPE
-from keras_shared.entries import entry_dir
+from keras_shared.presets.names import entry_dir
 from keras_shared.recipe import read_recipe
 from keras_shared.training import (
     TrainingError,

@@ -2,4 +2,4 @@
 
 from keras_shared.evaluation.evaluate import evaluate as evaluate
 from keras_shared.evaluation.evaluate import known_runs as known_runs
-from keras_shared.evaluation.unsharing import unshare as unshare
+from keras_shared.sharing.unsharing import unshare as unshare

@@ -11,18 +11,18 @@ from matplotlib.figure import Figure
 
 from keras_shared.card import write_card
 from keras_shared.data import LabelledImages, labelled_images, test_batches
-from keras_shared.evaluation.classification import classification_metrics, plot_classification
+from keras_shared.tasks.classification import classification_metrics, plot_classification
 from keras_shared.evaluation.learning_curves import plot_learning_curves
-from keras_shared.evaluation.reconstruction import (
+from keras_shared.tasks.reconstruction import (
     MAPPED,
     pca_error,
     plot_code,
     plot_reconstruction,
     reconstruction_metrics,
 )
-from keras_shared.evaluation.verification import plot_verification, verification_metrics
+from keras_shared.tasks.verification import plot_verification, verification_metrics
 from keras_shared.recipe import Recipe
-from keras_shared.replacing import replace_text, save_plots
+from keras_shared.atomic import replace_text, save_plots
 from keras_shared.sharing import sharing_report
 
 METRICS = "metrics.json"

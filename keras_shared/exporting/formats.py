@@ -8,7 +8,7 @@ from keras_shared.exporting.saved_model import replace_saved_model
 from keras_shared.exporting.signatures import signatures_of
 from keras_shared.exporting.to_litert import litert_model
 from keras_shared.exporting.to_onnx import onnx_model
-from keras_shared.replacing import replacing
+from keras_shared.atomic import replacing
 from keras_shared.tying import flatten_layers
 
 FORMATS = ("tf_saved_model", "onnx", "litert")

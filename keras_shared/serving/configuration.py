@@ -4,7 +4,7 @@ import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from keras_shared.entries import saved_model_dir, version_numbers
+from keras_shared.presets.names import saved_model_dir, version_numbers
 
 REST_PORT, GRPC_PORT = 8501, 8500  # inside of a container too
 METRICS = "/monitoring/prometheus/metrics"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from keras_shared.entries import saved_model_dir, version_numbers
+from keras_shared.presets.names import saved_model_dir, version_numbers
 
 # What REST reads and writes: util/json_tensor.cc of TF Serving. gRPC takes every type.
 REST_TYPES = {"float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint32", "uint64",

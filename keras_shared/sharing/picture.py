@@ -3,7 +3,7 @@ import pathlib
 
 from matplotlib.figure import Figure
 
-from keras_shared.replacing import replacing
+from keras_shared.atomic import replacing
 from keras_shared.sharing.report import SharingReport
 
 DRAWN = 60  # weights; of a larger model only the shared ones are drawn

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_shared.layers import TiedConv2DTranspose, TiedDense
 from keras_shared.sharing.calls import Call, calls_of
-from keras_shared.sharing.links import links
+from keras_shared.sharing.multiply_adds import links
 from keras_shared.tying import TieError, check_ties, flatten_layers, readers_of
 
 _FORMS = {TiedDense: "transposed", TiedConv2DTranspose: "convolution adjoint"}

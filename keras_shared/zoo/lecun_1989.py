@@ -5,7 +5,7 @@ from keras import layers
 
 from keras_shared.layers import scaled_tanh
 from keras_shared.signature import Signature
-from keras_shared.zoo.local_layers import LocallyConnected2D, PositionBias
+from keras_shared.layers.local_layers import LocallyConnected2D, PositionBias
 from keras_shared.zoo.zoo_model import ZooModel
 
 DIGITS = tuple("0123456789")

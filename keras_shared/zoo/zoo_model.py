@@ -36,7 +36,7 @@ class ZooModel(keras.Model):
             >>> LeNet5.from_preset("lenet5_mnist").variant
             '1998'
         """
-        from keras_shared.loading import load  # here, since loading imports the zoo
+        from keras_shared.presets.loading import load  # here, since loading imports the zoo
 
         model = load(preset, version=version)
         if not isinstance(model, cls):

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from keras_shared.data import DataError, labelled_images, test_batches, training_data
-from keras_shared.data.digits import load_digits
-from keras_shared.data.fashion_mnist import load_fashion_mnist
-from keras_shared.data.mnist import load_mnist
-from keras_shared.data.omniglot import load_omniglot
-from keras_shared.data.shrink import shrink_images
+from keras_shared.datasets.digits import load_digits
+from keras_shared.datasets.fashion_mnist import load_fashion_mnist
+from keras_shared.datasets.mnist import load_mnist
+from keras_shared.datasets.omniglot import load_omniglot
+from keras_shared.batching.shrink import shrink_images
 from keras_shared.demo import RECIPE
-from keras_shared.entries import entry_dir
+from keras_shared.presets.names import entry_dir
 from keras_shared.recipe import read_recipe
 
 test_batches.__test__ = False  # a function of the library, not a test

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 from scipy.ndimage import affine_transform
 
-from keras_shared.data.distort import distort_images
+from keras_shared.batching.distort import distort_images
 
 IMAGES = np.random.default_rng(3).integers(0, 256, (4, 9, 11, 1)).astype("uint8")
 KEY = tf.constant([3, 4], tf.int64)

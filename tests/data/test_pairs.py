@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from keras_shared.data.digits import load_digits
-from keras_shared.data.labelled_images import DataError, LabelledImages
-from keras_shared.data.pairs import Pairs
+from keras_shared.datasets.digits import load_digits
+from keras_shared.datasets.labelled_images import DataError, LabelledImages
+from keras_shared.batching.pairs import Pairs
 
 # 7 classes in 3 groups, each image holds its class and its number within the class
 COUNTS = [2, 3, 5, 2, 4, 6, 3]

@@ -9,7 +9,7 @@ import keras_shared
 from keras_shared.cli import main
 from keras_shared.comparison_card import comparison_plots, write_comparison_card
 from keras_shared.demo import RECIPE as DEMO
-from keras_shared.entries import entry_dir
+from keras_shared.presets.names import entry_dir
 from keras_shared.evaluation.comparison import compare, interval, summarise
 from keras_shared.recipe import Arm, Comparison, RecipeError, read_recipe, write_recipe
 from keras_shared.training import build_model

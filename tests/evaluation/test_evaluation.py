@@ -5,11 +5,11 @@ import pytest
 
 from keras_shared.card import headline
 from keras_shared.demo import RECIPE
-from keras_shared.entries import entry_dir, entry_names
+from keras_shared.presets.names import entry_dir, entry_names
 from keras_shared.evaluation import evaluate
-from keras_shared.evaluation.classification import classification_metrics, plot_classification
-from keras_shared.evaluation.reconstruction import plot_reconstruction, reconstruction_metrics
-from keras_shared.evaluation.verification import plot_verification, verification_metrics
+from keras_shared.tasks.classification import classification_metrics, plot_classification
+from keras_shared.tasks.reconstruction import plot_reconstruction, reconstruction_metrics
+from keras_shared.tasks.verification import plot_verification, verification_metrics
 from keras_shared.recipe import read_recipe
 from keras_shared.training import build_model
 

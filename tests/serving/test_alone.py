@@ -12,8 +12,8 @@ import tensorflow as tf
 
 import keras_shared
 from keras_shared.cli import main
-from keras_shared.entries import saved_model_dir
-from keras_shared.loading import version_dir
+from keras_shared.presets.names import saved_model_dir
+from keras_shared.presets.loading import version_dir
 
 sys.path.insert(0, __file__.rpartition("/")[0])
 from real import real_server
@@ -66,7 +66,7 @@ def test_the_saved_model_stands_alone(server, tmp_path, image):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.splitlines() == [
-        "['note'] True", "(1, 10)", "(1, 10)", "['keras_shared', 'keras_shared.entries']",
+        "['note'] True", "(1, 10)", "(1, 10)", "['keras_shared', 'keras_shared.presets.names']",
     ]  # fmt: skip
 
 

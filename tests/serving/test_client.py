@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_shared.loading import version_dir
+from keras_shared.presets.loading import version_dir
 from keras_shared.serving import Client, ServingError, Status
 
 sys.path.insert(0, __file__.rpartition("/")[0])

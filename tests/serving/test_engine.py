@@ -18,8 +18,8 @@ from google.protobuf import wrappers_pb2 as wrappers
 from tensorflow_serving.config import model_server_config_pb2
 
 import keras_shared
-from keras_shared.entries import saved_model_dir
-from keras_shared.loading import version_dir
+from keras_shared.presets.names import saved_model_dir
+from keras_shared.presets.loading import version_dir
 from keras_shared.serving import Client, EngineError, Status, check, serve
 from keras_shared.serving.configuration import configuration_files, model_folders
 from keras_shared.serving.engine import _request

@@ -11,8 +11,8 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 import keras_shared
-from keras_shared.entries import entry_names
-from keras_shared.publishing import PublishError
+from keras_shared.presets.names import entry_names
+from keras_shared.presets.publishing import PublishError
 from keras_shared.serving import check, check_version
 
 X = tf.TensorSpec((None, 3), "float32", name="x")

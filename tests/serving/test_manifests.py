@@ -11,7 +11,7 @@ from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
 from keras_shared.cli import main
-from keras_shared.entries import saved_model_dir
+from keras_shared.presets.names import saved_model_dir
 from keras_shared.serving import write_manifests
 
 NAMES = ["lenet5_mnist", "siamese_omniglot"]

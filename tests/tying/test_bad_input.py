@@ -18,7 +18,7 @@ from topologies import (
 )  # fmt: skip
 
 import keras_shared
-from keras_shared.publishing import PublishError
+from keras_shared.presets.publishing import PublishError
 from keras_shared.tying import TieError, bind_ties, check_ties, tie, untie
 
 

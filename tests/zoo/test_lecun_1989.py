@@ -4,7 +4,7 @@ import pytest
 
 from keras_shared.sharing import sharing_report
 from keras_shared.zoo import LeCun1989
-from keras_shared.zoo.local_layers import LocallyConnected2D, PositionBias
+from keras_shared.layers.local_layers import LocallyConnected2D, PositionBias
 
 RANDOM = np.random.default_rng(2)
 PAPER = {  # net: links, weights, as the paper counts them

@@ -1,0 +1,1 @@
+"""Published models: found by name, loaded, published."""

@@ -1,0 +1,182 @@
+"""From the name of a preset, or a path, to the folder that holds it: the one place that looks."""
+
+import difflib
+import json
+import os
+import pathlib
+import zipfile
+from collections.abc import Iterable
+from typing import Any
+
+HOME = "KERAS_SHARED_HOME"  # environment variable: the folder of your own published models
+INNER_MODEL = pathlib.PurePath("assets.extra", "model.keras")
+
+
+class LoadError(ValueError):
+    """Nothing that can be loaded is there; the message says what is."""
+
+
+def _root() -> pathlib.Path:
+    package = pathlib.Path(__file__).resolve().parents[1]
+    installed = package / "_data"
+    return installed if installed.is_dir() else package.parent
+
+
+def home() -> pathlib.Path:
+    """The folder of your own published models: $KERAS_SHARED_HOME, or `saved_models` here."""
+    return pathlib.Path(os.environ.get(HOME) or "saved_models")
+
+
+def entry_names() -> list[str]:
+    """The names of all entries of the zoo, in alphabetical order."""
+    return sorted(path.parent.name for path in (_root() / "zoo").glob("*/recipe.toml"))
+
+
+def entry_dir(name: str) -> pathlib.Path:
+    """The folder with recipe, metrics and card of an entry.
+
+    Raises:
+        LoadError: for an unknown name; the message holds the nearest ones.
+    """
+    if name not in entry_names():
+        raise LoadError(f"The zoo has no entry '{name}'. {suggestion(name, entry_names())}")
+    return _root() / "zoo" / name
+
+
+def version_numbers(base_dir: str | os.PathLike[str]) -> list[int]:
+    """The numbers of the versions in a folder, as TF Serving sees them, in ascending order."""
+    base_dir = pathlib.Path(base_dir)
+    if not base_dir.is_dir():
+        return []
+    return sorted(int(p.name) for p in base_dir.iterdir() if p.name.isdecimal() and p.is_dir())
+
+
+def preset_dirs() -> dict[str, pathlib.Path]:
+    """Each preset's folder of versions: your own published models, then those of the zoo.
+
+    Example:
+        >>> from keras_shared.presets.names import preset_dirs
+        >>> preset_dirs()["lenet5_mnist"].name
+        'lenet5_mnist'
+    """
+    found: dict[str, pathlib.Path] = {}
+    for folder in (home(), _root() / "saved_models"):
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if version_numbers(path):
+                found.setdefault(path.name, path)
+    return found
+
+
+def locate(path_or_name: str | os.PathLike[str]) -> pathlib.Path:
+    """The file or folder that a path or the name of a preset stands for.
+
+    A name is looked for as a folder of models here, then among your own published models
+    (`home()`), then among those of the zoo. An empty folder of the same name hides none.
+
+    Raises:
+        LoadError: if there is none; the message holds the nearest names.
+
+    Example:
+        >>> from keras_shared.presets.names import locate
+        >>> locate("lenet5_mnist").parent.name
+        'saved_models'
+    """
+    path = pathlib.Path(path_or_name)
+    if len(path.parts) != 1 or path.suffix == ".keras":
+        if not path.exists():
+            raise LoadError(f"There is no file or folder {path}.")
+        return path
+    if version_numbers(path) or holds_saved_model(path):
+        return path
+    presets = preset_dirs()
+    if path.name in presets:
+        return presets[path.name]
+    if path.exists():
+        return path
+    raise LoadError(
+        f"There is no preset, and no file or folder, named '{path}'. {suggestion(str(path), presets)}"
+    )
+
+
+def version_dir(path_or_name: str | os.PathLike[str], version: int | None = None) -> pathlib.Path:
+    """The folder of one version.
+
+    Args:
+        path_or_name: name of a preset, a folder of versions, or the folder of one SavedModel.
+        version: its number; the newest by default.
+
+    Raises:
+        LoadError: for an unknown name, if there is no version, or not this one.
+    """
+    path = locate(path_or_name)
+    if holds_saved_model(path) and version is None:
+        return path
+    numbers = version_numbers(path)
+    if not numbers and path.name.isdecimal() and version is None:
+        raise LoadError(f"{path} has no saved_model.pb: it is half deleted.{other_versions(path)}")
+    if not numbers:
+        raise LoadError(
+            f"{path} holds no version: expected folders named 1, 2, ... as `publish` writes them. "
+            f"It holds: {sorted(p.name for p in path.iterdir())[:8] if path.is_dir() else 'a file'}"
+        )
+    number = numbers[-1] if version is None else version
+    matches = [p for p in path.iterdir() if p.name.isdecimal() and int(p.name) == number]
+    if not matches:
+        raise LoadError(f"{path} has no version {version}. It has: {numbers}")
+    return matches[0]
+
+
+def holds_saved_model(folder: pathlib.Path) -> bool:
+    """Whether a folder is one SavedModel, of any program."""
+    return any((folder / name).exists() for name in ("saved_model.pb", "saved_model.pbtxt"))
+
+
+def other_versions(folder: pathlib.Path) -> str:
+    """A sentence on the versions beside one that cannot be loaded; empty if there are none."""
+    others = [n for n in version_numbers(folder.parent) if str(n) != folder.name]
+    return f" Other versions there: {others}; name one with `version`." if others else ""
+
+
+def list_presets() -> dict[str, dict[str, Any]]:
+    """What can be loaded by name: your own published models first, then those of the zoo.
+
+    Returns:
+        name -> a dict with `path` (folder of versions), `versions`, `class_name` (None for a
+        SavedModel without a Keras model), and `metrics` (metrics.json of an entry of the zoo, else
+        None).
+
+    Example:
+        >>> import keras_shared
+        >>> keras_shared.list_presets()["lenet5_mnist"]["class_name"]
+        'LeNet5'
+    """
+    shipped = _root() / "saved_models"
+    presets = {}
+    for name, path in preset_dirs().items():
+        metrics = _root() / "zoo" / name / "metrics.json"
+        of_zoo = path.resolve().parent == shipped.resolve() and metrics.exists()
+        presets[name] = {
+            "path": path,
+            "versions": version_numbers(path),
+            "class_name": _class_name(version_dir(path) / INNER_MODEL),
+            "metrics": json.loads(metrics.read_text("utf-8")) if of_zoo else None,
+        }
+    return presets
+
+
+def _class_name(file: pathlib.Path) -> str | None:
+    """The class of the model in a `.keras` file, without loading it."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return str(json.loads(archive.read("config.json"))["class_name"])
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        return None
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """A sentence with the nearest of the known names, or with all of them."""
+    names = sorted(known)
+    nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    if nearest:
+        return f"Did you mean {' or '.join(map(repr, nearest))}?"
+    return f"There are: {', '.join(map(repr, names)) or 'none'}."

@@ -1,0 +1,186 @@
+"""Publish: a model as the next version of a folder that TF Serving watches."""
+
+import fcntl
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import keras
+import tensorflow as tf
+
+from keras_shared.presets.names import version_numbers
+from keras_shared.exporting import (
+    check_loaded_model,
+    check_saved_model,
+    examples,
+    signatures_of,
+    write_saved_model,
+)
+from keras_shared.presets.loading import INNER_MODEL, load
+from keras_shared.atomic import replace_text
+from keras_shared.serving.findings import check_version
+from keras_shared.serving.trial import WARMUP
+
+LAST_NUMBER = ".last_version"
+
+
+class PublishError(RuntimeError):
+    """Nothing was published; the message says why. Older versions are as they were."""
+
+
+def publish(model: keras.Model, base_dir: str | os.PathLike[str]) -> pathlib.Path:
+    """Write `model` as the next version `base_dir/<N>/`, to be served and to be fine-tuned.
+
+    The folder holds what TF Serving reads, with each weight once in `variables/`: named
+    signatures (a zoo model's own, otherwise `serving_default` with the names of the model's
+    inputs and outputs) and warm-up requests for all of them. Beside it, in
+    `assets.extra/model.keras`, lies the Keras model without optimizer state, for
+    `keras_shared.load`.
+
+    The version is written under a name that TF Serving ignores, loaded into a Session as TF
+    Serving does, and compared with Keras signature by signature (batch 1, 2 and 17), as is the
+    Keras model inside; `keras_shared.serving.check_version` must find no error, and the warm-up
+    requests are replayed. Then it is flushed to disk, and only then renamed. A number is never used
+    twice, not even that of a version that was deleted since: TF Serving does not look again at a
+    number that it knows.
+
+    Args:
+        model: a zoo model, or any functional Keras model (or Sequential that was built).
+        base_dir: the model's folder; its name is the model's name in TF Serving.
+
+    Returns:
+        The folder of the new version.
+
+    Raises:
+        ValueError: for a model whose inputs are not known, or a `base_dir` named like a version.
+        PublishError: if it cannot be written (a full disk, no permission), cannot be loaded
+            again, or answers otherwise than in Keras. Nothing half-written stays.
+
+    Example:
+        >>> import tempfile
+        >>> import keras
+        >>> import keras_shared
+        >>> inputs = keras.Input((3,), name="x")
+        >>> model = keras.Model(inputs, keras.layers.Dense(1, name="y")(inputs))
+        >>> folder = keras_shared.publish(model, tempfile.mkdtemp() + "/line")
+        >>> folder.name, sorted(p.name for p in folder.iterdir())[-3:]
+        ('1', ['fingerprint.pb', 'saved_model.pb', 'variables'])
+    """
+    signatures_of(model)  # refuses a model that cannot be exported, before anything is written
+    base_dir = pathlib.Path(base_dir)
+    if base_dir.name.isdecimal():
+        raise ValueError(
+            f"`base_dir` is the folder of all versions of a model, and {base_dir} is a version "
+            f"itself, by its name. Name its parent: {base_dir.parent}"
+        )
+    try:
+        base_dir.mkdir(parents=True, exist_ok=True)
+        with _only_one(base_dir):
+            scratch = pathlib.Path(tempfile.mkdtemp(prefix=".new-", dir=base_dir))
+            try:
+                version = scratch / "version"
+                _write(model, version)
+                _flush(version)
+                number = _next_number(base_dir)
+                _remember(base_dir, number)
+                target = base_dir / str(number)
+                version.rename(target)
+                _flush_folder(base_dir)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        raise PublishError(
+            f"'{model.name}' was not published in {base_dir} ({type(error).__name__}: {reason}). "
+            f"Versions there, untouched: {version_numbers(base_dir) or 'none'}."
+        ) from error
+    return target
+
+
+def _write(model: keras.Model, version: pathlib.Path) -> None:
+    write_saved_model(model, version)
+    check_saved_model(model, version)
+    inner = version / INNER_MODEL
+    inner.parent.mkdir()
+    with tempfile.TemporaryDirectory(dir=version.parent) as folder:
+        whole = pathlib.Path(folder, "whole.keras")
+        model.save(whole)
+        try:
+            load(whole).save(inner)  # loading without compiling leaves the optimizer behind
+            loaded = load(inner)
+        except ValueError as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                "what Keras saves of it cannot be loaded again. If a layer is used in two "
+                "sub-models, call it through keras_shared.layers.TiedLayer in the second; if a "
+                f"reader's source lies elsewhere, untie it. Keras says: {reason}"
+            ) from error
+    check_loaded_model(model, loaded)
+    _write_warmup(model, version / WARMUP)
+    errors = [finding for finding in check_version(version) if finding.severity == "error"]
+    if errors:
+        raise ValueError(
+            "TF Serving could not serve it: "
+            + "; ".join(f"{finding.what} ({finding.cure})" for finding in errors)
+        )
+
+
+def _write_warmup(model: keras.Model, path: pathlib.Path) -> None:
+    """One request for each signature, as TF Serving replays them when it loads the version."""
+    from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
+    with tf.io.TFRecordWriter(os.fspath(path)) as writer:
+        for name, signature in signatures_of(model).items():
+            variants = {name: examples(signature, 1, encoded=False)}
+            if signature.image_size is not None:
+                variants[f"{name}_bytes"] = examples(signature, 1, encoded=True)
+            for variant, inputs in variants.items():
+                request = predict_pb2.PredictRequest()
+                request.model_spec.name = model.name
+                request.model_spec.signature_name = variant
+                for key, value in inputs.items():
+                    request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
+                log = prediction_log_pb2.PredictionLog(
+                    predict_log=prediction_log_pb2.PredictLog(request=request)
+                )
+                writer.write(log.SerializeToString())
+
+
+def _next_number(base_dir: pathlib.Path) -> int:
+    kept = base_dir / LAST_NUMBER
+    last = int(kept.read_text()) if kept.exists() else 0
+    return max([last, *version_numbers(base_dir)]) + 1
+
+
+def _remember(base_dir: pathlib.Path, number: int) -> None:
+    replace_text(base_dir / LAST_NUMBER, f"{number}\n")
+
+
+@contextmanager
+def _only_one(base_dir: pathlib.Path) -> Iterator[None]:
+    """Let one process at a time publish here; what a killed one left behind goes."""
+    folder = os.open(base_dir, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        for leftover in base_dir.glob(".new-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        yield
+    finally:
+        os.close(folder)  # and with it the lock
+
+
+def _flush(folder: pathlib.Path) -> None:
+    """fsync every file and folder below."""
+    for path in [*folder.rglob("*"), folder]:
+        _flush_folder(path)
+
+
+def _flush_folder(path: pathlib.Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,233 @@
+import math
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_shared.layers import (
+    ConnectionTableConv2D,
+    Shared,
+    TiedConv2DTranspose,
+    TiedDense,
+    TiedLayer,
+    TrainableSubsampling,
+)
+from keras_shared.tying import TiedReader, flatten_layers, run_graph
+from keras_shared.layers.local_layers import LocallyConnected2D
+
+_CONVOLUTIONS = (  # share a kernel between positions
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+    keras.layers.DepthwiseConv1D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv1D,
+    keras.layers.SeparableConv2D,
+    ConnectionTableConv2D,
+    TrainableSubsampling,
+)
+
+
+def unshare(
+    model: keras.Model,
+    copy_values: bool = True,
+    convolutions: bool = False,
+    parameters: int | None = None,
+) -> keras.Model:
+    """The same computation without any sharing: each use of a weight has a weight of its own.
+
+    Each call of a layer, in towers and sub-models too, becomes a call of a layer of its own; a
+    `TiedDense` becomes a `Dense`, a `TiedConv2DTranspose` a `Conv2DTranspose`, and `Shared` as many
+    layers as it has inputs.
+
+    Args:
+        model: a functional model or a Sequential that was built, zoo models included.
+        copy_values: whether the new weights begin with the old values, so that all outputs are
+            equal before training; otherwise each is initialised anew.
+        convolutions: whether each position of a `Conv2D` gets kernels and biases of its own too
+            (a `LocallyConnected2D`); otherwise the positions go on sharing them.
+        parameters: at most so many: hidden layers become narrower by one factor; a Dense or a
+            convolution that ends the model or a sub-model of it keeps its width. None keeps all
+            widths. Values cannot be copied into other widths.
+
+    Returns:
+        A new functional model, not compiled; `model` stays as it is.
+
+    Raises:
+        ValueError: for a model without a graph of layers, a layer that cannot be copied or made
+            local, `parameters` beside `copy_values`, or fewer parameters than width 1 leaves.
+
+    Example:
+        >>> from keras_shared.evaluation import unshare
+        >>> from keras_shared.zoo import TiedAutoencoder
+        >>> model = TiedAutoencoder(units=(4, 2), input_dim=6)
+        >>> model.count_params(), unshare(model).count_params()
+        (48, 80)
+        >>> unshare(model, copy_values=False, parameters=48).count_params()
+        44
+    """
+    if not getattr(model, "inputs", None):
+        raise ValueError(
+            f"'{model.name}' (of type {type(model).__name__}) has no graph of layers to copy. Give "
+            "unshare a functional model, or a Sequential that was built."
+        )
+    if parameters is None:
+        return _Copies(copy_values, convolutions).of_model(model)
+    if copy_values:
+        raise ValueError("`parameters` makes layers narrower, which needs copy_values=False.")
+    whole = _Copies(False, convolutions).of_model(model)
+    if whole.count_params() <= parameters:
+        return whole
+    low, high = 0.0, 1.0
+    narrow = None
+    while narrow is None or high - low > 1 / 512:  # at high, it may still have too many
+        middle = (low + high) / 2 if narrow else 1 / 512
+        tried = _Copies(False, convolutions, middle).of_model(model)
+        if tried.count_params() <= parameters:
+            low, narrow = middle, tried
+        elif narrow is None:
+            raise ValueError(
+                f"'{model.name}' unshared has {tried.count_params():,} parameters even with the "
+                f"narrowest layers. Received: parameters={parameters}"
+            )
+        else:
+            high = middle
+    return narrow
+
+
+class _Copies:
+    """Calls layers, each time through a layer that is new."""
+
+    def __init__(self, copy_values: bool, convolutions: bool, narrower: float = 1.0) -> None:
+        self._copy_values = copy_values
+        self._convolutions = convolutions
+        self._narrower = narrower
+        self._step = 1  # widths stay multiples of the groups that normalise them
+        self._kept: set[str] = set()
+        self._uses: dict[str, int] = {}
+
+    def of_model(self, model: keras.Model) -> keras.Model:
+        groups = [
+            layer.groups
+            for layer in flatten_layers(model)
+            if isinstance(layer, keras.layers.GroupNormalization)
+        ]
+        self._step = math.lcm(*groups)
+        inputs = keras.tree.map_structure(
+            lambda t: keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name),
+            model.inputs[0] if isinstance(model, keras.Sequential) else model.input,
+        )
+        copy = keras.Model(inputs, self.of_call(model, inputs), name=f"{model.name}_unshared")
+        shapes = [[t.shape for t in of.outputs] for of in (model, copy)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"Narrower layers would change the outputs of '{model.name}' from {shapes[0]} to "
+                f"{shapes[1]}: let a Dense or a convolution be its last layer."
+            )
+        return copy
+
+    def of_call(self, layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
+        """What `layer` gives, through new layers all the way down."""
+        if isinstance(layer, keras.Sequential):
+            (x,) = args
+            self._kept.add(layer.layers[-1].name)
+            for inner in layer.layers:
+                x = self.of_call(inner, x)
+            return x
+        if isinstance(layer, keras.Model) and getattr(layer, "inputs", None):
+            self._kept.update(layer.output_names)
+            return run_graph(layer, args, self.of_call)
+        if not isinstance(layer, keras.Layer):  # an operation such as keras.ops.negative
+            return layer(*args, **kwargs)
+        if isinstance(layer, Shared):
+            (uses,) = args
+            called = [self.of_call(layer.layer, x) for x in keras.tree.flatten(uses)]
+            return keras.tree.pack_sequence_as(uses, called)
+        if isinstance(layer, TiedLayer) and not layer.untied:
+            return self.of_call(layer.source(), *args)
+        return self._of_layer(layer, *args, **kwargs)
+
+    def _of_layer(self, layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
+        number = self._uses.get(layer.name, 0)
+        self._uses[layer.name] = number + 1
+        name = f"{layer.name}_use_{number}" if number else layer.name
+        if isinstance(layer, TiedReader) and not layer.untied:
+            copy, values = self._of_reader(layer, name)
+        elif self._convolutions and isinstance(layer, _CONVOLUTIONS):
+            copy, values = self._of_convolution(layer, name, args[0].shape)
+        else:
+            config = {**layer.get_config(), "name": name}
+            config |= {
+                k: self._width(layer, config[k]) for k in ("units", "filters") if k in config
+            }
+            copy, values = type(layer).from_config(config), layer.get_weights()
+        if not self._copy_values:
+            outputs = copy(*args, **kwargs)
+            if isinstance(layer, TiedDense) and not layer.untied:  # fans are those of the source
+                kernel = copy.kernel
+                kernel.assign(keras.ops.transpose(copy.kernel_initializer(kernel.shape[::-1])))
+            return outputs
+        if values:
+            copy.build_from_config(layer.get_build_config())
+            copy.set_weights(values)
+        return copy(*args, **kwargs)
+
+    def _width(self, layer: keras.Layer, width: int) -> int:
+        if layer.name in self._kept or self._narrower == 1:
+            return width
+        step = 1 if width % self._step else self._step
+        return max(step, int(width * self._narrower) // step * step)
+
+    def _of_reader(self, reader: TiedReader, name: str) -> tuple[keras.Layer, list[Any]]:
+        weight = keras.ops.convert_to_numpy(reader.tied_weight())
+        config = {
+            key: value
+            for key, value in reader.get_config().items()
+            if key not in ("source", "name", "output_padding")
+        }
+        # drawn as the weight that it read was drawn
+        source = reader.source()
+        draw = getattr(source, "kernel_initializer", None) or source.embeddings_initializer
+        config["kernel_initializer"] = keras.initializers.serialize(draw)
+        if isinstance(reader, TiedDense):
+            units = self._width(reader, len(weight))
+            layer = keras.layers.Dense.from_config({**config, "name": name, "units": units})
+            weight = weight.T
+        elif isinstance(reader, TiedConv2DTranspose):
+            rows, columns, channels, _ = weight.shape
+            filters = self._width(reader, channels)
+            geometry = {"filters": filters, "kernel_size": (rows, columns), **reader.geometry()}
+            layer = keras.layers.Conv2DTranspose.from_config({**config, "name": name, **geometry})
+        else:
+            raise ValueError(
+                f"unshare knows no layer of its own that does what {type(reader).__name__} "
+                f"'{reader.name}' does. Call `keras_shared.tying.untie` on it first."
+            )
+        return layer, [weight, *reader.get_weights()]
+
+    def _of_convolution(
+        self, layer: keras.Layer, name: str, shape: tuple[int | None, ...]
+    ) -> tuple[keras.Layer, list[Any]]:
+        """A local layer, with the convolution's kernel and bias at each position."""
+        if (
+            type(layer) is not keras.layers.Conv2D
+            or layer.groups > 1
+            or layer.dilation_rate != (1, 1)
+        ):
+            raise ValueError(
+                f"{type(layer).__name__} '{layer.name}' has no local counterpart: only a Conv2D "
+                "without groups and dilation has. unshare(convolutions=False) leaves it as it is; "
+                "`keras-shared compare --vary` compares other choices."
+            )
+        taken = ("kernel_size", "strides", "padding", "activation", "use_bias", "dtype")
+        config = {key: value for key, value in layer.get_config().items() if key in taken}
+        filters = self._width(layer, layer.filters)
+        local = LocallyConnected2D.from_config({**config, "name": name, "filters": filters})
+        positions = local.compute_output_shape(shape)[1:3]
+        kernel, *bias = layer.get_weights()
+        kernel = kernel.reshape(-1, 1, 1, layer.filters)  # (inputs of a field, 1, 1, filters)
+        values = [np.tile(kernel, (1, *positions, 1)), *(np.tile(b, (*positions, 1)) for b in bias)]
+        return local, values

@@ -1,0 +1,70 @@
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from sklearn.metrics import roc_auc_score, roc_curve
+
+
+def verification_metrics(probability: np.ndarray, same: np.ndarray) -> dict[str, Any]:
+    """How well pairs are told apart.
+
+    Args:
+        probability: (pairs,) of "same".
+        same: (pairs,) 1 for "same", 0 for "different".
+
+    Returns:
+        Accuracy in percent at probability 1/2, area under the ROC curve (0 to 1), and equal error
+        rate in percent: where as many different pairs are accepted as same ones are refused.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_shared.tasks.verification import verification_metrics
+        >>> verification_metrics(np.array([0.9, 0.6, 0.4, 0.1]), np.array([1, 1, 0, 0]))["auc"]
+        1.0
+    """
+    rate, _ = _equal_error(probability, same)
+    return {
+        "pairs": len(same),
+        "accuracy_percent": round(100 * float(np.mean((probability >= 0.5) == same)), 3),
+        "auc": round(float(roc_auc_score(same, probability)), 5),
+        "equal_error_rate_percent": round(100 * rate, 3),
+    }
+
+
+def _equal_error(probability: np.ndarray, same: np.ndarray) -> tuple[float, float]:
+    """The equal error rate, and the false acceptance rate of the nearest point of the curve."""
+    accepted, found, _ = roc_curve(same, probability)
+    i = int(np.argmin(np.abs(accepted - (1 - found))))
+    return float((accepted[i] + 1 - found[i]) / 2), float(accepted[i])
+
+
+def plot_verification(probability: np.ndarray, same: np.ndarray) -> dict[str, Figure]:
+    """The ROC curve with its equal error rate, and the probabilities of both kinds of pairs."""
+    metrics = verification_metrics(probability, same)
+    accepted, found, _ = roc_curve(same, probability)
+    rate, at = _equal_error(probability, same)
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot(accepted, found, label=f"AUC {metrics['auc']:.4f}")
+    left.plot([0, 1], [1, 0], ":", color="grey", linewidth=1)
+    left.plot([at], [1 - rate], "o", label=f"equal error rate {100 * rate:.2f} %")
+    left.set(
+        xlabel="different pairs accepted (false positive rate)",
+        ylabel="same pairs accepted (true positive rate)",
+        title=f"ROC, {metrics['pairs']:,} pairs of unseen classes",
+        aspect="equal",
+    )
+    left.legend(loc="lower right")
+    for value, name in ((1, "same"), (0, "different")):
+        right.hist(
+            probability[same == value], np.linspace(0, 1, 41), histtype="step", label=name, lw=1.5
+        )
+    right.axvline(0.5, color="grey", linestyle=":", linewidth=1)
+    right.set(
+        xlabel='probability of "same"',
+        ylabel="pairs",
+        yscale="log",
+        title=f"accuracy at 1/2: {metrics['accuracy_percent']:.2f} %",
+    )
+    right.legend()
+    return {"roc": figure}
