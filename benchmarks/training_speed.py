@@ -80,8 +80,9 @@ def arrays():
 
 
 def recipe(distorted=False):
-    from keras_shared.presets.names import entry_dir
     from keras_shared.recipe import read_recipe
+
+    from keras_shared.presets.names import entry_dir
 
     changes = {} if distorted else {"data.distortion": [0.0, 0.0, 0.0, 0.0]}
     read = read_recipe(entry_dir("lenet5_modern_mnist") / "recipe.toml", changes)
@@ -94,8 +95,8 @@ def by_recipe():
 
     _import_quietly()  # as the command line does
     import numpy as np
-
     from keras_shared.data import training_data
+
     from keras_shared.training import build_model, compile_model
 
     chosen = recipe(distorted=True)

@@ -1,8 +1,8 @@
 """Weight sharing in Keras, and the model zoo built from it.
 
 `keras_shared.layers` has the layers, `keras_shared.zoo` the models, `keras_shared.tying` the
-mechanism. The functions that people type are here, and are imported when they are first used, so
-that the command line can print its help without waiting for Keras.
+mechanism. What is here is imported when it is first used, so that the command line can print its
+help without waiting for Keras.
 """
 
 import importlib
@@ -11,30 +11,49 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from keras_shared.exporting import export as export
     from keras_shared.presets.loading import load as load
+    from keras_shared.presets.names import LoadError as LoadError
+    from keras_shared.presets.names import list_presets as list_presets
+    from keras_shared.presets.publishing import PublishError as PublishError
     from keras_shared.presets.publishing import publish as publish
+    from keras_shared.sharing import draw_sharing as draw_sharing
     from keras_shared.sharing import sharing_report as sharing_report
+    from keras_shared.sharing import unshare as unshare
     from keras_shared.tying import TieError as TieError
+    from keras_shared.tying import check_ties as check_ties
+    from keras_shared.tying import tie as tie
+    from keras_shared.tying import untie as untie
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "LoadError": "keras_shared.presets.names",
+    "PublishError": "keras_shared.presets.publishing",
     "TieError": "keras_shared.tying",
+    "check_ties": "keras_shared.tying",
+    "draw_sharing": "keras_shared.sharing",
     "export": "keras_shared.exporting",
+    "list_presets": "keras_shared.presets.names",
     "load": "keras_shared.presets.loading",
     "publish": "keras_shared.presets.publishing",
     "sharing_report": "keras_shared.sharing",
+    "tie": "keras_shared.tying",
+    "unshare": "keras_shared.sharing",
+    "untie": "keras_shared.tying",
 }
-_ROOMS = ("layers", "losses", "serving", "tying", "zoo")
-__all__ = ["TieError", "export", "load", "publish", "sharing_report"]
+_PACKAGES = (
+    "batching", "comparing", "datasets", "evaluation", "exporting", "layers", "losses", "presets",
+    "recipes", "serving", "sharing", "tasks", "training", "tying", "zoo",
+)  # fmt: skip
+__all__ = [*sorted(_HOMES)]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
-    if name in _ROOMS:
+    if name in _PACKAGES:
         return importlib.import_module(f"keras_shared.{name}")
     raise AttributeError(f"module 'keras_shared' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES, *_ROOMS])
+    return sorted([*globals(), *_HOMES, *_PACKAGES])

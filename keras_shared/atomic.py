@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
-    """A path beside `path` to write to; what was written takes its place if all went well.
+    """A path beside `path` to write to; flushed, what was written takes its place if all went well.
 
     A link is followed; a pipe or a terminal is written to as it is.
 
@@ -37,9 +37,20 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     scratch = path.with_name(f".new-{path.name}")
     try:
         yield scratch
+        flush(scratch)
         scratch.replace(path)
+        flush(path.parent)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def flush(path: pathlib.Path) -> None:
+    """Have a file's content, or a folder's list of files, on the disk before going on."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def replace_text(path: str | os.PathLike[str], text: str) -> None:

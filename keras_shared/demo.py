@@ -1,6 +1,5 @@
 """The main job in a minute, on data that need no network."""
 
-import json
 import pathlib
 import subprocess
 import sys
@@ -12,13 +11,12 @@ import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
 
-from keras_shared.data import training_data
-from keras_shared.datasets.digits import load_digits
+from keras_shared.datasets import load_digits
 from keras_shared.evaluation import evaluate
 from keras_shared.presets.loading import load
 from keras_shared.presets.publishing import publish
-from keras_shared.recipe import read_recipe
-from keras_shared.training import TRAINING, compile_model, train
+from keras_shared.recipes import read_recipe
+from keras_shared.training import Run, train, training_data
 from keras_shared.zoo import SiameseNet
 
 RECIPE = pathlib.Path(__file__).with_name("demo_recipe.toml")
@@ -54,7 +52,7 @@ def demo(out_dir: str) -> None:
     _show_shared(console, model)
 
     console.rule(f"3. Verification of digits {held_out}, which it never saw")
-    facts = json.loads((out / "run" / TRAINING).read_text())
+    facts = Run(out / "run").facts()
     test = evaluate(model, recipe, out / "run", training=facts)["test"]
     for key, value in test.items():
         console.print(f"  {key.replace('_', ' ')}: {value:,}")
@@ -69,7 +67,7 @@ def demo(out_dir: str) -> None:
 
     console.rule("5. Load it in Keras and fine-tune for an epoch")
     tuned = load(version)
-    compile_model(tuned, recipe, data.steps_per_epoch)
+    tuned.compile()  # with what its task is trained with
     tuned.fit(data.batches(recipe.training.epochs, recipe.training.epochs + 1), shuffle=False)
 
     console.rule("6. The tie still holds")

@@ -39,32 +39,44 @@ def fresh_python():
     return run
 
 
+# Recipes of the tests' own, on data that need no network: no test depends on an entry's values.
+RECIPES = {
+    "autoencoder": {
+        "name": "small",
+        "model": {"class_name": "TiedAutoencoder", "units": [16, 4], "input_dim": 64,
+                  "activation": "gelu"},
+        "data": {"name": "digits", "validation_images": 100},
+        "training": {"learning_rate": 0.005, "epochs": 2, "batch_size": 32},
+    },
+    "classifier": {  # of 8x8 pixels where LeNet-5 takes 28x28: for what never builds the model
+        "name": "letters",
+        "model": {"class_name": "LeNet5"},
+        "data": {"name": "digits", "validation_images": 200},
+    },
+    "pairs": {
+        "name": "twins",
+        "model": {"class_name": "SiameseNet", "image_shape": [8, 8, 1]},
+        "data": {"name": "digits", "validation_groups": ["1", "4"], "test_groups": ["2", "5", "8"],
+                 "pairs_per_epoch": 128, "validation_pairs": 100, "test_pairs": 100},
+        "training": {"learning_rate": 0.0003, "epochs": 1},
+    },
+}  # fmt: skip
+
+
 @pytest.fixture
-def small_recipe():
-    """The text of a recipe that trains in a second, on the embedded digits."""
-    return """
-name = "small"
-paper = ""
-[model]
-class_name = "TiedAutoencoder"
-units = [16, 4]
-input_dim = 64
-activation = "gelu"
-noise = 0.0
-[data]
-name = "digits"
-validation_images = 100
-images_per_class = 0
-images_per_epoch = 0
-distortion = [0, 0, 0, 0]
-seed = 1
-[training]
-sharing = "shared"
-loss = "binary_crossentropy"
-optimizer = "adam"
-learning_rate = 0.005
-averaging = 0.0
-epochs = 2
-batch_size = 32
-seeds = [1]
-"""
+def recipe():
+    """Makes one of the recipes above, with changes: `recipe("pairs", **{"training.epochs": 2})`."""
+    from keras_shared.recipes import recipe_from
+
+    def make(kind, **changes):
+        return recipe_from(RECIPES[kind], f"{kind}.toml").with_changes(changes)
+
+    return make
+
+
+@pytest.fixture
+def small_recipe(recipe):
+    """The text of a recipe that trains in a second."""
+    import tomli_w
+
+    return tomli_w.dumps(recipe("autoencoder").to_dict())

@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from keras_shared.card import TABLE_BEGINS, TABLE_ENDS, readme_table
+from keras_shared.evaluation.readme_table import TABLE_BEGINS, TABLE_ENDS, readme_table
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

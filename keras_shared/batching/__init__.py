@@ -1,8 +1,10 @@
-"""Data sets as arrays, and the batches that a recipe draws from them."""
+"""From examples to batches, drawn by number so that a training can go on where it stopped."""
 
-from keras_shared.batching.batches import TrainingData as TrainingData
-from keras_shared.batching.batches import labelled_images as labelled_images
-from keras_shared.batching.batches import test_batches as test_batches
-from keras_shared.batching.batches import training_data as training_data
-from keras_shared.datasets.labelled_images import DataError as DataError
-from keras_shared.datasets.labelled_images import LabelledImages as LabelledImages
+from keras_shared.batching.images import ImageData as ImageData
+from keras_shared.batching.images import image_test_batches as image_test_batches
+from keras_shared.batching.images import image_training_data as image_training_data
+from keras_shared.batching.pairs import PairData as PairData
+from keras_shared.batching.pairs import Pairs as Pairs
+from keras_shared.batching.pairs import pair_test_batches as pair_test_batches
+from keras_shared.batching.pairs import pair_training_data as pair_training_data
+from keras_shared.batching.training_data import TrainingData as TrainingData

@@ -1,12 +1,96 @@
-from typing import Any
+"""Pairs of images: the section [data] that describes them, and how they are drawn."""
+
+import math
+from typing import Any, Literal, Self
 
 import numpy as np
 import tensorflow as tf
+from pydantic import model_validator
 
-from keras_shared.datasets.labelled_images import DataError, LabelledImages
-from keras_shared.batching.steady import steady
+from keras_shared.batching.autotuning import without_autotuning
+from keras_shared.batching.images import EVALUATION_BATCH
+from keras_shared.batching.training_data import TrainingData
+from keras_shared.datasets import DataError, LabelledImages
+from keras_shared.section import Count, Section, Seed
 
-EVALUATION_BATCH = 500
+
+class PairData(Section):
+    """Pairs of images for verification; half of them show the same class.
+
+    Attributes:
+        name: name of the data set.
+        validation_groups: groups of classes (alphabets; of digits: the classes) that validate.
+        test_groups: groups that test; the rest trains.
+        negatives: the rule for pairs of two classes: a second class drawn from all ("any"), or from
+            the group of the first ("same_group"). No image is paired with itself.
+        pairs_per_epoch: drawn anew in each epoch.
+        validation_pairs: always the same, drawn with `seed`.
+        test_pairs: always the same, drawn with `seed`.
+        seed: see above.
+    """
+
+    name: str
+    validation_groups: tuple[str, ...]
+    test_groups: tuple[str, ...]
+    negatives: Literal["any", "same_group"] = "any"
+    pairs_per_epoch: Count = 32000
+    validation_pairs: Count = 4000
+    test_pairs: Count = 20000
+    seed: Seed = 1
+
+    @model_validator(mode="after")
+    def _groups_apart(self) -> Self:
+        both = sorted(set(self.validation_groups).intersection(self.test_groups))
+        if both:
+            raise ValueError(f"{both} cannot be both in `validation_groups` and in `test_groups`")
+        return self
+
+
+def pair_training_data(
+    split: LabelledImages, data: PairData, batch_size: int, seed: int
+) -> TrainingData:
+    """Training and validation pairs of a training split.
+
+    Args:
+        split: the training split of the data set.
+        data: section [data] of the recipe.
+        batch_size: pairs in a batch.
+        seed: of the run.
+
+    Raises:
+        DataError: if a group is unknown, or too small to draw from.
+    """
+    held_out = (*data.validation_groups, *data.test_groups)
+    unknown = sorted(set(held_out).difference(split.group_names))
+    if unknown:  # a misspelt group would be trained on
+        raise DataError(
+            f"'{data.name}' has no group {unknown}. It has: {sorted(split.group_names)}"
+        )
+    present = {split.group_names[g] for g in split.groups}
+    trained = tuple(sorted(present.difference(held_out)))
+    pairs = Pairs(split, trained, data.negatives)
+    validation = Pairs(split, data.validation_groups, data.negatives)
+    steps = math.ceil(data.pairs_per_epoch / batch_size)
+    return TrainingData(
+        lambda first, last: pairs.batches(first * steps, last * steps, batch_size, seed),
+        steps,
+        validation.fixed(data.validation_pairs, data.seed),
+        {
+            "groups": len(trained),
+            "pairs_per_epoch": steps * batch_size,
+            "validation_pairs": data.validation_pairs,
+        },
+    )
+
+
+def pair_test_batches(split: LabelledImages, data: PairData) -> tf.data.Dataset:
+    """The test pairs of a test split, in a fixed order.
+
+    Raises:
+        DataError: if a group is unknown, or too small to draw from.
+    """
+    pairs = Pairs(split, data.test_groups, data.negatives)
+    return pairs.fixed(data.test_pairs, data.seed)
 
 
 class Pairs:
@@ -63,12 +147,12 @@ class Pairs:
             lambda number: self._images_of(*self.draw(batch_size, seed, number)),
             num_parallel_calls=2,
         )
-        return steady(batches.prefetch(4))
+        return without_autotuning(batches.prefetch(4))
 
     def fixed(self, pairs: int, seed: int) -> tf.data.Dataset:
         """That many pairs, always the same, in batches as above."""
         drawn = tf.data.Dataset.from_tensor_slices(self.draw(pairs, seed, -1))
-        return steady(drawn.batch(EVALUATION_BATCH).map(self._images_of))
+        return without_autotuning(drawn.batch(EVALUATION_BATCH).map(self._images_of))
 
     def draw(self, batch_size: int, seed: Any, number: Any) -> tuple[Any, Any, Any]:
         """Indices of the left and right images, and whether they are the same class."""

@@ -29,4 +29,5 @@ def shrink_images(images: np.ndarray, margin: int, side: int) -> np.ndarray:
             f"margins of {margin}. Received: side={side}, expected at most that."
         )
     inner = images[:, margin : images.shape[1] - margin, margin : images.shape[2] - margin]
-    return np.round(tf.image.resize(inner, (side, side), "area").numpy()).astype("uint8")
+    means: np.ndarray = tf.image.resize(inner, (side, side), "area").numpy()
+    return np.round(means).astype("uint8")

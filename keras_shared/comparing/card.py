@@ -1,122 +1,14 @@
-"""The table of a comparison: for the terminal, and for the card."""
+"""The card of a comparison: its README.md."""
 
 import pathlib
 from typing import Any
 
-from keras_shared.figures import DATA, FIGURES, PLOTS
 from keras_shared.atomic import replace_text
+from keras_shared.evaluation.comparison_lines import comparison_lines
+from keras_shared.recipes import Recipe
 
 
-def comparison_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows, as text.
-
-    Args:
-        result: what comparison.json holds.
-    """
-    figure = FIGURES[result["model"]]
-    sized = any(row["images_per_class"] for row in result["summary"])
-    paper = {arm["name"]: arm["paper"] for arm in result["arms"] if arm["paper"]}
-    memory = {arm["name"]: arm["peak_memory_bytes"] for arm in result["arms"]}
-    header = [
-        *(["images a class"] if sized else []),
-        "", "parameters", "KB in a file", "peak MB", "s/epoch",
-        f"{figure.words}{figure.unit}", "difference to the first", "",
-        *(["paper"] if paper else []),
-    ]  # fmt: skip
-    rows = []
-    for row in result["summary"]:
-        rows.append(
-            [
-                *([f"{row['images_per_class']:,}"] if sized else []),
-                row["arm"],
-                f"{row['parameters']:,}",
-                f"{row['weights_bytes'] / 1000:,.0f}",
-                "" if (most := memory[row["arm"]]) is None else f"{most / 1e6:,.0f}",
-                f"{row['seconds_per_epoch']:.2f}",
-                _with_interval(row["figure"]),
-                _with_interval(row["difference"], "+") if "difference" in row else "",
-                _verdict(row, figure.more_is_better),
-                *([paper.get(row["arm"], "")] if paper else []),
-            ]
-        )
-    return header, rows
-
-
-def _with_interval(figure: dict[str, Any], sign: str = "") -> str:
-    if figure["mean"] is None:
-        return "diverged"
-    mean = format(figure["mean"], f"{sign}.2f")
-    return mean if figure["half"] is None else f"{mean} ± {figure['half']:.2f}"
-
-
-def _verdict(row: dict[str, Any], more_is_better: bool) -> str:
-    if "within_noise" not in row:
-        return "" if row.get("difference", {}).get("mean") is None else "one seed"
-    if row["within_noise"]:
-        return "within noise"
-    return "better" if (row["difference"]["mean"] > 0) == more_is_better else "worse"
-
-
-def _rank(mean: float | None, more_is_better: bool) -> float:
-    """Less is better; what diverged is last."""
-    return float("inf") if mean is None else -mean if more_is_better else mean
-
-
-def comparison_plots(result: dict[str, Any]) -> list[str]:
-    """Names of the plots: those that have something to tell apart.
-
-    Args:
-        result: what comparison.json holds.
-    """
-    varied = {"comparison_parameters": "parameters", "comparison_sizes": "images_per_class"}
-    several = [
-        plot for plot, key in varied.items() if len({row[key] for row in result["summary"]}) > 1
-    ]
-    return ["comparison_curves", *several]
-
-
-def comparison_lines(result: dict[str, Any]) -> list[str]:
-    """The comparison as Markdown: arms, table, order, protocol, plots.
-
-    Args:
-        result: what comparison.json holds.
-    """
-    header, rows = comparison_table(result)
-    figure = FIGURES[result["model"]]
-    largest = max(row["images_per_class"] for row in result["summary"])
-    order = sorted(
-        (row for row in result["summary"] if row["images_per_class"] == largest),
-        key=lambda row: _rank(row["figure"]["mean"], figure.more_is_better),
-    )
-    epochs = " or ".join(map(str, sorted({arm["epochs"] for arm in result["arms"]})))
-    return [
-        *(
-            f"- {arm['name']}: "
-            + (", ".join(f"`{k}` = {v!r}" for k, v in arm["changes"].items()) or "the recipe as is")
-            for arm in result["arms"]
-        ),
-        "",
-        f"| {' | '.join(header)} |",
-        "|---" * len(header) + "|",
-        *(f"| {' | '.join(row)} |" for row in rows),
-        "",
-        f"Best first: {', '.join(row['arm'] for row in order)}.",
-        "",
-        f"{len(result['seeds'])} seeds, {epochs} epochs each; with the same seed all see the same "
-        "data in the same order, but for what an arm changes. Intervals are 95 % by Student's t "
-        "over the seeds; differences are paired by seed, and within noise where their interval "
-        "holds 0. Figures on test data. The file holds the weights alone; peak memory is what the "
-        "model and ten steps of its training add to a process.",
-        "",
-        *(
-            line
-            for plot in comparison_plots(result)
-            for line in (f"![{PLOTS[plot]}]({plot}.png)", "")
-        ),
-    ]
-
-
-def write_comparison_card(result: dict[str, Any], out_dir: pathlib.Path) -> None:
+def write_comparison_card(result: dict[str, Any], recipe: Recipe, out_dir: pathlib.Path) -> None:
     """Write README.md of a comparison from its result."""
     lines = [
         f"# {result['name']}, compared",
@@ -125,6 +17,6 @@ def write_comparison_card(result: dict[str, Any], out_dir: pathlib.Path) -> None
         "",
         *comparison_lines(result),
         *([f"Paper: {result['paper']}", ""] if result["paper"] else []),
-        f"Data: {DATA[result['data']]}. The recipe is [recipe.toml](recipe.toml).",
+        f"Data: {recipe.dataset.credit}. The recipe is [recipe.toml](recipe.toml).",
     ]
     replace_text(out_dir / "README.md", "\n".join(lines) + "\n")

@@ -5,10 +5,10 @@ import ctypes
 import gc
 import multiprocessing
 import pathlib
+from typing import Any
 
-from keras_shared.data import training_data
-from keras_shared.recipe import Recipe
-from keras_shared.training import build_model, compile_model, start_model
+from keras_shared.recipes import Recipe, recipe_from
+from keras_shared.training import build_model, compile_model, start_model, training_data
 
 STEPS = 10  # of training that are run
 _STATUS = pathlib.Path("/proc/self/status")
@@ -32,10 +32,11 @@ def peak_memory(recipe: Recipe, start: str, data_dir: str | None) -> int | None:
         return None
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
-        return pool.submit(_measure, recipe, start, data_dir).result()
+        return pool.submit(_measure, recipe.to_dict(), start, data_dir).result()
 
 
-def _measure(recipe: Recipe, start: str, data_dir: str | None) -> int:
+def _measure(table: dict[str, Any], start: str, data_dir: str | None) -> int:
+    recipe = recipe_from(table)
     data = training_data(recipe, data_dir)
     batches = data.batches(0, 1)
     next(iter(batches))

@@ -4,18 +4,18 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from keras_shared.comparison_card import comparison_plots
-from keras_shared.figures import FIGURES
+from keras_shared.evaluation.comparison_lines import comparison_plots
 
 
 def plot_comparison(result: dict[str, Any]) -> dict[str, Figure]:
-    """Learning curves with bands, the figure against parameters and against training-set size.
+    """Learning curves with bands, the metric against parameters and against training-set size.
 
     Args:
         result: what comparison.json holds.
     """
-    figure = FIGURES[result["model"]]
-    label = f"{figure.words}{figure.unit and ' (' + figure.unit.strip() + ')'}, 95 % interval"
+    metric = result["headline"]
+    unit = f" ({metric['unit'].strip()})" if metric["unit"] else ""
+    label = f"{metric['words']}{unit}, 95 % interval"
     draw = {
         "comparison_curves": lambda: _curves(result),
         "comparison_parameters": lambda: _against_parameters(result, label),
@@ -25,11 +25,10 @@ def plot_comparison(result: dict[str, Any]) -> dict[str, Figure]:
 
 
 def _curves(result: dict[str, Any]) -> Figure:
-    """The validation figure over the epochs: mean of the seeds, band of one standard deviation."""
+    """The monitored number over the epochs: mean of the seeds, band of one standard deviation."""
     largest = max(run["images_per_class"] for run in result["runs"])
     runs = [run for run in result["runs"] if run["images_per_class"] == largest]
-    names = list(runs[0]["history"])
-    name = next((n for n in names if n.endswith("accuracy")), "val_loss")
+    name = result["monitor"]["key"]
     plot = Figure(figsize=(7, 4.5), layout="constrained")
     axes = plot.subplots()
     for i, arm in enumerate(result["arms"]):
@@ -58,7 +57,7 @@ def _against_parameters(result: dict[str, Any], label: str) -> Figure:
     rows = [row for row in result["summary"] if row["images_per_class"] == largest]
     for i, row in enumerate(rows):
         axes.errorbar(
-            row["parameters"], _or_nan(row["figure"]["mean"]), yerr=row["figure"]["half"] or 0,
+            row["parameters"], _or_nan(row["metric"]["mean"]), yerr=row["metric"]["half"] or 0,
             fmt="o", capsize=4, color=f"C{i}", label=row["arm"],
         )  # fmt: skip
     axes.set_xscale("log")
@@ -77,8 +76,8 @@ def _against_size(result: dict[str, Any], label: str) -> Figure:
         rows = [row for row in result["summary"] if row["arm"] == arm["name"]]
         axes.errorbar(
             [row["images_per_class"] for row in rows],
-            [_or_nan(row["figure"]["mean"]) for row in rows],
-            yerr=[row["figure"]["half"] or 0 for row in rows],
+            [_or_nan(row["metric"]["mean"]) for row in rows],
+            yerr=[row["metric"]["half"] or 0 for row in rows],
             fmt="o-", capsize=4, color=f"C{i}", label=arm["name"],
         )  # fmt: skip
     sizes = sorted({row["images_per_class"] for row in result["summary"]})

@@ -1,5 +1,6 @@
 import numpy as np
 
+from keras_shared.datasets.dataset import Dataset
 from keras_shared.datasets.labelled_images import LabelledImages
 
 TRAIN_IMAGES = 1200  # of 1,797; the file's order keeps the writers of the last part apart
@@ -13,7 +14,7 @@ def load_digits(split: str, data_dir: str | None = None) -> LabelledImages:
         data_dir: not used.
 
     Example:
-        >>> from keras_shared.datasets.digits import load_digits
+        >>> from keras_shared.datasets import load_digits
         >>> load_digits("train").images.shape
         (1200, 8, 8, 1)
 
@@ -27,3 +28,12 @@ def load_digits(split: str, data_dir: str | None = None) -> LabelledImages:
     images = np.round(digits.images[part] * (255 / 16)).astype("uint8")[..., None]
     names = tuple("0123456789")
     return LabelledImages(images, digits.target[part], np.arange(10), names, names)
+
+
+DIGITS = Dataset(
+    "scikit-learn's handwritten digits",
+    "Alpaydin & Kaynak 1998",
+    "CC BY 4.0",
+    LabelledImages,
+    load_digits,
+)

@@ -1,5 +1,6 @@
 import numpy as np
 
+from keras_shared.datasets.dataset import Dataset
 from keras_shared.datasets.labelled_images import LabelledImages
 from keras_shared.datasets.tfds_split import load_tfds
 
@@ -20,3 +21,6 @@ def load_fashion_mnist(split: str, data_dir: str | None = None) -> LabelledImage
     arrays, info = load_tfds("fashion_mnist", split, data_dir)
     names = tuple(info.features["label"].names)
     return LabelledImages(arrays["image"], arrays["label"], np.arange(len(names)), names, names)
+
+
+FASHION_MNIST = Dataset("Fashion-MNIST", "Zalando SE", "MIT", LabelledImages, load_fashion_mnist)

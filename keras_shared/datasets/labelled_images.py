@@ -3,12 +3,8 @@ from typing import NamedTuple
 import numpy as np
 
 
-class DataError(RuntimeError):
-    """A data set cannot be had; the message says what was tried and what to do."""
-
-
 class LabelledImages(NamedTuple):
-    """One split of a data set.
+    """One split of a data set of images with labels.
 
     Attributes:
         images: uint8 (images, height, width, channels), 0 to 255.

@@ -1,5 +1,6 @@
 import numpy as np
 
+from keras_shared.datasets.dataset import Dataset
 from keras_shared.datasets.labelled_images import LabelledImages
 from keras_shared.datasets.tfds_split import load_tfds
 
@@ -20,3 +21,6 @@ def load_mnist(split: str, data_dir: str | None = None) -> LabelledImages:
     arrays, _ = load_tfds("mnist", split, data_dir)
     names = tuple("0123456789")
     return LabelledImages(arrays["image"], arrays["label"], np.arange(10), names, names)
+
+
+MNIST = Dataset("MNIST", "LeCun & Cortes", "CC BY-SA 3.0", LabelledImages, load_mnist)

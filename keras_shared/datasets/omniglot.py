@@ -1,5 +1,6 @@
 import numpy as np
 
+from keras_shared.datasets.dataset import Dataset
 from keras_shared.datasets.labelled_images import LabelledImages
 from keras_shared.datasets.tfds_split import load_tfds
 
@@ -28,3 +29,6 @@ def load_omniglot(split: str, data_dir: str | None = None) -> LabelledImages:
     class_names = tuple(info.features["label"].int2str(int(code)) for code in codes)
     group_names = tuple(info.features["alphabet"].names)
     return LabelledImages(arrays["image"], labels, groups, class_names, group_names)
+
+
+OMNIGLOT = Dataset("Omniglot", "Lake 2015", "MIT", LabelledImages, load_omniglot)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_shared.datasets.labelled_images import DataError
+from keras_shared.datasets.dataset import DataError
 
 
 def load_tfds(name: str, split: str, data_dir: str | None) -> tuple[dict[str, np.ndarray], Any]:
@@ -40,10 +40,10 @@ def _read(name: str, split: str, where: str | None) -> tuple[dict[str, np.ndarra
             builder.download_and_prepare()
         dataset = builder.as_dataset(split=split, shuffle_files=False, batch_size=-1)
     except Exception as error:  # TFDS raises whatever its download, disk or checksums raise
-        first = str(error).strip().split("\n")[0]
+        reason = " ".join(str(error).split())
         raise DataError(
             f"The data set '{name}' is not in {where}, and TFDS could not prepare it there "
-            f"({type(error).__name__}: {first}). Name a folder that holds it with --data-dir or "
+            f"({type(error).__name__}: {reason}). Name a folder that holds it with --data-dir or "
             "TFDS_DATA_DIR, or use a recipe with the embedded data set: data.name = 'digits'."
         ) from error
     return {key: np.asarray(value) for key, value in tfds.as_numpy(dataset).items()}, builder.info

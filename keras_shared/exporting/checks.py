@@ -8,9 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_shared.exporting.signatures import examples, signatures_of
-from keras_shared.serving.trial import BATCHES
 
 TOLERANCE = 1e-5
+BATCHES = (1, 2, 17)  # that every signature is tried with
 
 
 def check_saved_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
@@ -95,8 +95,10 @@ def _compare(served: np.ndarray | None, expected: Any, what: str) -> None:
     expected = keras.ops.convert_to_numpy(expected)
     scale = max(1.0, float(np.abs(expected).max(initial=0)))
     if served is None or not np.allclose(served, expected, rtol=0, atol=TOLERANCE * scale):
-        error = "missing" if served is None else np.abs(served - expected).max()
+        found = "is missing"
+        if served is not None:
+            found = f"differs by {np.abs(served - expected).max()}, more than {TOLERANCE * scale}"
         raise ValueError(
-            f"What was written answers otherwise than Keras ({what}, batch {len(expected)}): "
-            f"difference {error}, allowed {TOLERANCE * scale}. Nothing was kept."
+            f"What was written gives other outputs than Keras: '{what}' at batch {len(expected)} "
+            f"{found}. Nothing was kept."
         )

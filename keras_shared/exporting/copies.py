@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 
-from keras_shared.tying import effective_weight, readers_of, weight_shape
+from keras_shared.tying import effective_weight, readers_of
+from keras_shared.tying.effective_weight import weight_shape
 
 
 def tied_weights(model: keras.Model) -> dict[str, np.ndarray]:

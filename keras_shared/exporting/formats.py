@@ -4,12 +4,12 @@ import warnings
 
 import keras
 
+from keras_shared.atomic import replacing
 from keras_shared.exporting.saved_model import replace_saved_model
 from keras_shared.exporting.signatures import signatures_of
 from keras_shared.exporting.to_litert import litert_model
 from keras_shared.exporting.to_onnx import onnx_model
-from keras_shared.atomic import replacing
-from keras_shared.tying import flatten_layers
+from keras_shared.tying.keras_private import flatten_layers
 
 FORMATS = ("tf_saved_model", "onnx", "litert")
 
@@ -40,8 +40,8 @@ def export(
 
     Raises:
         ValueError: for an unknown format or signature, a wrong suffix, a folder that would be
-            lost, an ONNX or LiteRT model in half precision, or if what was written answers
-            otherwise than Keras.
+            lost, an ONNX or LiteRT model in half precision, or if what was written gives
+            other outputs than Keras.
         ImportError: if the converter is not installed; the message says how to get it.
 
     Example:

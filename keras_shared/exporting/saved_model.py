@@ -40,7 +40,7 @@ def replace_saved_model(model: keras.Model, path: str | os.PathLike[str]) -> Non
         path: folder that does not exist, is empty, or holds one SavedModel, which is replaced.
 
     Raises:
-        ValueError: if something else lies there, or if it answers otherwise than Keras.
+        ValueError: if something else lies there, or if it gives other outputs than Keras.
     """
     target = pathlib.Path(path)
     empty = not target.exists() or (target.is_dir() and not any(target.iterdir()))

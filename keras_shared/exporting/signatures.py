@@ -29,7 +29,8 @@ def signatures_of(model: keras.Model) -> dict[str, Signature]:
         )
     own = getattr(model, "signatures", None)
     if callable(own):
-        return own()
+        signatures: dict[str, Signature] = own()
+        return signatures
     inputs = getattr(model, "inputs", None)
     if not inputs:
         raise ValueError(
@@ -56,8 +57,8 @@ def _input_name(model: keras.Model, tensor: keras.KerasTensor) -> str:
     """The name of the Input layer: that of its tensor is a number where the user gave none."""
     for layer in model.layers:
         if isinstance(layer, keras.layers.InputLayer) and layer.output is tensor:
-            return layer.name
-    return "inputs" if tensor.name.startswith("keras_tensor") else tensor.name
+            return str(layer.name)
+    return "inputs" if tensor.name.startswith("keras_tensor") else str(tensor.name)
 
 
 def _unique(names: list[str]) -> list[str]:

@@ -23,8 +23,8 @@ def litert_model(model: keras.Model, name: str) -> tuple[bytes, str]:
         an empty one if none is.
 
     Raises:
-        ValueError: if LiteRT lacks an operation of the model, or if its interpreter answers
-            otherwise than Keras.
+        ValueError: if LiteRT lacks an operation of the model, or if its interpreter gives
+            other outputs than Keras.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/saved_model"

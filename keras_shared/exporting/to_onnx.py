@@ -25,8 +25,8 @@ def onnx_model(model: keras.Model, name: str) -> tuple[bytes, str]:
 
     Raises:
         ImportError: if tf2onnx, onnx or onnxruntime is not installed.
-        ValueError: if the model uses what ONNX does not have, or if ONNX Runtime answers
-            otherwise than Keras.
+        ValueError: if the model uses what ONNX does not have, or if ONNX Runtime gives
+            other outputs than Keras.
     """
     try:
         import onnx

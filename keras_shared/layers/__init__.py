@@ -4,6 +4,8 @@ from keras_shared.layers.connection_table_conv2d import (
     ConnectionTableConv2D as ConnectionTableConv2D,
 )
 from keras_shared.layers.euclidean_rbf import EuclideanRBF as EuclideanRBF
+from keras_shared.layers.locally_connected_2d import LocallyConnected2D as LocallyConnected2D
+from keras_shared.layers.position_bias import PositionBias as PositionBias
 from keras_shared.layers.scale import Scale as Scale
 from keras_shared.layers.scaled_tanh import scaled_tanh as scaled_tanh
 from keras_shared.layers.shared import Shared as Shared

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,14 +12,14 @@ class ConnectionTableConv2D(keras.layers.Layer):
     """A convolution whose filters each read only some maps; a kernel is shared by all positions.
 
     `y_j = activation(sum over i in connections[j] of k_ij * x_i + b_j)`. One small kernel per
-    link: C3 of LeNet-5 has 60 links of 5x5 and 16 biases, 1,516 parameters, where a dense
-    convolution has 2,416.
+    pair of a map and a filter that reads it: C3 of LeNet-5 has 60 kernels of 5x5 and 16 biases,
+    1,516 parameters, where a dense convolution has 2,416.
 
     Args:
         connections: for each filter, the indices of the input maps that it reads.
         kernel_size: side of the square kernels, in pixels.
         activation: as in `keras.layers.Conv2D`.
-        kernel_initializer: initial kernels, as one tensor `(rows, columns, links)`.
+        kernel_initializer: initial kernels, as one tensor `(rows, columns, pairs)`.
         bias_initializer: as in `keras.layers.Conv2D`.
         **kwargs: arguments of `keras.layers.Layer`.
 
@@ -41,6 +42,8 @@ class ConnectionTableConv2D(keras.layers.Layer):
     Reference:
         LeCun, Bottou, Bengio, Haffner 1998, table I (layer C3).
     """
+
+    convolves = True
 
     def __init__(
         self,
@@ -65,20 +68,20 @@ class ConnectionTableConv2D(keras.layers.Layer):
 
     def build(self, input_shape: tuple[int, ...]) -> None:
         maps, filters = input_shape[-1], len(self.connections)
-        links = [(i, j) for j, reads in enumerate(self.connections) for i in reads]
-        if not all(0 <= i < maps for i, _ in links):
+        pairs = [(i, j) for j, reads in enumerate(self.connections) for i in reads]
+        if not all(0 <= i < maps for i, _ in pairs):
             raise ValueError(
                 f"`connections` must name maps 0 to {maps - 1} of the input. Received: "
                 f"connections={self.connections}, input_shape={input_shape}"
             )
-        # (links, maps * filters): a one where a link's kernel goes in the dense kernel
-        self._placement = np.zeros((len(links), maps * filters), "float32")
-        for link, (i, j) in enumerate(links):
-            self._placement[link, i * filters + j] = 1
+        # (pairs, maps * filters): a one where the kernel of a pair goes in the dense kernel
+        self._placement = np.zeros((len(pairs), maps * filters), "float32")
+        for pair, (i, j) in enumerate(pairs):
+            self._placement[pair, i * filters + j] = 1
         side = self.kernel_size
         self._dense_shape = (side, side, maps, filters)
         self.kernel = self.add_weight(
-            name="kernel", shape=(side, side, len(links)), initializer=self.kernel_initializer
+            name="kernel", shape=(side, side, len(pairs)), initializer=self.kernel_initializer
         )
         self.bias = self.add_weight(
             name="bias", shape=(filters,), initializer=self.bias_initializer
@@ -104,3 +107,9 @@ class ConnectionTableConv2D(keras.layers.Layer):
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),
         }
+
+    def multiply_adds(
+        self, weight: keras.Variable, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
+    ) -> int:
+        size: int = math.prod(weight.shape)
+        return math.prod(output_shape[1:-1]) * size  # once at each position

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -70,3 +71,8 @@ class EuclideanRBF(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "centers": self.centers}
+
+    def multiply_adds(
+        self, weight: keras.Variable, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
+    ) -> int:
+        return math.prod(weight.shape)

@@ -1,3 +1,4 @@
+import math
 from typing import Any
 
 import keras
@@ -66,3 +67,8 @@ class Scale(keras.layers.Layer):
             "scale_regularizer": keras.regularizers.serialize(self.scale_regularizer),
             "scale_constraint": keras.constraints.serialize(self.scale_constraint),
         }
+
+    def multiply_adds(
+        self, weight: keras.Variable, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
+    ) -> int:
+        return math.prod(output_shape[1:])

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -59,10 +60,23 @@ class Shared(keras.layers.Wrapper):
         super().build(_values(input_shape)[0])
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
-        uses = _values(inputs)
         if self.mode == "joined":
-            return _repack(inputs, self._call_joined(uses, mask))
-        return _repack(inputs, [self.layer(x) for x in uses])
+            return _repack(inputs, self._call_joined(_values(inputs), mask))
+        return self.as_calls(lambda layer, x: layer(x), inputs)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        shapes = [self.layer.compute_output_shape(s) for s in _values(input_shape)]
+        return _repack(input_shape, shapes)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "mode": self.mode}
+
+    def as_calls(self, call: Callable[..., Any], inputs: Any, mask: Any = None) -> Any:
+        """The outputs for `inputs`, with `call(layer, x)` for each use of the layer."""
+        return _repack(inputs, [call(self.layer, x) for x in _values(inputs)])
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
+        return None  # each output already carries the mask that the layer gave it
 
     def _call_joined(self, uses: list[Any], mask: Any) -> list[Any]:
         shapes = [keras.tree.map_structure(lambda x: tuple(x.shape[1:]), x) for x in uses]
@@ -81,16 +95,6 @@ class Shared(keras.layers.Wrapper):
             parts.append(keras.tree.map_structure(lambda y: y[start:end], outputs))  # noqa: B023
             start = end
         return parts
-
-    def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
-        return None  # each output already carries the mask that the layer gave it
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        shapes = [self.layer.compute_output_shape(s) for s in _values(input_shape)]
-        return _repack(input_shape, shapes)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "mode": self.mode}
 
 
 def _values(uses: Any) -> list[Any]:

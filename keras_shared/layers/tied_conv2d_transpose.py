@@ -1,9 +1,15 @@
+import math
 from typing import Any
 
 import keras
 from keras import ops
 
 from keras_shared.tying import TiedReader, TieError
+
+_OF_CONV2D_TRANSPOSE = {  # what Conv2DTranspose has too
+    "activation", "use_bias", "bias_initializer", "bias_regularizer", "bias_constraint",
+    "activity_regularizer", "trainable", "dtype",
+}  # fmt: skip
 
 
 @keras.saving.register_keras_serializable("keras_shared")
@@ -50,8 +56,10 @@ class TiedConv2DTranspose(TiedReader):
         Extraction", section 3 (there with the kernel flipped, which is the adjoint).
     """
 
-    _source_classes = (keras.layers.Conv2D,)
-    _source_attributes = ("strides", "padding", "data_format")
+    source_classes = (keras.layers.Conv2D,)
+    source_attributes = ("strides", "padding", "data_format")
+    form = "convolution adjoint"
+    convolves = True
 
     def __init__(
         self,
@@ -78,13 +86,6 @@ class TiedConv2DTranspose(TiedReader):
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.bias_regularizer = keras.regularizers.get(bias_regularizer)
         self.bias_constraint = keras.constraints.get(bias_constraint)
-
-    def geometry(self) -> dict[str, Any]:
-        """Strides, padding and data format of the source, and the output padding."""
-        source = self._reference.describe()
-        return {k: source[k] for k in self._source_attributes} | {
-            "output_padding": self.output_padding
-        }
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         *_, channels, filters = self.tied_weight_shape()
@@ -117,7 +118,8 @@ class TiedConv2DTranspose(TiedReader):
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         *kernel_size, channels, _ = self.tied_weight_shape()
         layer = keras.layers.Conv2DTranspose(channels, kernel_size, **self.geometry())
-        return tuple(layer.compute_output_shape(input_shape))
+        shape: tuple[int | None, ...] = tuple(layer.compute_output_shape(input_shape))
+        return shape
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -129,3 +131,26 @@ class TiedConv2DTranspose(TiedReader):
             "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
             "bias_constraint": keras.constraints.serialize(self.bias_constraint),
         }
+
+    def geometry(self) -> dict[str, Any]:
+        """Strides, padding and data format of the source, and the output padding."""
+        source = self.describe_source()
+        return {k: source[k] for k in self.source_attributes} | {
+            "output_padding": self.output_padding
+        }
+
+    def multiply_adds(
+        self, weight: keras.Variable, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
+    ) -> int:
+        if weight is self.bias:
+            return math.prod(output_shape[1:])
+        size: int = math.prod(weight.shape)
+        *_, filters = self.tied_weight_shape()
+        return math.prod(input_shape[1:]) // filters * size  # once at each position
+
+    def plain_counterpart(self) -> tuple[type[keras.Layer], dict[str, Any]]:
+        config = {k: v for k, v in self.get_config().items() if k in _OF_CONV2D_TRANSPOSE}
+        rows, columns, channels, _ = self.tied_weight_shape()
+        config |= {"filters": channels, "kernel_size": (rows, columns), **self.geometry()}
+        config["kernel_initializer"] = self.source_initializer()
+        return keras.layers.Conv2DTranspose, config

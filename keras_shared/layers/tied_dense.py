@@ -6,6 +6,10 @@ from keras import ops
 
 from keras_shared.tying import TiedReader, TieError
 
+_OF_DENSE = {  # what Dense has too
+    "activation", "use_bias", "bias_initializer", "bias_regularizer", "bias_constraint",
+    "activity_regularizer", "trainable", "dtype",
+}  # fmt: skip
 # From this number of kernel elements on, a CPU is faster where the other factor is transposed, and
 # the gradient needs no transpose of the kernel's size: benchmarks/cost_of_ties.py. Below, slower.
 LARGE = 2**22
@@ -58,7 +62,9 @@ class TiedDense(TiedReader):
         Improve Language Models", section 2 (embeddings).
     """
 
-    _source_classes = (keras.layers.Dense, keras.layers.Embedding)
+    source_classes = (keras.layers.Dense, keras.layers.Embedding)
+    form = "transposed"
+    plain_axes = (1, 0)
 
     def __init__(
         self,
@@ -117,3 +123,15 @@ class TiedDense(TiedReader):
             "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
             "bias_constraint": keras.constraints.serialize(self.bias_constraint),
         }
+
+    def multiply_adds(
+        self, weight: keras.Variable, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
+    ) -> int:
+        size: int = math.prod(weight.shape)
+        return math.prod(input_shape[1:-1]) * size  # once for each vector
+
+    def plain_counterpart(self) -> tuple[type[keras.Layer], dict[str, Any]]:
+        config = {k: v for k, v in self.get_config().items() if k in _OF_DENSE}
+        units, _ = self.tied_weight_shape()
+        config |= {"units": units, "kernel_initializer": self.source_initializer()}
+        return keras.layers.Dense, config

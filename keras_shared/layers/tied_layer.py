@@ -1,8 +1,10 @@
+from collections.abc import Callable
 from typing import Any
 
 import keras
 
-from keras_shared.tying import TiedReader, drop_layer, flatten_layers
+from keras_shared.tying import TiedReader
+from keras_shared.tying.keras_private import drop_layer, flatten_layers
 
 
 @keras.saving.register_keras_serializable("keras_shared")
@@ -62,14 +64,9 @@ class TiedLayer(TiedReader):
             self.output_shape = source.compute_output_shape(input_shape)
 
     def call(self, inputs: Any) -> Any:
-        if self.own_layer is not None:
-            return self.own_layer(inputs)
-        source = self.source()
-        self._refuse_constant(source)
-        return source(inputs)
-
-    def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
-        return None  # the output already carries the mask that the source gave it
+        if self.own_layer is None:
+            self._refuse_constant(self.source())
+        return self.as_calls(lambda layer, x: layer(x), inputs)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         source = self.own_layer or self._reference.layer
@@ -83,12 +80,23 @@ class TiedLayer(TiedReader):
             "own_layer": None if own is None else keras.saving.serialize_keras_object(own),
         }
 
+    def as_calls(self, call: Callable[..., Any], inputs: Any) -> Any:
+        """The output for `inputs`, with `call(layer, x)` where the source is called."""
+        return call(self.own_layer or self.source(), inputs)
+
+    def read_variables(self) -> list[keras.Variable]:
+        return []  # the calls of the source itself read them
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
+        return None  # the output already carries the mask that the source gave it
+
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "TiedLayer":
         own = config.get("own_layer")
         if own is not None:
             config = {**config, "own_layer": keras.saving.deserialize_keras_object(own)}
-        return super().from_config(config)
+        layer: TiedLayer = super().from_config(config)
+        return layer
 
     def save_own_variables(self, store: Any) -> None:
         if self.untied:
@@ -113,7 +121,8 @@ class TiedLayer(TiedReader):
         return self.own_layer.get_weights() if self.own_layer else []
 
     def _shared(self, source: keras.Layer) -> list[Any]:
-        return source.get_weights()
+        weights: list[Any] = source.get_weights()
+        return weights
 
     def _disown(self, values: list[Any] | None, source: keras.Layer) -> None:
         if values is not None:

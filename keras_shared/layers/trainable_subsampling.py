@@ -1,3 +1,4 @@
+import math
 from typing import Any
 
 import keras
@@ -34,6 +35,8 @@ class TrainableSubsampling(keras.layers.Layer):
     Reference:
         LeCun, Bottou, Bengio, Haffner 1998, section II.B (layers S2 and S4).
     """
+
+    convolves = True
 
     def __init__(
         self,
@@ -74,3 +77,8 @@ class TrainableSubsampling(keras.layers.Layer):
             "coefficient_initializer": keras.initializers.serialize(self.coefficient_initializer),
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),
         }
+
+    def multiply_adds(
+        self, weight: keras.Variable, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
+    ) -> int:
+        return math.prod((output_shape if weight is self.bias else input_shape)[1:])

@@ -1,12 +1,12 @@
 """From the name of a preset, or a path, to the folder that holds it: the one place that looks."""
 
-import difflib
 import json
 import os
 import pathlib
 import zipfile
-from collections.abc import Iterable
 from typing import Any
+
+from keras_shared.lookup import suggestion
 
 HOME = "KERAS_SHARED_HOME"  # environment variable: the folder of your own published models
 INNER_MODEL = pathlib.PurePath("assets.extra", "model.keras")
@@ -93,9 +93,8 @@ def locate(path_or_name: str | os.PathLike[str]) -> pathlib.Path:
         return presets[path.name]
     if path.exists():
         return path
-    raise LoadError(
-        f"There is no preset, and no file or folder, named '{path}'. {suggestion(str(path), presets)}"
-    )
+    hint = suggestion(str(path), presets)
+    raise LoadError(f"There is no preset, and no file or folder, named '{path}'. {hint}")
 
 
 def version_dir(path_or_name: str | os.PathLike[str], version: int | None = None) -> pathlib.Path:
@@ -158,25 +157,16 @@ def list_presets() -> dict[str, dict[str, Any]]:
         presets[name] = {
             "path": path,
             "versions": version_numbers(path),
-            "class_name": _class_name(version_dir(path) / INNER_MODEL),
+            "class_name": class_name(path),
             "metrics": json.loads(metrics.read_text("utf-8")) if of_zoo else None,
         }
     return presets
 
 
-def _class_name(file: pathlib.Path) -> str | None:
-    """The class of the model in a `.keras` file, without loading it."""
+def class_name(path_or_name: str | os.PathLike[str]) -> str | None:
+    """The class of a published model, without loading it; None where there is no Keras model."""
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(version_dir(path_or_name) / INNER_MODEL) as archive:
             return str(json.loads(archive.read("config.json"))["class_name"])
     except (OSError, KeyError, ValueError, zipfile.BadZipFile):
         return None
-
-
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """A sentence with the nearest of the known names, or with all of them."""
-    names = sorted(known)
-    nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
-    if nearest:
-        return f"Did you mean {' or '.join(map(repr, nearest))}?"
-    return f"There are: {', '.join(map(repr, names)) or 'none'}."

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import keras
 import tensorflow as tf
 
-from keras_shared.presets.names import version_numbers
+from keras_shared.atomic import flush, replace_text
 from keras_shared.exporting import (
     check_loaded_model,
     check_saved_model,
@@ -19,8 +19,8 @@ from keras_shared.exporting import (
     signatures_of,
     write_saved_model,
 )
-from keras_shared.presets.loading import INNER_MODEL, load
-from keras_shared.atomic import replace_text
+from keras_shared.presets.loading import load
+from keras_shared.presets.names import INNER_MODEL, version_numbers
 from keras_shared.serving.findings import check_version
 from keras_shared.serving.trial import WARMUP
 
@@ -57,7 +57,7 @@ def publish(model: keras.Model, base_dir: str | os.PathLike[str]) -> pathlib.Pat
     Raises:
         ValueError: for a model whose inputs are not known, or a `base_dir` named like a version.
         PublishError: if it cannot be written (a full disk, no permission), cannot be loaded
-            again, or answers otherwise than in Keras. Nothing half-written stays.
+            again, or gives other outputs than in Keras. Nothing half-written stays.
 
     Example:
         >>> import tempfile
@@ -83,12 +83,13 @@ def publish(model: keras.Model, base_dir: str | os.PathLike[str]) -> pathlib.Pat
             try:
                 version = scratch / "version"
                 _write(model, version)
-                _flush(version)
+                for path in [*version.rglob("*"), version]:
+                    flush(path)
                 number = _next_number(base_dir)
                 _remember(base_dir, number)
                 target = base_dir / str(number)
                 version.rename(target)
-                _flush_folder(base_dir)
+                flush(base_dir)
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
     except Exception as error:
@@ -109,8 +110,8 @@ def _write(model: keras.Model, version: pathlib.Path) -> None:
         whole = pathlib.Path(folder, "whole.keras")
         model.save(whole)
         try:
-            load(whole).save(inner)  # loading without compiling leaves the optimizer behind
-            loaded = load(inner)
+            load(whole, compile=False).save(inner)  # which leaves the optimizer behind
+            loaded = load(inner, compile=False)
         except ValueError as error:
             reason = " ".join(str(error).split())
             raise ValueError(
@@ -124,7 +125,7 @@ def _write(model: keras.Model, version: pathlib.Path) -> None:
     if errors:
         raise ValueError(
             "TF Serving could not serve it: "
-            + "; ".join(f"{finding.what} ({finding.cure})" for finding in errors)
+            + "; ".join(f"{finding.what} ({finding.remedy})" for finding in errors)
         )
 
 
@@ -170,17 +171,3 @@ def _only_one(base_dir: pathlib.Path) -> Iterator[None]:
         yield
     finally:
         os.close(folder)  # and with it the lock
-
-
-def _flush(folder: pathlib.Path) -> None:
-    """fsync every file and folder below."""
-    for path in [*folder.rglob("*"), folder]:
-        _flush_folder(path)
-
-
-def _flush_folder(path: pathlib.Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,240 +1,143 @@
 """A recipe: everything that decides a trained model, in one flat TOML file.
 
-Every key must be there; an unknown key, a wrong type or a value out of range is a `RecipeError`
-that names file, key, what was received and what is allowed. Nothing is inherited or computed.
+What is left out has a default; the resolved recipe, with all of them, stays with the run. Nothing
+is inherited or computed. All that is wrong with a file is said at once, as a `RecipeError`.
 """
 
 import dataclasses
-import json
 import os
 import pathlib
+import re
 import tomllib
-import typing
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from keras_shared.atomic import replace_text
+from keras_shared.lookup import find, suggestion
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from keras_shared.datasets import Dataset
+    from keras_shared.recipes.schema import Comparison, Training
+    from keras_shared.tasks import Task
 
 
 class RecipeError(ValueError):
-    """A recipe cannot be read."""
-
-
-class Between(typing.NamedTuple):
-    """Limits of a number, both included; None for no limit."""
-
-    low: float | None
-    high: float | None = None
-
-
-Count = Annotated[int, Between(1)]
-NoneOrMore = Annotated[int, Between(0)]
-NotNegative = Annotated[float, Between(0)]
-Seed = Annotated[int, Between(0, 2**31 - 1)]
-
-
-@dataclasses.dataclass(frozen=True)
-class SiameseNetModel:
-    """Arguments of `keras_shared.zoo.SiameseNet` with its default tower."""
-
-    class_name: Literal["SiameseNet"]
-    image_shape: tuple[Count, Count, Literal[1, 3]]  # height, width in pixels; channels
-    pixel_range: tuple[float, float]
-
-
-@dataclasses.dataclass(frozen=True)
-class TiedAutoencoderModel:
-    """Arguments of `keras_shared.zoo.TiedAutoencoder`."""
-
-    class_name: Literal["TiedAutoencoder"]
-    units: tuple[Count, ...]
-    input_dim: Count
-    activation: Literal["sigmoid", "tanh", "relu", "gelu"]
-    noise: Annotated[float, Between(0)]
-
-
-@dataclasses.dataclass(frozen=True)
-class LeNet5Model:
-    """Arguments of `keras_shared.zoo.LeNet5`."""
-
-    class_name: Literal["LeNet5"]
-    variant: Literal["1998", "modern"]
-    class_names: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class LeCun1989Model:
-    """Arguments of `keras_shared.zoo.LeCun1989`."""
-
-    class_name: Literal["LeCun1989"]
-    net: Literal[1, 2, 3, 4, 5]
-
-
-@dataclasses.dataclass(frozen=True)
-class ImageData:
-    """Images with labels. `test` is the data set's own test split."""
-
-    name: Literal["digits", "mnist", "fashion_mnist"]
-    validation_images: Count  # drawn from the training split with `seed`, never trained on
-    images_per_class: NoneOrMore  # to train on, drawn by the run's seed; 0 for all
-    images_per_epoch: NoneOrMore  # a small set comes round several times; 0 for each image once
-    # distortions of the training images, each drawn uniformly up to plus or minus this, per image:
-    # rotation in degrees, shear, share of the size, shift in pixels; zeros for none
-    distortion: tuple[NotNegative, NotNegative, NotNegative, NotNegative]
-    seed: Seed
-
-
-@dataclasses.dataclass(frozen=True)
-class SampleData:
-    """A few images with labels, other ones for each run's seed, cropped and shrunk.
-
-    Training and validation images come from the data set's training split, test images from its
-    test split; all without distortions.
-    """
-
-    name: Literal["mnist", "fashion_mnist"]
-    margin: Annotated[int, Between(0)]  # pixels cut off on each side
-    side: Count  # pixels of a side afterwards
-    training_images: Count
-    validation_images: Count
-    test_images: Count
-    images_per_epoch: NoneOrMore  # a small set comes round several times; 0 for each image once
-
-
-@dataclasses.dataclass(frozen=True)
-class PairData:
-    """Pairs of images for verification; half of them show the same class.
-
-    `negatives` is the rule for the other half: a second class drawn from all ("any"), or from
-    the group (the alphabet) of the first ("same_group"). No image is paired with itself.
-    """
-
-    name: Literal["digits", "mnist", "fashion_mnist", "omniglot"]
-    validation_groups: tuple[str, ...]  # alphabets (of digits: classes) that validate
-    test_groups: tuple[str, ...]  # alphabets that test; the rest trains
-    negatives: Literal["any", "same_group"]
-    pairs_per_epoch: Count  # drawn anew in each epoch
-    validation_pairs: Count
-    test_pairs: Count
-    seed: Seed
-
-
-@dataclasses.dataclass(frozen=True)
-class Training:
-    """How the model is trained: by an optimizer whose rate decays to zero along a cosine.
-
-    With `averaging` the rate stays, and a moving average of the weights is what is validated and
-    kept (Polyak & Juditsky 1992).
-
-    Each seed is a run of its own, with its own start and order of the data. Of several, the run
-    with the best validation figure is the one to publish.
-
-    `sharing` is "shared" for the model as it is, "unshared" for a weight at each use, and
-    "unshared_narrow" for that with hidden layers so narrow that it has no more parameters than the
-    model (see `keras_shared.evaluation.unshare`).
-    """
-
-    sharing: Literal["shared", "unshared", "unshared_narrow"]
-    loss: Literal["binary_crossentropy", "contrastive", "rbf", "sparse_categorical_crossentropy"]
-    optimizer: Literal["adam"]  # Kingma & Ba 2015
-    learning_rate: Annotated[float, Between(1e-8, 10)]
-    averaging: Annotated[float, Between(0, 0.99999)]  # the average's share kept each step; 0: none
-    epochs: Count
-    batch_size: Count
-    seeds: tuple[Seed, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Arm:
-    """One side of a comparison: the recipe with some values changed.
-
-    Attributes:
-        name: what tables and plots call it.
-        changes: key, such as `"model.net"` -> value.
-        start: name or path of a published model to fine-tune, or empty.
-        paper: what the paper reports of it, for the table; may be empty.
-    """
-
-    name: str
-    changes: dict[str, Any]
-    start: str = ""
-    paper: str = ""
-
-    @property
-    def slug(self) -> str:
-        """The name as a folder's."""
-        return "".join(c if c.isalnum() else "_" for c in self.name)
-
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """What `keras-shared compare` does with a recipe, fixed before the runs.
-
-    Attributes:
-        seeds: of each arm; the same seeds see the same data in the same order.
-        images_per_class: sizes of the training set; empty for the recipe's own alone.
-        arms: the sides, the first of which the others are compared with.
-    """
-
-    seeds: tuple[int, ...]
-    images_per_class: tuple[int, ...]
-    arms: tuple[Arm, ...]
-
-
-# what is compared where a recipe names no arms
-SHARED_OR_NOT = (
-    Arm("shared", {}),
-    Arm("unshared", {"training.sharing": "unshared"}),
-    Arm("unshared, narrow", {"training.sharing": "unshared_narrow"}),
-)
+    """A recipe cannot be read: the file, and for each key what was received and expected."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """A whole recipe, checked.
+    """A whole recipe, checked, with its defaults filled in.
 
     Attributes:
         name: name of the entry, `model_dataset`.
-        paper: the figure to compare with and its source, for the card; may be empty.
+        description: a sentence for the card; empty for that of the model's class.
+        limits: what the model is not made for, for the card; empty for the class's sentence.
+        paper: the published number to compare with and its source, for the card; may be empty.
         model: class and constructor arguments.
         data: data set and split.
-        training: loss, schedule, seed.
-        comparison: section [comparison], which may be left out.
+        training: loss, schedule, seeds.
+        comparison: section [comparison], or None.
         path: the file it was read from.
     """
 
     name: str
-    paper: str = dataclasses.field(compare=False)  # what it says does not change a run
-    model: SiameseNetModel | TiedAutoencoderModel | LeNet5Model | LeCun1989Model
-    data: ImageData | SampleData | PairData
-    training: Training
-    comparison: Comparison | None = dataclasses.field(compare=False)
-    path: pathlib.Path = dataclasses.field(compare=False)
+    model: Any
+    data: Any
+    training: "Training"
+    # what these say does not change a run
+    description: str = dataclasses.field(default="", compare=False)
+    limits: str = dataclasses.field(default="", compare=False)
+    paper: str = dataclasses.field(default="", compare=False)
+    comparison: "Comparison | None" = dataclasses.field(default=None, compare=False)
+    path: pathlib.Path = dataclasses.field(default=pathlib.Path("recipe.toml"), compare=False)
+
+    @property
+    def model_class(self) -> Any:
+        """The class that `model.class_name` names."""
+        return _model_class(self.model.class_name)
+
+    @property
+    def task(self) -> "Task":
+        """The task of the model."""
+        return _task(self.model_class)
+
+    @property
+    def dataset(self) -> "Dataset":
+        """The data set that `data.name` names."""
+        return _dataset(self.data.name)
 
     def with_seed(self, seed: int) -> "Recipe":
         """The same recipe for one run."""
-        return dataclasses.replace(self, training=dataclasses.replace(self.training, seeds=(seed,)))
+        training = self.training.model_copy(update={"seeds": (seed,)})
+        return dataclasses.replace(self, training=training)
+
+    def with_changes(self, changes: Mapping[str, Any]) -> "Recipe":
+        """The same recipe with other values, checked like a file.
+
+        Args:
+            changes: key, such as `"model.variant"` -> value.
+
+        Raises:
+            RecipeError: for an unknown key, or a value that the key does not take.
+
+        Example:
+            >>> from keras_shared.presets.names import entry_dir
+            >>> from keras_shared.recipes import read_recipe
+            >>> recipe = read_recipe(entry_dir("lenet5_mnist") / "recipe.toml")
+            >>> recipe.with_changes({"training.epochs": 2}).training.epochs
+            2
+        """
+        table = self.to_dict()
+        for key, value in changes.items():
+            section, dot, inner = key.rpartition(".")
+            if section == "model" and inner == "class_name":  # the old arguments are another's
+                table["model"] = {}
+            inside = table.get(section) if dot else table
+            if not isinstance(inside, dict):
+                sections = [name for name, value in table.items() if isinstance(value, dict)]
+                raise RecipeError(
+                    f"{self.path}: `{key}` is no key of a recipe: expected SECTION.KEY, such as "
+                    f"training.epochs, with one of the sections {sections}."
+                )
+            inside[inner] = value
+        return recipe_from(table, self.path)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe as TOML holds it, all defaults filled in."""
+        table: dict[str, Any] = {"name": self.name}
+        for key in ("description", "limits", "paper"):
+            table |= {key: getattr(self, key)} if getattr(self, key) else {}
+        for key in ("model", "data", "training"):
+            table[key] = getattr(self, key).model_dump(exclude_none=True)
+        if self.comparison is not None:
+            arms = [arm.model_dump(exclude_defaults=True) for arm in self.comparison.arms]
+            flat = [{**{k: v for k, v in arm.items() if k != "changes"},
+                     **arm.get("changes", {})} for arm in arms]  # fmt: skip
+            table["comparison"] = {**self.comparison.model_dump(), "arms": flat}
+        return table
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write a TOML file that `read_recipe` reads alike."""
+        import tomli_w
+
+        replace_text(path, tomli_w.dumps(self.to_dict()))
 
 
-_MODELS: dict[str, tuple[type, type, tuple[str, ...]]] = {  # class -> sections and losses
-    "SiameseNet": (SiameseNetModel, PairData, ("binary_crossentropy", "contrastive")),
-    "TiedAutoencoder": (TiedAutoencoderModel, ImageData, ("binary_crossentropy",)),
-    "LeCun1989": (LeCun1989Model, SampleData, ("sparse_categorical_crossentropy",)),
-    "LeNet5": (LeNet5Model, ImageData, ("rbf", "sparse_categorical_crossentropy")),
-}  # fmt: skip
-
-
-def read_recipe(path: str | os.PathLike[str], changes: Mapping[str, Any] | None = None) -> Recipe:
+def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     """Read and check a recipe.
 
     Args:
         path: the TOML file.
-        changes: values that replace the file's: key, such as `"model.variant"` -> value.
 
     Raises:
-        RecipeError: with file, key, what was received and what is allowed.
+        RecipeError: with the file, and for each wrong key what was received and expected.
 
     Example:
         >>> from keras_shared.presets.names import entry_dir
-        >>> from keras_shared.recipe import read_recipe
+        >>> from keras_shared.recipes import read_recipe
         >>> read_recipe(entry_dir("lenet5_mnist") / "recipe.toml").model.variant
         '1998'
     """
@@ -243,201 +146,210 @@ def read_recipe(path: str | os.PathLike[str], changes: Mapping[str, Any] | None 
         table = tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise RecipeError(f"{path}: cannot be read as TOML: {error}") from error
-    comparison = table.pop("comparison", None)
-    sections = ("name", "paper", "model", "data", "training")
-    _check_keys(path, "", table, sections)
-    for section in sections[2:]:
-        _check(path, section, table[section], dict)
-    for key, value in (changes or {}).items():
-        section, _, inner = key.partition(".")
-        if section not in sections[2:] or inner not in table[section]:
-            keys = f"a key of the recipe in quotes, as 'training.epochs', not {value!r} for it"
-            raise _error(path, key, "a change of it", keys)
-        table[section][inner] = value
-    name = _check(path, "name", table["name"], str)
-    if not name.isidentifier():
-        raise _error(path, "name", name, "letters, digits and underscores")
-    kind = _check(path, "model.class_name", table["model"].get("class_name", ""), str)
-    if kind not in _MODELS:
-        raise _error(path, "model.class_name", kind, f"one of {list(_MODELS)}")
-    model, data, losses = _MODELS[kind]
-    training = _read_section(path, "training", table["training"], Training)
-    if training.loss not in losses:
-        raise _error(path, "training.loss", training.loss, f"one of {list(losses)} for {kind}")
-    read = _read_section(path, "data", table["data"], data)
-    if training.loss == "contrastive" and training.sharing != "shared":
-        raise _error(  # nothing trains an unshared copy's layer of probability then
-            path, "training.sharing", training.sharing,
-            "'shared' with loss = 'contrastive'; 'binary_crossentropy' compares both",
-        )  # fmt: skip
-    if len(set(training.seeds)) < len(training.seeds):
-        raise _error(path, "training.seeds", list(training.seeds), "each seed once")
-    if isinstance(read, PairData):
-        both = sorted(set(read.validation_groups).intersection(read.test_groups))
-        if both:
-            raise _error(path, "data.test_groups", both, "groups that validation does not use")
-    return Recipe(
-        name=name,
-        paper=_check(path, "paper", table["paper"], str),
-        model=_read_section(path, "model", table["model"], model),
-        data=read,
-        training=training,
-        comparison=None if comparison is None else _comparison(path, comparison),
-        path=path,
-    )
+    return recipe_from(table, path)
 
 
-def comparison_of(
-    recipe: Recipe, seeds: int | None = None, vary: str | None = None, sizes: str | None = None
-) -> Comparison:
-    """What to compare: section [comparison] of a recipe, or shared and unshared, or as told.
+def recipe_from(table: Mapping[str, Any], path: str | os.PathLike[str] = "recipe.toml") -> Recipe:
+    """Check a recipe that was read already.
 
     Args:
-        recipe: the recipe.
-        seeds: number of seeds, 1 to so many.
-        vary: `KEY=A,B`: an arm for each value.
-        sizes: `N,N`: images of each class to train on.
+        table: what `tomllib` gives, or `Recipe.to_dict`.
+        path: where it came from, for messages.
 
     Raises:
-        RecipeError: for words that cannot be read so.
+        RecipeError: as of `read_recipe`.
+    """
+    from pydantic import ValidationError
+
+    path, table = pathlib.Path(path), _frozen(table)
+    schema, wrong = _schema_for(table)
+    if not wrong and isinstance(table.get("model"), Mapping):
+        wrong = _disagreements(table)
+    try:
+        checked: Any = schema.model_validate(table)
+    except ValidationError as error:
+        raise RecipeError(_listed(path, [*wrong, *_explained(error, schema)])) from None
+    if wrong:
+        raise RecipeError(_listed(path, wrong))
+    recipe = Recipe(
+        name=checked.name,
+        description=checked.description,
+        limits=checked.limits,
+        paper=checked.paper,
+        model=checked.model,
+        data=checked.data,
+        training=checked.training,
+        comparison=checked.comparison,
+        path=path,
+    )
+    return dataclasses.replace(recipe, training=_with_defaults(recipe))
+
+
+def json_schema(recipe: Recipe) -> dict[str, Any]:
+    """The JSON schema of recipes with the same model and task, for editors.
 
     Example:
         >>> from keras_shared.presets.names import entry_dir
-        >>> from keras_shared.recipe import comparison_of, read_recipe
-        >>> recipe = read_recipe(entry_dir("tied_autoencoder_mnist") / "recipe.toml")
-        >>> [arm.changes for arm in comparison_of(recipe, vary="training.epochs=1,2").arms]
-        [{'training.epochs': 1}, {'training.epochs': 2}]
+        >>> from keras_shared.recipes import json_schema, read_recipe
+        >>> recipe = read_recipe(entry_dir("lenet5_mnist") / "recipe.toml")
+        >>> sorted(json_schema(recipe)["properties"])[:4]
+        ['comparison', 'data', 'description', 'limits']
     """
-    kept = recipe.comparison or Comparison(tuple(range(1, 6)), (), SHARED_OR_NOT)
-    if seeds is not None:
-        if seeds < 1:
-            raise _error(recipe.path, "--seeds", seeds, "at least 1")
-        kept = dataclasses.replace(kept, seeds=tuple(range(1, seeds + 1)))
-    if vary is not None:
-        key, _, values = vary.partition("=")
-        read = _values(recipe, key, values)
-        if len(read) < 2:
-            raise _error(recipe.path, "--vary", vary, "KEY=A,B with at least two values")
-        arms = tuple(Arm(f"{key.rpartition('.')[2]} {value}", {key: value}) for value in read)
-        kept = dataclasses.replace(kept, arms=arms)
-    if sizes is not None:
-        if not all(text.strip().isdecimal() and int(text) for text in sizes.split(",")):
-            raise _error(recipe.path, "--sizes", sizes, "whole numbers with commas between")
-        numbers = tuple(sorted({int(text) for text in sizes.split(",")}))
-        kept = dataclasses.replace(kept, images_per_class=numbers)
-    return _each_once(recipe.path, kept)
+    schema, _ = _schema_for(recipe.to_dict())
+    return schema.model_json_schema()
 
 
-def _values(recipe: Recipe, key: str, text: str) -> list[Any]:
-    """Values with commas between, as TOML reads them; of a key that holds a string, as they are."""
-    section, _, inner = key.partition(".")
-    if not isinstance(getattr(getattr(recipe, section, None), inner, None), str):
+def _frozen(value: Any) -> Any:
+    """The same with tuples in the place of lists."""
+    if isinstance(value, Mapping):
+        return {key: _frozen(item) for key, item in value.items()}
+    return tuple(map(_frozen, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _model_class(name: str) -> Any:
+    from keras_shared.zoo import MODELS
+
+    return find(name, MODELS, "model")
+
+
+def _task(model_class: Any) -> "Task":
+    from keras_shared.tasks import TASKS
+
+    return find(model_class.task, TASKS, "task")
+
+
+def _dataset(name: str) -> "Dataset":
+    from keras_shared.datasets import DATASETS
+
+    return find(name, DATASETS, "data set")
+
+
+def _schema_for(table: Mapping[str, Any]) -> "tuple[type[BaseModel], list[str]]":
+    """The schema by the model that a recipe names, and what is wrong with that name."""
+    from keras_shared.recipes.schema import model_section, recipe_schema
+
+    section = table.get("model")
+    name = section.get("class_name") if isinstance(section, Mapping) else None
+    if not isinstance(name, str):
+        wrong = [] if not isinstance(section, Mapping) else ["`model.class_name` is missing"]
+        if name is not None:
+            wrong = [f"`model.class_name`: received {_as_written(name)}, expected a string"]
+        return recipe_schema(dict[str, Any], Any), wrong
+    try:
+        model_class = _model_class(name)
+        task = _task(model_class)
+    except (ValueError, AttributeError) as error:
+        return recipe_schema(dict[str, Any], Any), [f"`model.class_name`: {error}"]
+    return recipe_schema(model_section(model_class), task.data), []
+
+
+def _disagreements(table: Mapping[str, Any]) -> list[str]:
+    """Names that mean nothing, and what is wrong between sections that are right by themselves."""
+    wrong, (data, training) = [], (table.get(key, {}) for key in ("data", "training"))
+    model_class = _model_class(table["model"]["class_name"])
+    task = _task(model_class)
+    if isinstance(training, Mapping) and isinstance(loss := training.get("loss"), str):
+        allowed = _losses(model_class, task)
+        if loss not in allowed and ":" not in loss:
+            wrong.append(
+                f"`training.loss`: received {loss!r}, expected one of {list(allowed)} for "
+                f"{model_class.__name__}, or 'package.module:NAME'"
+            )
+        sharing = training.get("sharing", "shared")
+        if loss in task.losses_of_shared and sharing != "shared":
+            wrong.append(
+                f"`training.sharing`: received {sharing!r}, expected 'shared' with loss = "
+                f"{loss!r}; others compare both: {sorted({*allowed} - {*task.losses_of_shared})}"
+            )
+    if isinstance(data, Mapping) and isinstance(name := data.get("name"), str):
         try:
-            return tomllib.loads(f"values = [{text}]")["values"]
-        except tomllib.TOMLDecodeError:
-            pass  # the recipe's own check says what is wrong with them
-    return [value.strip() for value in text.split(",") if value.strip()]
+            kind = _dataset(name).kind
+            if not issubclass(kind, task.takes):
+                wrong.append(
+                    f"`data.name`: '{name}' holds {kind.__name__}, and {task.name} takes "
+                    f"{task.takes.__name__}"
+                )
+        except ValueError as error:
+            wrong.append(f"`data.name`: {error}")
+    return wrong
 
 
-def write_recipe(recipe: Recipe, path: pathlib.Path) -> None:
-    """Write a recipe that `read_recipe` reads alike, without comments and comparison."""
-    lines = [f"name = {json.dumps(recipe.name)}", f"paper = {json.dumps(recipe.paper)}"]
-    for section in ("model", "data", "training"):
-        lines += ["", f"[{section}]"]
-        lines += [f"{k} = {json.dumps(v)}" for k, v in vars(getattr(recipe, section)).items()]
-    path.write_text("\n".join(lines) + "\n", "utf-8")
+def _losses(model_class: Any, task: "Task") -> tuple[str, ...]:
+    """Names of the losses that a model can be trained with, the default first."""
+    losses: tuple[str, ...] = getattr(model_class, "loss_names", task.losses)
+    return losses
 
 
-def _comparison(path: pathlib.Path, table: Any) -> Comparison:
-    _check_keys(path, "comparison.", _check(path, "comparison", table, dict),
-                ("seeds", "images_per_class", "arms"))  # fmt: skip
-    arms = []
-    for i, arm in enumerate(_check(path, "comparison.arms", table["arms"], list)):
-        changes = dict(_check(path, f"comparison.arms[{i}]", arm, dict))
-        name = _check(path, f"comparison.arms[{i}].name", changes.pop("name", None), str)
-        start, paper = (
-            _check(path, f"comparison.arms[{i}].{key}", changes.pop(key, ""), str)
-            for key in ("start", "paper")
-        )
-        arms.append(Arm(name, changes, start, paper))
-    read = Comparison(
-        seeds=_check(path, "comparison.seeds", table["seeds"], tuple[Seed, ...]),
-        images_per_class=tuple(
-            _check(path, "comparison.images_per_class", size, Count)
-            for size in _check(path, "comparison.images_per_class", table["images_per_class"], list)
-        ),
-        arms=tuple(arms) or SHARED_OR_NOT,
-    )
-    return _each_once(path, read)
+def _with_defaults(recipe: Recipe) -> "Training":
+    default = getattr(recipe.model_class, "default_loss", None)
+    arguments = recipe.model.model_dump(exclude={"class_name"})
+    values = {
+        "loss": default(**arguments) if default else recipe.task.losses[0],
+        "optimizer": recipe.task.optimizer,
+        "learning_rate": recipe.task.learning_rate,
+    }
+    left_out = {k: v for k, v in values.items() if getattr(recipe.training, k) is None}
+    return recipe.training.model_copy(update=left_out)
 
 
-def _each_once(path: pathlib.Path, comparison: Comparison) -> Comparison:
-    """A seed, size or arm that counts twice would make the intervals too narrow."""
-    for key, values in {
-        "seeds": comparison.seeds,
-        "images_per_class": comparison.images_per_class,
-        "arms": tuple(arm.slug for arm in comparison.arms),
-    }.items():
-        if len(set(values)) < len(values):
-            raise _error(path, f"comparison.{key}", list(values), "each one once")
-    return comparison
+def _listed(path: pathlib.Path, wrong: Iterable[str]) -> str:
+    lines = list(wrong)
+    if len(lines) == 1:
+        return f"{path}: {lines[0]}"
+    return f"{path}: {len(lines)} errors" + "".join(f"\n  {line}" for line in lines)
 
 
-def _read_section(path: pathlib.Path, section: str, table: dict[str, Any], kind: type) -> Any:
-    hints = typing.get_type_hints(kind, include_extras=True)
-    _check_keys(path, f"{section}.", table, tuple(hints))
-    return kind(**{k: _check(path, f"{section}.{k}", table[k], hint) for k, hint in hints.items()})
+def _explained(error: Any, schema: "type[BaseModel]") -> Iterable[str]:
+    """One sentence for each error that pydantic found."""
+    for found in error.errors():
+        place, inside = found["loc"], ".".join(map(str, found["loc"][:-1]))
+        key = re.sub(r"\.(\d+)", r"[\1]", ".".join(map(str, place)))
+        if found["type"] == "extra_forbidden":
+            known = _keys(schema, place[:-1])
+            hint = suggestion(str(place[-1]), known)
+            yield f"`{key}` is an unknown key of {inside or 'a recipe'}. {hint}"
+        elif found["type"] == "missing":
+            yield f"`{key}` is missing"
+        else:
+            value = found["input"]
+            received = "" if isinstance(value, Mapping) else f"received {_as_written(value)}, "
+            yield f"`{key}`: {received}{_expected(found)}"
 
 
-def _check_keys(
-    path: pathlib.Path, prefix: str, table: dict[str, Any], allowed: tuple[str, ...]
-) -> None:
-    for key in table:
-        if key not in allowed:
-            raise _error(path, prefix + key, "an unknown key", f"the keys {list(allowed)}")
-    for key in allowed:
-        if key not in table:
-            raise _error(path, prefix + key, "nothing", "a value: recipes are complete")
+def _expected(found: Mapping[str, Any]) -> str:
+    text: str = found["msg"].removeprefix("Value error, ").replace("Input should", "expected it to")
+    text = re.sub(r" after validation.*| or instance of .*", "", text)
+    for pydantic, plain in (
+        ("expected it to be greater than or equal to", "expected at least"),
+        ("expected it to be less than or equal to", "expected at most"),
+        ("expected it to be less than", "expected less than"),
+        ("expected it to be greater than", "expected more than"),
+        ("expected it to be a valid integer", "expected a whole number"),
+        ("expected it to be a valid number", "expected a number"),
+        ("expected it to be a valid string", "expected a string"),
+        ("expected it to be a valid tuple", "expected a list"),
+        ("expected it to be a valid dictionary", "expected a table"),
+        ("expected it to be a finite number", "expected a finite number"),
+        ("expected it to be", "expected"),
+        ("String should match pattern", "expected letters, digits and underscores, by the pattern"),
+        ("Tuple should have", "expected a list with"),
+    ):
+        if pydantic in text:
+            return text.replace(pydantic, plain)
+    return text
 
 
-def _check(path: pathlib.Path, key: str, value: Any, hint: Any) -> Any:
-    """`value` in the type that `hint` asks for, or a RecipeError."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Annotated:
-        value, limits = _check(path, key, value, arguments[0]), arguments[1]
-        if limits.low is not None and value < limits.low:
-            raise _error(path, key, value, f"at least {limits.low}")
-        if limits.high is not None and value > limits.high:
-            raise _error(path, key, value, f"at most {limits.high}")
-        return value
-    if origin is Literal:
-        if not any(value == a and type(value) is type(a) for a in arguments):
-            raise _error(path, key, value, f"one of {list(arguments)}")
-        return value
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise _error(path, key, value, "a list")
-        hints = arguments
-        if arguments[-1] is Ellipsis:
-            if not value:
-                raise _error(path, key, value, "a list that is not empty")
-            hints = (arguments[0],) * len(value)
-        if len(value) != len(hints):
-            raise _error(path, key, value, f"a list of {len(hints)}")
-        return tuple(
-            _check(path, f"{key}[{i}]", v, h)
-            for i, (v, h) in enumerate(zip(value, hints, strict=True))
-        )
-    if hint is float and type(value) is int:
-        value = float(value)
-    if type(value) is not hint:
-        names: dict[Any, str] = {dict: "a table", str: "a string", int: "a whole number"}
-        raise _error(path, key, value, names.get(hint, "a number"))
-    if isinstance(value, float) and not abs(value) < float("inf"):
-        raise _error(path, key, value, "a finite number")
-    return value
+def _as_written(value: Any) -> str:
+    """A value as a TOML file has it: lists in brackets."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_as_written, value))}]"
+    return repr(value)
 
 
-def _error(path: pathlib.Path, key: str, received: Any, allowed: str) -> RecipeError:
-    shown = received if isinstance(received, str) and " " in received else repr(received)
-    return RecipeError(f"{path}: `{key}`: received {shown}, allowed: {allowed}")
+def _keys(schema: "type[BaseModel]", place: tuple[str | int, ...]) -> list[str]:
+    """The keys that a section takes."""
+    fields: Any = schema.model_fields
+    for name in place:
+        inner = getattr(fields.get(name), "annotation", None) if isinstance(fields, dict) else None
+        fields = getattr(inner, "model_fields", None)
+    return list(fields) if fields else []

@@ -3,11 +3,16 @@
 import time
 import urllib.parse
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
 from keras_shared.serving.errors import ServingError
+from keras_shared.serving.messages import SignatureDef, Status
+from keras_shared.serving.over_rest import Rest
+
+if TYPE_CHECKING:
+    from keras_shared.serving.over_grpc import Grpc
 
 RETRIES_NEVER_SENT = 3
 RETRIES_SENT = 1
@@ -16,38 +21,16 @@ FIRST_WAIT = 0.2  # seconds before the first retry, doubled for each further one
 T = TypeVar("T")
 
 
-class Tensor(NamedTuple):
-    """What a signature takes or gives: dtype ("float32", "string", ...), shape (None if open)."""
-
-    dtype: str
-    shape: tuple[int | None, ...] | None
-
-
-class Signature(NamedTuple):
-    """One way to ask a model, as the server tells it."""
-
-    inputs: dict[str, Tensor]
-    outputs: dict[str, Tensor]
-
-
-class Status(NamedTuple):
-    """One version of a model: START, LOADING, AVAILABLE, UNLOADING or END, and what failed."""
-
-    version: int
-    state: str
-    error: str
-
-
 class Client:
     """Ask TF Serving, over REST or gRPC: the same methods, the same answers.
 
-    Each `predict` asks for the signatures first, with a small request, and then the version that
+    Each `predict` first requests the signatures, which is little, and then runs the version that
     they belong to: no answer mixes two versions while the server swaps them. If that version is
-    gone in between, the new one is asked. With `version` given, the signatures are asked once.
+    gone by then, the new one answers. With `version` given, the signatures are requested once.
 
-    A call changes nothing on the server, so it is safe to ask again: three times more if the
-    server never got the request (connection refused), once more if the connection was cut or the
-    server said UNAVAILABLE. `timeout` holds for the whole call.
+    A call changes nothing on the server, so it is safe to repeat: up to three times if the server
+    never got the request (connection refused), once if the connection broke or the server
+    answered UNAVAILABLE. `timeout` holds for the whole call. Threads may share a client.
 
     Args:
         url: `http://host:8501` or `https://...` for REST; `grpc://host:8500` or `host:8500` for
@@ -55,7 +38,7 @@ class Client:
         timeout: seconds for one call, retries included.
 
     Raises:
-        ValueError: for another kind of url.
+        ValueError: for a url of another form.
 
     Example:
         >>> from keras_shared.serving import Client
@@ -75,15 +58,14 @@ class Client:
                 f"Expected http://host:8501 (REST) or grpc://host:8500 (gRPC). Received: {url!r}"
             )
         self.timeout = timeout
-        self._pinned: dict[tuple[str, int], dict[str, Signature]] = {}
+        self._pinned: dict[tuple[str, int], dict[str, SignatureDef]] = {}
+        self._transport: Grpc | Rest
         if parts.scheme == "grpc":
-            from keras_shared.serving.over_grpc import Grpc
+            from keras_shared.serving import over_grpc  # TensorFlow, which REST does not need
 
             address = parts.netloc if parts.port else f"{parts.netloc}:8500"
-            self._transport: Any = Grpc(address)
+            self._transport = over_grpc.Grpc(address)
         else:
-            from keras_shared.serving.over_rest import Rest
-
             self._transport = Rest(parts)
 
     def predict(
@@ -99,14 +81,18 @@ class Client:
             name: the model's name.
             inputs: for each input, an array or nested lists, the batch first; bytes for strings.
             signature: its name.
-            version: its number; the server's choice by default, the newest.
+            version: its number; by default the server's choice, the newest.
 
         Returns:
             For each output, an array. Text comes as `str`, outputs named `..._bytes` as `bytes`.
 
         Raises:
             ValueError: for inputs that the signature does not take, before they are sent.
-            ServingError: if the server does not answer, or with an error.
+            ServingError: if the server does not answer, or answers with an error.
+
+        Example:
+            >>> client.predict("lenet5_mnist", {"image": images})["label"]  # doctest: +SKIP
+            array(['7', '2'], dtype=object)
         """
 
         def ask(left: float) -> dict[str, np.ndarray]:
@@ -118,8 +104,8 @@ class Client:
                 )
             arrays = _arrays(signature, signatures, inputs)
             left = max(deadline - time.monotonic(), 0.001)
-            asked = signatures[signature]
-            return self._transport.predict(name, number, signature, asked, arrays, left)
+            definition = signatures[signature]
+            return self._transport.predict(name, number, signature, definition, arrays, left)
 
         return self._call(ask, swapped=version is None)
 
@@ -133,22 +119,26 @@ class Client:
                 255; or a list of such bytes, or a batch of such arrays.
             image_b: the image to compare, or as many of them.
             name: a published `SiameseNet`.
-            version: its number; the server's choice by default.
+            version: its number; by default the server's choice, the newest.
 
         Returns:
             The probability for one pair, else an array with one for each pair.
 
         Raises:
             ValueError: for images of two kinds, or of another shape than the model takes.
-            ServingError: if the server does not answer, or with an error.
+            ServingError: if the server does not answer, or answers with an error.
+
+        Example:
+            >>> client.verify(open("a.png", "rb").read(), png)  # doctest: +SKIP
+            0.9731
         """
         pair = {"image_a": image_a, "image_b": image_b}
         dimensions = {np.ndim(image) for image in pair.values()}
         if dimensions not in ({0}, {1}, {3}, {4}) or isinstance(image_a, str):
             raise ValueError(
-                "Expected two images of one kind: bytes, lists of bytes, arrays (height, width, "
-                f"channels), or batches of them. Received: {type(image_a).__name__} and "
-                f"{type(image_b).__name__}, of {sorted(dimensions)} dimensions"
+                "Expected two images of the same kind: bytes, lists of bytes, arrays (height, "
+                f"width, channels), or batches of them. Received: {type(image_a).__name__} and "
+                f"{type(image_b).__name__}, with {sorted(dimensions)} dimensions"
             )
         single, encoded = dimensions <= {0, 3}, dimensions <= {0, 1}
         if single:
@@ -165,26 +155,40 @@ class Client:
         Args:
             name: the model's name.
 
+        Returns:
+            One `Status` for each version, in ascending order.
+
         Raises:
             ServingError: if the server does not answer, or does not know the model.
+
+        Example:
+            >>> client.status("lenet5_mnist")  # doctest: +SKIP
+            [Status(version=1, state='AVAILABLE', error='')]
         """
         found = self._call(lambda left: self._transport.status(name, left))
         return sorted(found, key=lambda status: status.version)
 
-    def metadata(self, name: str, version: int | None = None) -> dict[str, Signature]:
+    def metadata(self, name: str, version: int | None = None) -> dict[str, SignatureDef]:
         """The signatures of a model: dtype and shape of each input and output.
 
         Args:
             name: the model's name.
-            version: its number; the server's choice by default, the newest.
+            version: its number; by default the server's choice, the newest.
+
+        Returns:
+            Name of a signature -> `SignatureDef`.
 
         Raises:
             ServingError: if the server does not answer, or does not know the model.
+
+        Example:
+            >>> client.metadata("lenet5_mnist")["classify_bytes"].inputs  # doctest: +SKIP
+            {'image_bytes': TensorInfo(dtype='string', shape=(None,))}
         """
         return self._call(lambda left: self._signatures(name, version, left)[1])
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection; `with Client(url) as client:` does so at its end."""
         self._transport.close()
 
     def __enter__(self) -> Self:
@@ -195,7 +199,7 @@ class Client:
 
     def _signatures(
         self, name: str, version: int | None, left: float
-    ) -> tuple[int, dict[str, Signature]]:
+    ) -> tuple[int, dict[str, SignatureDef]]:
         if version is not None and (name, version) in self._pinned:
             return version, self._pinned[name, version]
         number, signatures = self._transport.metadata(name, version, left)
@@ -204,13 +208,13 @@ class Client:
         return number, signatures
 
     def _call(self, ask: Callable[[float], T], swapped: bool = False) -> T:
-        """Ask, and ask again where that is safe and there is time."""
+        """Ask, and repeat it where that is safe and there is time."""
         deadline, wait, tries = time.monotonic() + self.timeout, FIRST_WAIT, 0
         while True:
             try:
                 return ask(max(deadline - time.monotonic(), 0.001))
             except ServingError as error:
-                gone = swapped and error.code == "NOT_FOUND"  # or never there: asked once more
+                gone = swapped and error.code == "NOT_FOUND"  # or was never there: tried again
                 allowed = RETRIES_SENT if error.sent else RETRIES_NEVER_SENT
                 late = time.monotonic() + wait >= deadline
                 if not (gone or error.code == "UNAVAILABLE") or tries >= allowed or late:
@@ -220,9 +224,9 @@ class Client:
 
 
 def _arrays(
-    name: str, signatures: Mapping[str, Signature], inputs: Mapping[str, Any]
+    name: str, signatures: Mapping[str, SignatureDef], inputs: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
-    """The inputs with the dtypes of the signature, or an error that says what it takes."""
+    """The inputs with the dtypes of the signature."""
     expected = signatures[name].inputs
     if set(inputs) != set(expected):
         raise ValueError(
@@ -236,10 +240,10 @@ def _arrays(
         if dtype != "string":
             if array.dtype.kind not in "biufcV":  # V: bfloat16
                 others = [n for n, s in signatures.items() if f"{key}_bytes" in s.inputs]
-                hint = f" Encoded images are for: {sorted(others)}." if others else ""
+                hint = f" To send encoded images, use: {sorted(others)}." if others else ""
                 raise ValueError(
-                    f"'{key}' takes {dtype} of shape {shape}. Received: "
-                    f"{type(value).__name__} of {array.dtype}.{hint}"
+                    f"The input '{key}' takes {dtype} of shape {shape}. Received: "
+                    f"{type(value).__name__} with items of dtype {array.dtype}.{hint}"
                 )
             array = _cast(key, array, dtype)
         fits = shape is None or (
@@ -248,8 +252,8 @@ def _arrays(
         )
         if not fits:
             raise ValueError(
-                f"'{key}' takes {dtype} of shape {shape}, None being any size and the first the "
-                f"batch. Received: shape {array.shape}"
+                f"The input '{key}' takes {dtype} of shape {shape}: the batch first, and any size "
+                f"for None. Received: shape {array.shape}"
             )
         arrays[key] = array
     return arrays
@@ -261,5 +265,8 @@ def _cast(key: str, array: np.ndarray, dtype: str) -> np.ndarray:
     with np.errstate(invalid="ignore"):  # NaN as a whole number: refused below
         cast = array.astype(dtype)
     if cast.dtype.kind in "biu" and not np.array_equal(cast, array):
-        raise ValueError(f"'{key}' takes {dtype}, and some of its values are none: {array}")
+        raise ValueError(
+            f"The input '{key}' takes {dtype}. Received values that {dtype} cannot hold: "
+            f"{array[cast != array][:8]}. Round, clip or replace them first."
+        )
     return cast

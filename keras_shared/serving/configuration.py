@@ -4,7 +4,7 @@ import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from keras_shared.presets.names import saved_model_dir, version_numbers
+from keras_shared.presets.names import holds_saved_model, locate, version_numbers
 
 REST_PORT, GRPC_PORT = 8501, 8500  # inside of a container too
 METRICS = "/monitoring/prometheus/metrics"
@@ -32,11 +32,14 @@ def model_folders(paths_or_names: Sequence[str | os.PathLike[str]]) -> dict[str,
     """The folders of versions to serve, by the name that TF Serving gives each: the folder's.
 
     Args:
-        paths_or_names: folders of versions, or published names.
+        paths_or_names: folders of versions, or names of presets.
+
+    Returns:
+        Name -> absolute folder.
 
     Raises:
-        ValueError: for a folder without versions, for which TF Serving would wait for ever, the
-            folder of one version, or two folders of one name.
+        ValueError: for an unknown name, a folder without versions, for which TF Serving would
+            wait for ever, the folder of one version, or two folders of the same name.
 
     Example:
         >>> from keras_shared.serving.configuration import model_folders
@@ -45,22 +48,22 @@ def model_folders(paths_or_names: Sequence[str | os.PathLike[str]]) -> dict[str,
     """
     folders: dict[str, pathlib.Path] = {}
     for given in paths_or_names:
-        folder = pathlib.Path(given)
-        if len(folder.parts) == 1 and not version_numbers(folder):
-            folder = folder if (folder / "saved_model.pb").exists() else saved_model_dir(str(given))
-        folder = folder.resolve()
-        if (folder / "saved_model.pb").exists():
+        folder = locate(given).resolve()
+        if holds_saved_model(folder):
             numbered = folder.name.isdecimal()
-            advice = f"name its parent: {folder.parent}" if numbered else "move it into NAME/1"
-            raise ValueError(f"{folder} is one SavedModel, and TF Serving takes folders: {advice}")
-        if not version_numbers(folder):
-            there = "it holds none" if folder.is_dir() else "it does not exist"
+            advice = f"Pass its parent: {folder.parent}" if numbered else "Move it into NAME/1."
             raise ValueError(
-                f"Expected a folder with versions 1, 2, ... Received {folder}: {there}"
+                f"Expected a folder of versions. Received one SavedModel: {folder}. {advice}"
+            )
+        if not version_numbers(folder):
+            raise ValueError(
+                f"Expected a folder with versions named 1, 2, ... Received: {folder}, which has "
+                "no version. Publish a model there, or pass another folder."
             )
         if folders.setdefault(folder.name, folder) != folder:
             raise ValueError(
-                f"Two models are named '{folder.name}': {folders[folder.name]}, {folder}"
+                f"Two models are named '{folder.name}': {folders[folder.name]} and {folder}. "
+                "Rename one folder: TF Serving takes a model's name from it."
             )
     return folders
 
@@ -71,6 +74,9 @@ def configuration_files(base_paths: Mapping[str, str], threads: int) -> dict[str
     Args:
         base_paths: model name -> absolute folder of its versions, as the server sees it.
         threads: how many batches run at once: the number of cores.
+
+    Returns:
+        The texts of models.config, batching.config and monitoring.config.
 
     Example:
         >>> from keras_shared.serving.configuration import configuration_files
@@ -100,7 +106,21 @@ def configuration_files(base_paths: Mapping[str, str], threads: int) -> dict[str
 
 
 def flags(folder: str, rest_port: int = REST_PORT, grpc_port: int = GRPC_PORT) -> list[str]:
-    """What `tensorflow_model_server` is started with; model_servers/main.cc has them all."""
+    """What `tensorflow_model_server` is started with; model_servers/main.cc has them all.
+
+    Args:
+        folder: with the files of `configuration_files`, as the server sees it.
+        rest_port: port of REST.
+        grpc_port: port of gRPC.
+
+    Returns:
+        The arguments of the command line.
+
+    Example:
+        >>> from keras_shared.serving.configuration import flags
+        >>> flags("/config")[:2]
+        ['--port=8500', '--rest_api_port=8501']
+    """
     return [
         f"--port={grpc_port}",
         f"--rest_api_port={rest_port}",

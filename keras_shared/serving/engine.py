@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from keras_shared.serving.client import Client, Signature
+from keras_shared.serving.client import Client
 from keras_shared.serving.configuration import (
     GRPC_PORT,
     METRICS,
@@ -25,11 +25,12 @@ from keras_shared.serving.configuration import (
     model_folders,
 )
 from keras_shared.serving.errors import ServingError
+from keras_shared.serving.messages import SignatureDef
 
 BINARY, IMAGE = "tensorflow_model_server", "tensorflow/serving"
 LAST_LINES = 20
 PACKAGES = "https://storage.googleapis.com/tensorflow-serving-apt"
-# A PNG of one pixel: what a request that can be pasted sends to a signature that takes images
+# A PNG of one pixel, for the request that `serve` prints if a signature takes images
 PIXEL = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
 )
@@ -46,7 +47,7 @@ or, on Debian and Ubuntu (x86-64), add its package source and install the binary
 
 
 class EngineError(RuntimeError):
-    """TF Serving is not there, or did not start; the message says why, or how to get it."""
+    """TF Serving is not installed, or did not start; the message says why, or how to get it."""
 
 
 def serve(
@@ -55,23 +56,27 @@ def serve(
     grpc_port: int = GRPC_PORT,
     timeout: float = 600.0,
 ) -> int:
-    """Run TF Serving until it ends or is told to: SIGTERM and SIGINT are passed on to it.
+    """Run TF Serving until it ends; SIGTERM and SIGINT are passed on to it.
 
     `tensorflow_model_server` is taken if it is on the PATH, otherwise Docker. Batching and
     Prometheus metrics are on. Call it in the main thread: Python takes signals there.
 
     Args:
-        models: folders of versions, or published names; a folder's name is the model's name.
+        models: folders of versions, or names of presets; a folder's name is the model's name.
         rest_port: port of REST.
         grpc_port: port of gRPC.
         timeout: seconds until every model must be AVAILABLE; Docker may have to fetch its image.
 
     Returns:
-        The server's exit status; 128 + n if signal n ended it, as a shell says it.
+        The server's exit status; 128 + n if signal n ended it, as shells count.
 
     Raises:
-        ValueError: for a folder that TF Serving could not serve from.
+        ValueError: for a name or folder that TF Serving could not serve.
         EngineError: if there is no TF Serving, a port is taken, or a model does not load.
+
+    Example:
+        >>> from keras_shared.serving import serve
+        >>> serve(["lenet5_mnist"], rest_port=8601)  # doctest: +SKIP
     """
     folders = model_folders(models)
     for port in (rest_port, grpc_port):
@@ -83,27 +88,27 @@ def serve(
                 )
     with tempfile.TemporaryDirectory(prefix="tf-serving-") as scratch:
         command = _command(folders, pathlib.Path(scratch), rest_port, grpc_port)
-        with _signals_passed_on() as (told, started):
-            process = subprocess.Popen(  # a session of its own: Ctrl-C comes through us alone
+        with _signals_passed_on() as (received, started):
+            process = subprocess.Popen(  # a session of its own: Ctrl-C reaches it only through us
                 command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, start_new_session=True
             )
             started.append(process)
-            if told:  # while it was being started
-                process.send_signal(told[-1])
+            if received:  # while it was being started
+                process.send_signal(received[-1])
             last: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
             log = threading.Thread(target=_log, args=(process, last), daemon=True)
             log.start()
             try:
                 url = f"http://localhost:{rest_port}"
-                _wait(process, url, list(folders), time.monotonic() + timeout, told)
-                if process.poll() is None and not told:
+                _wait(process, url, list(folders), timeout, received)
+                if process.poll() is None and not received:
                     print(_ready(url, grpc_port, list(folders)), flush=True)
                 status = process.wait()
             except EngineError as error:
                 _stop(process)
                 log.join(timeout=5)
                 lines = "".join(f"\n  {line}" for line in last)
-                raise EngineError(f"{error} Its last lines:{lines}") from error
+                raise EngineError(f"{error} The last lines of its log:{lines}") from error
             except BaseException:
                 _stop(process)
                 raise
@@ -123,10 +128,14 @@ def _command(
         return [binary, *flags(str(scratch), rest_port, grpc_port)]
     if not docker:
         raise EngineError(f"Neither {BINARY} nor docker is on the PATH.\n{HOW_TO_GET}")
-    asked = subprocess.run([docker, "version"], capture_output=True, text=True, check=False)
-    if asked.returncode:
-        said = asked.stderr.strip()
-        raise EngineError(f"{BINARY} is not on the PATH, and docker says: {said}\n{HOW_TO_GET}")
+    docker_version = subprocess.run(
+        [docker, "version"], capture_output=True, text=True, check=False
+    )
+    if docker_version.returncode:
+        raise EngineError(
+            f"{BINARY} is not on the PATH, and `docker version` failed: "
+            f"{docker_version.stderr.strip()}\n{HOW_TO_GET}"
+        )
     scratch.chmod(0o755)
     mounts = {str(scratch): "/config", **{str(f): inside[name] for name, f in folders.items()}}
     volumes = [f"--volume={source}:{target}:ro" for source, target in mounts.items()]
@@ -140,18 +149,22 @@ def _wait(
     process: subprocess.Popen[bytes],
     url: str,
     names: Sequence[str],
-    deadline: float,
-    told: list[int],
+    timeout: float,
+    received: list[int],
 ) -> None:
-    """Until every model is AVAILABLE, or the process was told to end."""
+    """Until every model is AVAILABLE, or a signal was received."""
+    deadline = time.monotonic() + timeout
     waiting, client = list(names), Client(url, timeout=1)
     while waiting:
-        if told:
+        if received:
             return
         if process.poll() is not None:
             raise EngineError(f"TF Serving ended with status {process.returncode}.")
         if time.monotonic() > deadline:
-            raise EngineError(f"{waiting} were not AVAILABLE in time.")
+            raise EngineError(
+                f"These models were not AVAILABLE within {timeout:g} seconds: {waiting}. Allow "
+                "more with `timeout`."
+            )
         try:
             versions = client.status(waiting[0])
         except ServingError:  # the ports open when every model is loaded
@@ -160,7 +173,8 @@ def _wait(
         if any(version.state == "AVAILABLE" for version in versions):
             waiting.pop(0)
         elif failed:
-            raise EngineError(f"{waiting[0]} does not load: {failed[-1].error}")
+            reason = failed[-1].error.rstrip(".")
+            raise EngineError(f"TF Serving could not load {waiting[0]}: {reason}.")
         else:
             time.sleep(0.1)
 
@@ -168,12 +182,12 @@ def _wait(
 def _ready(url: str, grpc_port: int, names: Sequence[str]) -> str:
     lines = [f"TF Serving is ready. gRPC: localhost:{grpc_port}, metrics: {url}{METRICS}"]
     lines += [f"  {url}/v1/models/{name}" for name in names]
-    with contextlib.suppress(ServingError):  # no reason to end a server that is ready
+    with contextlib.suppress(ServingError):  # an example is not worth ending a server for
         lines += ["try:", _request(url, names[0], Client(url).metadata(names[0]))]
     return "\n".join(lines)
 
 
-def _request(url: str, name: str, signatures: Mapping[str, Signature]) -> str:
+def _request(url: str, name: str, signatures: Mapping[str, SignatureDef]) -> str:
     """A command that asks one model, with a picture of one pixel or with zeros."""
     encoded = [key for key, s in signatures.items() if all(i.endswith("_bytes") for i in s.inputs)]
     target = f"{url}/v1/models/{name}:predict"
@@ -204,18 +218,18 @@ def _log(process: Any, last: collections.deque[str]) -> None:
 
 @contextlib.contextmanager
 def _signals_passed_on() -> Iterator[tuple[list[int], list[subprocess.Popen[bytes]]]]:
-    """The numbers of SIGINT and SIGTERM that came, and the processes to pass them on to."""
-    told: list[int] = []
+    """The SIGINT and SIGTERM received so far, and the processes to pass them on to."""
+    received: list[int] = []
     started: list[subprocess.Popen[bytes]] = []
 
     def pass_on(number: int, _: object) -> None:
-        told.append(number)
+        received.append(number)
         for process in started:
             process.send_signal(number)
 
     kept = {n: signal.signal(n, pass_on) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield told, started
+        yield received, started
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)

@@ -15,31 +15,33 @@ CODES = {
 ADVICE = {
     "INVALID_ARGUMENT": "Compare the inputs with Client.metadata(name).",
     "FAILED_PRECONDITION": "Compare the signature with Client.metadata(name).",
-    "NOT_FOUND": "The server knows no such model or version: see its model config, and that a "
-    "folder NAME/1 lies there.",
-    "DEADLINE_EXCEEDED": "Give more time with Client(url, timeout=seconds), or send less at once.",
-    "UNAVAILABLE": "Is the server running, and is this its port? By default REST has 8501, gRPC "
-    "8500.",
-    "INTERNAL": "See the server's log; `keras-shared check` tells what TF Serving cannot run.",
-    "RESOURCE_EXHAUSTED": "Send less at once.",
-    "UNKNOWN": "Is this TF Serving, and the port of this protocol? REST: http://host:8501, gRPC: "
-    "grpc://host:8500.",
+    "NOT_FOUND": "The server has no such model or version: check the names in its model config, "
+    "and that the model's folder holds a version, such as NAME/1.",
+    "DEADLINE_EXCEEDED": "Allow more time with Client(url, timeout=seconds), or send smaller "
+    "batches.",
+    "UNAVAILABLE": "Is the server running, and is this its port? By default REST uses port 8501, "
+    "gRPC port 8500.",
+    "INTERNAL": "See the server's log; `keras-shared check` reports what TF Serving cannot run.",
+    "RESOURCE_EXHAUSTED": "Send smaller batches.",
+    "UNKNOWN": "Check that this is TF Serving, and the port of this protocol: http://host:8501 "
+    "for REST, grpc://host:8500 for gRPC.",
 }
 
 
 class ServingError(RuntimeError):
-    """A server did not answer, or answered that it cannot.
+    """A server did not answer, or answered with an error.
 
     Args:
         code: as gRPC names it, also over REST: "NOT_FOUND", "UNAVAILABLE", ...
-        message: what the server said.
+        message: the server's own, or what happened to the connection.
         sent: False if it is known that the server got no request.
 
     Example:
         >>> from keras_shared.serving import ServingError
         >>> print(ServingError("NOT_FOUND", "Could not find any versions of model m"))
-        NOT_FOUND: Could not find any versions of model m. The server knows no such model or
-        version: see its model config, and that a folder NAME/1 lies there.
+        NOT_FOUND: Could not find any versions of model m. The server has no such model or version:
+        check the names in its model config, and that the model's folder holds a version, such as
+        NAME/1.
     """
 
     def __init__(self, code: str, message: str, sent: bool = True) -> None:

@@ -4,9 +4,11 @@ import os
 import pathlib
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from keras_shared.presets.names import saved_model_dir, version_numbers
+from keras_shared.presets.names import holds_saved_model, locate, version_dir, version_numbers
+from keras_shared.serving.finding import Finding
+from keras_shared.serving.trial import try_version
 
 # What REST reads and writes: util/json_tensor.cc of TF Serving. gRPC takes every type.
 REST_TYPES = {"float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint32", "uint64",
@@ -17,21 +19,6 @@ XLA = {"XlaCallModule", "XlaLaunch"}
 GENERATED_NAME = r"(args|inputs?|outputs?|keras_tensor|unnamed|unknown)_\d+(_\d+)?|keras_tensor"
 
 
-class Finding(NamedTuple):
-    """One thing that `check` found.
-
-    Attributes:
-        severity: "error" if TF Serving cannot load the model or fails requests; "warning" for
-            what makes it slower or harder to use; "note" for a fact.
-        what: what was found.
-        cure: what to do.
-    """
-
-    severity: str
-    what: str
-    cure: str
-
-
 def check(path: str | os.PathLike[str]) -> list[Finding]:
     """Say what TF Serving would do with a SavedModel, of this library or of any other program.
 
@@ -39,14 +26,14 @@ def check(path: str | os.PathLike[str]) -> list[Finding]:
     does, its warm-up requests are replayed, and every signature is run at batch 1, 2 and 17.
 
     Args:
-        path: a folder of versions (the newest is checked, which TF Serving takes by default), the
-            folder of one version, any SavedModel, or a published name.
+        path: name of a preset, a folder of versions (the newest is checked, which TF Serving
+            takes by default), the folder of one version, or any SavedModel.
 
     Returns:
         What was found, errors first. Without an error, TF Serving serves the model.
 
     Raises:
-        ValueError: if nothing lies there.
+        LoadError: if there is no such preset or folder.
 
     Example:
         >>> from keras_shared.serving import check
@@ -56,39 +43,41 @@ def check(path: str | os.PathLike[str]) -> list[Finding]:
     Reference: g3doc/serving_config.md and sources/storage_path of
         https://github.com/tensorflow/serving.
     """
-    folder = pathlib.Path(path).absolute()
-    if not folder.exists():
-        if len(pathlib.Path(path).parts) > 1:
-            raise ValueError(f"There is no folder {folder}. Name a SavedModel or its parent.")
-        folder = saved_model_dir(str(path))
-    here = (folder / "saved_model.pb").exists() or (folder / "saved_model.pbtxt").exists()
+    folder = locate(path).absolute()
+    here = holds_saved_model(folder)
     if not here and version_numbers(folder):
-        newest = version_numbers(folder)[-1]
-        return check_version(next(p for p in folder.iterdir() if _number(p) == newest))
-    found = check_version(folder) if here or _number(folder) is not None else []
-    if _number(folder) is None:
-        inside = sorted(p.name for p in folder.iterdir())[:5] if folder.is_dir() else "a file"
-        where = f"the folder '{folder.name}' is no number" if here else f"it holds: {inside}"
-        misplaced = Finding(
-            "error",
-            f"TF Serving finds no version: {where}",
-            "put the SavedModel into NAME/1 (2, 3, ...), and name NAME to the server",
-        )
-        found.insert(0, misplaced)
-    return found
+        return check_version(version_dir(folder))
+    if folder.name.isdecimal() and folder.is_dir():
+        return check_version(folder)
+    if here:
+        reason = f"the name of the folder, '{folder.name}', is not a number"
+    elif folder.is_dir():
+        reason = f"{folder} holds {sorted(p.name for p in folder.iterdir())[:5]}"
+    else:
+        reason = f"{folder} is a file"
+    misplaced = Finding(
+        "error",
+        f"TF Serving finds no version: {reason}",
+        "move the SavedModel into NAME/1 (or 2, 3, ...), and start the server with NAME",
+    )
+    return [misplaced, *(check_version(folder) if here else ())]
 
 
 def check_version(folder: str | os.PathLike[str]) -> list[Finding]:
-    """`check` of one SavedModel, whatever its folder is named.
+    """`check` of one SavedModel, whatever the name of its folder.
 
     Args:
         folder: what holds `saved_model.pb`.
 
     Returns:
         What was found, errors first.
-    """
-    from keras_shared.serving.trial import try_version
 
+    Example:
+        >>> from keras_shared.presets.names import version_dir
+        >>> from keras_shared.serving import check_version
+        >>> [finding.severity for finding in check_version(version_dir("lenet5_mnist"))]
+        ['note']
+    """
     folder = pathlib.Path(folder)
     graph = _read(folder)
     if isinstance(graph, Finding):
@@ -101,11 +90,11 @@ def check_version(folder: str | os.PathLike[str]) -> list[Finding]:
             Finding(
                 "error",
                 f"there is no signature 'serving_default'; there are: {sorted(named) or 'none'}",
-                "requests that name no signature fail: export one with this name too",
+                "export a signature of this name too: requests without a name use it",
             )
         )
     for name, signature in sorted(graph.signature_def.items()):
-        if not name.startswith("__saved_model_"):  # initialisers, no way to ask
+        if not name.startswith("__saved_model_"):  # initialisers, which no request can name
             of_signature = [*_of_the_signature(name, signature, graph.graph_def)]
             found += of_signature
             if all(finding.severity != "error" for finding in of_signature):
@@ -113,10 +102,6 @@ def check_version(folder: str | os.PathLike[str]) -> list[Finding]:
     if not any(finding.what.startswith("variables/") for finding in found):
         found += try_version(folder, graph.signature_def, runnable)
     return sorted(found, key=lambda finding: ("error", "warning", "note").index(finding.severity))
-
-
-def _number(folder: pathlib.Path) -> int | None:
-    return int(folder.name) if folder.name.isdecimal() else None
 
 
 def _read(folder: pathlib.Path) -> Any:
@@ -133,13 +118,13 @@ def _read(folder: pathlib.Path) -> Any:
     except FileNotFoundError:
         return Finding("error", f"{folder} has no saved_model.pb", "publish or copy it again")
     except (message.DecodeError, text_format.ParseError) as error:
-        return Finding("error", f"saved_model.pb is corrupt: {error}", "publish or copy again")
+        return Finding("error", f"saved_model.pb is corrupt: {error}", "publish or copy it again")
     tags = [sorted(graph.meta_info_def.tags) for graph in model.meta_graphs]
     graphs = [g for g, t in zip(model.meta_graphs, tags, strict=True) if t == ["serve"]]
     if len(graphs) != 1:
         return Finding(
             "error",
-            f"no graph has the tag 'serve' alone; the tags are: {tags}",
+            f"TF Serving needs one graph with the tag 'serve' and no other; the tags are: {tags}",
             "export with the tag 'serve', or start the server with --saved_model_tags",
         )
     return graphs[0]
@@ -148,19 +133,19 @@ def _read(folder: pathlib.Path) -> Any:
 def _of_the_version(graph: Any, folder: pathlib.Path) -> Iterator[Finding]:
     version = graph.meta_info_def.tensorflow_version
     if version:
-        cure = "an older TF Serving may lack its operations: take this version or a newer one"
-        yield Finding("note", f"written by TensorFlow {version}", cure)
+        remedy = "use TF Serving of this version or newer: an older one may lack its operations"
+        yield Finding("note", f"written by TensorFlow {version}", remedy)
     else:
-        cure = "export with tf.saved_model.save or keras_shared.publish, which record it"
-        yield Finding("warning", "the TensorFlow version that wrote it is not recorded", cure)
+        remedy = "export with tf.saved_model.save or keras_shared.publish, which record it"
+        yield Finding("warning", "the TensorFlow version that wrote it is not recorded", remedy)
     bodies = [graph.graph_def.node, *(f.node_def for f in graph.graph_def.library.function)]
     uses_variables = any(node.op in VARIABLES for body in bodies for node in body)
     if uses_variables and not (folder / "variables" / "variables.index").exists():
         yield Finding(
             "error",
-            "variables/variables.index is missing: TF Serving loads the version all the same, in "
-            "place of the good one, and fails every request",
-            "copy or publish it again; write beside and rename, as keras_shared.publish does",
+            "variables/variables.index is missing: TF Serving would load this version even so, "
+            "replace the previous one with it, and fail every request",
+            "publish or copy it again, under a temporary name that is renamed at the end",
         )
 
 
@@ -169,8 +154,8 @@ def _of_the_signature(name: str, signature: Any, graph: Any) -> Iterator[Finding
 
     if not signature.inputs or not signature.outputs:
         missing = "outputs" if signature.inputs else "inputs"
-        cure = "give its function named inputs, and a dict of outputs"
-        yield Finding("error", f"{name} has no {missing}", cure)
+        remedy = "give its function named inputs, and a dict of outputs"
+        yield Finding("error", f"{name} has no {missing}", remedy)
     generated = []
     for side, infos in (("input", signature.inputs), ("output", signature.outputs)):
         for key, info in sorted(infos.items()):
@@ -178,13 +163,13 @@ def _of_the_signature(name: str, signature: Any, graph: Any) -> Iterator[Finding
             if re.fullmatch(GENERATED_NAME, key):
                 generated.append(key)
             if info.WhichOneof("encoding") != "name":
-                cure = "make it a dense tensor inside of the model"
-                yield Finding("error", f"{name}: {side} '{key}' is not one dense tensor", cure)
+                remedy = "convert it to a dense tensor inside the model"
+                yield Finding("error", f"{name}: {side} '{key}' is not a dense tensor", remedy)
             if dtype not in REST_TYPES:
                 yield Finding(
                     "error",
                     f"{name}: {side} '{key}' is {dtype}, which REST can neither read nor write",
-                    "cast inside of the model: in Keras, give the last layer dtype='float32'",
+                    "cast it inside the model: in Keras, give the last layer dtype='float32'",
                 )
             if side == "input" and not shape.unknown_rank:
                 first = shape.dim[0].size if shape.dim else None
@@ -192,22 +177,23 @@ def _of_the_signature(name: str, signature: Any, graph: Any) -> Iterator[Finding
                     yield Finding(
                         "error",
                         f"{name}: input '{key}' "
-                        + ("is a scalar" if first is None else f"takes {first} rows alone")
+                        + ("is a scalar" if first is None else f"takes exactly {first} rows")
                         + ": dimension 0 must be the batch, of any size",
-                        "export with None as the first dimension; batching needs it, as do the "
-                        "'instances' of REST",
+                        "export with None as the first dimension: batching and the 'instances' of "
+                        "REST need it",
                     )
                 if any(dim.size < 0 for dim in shape.dim[1:]):
                     yield Finding(
                         "warning",
-                        f"{name}: input '{key}' has open dimensions besides the batch: with "
-                        "batching on, requests of different sizes that meet in one batch fail",
-                        "fix the sizes, and resize or pad inside of the model; or set "
+                        f"{name}: input '{key}' has dimensions of unknown size besides the batch: "
+                        "with batching on, requests of different sizes in one batch fail",
+                        "fix the sizes, and resize or pad inside the model; or set "
                         "pad_variable_length_inputs in the batching parameters",
                     )
     if generated:
-        cure = "name them: a dict of outputs, and named specs or Input layers"
-        yield Finding("warning", f"{name}: generated names that say nothing: {generated}", cure)
+        remedy = "name them: return a dict of outputs, and name the TensorSpecs or Input layers"
+        what = f"{name}: names that TensorFlow or Keras made up: {generated}"
+        yield Finding("warning", what, remedy)
     parts = [*_used(graph, [info.name for info in signature.outputs.values()])]
     operations = {getattr(part, "op", "") for part in parts}
     if operations & PYTHON:
@@ -215,12 +201,12 @@ def _of_the_signature(name: str, signature: Any, graph: Any) -> Iterator[Finding
             "error",
             f"{name} calls back into Python ({', '.join(sorted(operations & PYTHON))}): TF Serving "
             "loads it and fails every request",
-            "write tf.py_function and tf.numpy_function with operations of TensorFlow",
+            "replace tf.py_function and tf.numpy_function by operations of TensorFlow",
         )
     if operations & XLA or any(_must_compile(part) for part in parts):
         yield Finding(
             "error",
-            f"{name} runs under XLA alone, which is off in TF Serving: every request fails",
+            f"{name} runs only under XLA, which is off in TF Serving: every request fails",
             "export without jit_compile and under Keras' TensorFlow backend, or start the server "
             "with --xla_cpu_compilation_enabled",
         )
@@ -231,7 +217,7 @@ def _must_compile(part: Any) -> bool:
 
 
 def _used(graph: Any, outputs: Sequence[str]) -> Iterator[Any]:
-    """The nodes and functions that the outputs need; what training left behind does no harm."""
+    """The nodes and functions that the outputs need: only these run when the model is served."""
     functions = {function.signature.name: function for function in graph.library.function}
     waiting = _needed(graph.node, outputs)
     while waiting:

@@ -28,16 +28,16 @@ def write_manifests(
     """Write `compose.yaml`, `kubernetes.yaml` and the server's own files into `folder`.
 
     Args:
-        models: folders of versions, or published names; the compose file mounts them from here,
+        models: folders of versions, or names of presets; the compose file mounts them from here,
             the pods read them from the volume `models`.
-        folder: where to write; it is made.
-        image: of Docker; name its version where a server must not change by itself.
+        folder: where to write; it is created.
+        image: of Docker; with a tag, the server stays at one version of TF Serving.
 
     Returns:
         The files.
 
     Raises:
-        ValueError: for a folder that TF Serving could not serve from.
+        ValueError: for a name or folder that TF Serving could not serve.
 
     Example:
         >>> import tempfile

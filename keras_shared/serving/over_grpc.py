@@ -14,8 +14,8 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from keras_shared.serving.client import Signature, Status, Tensor
 from keras_shared.serving.errors import ServingError
+from keras_shared.serving.messages import SignatureDef, Status, TensorInfo
 
 OPTIONS = [
     ("grpc.max_receive_message_length", -1),  # 4 MB by default
@@ -39,7 +39,7 @@ class Grpc:
         name: str,
         version: int,
         signature: str,
-        asked: Signature,
+        definition: SignatureDef,
         inputs: Mapping[str, np.ndarray],
         left: float,
     ) -> dict[str, np.ndarray]:
@@ -47,21 +47,21 @@ class Grpc:
         _specify(request.model_spec, name, version)
         request.model_spec.signature_name = signature
         for key, array in inputs.items():
-            dtype = tf.as_dtype(asked.inputs[key].dtype)
+            dtype = tf.as_dtype(definition.inputs[key].dtype)
             request.inputs[key].CopyFrom(tf.make_tensor_proto(array, dtype))
         response = self._ask(self._prediction.Predict, request, left)
         return {key: _array(key, value) for key, value in response.outputs.items()}
 
     def metadata(
         self, name: str, version: int | None, left: float
-    ) -> tuple[int, dict[str, Signature]]:
+    ) -> tuple[int, dict[str, SignatureDef]]:
         request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
         _specify(request.model_spec, name, version)
         response = self._ask(self._prediction.GetModelMetadata, request, left)
         signatures = get_model_metadata_pb2.SignatureDefMap()
         response.metadata["signature_def"].Unpack(signatures)
         return response.model_spec.version.value, {
-            key: Signature(_tensors(value.inputs), _tensors(value.outputs))
+            key: SignatureDef(_tensors(value.inputs), _tensors(value.outputs))
             for key, value in signatures.signature_def.items()
             if not key.startswith("__saved_model_")
         }
@@ -83,9 +83,9 @@ class Grpc:
         try:
             return method(request, timeout=left)
         except grpc.RpcError as error:
-            said = error.details() or "no message"
-            refused = "failed to connect" in said.lower() or "name resolution" in said.lower()
-            message = f"no connection to {self._address} ({said})" if refused else said
+            details = error.details() or "no message"
+            refused = any(x in details.lower() for x in ("failed to connect", "name resolution"))
+            message = f"no connection to {self._address} ({details})" if refused else details
             raise ServingError(error.code().name, message, sent=not refused) from error
 
 
@@ -96,16 +96,16 @@ def _specify(spec: Any, name: str, version: int | None) -> None:
 
 
 def _array(key: str, value: Any) -> np.ndarray:
-    array = tf.make_ndarray(value)
+    array: np.ndarray = tf.make_ndarray(value)
     if array.dtype != object or key.endswith("_bytes"):
         return array
     text = [item.decode(errors="surrogateescape") for item in array.ravel()]
     return np.array(text, object).reshape(array.shape)
 
 
-def _tensors(infos: Mapping[str, Any]) -> dict[str, Tensor]:
+def _tensors(infos: Mapping[str, Any]) -> dict[str, TensorInfo]:
     return {
-        key: Tensor(
+        key: TensorInfo(
             tf.as_dtype(info.dtype).name,
             None
             if info.tensor_shape.unknown_rank

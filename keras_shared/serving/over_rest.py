@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_shared.serving.client import Signature, Status, Tensor
 from keras_shared.serving.errors import CODES, ServingError
+from keras_shared.serving.messages import SignatureDef, Status, TensorInfo
 
 
 class Rest:
@@ -28,7 +28,7 @@ class Rest:
         name: str,
         version: int,
         signature: str,
-        asked: Signature,
+        definition: SignatureDef,
         inputs: Mapping[str, np.ndarray],
         left: float,
     ) -> dict[str, np.ndarray]:
@@ -36,18 +36,18 @@ class Rest:
         body = json.dumps({"signature_name": signature, "inputs": columns}).encode()
         path = f"{_quoted(name)}/versions/{version}:predict"
         outputs = self._ask("outputs", "POST", path, left, body)["outputs"]
-        if len(asked.outputs) == 1:  # TF Serving leaves the name of a single output out
-            outputs = dict.fromkeys(asked.outputs, outputs)
-        return {key: _decoded(outputs[key], tensor) for key, tensor in asked.outputs.items()}
+        if len(definition.outputs) == 1:  # TF Serving leaves the name of a single output out
+            outputs = dict.fromkeys(definition.outputs, outputs)
+        return {key: _decoded(outputs[key], info) for key, info in definition.outputs.items()}
 
     def metadata(
         self, name: str, version: int | None, left: float
-    ) -> tuple[int, dict[str, Signature]]:
+    ) -> tuple[int, dict[str, SignatureDef]]:
         number = "" if version is None else f"/versions/{version}"
         answer = self._ask("metadata", "GET", f"{_quoted(name)}{number}/metadata", left)
         signatures = answer["metadata"]["signature_def"]["signature_def"]
         return int(answer["model_spec"]["version"]), {
-            key: Signature(_tensors(value["inputs"]), _tensors(value["outputs"]))
+            key: SignatureDef(_tensors(value["inputs"]), _tensors(value["outputs"]))
             for key, value in signatures.items()
             if not key.startswith("__saved_model_")
         }
@@ -64,18 +64,18 @@ class Rest:
 
     def _ask(
         self, wanted: str, method: str, path: str, left: float, body: bytes | None = None
-    ) -> Any:
+    ) -> dict[str, Any]:
         """The answer, which must have the key `wanted`."""
         status, content = self._exchange(method, f"{self._base}{path}", left, body)
         try:
-            # strings of a model that are no UTF-8 are written raw
+            # TF Serving writes strings that are not UTF-8 as they are
             answer = json.loads(content.decode(errors="surrogateescape"))
         except json.JSONDecodeError:
             answer = None
         if status == 200 and isinstance(answer, dict) and wanted in answer:
             return answer
-        said = answer.get("error") if isinstance(answer, dict) else None
-        text = said or " ".join(content[:200].decode(errors="replace").split())
+        error = answer.get("error") if isinstance(answer, dict) else None
+        text = error or " ".join(content[:200].decode(errors="replace").split())
         code = "UNKNOWN" if status == 200 else CODES.get(status, "UNKNOWN")
         raise ServingError(code, text or f"an empty answer with HTTP status {status}")
 
@@ -94,31 +94,32 @@ class Rest:
             except OSError as error:
                 message = f"no connection to {where} ({error})"
                 raise ServingError("UNAVAILABLE", message, sent=False) from error
-            line: socket.socket = connection.sock
-            line.settimeout(_left(deadline))
+            sock: socket.socket = connection.sock
+            sock.settimeout(_left(deadline))
             connection.request(method, path, body, {"Content-Type": "application/json"})
             response = connection.getresponse()
             expected, content = response.length, bytearray()
             while expected is None or len(content) < expected:
-                line.settimeout(_left(deadline))
+                sock.settimeout(_left(deadline))
                 piece = response.read1(1 << 16)
                 if not piece:
                     break
                 content += piece
             if expected is not None and len(content) < expected:
                 raise http.client.IncompleteRead(bytes(content), expected - len(content))
-            if response.status == 200 and not content:  # a head that is cut looks like this
+            if response.status == 200 and not content:  # an incomplete head looks like this
                 raise http.client.RemoteDisconnected("an empty answer")
             return response.status, bytes(content)
         except TimeoutError as error:
-            message = f"{where} gave no whole answer in time"
+            message = f"{where} did not complete its answer before the timeout"
             raise ServingError("DEADLINE_EXCEEDED", message) from error
         except http.client.RemoteDisconnected as error:
-            raise ServingError("UNAVAILABLE", f"{where} cut the connection") from error
+            message = f"{where} closed the connection without an answer"
+            raise ServingError("UNAVAILABLE", message) from error
         except (http.client.BadStatusLine, http.client.LineTooLong) as error:
             raise ServingError("UNKNOWN", f"{where} does not speak HTTP ({error!r})") from error
         except (http.client.HTTPException, OSError) as error:
-            message = f"{where} cut the connection ({type(error).__name__})"
+            message = f"the connection to {where} broke ({type(error).__name__})"
             raise ServingError("UNAVAILABLE", message) from error
         finally:
             connection.close()
@@ -145,26 +146,26 @@ def _encoded(array: np.ndarray) -> Any:
     return one(array.tolist()) if array.dtype == object else array.tolist()
 
 
-def _decoded(value: Any, tensor: Tensor) -> np.ndarray:
+def _decoded(value: Any, info: TensorInfo) -> np.ndarray:
     def one(item: Any) -> Any:
         if isinstance(item, list):
             return [one(part) for part in item]
         return base64.b64decode(item["b64"]) if isinstance(item, dict) else item
 
-    array = np.array(one(value), object if tensor.dtype == "string" else tensor.dtype)
-    if array.size == 0 and tensor.shape is not None:  # JSON keeps no sizes behind an empty list
-        array = array.reshape([side or 0 for side in tensor.shape])
+    array = np.array(one(value), object if info.dtype == "string" else info.dtype)
+    if array.size == 0 and info.shape is not None:  # an empty list of JSON has no further sizes
+        array = array.reshape([side or 0 for side in info.shape])
     return array
 
 
-def _tensors(infos: Mapping[str, Any]) -> dict[str, Tensor]:
+def _tensors(infos: Mapping[str, Any]) -> dict[str, TensorInfo]:
     return {key: _tensor(info) for key, info in infos.items()}
 
 
-def _tensor(info: Mapping[str, Any]) -> Tensor:
+def _tensor(info: Mapping[str, Any]) -> TensorInfo:
     dtype = info["dtype"].removeprefix("DT_").lower()
     names = {"float": "float32", "double": "float64", "half": "float16"}
     shape = info["tensor_shape"]
     sizes = (int(dim["size"]) for dim in shape["dim"])
     known = tuple(None if size < 0 else size for size in sizes)
-    return Tensor(names.get(dtype, dtype), None if shape["unknown_rank"] else known)
+    return TensorInfo(names.get(dtype, dtype), None if shape["unknown_rank"] else known)

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from keras_shared.serving.findings import Finding
+from keras_shared.serving.finding import Finding
 
 BATCHES = (1, 2, 17)  # that every signature is run at
 WARMUP = pathlib.PurePath("assets.extra", "tf_serving_warmup_requests")
 MOST_WARMUP_RECORDS = 1000  # servables/tensorflow/saved_model_warmup_util.h
-SIDE = 32  # of a dimension that the signature leaves open
+SIDE = 32  # for a dimension of unknown size
 Inputs = dict[str, np.ndarray]
 
 
@@ -24,7 +24,7 @@ def try_version(
     Args:
         folder: the SavedModel.
         signatures: name -> SignatureDef, all of them: a warm-up request may name any.
-        runnable: those without a fault that is known already.
+        runnable: those in which no error is known yet.
 
     Yields:
         What went wrong.
@@ -38,8 +38,8 @@ def try_version(
         try:
             tf.compat.v1.saved_model.load(session, ["serve"], os.fspath(folder))
         except Exception as error:
-            cure = "publish or copy it again; TF Serving has the operations of TensorFlow alone"
-            yield Finding("error", f"it cannot be loaded: {_short(error)}", cure)
+            remedy = "publish or copy it again; TF Serving has only TensorFlow's own operations"
+            yield Finding("error", f"it cannot be loaded: {_short(error)}", remedy)
             return
         typical: dict[str, Inputs] = {}
         for number, (name, inputs) in enumerate(records, 1):
@@ -51,8 +51,8 @@ def try_version(
                 except (tf.errors.OpError, ValueError, TypeError) as error:
                     wrong = _short(error)
             if wrong is not None:
-                cure = "a bad record makes the version unloadable: write it anew, or leave it out"
-                yield Finding("error", f"warm-up record {number}: {wrong}", cure)
+                remedy = "correct or remove it: with it, TF Serving does not load the version"
+                yield Finding("error", f"warm-up record {number}: {wrong}", remedy)
         for name, signature in runnable.items():
             yield from _try_signature(session, name, signature, typical.get(name), image)
 
@@ -77,7 +77,7 @@ def _try_signature(
     )
     outputs: dict[str, np.ndarray] = {}
     reasons = []
-    for text in (image, b"0", b""):  # what a string is for, no signature says; b"": tf.Example
+    for text in (image, b"0", b""):  # a signature does not say what a string holds; b"": tf.Example
         try:
             _run(session, signature, rows(1, text))
             break
@@ -88,14 +88,15 @@ def _try_signature(
             what = f"{name} could not be tried with made-up inputs: {reasons[0]}"
             yield Finding("warning", what, "add a warm-up request with inputs that it takes")
         else:
-            yield Finding("error", f"{name} fails: {reasons[0]}", "correct the model and export it")
+            remedy = "correct the model and export it again"
+            yield Finding("error", f"{name} fails: {reasons[0]}", remedy)
         return
     for batch in BATCHES:
         try:
             outputs = _run(session, signature, rows(batch, text))
         except (tf.errors.OpError, ValueError, TypeError) as error:
-            cure = "keep the batch out of Reshape and the like: use -1 or tf.shape"
-            yield Finding("error", f"{name} fails at batch {batch}: {_short(error)}", cure)
+            remedy = "use -1 or tf.shape(x)[0] for the batch size, in reshapes above all"
+            yield Finding("error", f"{name} fails at batch {batch}: {_short(error)}", remedy)
             return
         wrong = {
             key: value.shape
@@ -103,14 +104,18 @@ def _try_signature(
             if not value.ndim or len(value) != batch
         }
         if wrong:
-            cure = "give one row for each input row, or leave it out: batching and the 'instances'"
             what = f"{name}: outputs whose dimension 0 is not the batch of {batch}: {wrong}"
-            yield Finding("error", what, f"{cure} of REST need it")
+            remedy = (
+                "return one row for each input row, or remove the output: batching and the "
+                "'instances' of REST need it"
+            )
+            yield Finding("error", what, remedy)
             return
     raw = sorted(key for key, v in outputs.items() if not key.endswith("_bytes") and _binary(v))
     if raw:
-        cure = "let their names end in _bytes: REST then writes base64"
-        yield Finding("error", f"{name}: outputs that are no UTF-8, bad JSON in REST: {raw}", cure)
+        remedy = "end their names in _bytes: REST then encodes them as base64"
+        what = f"{name}: outputs that are not UTF-8, which REST writes as invalid JSON: {raw}"
+        yield Finding("error", what, remedy)
 
 
 def _run(session: Any, signature: Any, inputs: Inputs) -> dict[str, np.ndarray]:
@@ -149,8 +154,8 @@ def _warmup(path: pathlib.Path) -> tuple[list[tuple[str, Inputs]], list[Finding]
     from tensorflow_serving.apis import prediction_log_pb2
 
     if not path.exists():
-        cure = "keras_shared.publish writes them; see g3doc/saved_model_warmup.md of TF Serving"
-        return [], [Finding("warning", "no warm-up requests: the first request is slow", cure)]
+        remedy = "keras_shared.publish writes them; see g3doc/saved_model_warmup.md of TF Serving"
+        return [], [Finding("warning", "no warm-up requests: the first request is slow", remedy)]
     requests: list[tuple[str, Inputs]] = []
     try:
         records = [*tf.data.TFRecordDataset(os.fspath(path)).as_numpy_iterator()]
@@ -169,11 +174,12 @@ def _warmup(path: pathlib.Path) -> tuple[list[tuple[str, Inputs]], list[Finding]
                 continue  # multi_inference_log asks for several signatures at once
             requests.append((request.model_spec.signature_name or "serving_default", inputs))
     except (tf.errors.OpError, DecodeError, ValueError, TypeError) as error:
-        cure = "the version cannot be loaded with it: write it anew, or leave it out"
-        return [], [Finding("error", f"the warm-up file is corrupt: {_short(error)}", cure)]
+        remedy = "write it again or delete it: TF Serving does not load a version with it"
+        return [], [Finding("error", f"the warm-up file is corrupt: {_short(error)}", remedy)]
     if len(records) > MOST_WARMUP_RECORDS:
-        what = f"{len(records)} warm-up records, and TF Serving takes {MOST_WARMUP_RECORDS}"
-        return [], [Finding("error", what, "the version cannot be loaded: keep the first ones")]
+        what = f"{len(records)} warm-up records, but TF Serving takes at most {MOST_WARMUP_RECORDS}"
+        remedy = f"keep {MOST_WARMUP_RECORDS}: TF Serving does not load a version with more"
+        return [], [Finding("error", what, remedy)]
     return requests, []
 
 
@@ -185,16 +191,16 @@ def _mismatch(name: str, inputs: Inputs, signatures: Mapping[str, Any]) -> str |
     expected = signatures[name]
     needed = expected.inputs.keys() - expected.defaults.keys()
     if not needed <= inputs.keys() <= set(expected.inputs):
-        return f"{name} takes the inputs {sorted(expected.inputs)}, not {sorted(inputs)}"
+        return f"{name} takes the inputs {sorted(expected.inputs)}. Received: {sorted(inputs)}"
     for key, value in inputs.items():
         sent, taken = tf.as_dtype(value.dtype), tf.as_dtype(expected.inputs[key].dtype)
         if sent != taken:
-            return f"{name}: '{key}' is {sent.name}, and the signature takes {taken.name}"
+            return f"{name}: '{key}' is {sent.name}, but the signature takes {taken.name}"
     return None
 
 
 def _short(error: Exception) -> str:
-    """The line that says why, without where in the graph."""
+    """The line with the reason, without the place in the graph."""
     where = ("Graph execution error", "Detected at", "<stack traces", "(")
     lines = [line for line in str(error).splitlines() if line and not line.startswith(where)]
     return f"{type(error).__name__}: {lines[0][:300] if lines else ''}"

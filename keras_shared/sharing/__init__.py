@@ -1,6 +1,9 @@
 """What a model shares: each weight once, who reads it, how often, and what that saves."""
 
 from keras_shared.sharing.picture import draw_sharing as draw_sharing
+from keras_shared.sharing.report import Reading as Reading
 from keras_shared.sharing.report import SharingReport as SharingReport
+from keras_shared.sharing.report import Weight as Weight
 from keras_shared.sharing.report import sharing_report as sharing_report
 from keras_shared.sharing.report import stored_report as stored_report
+from keras_shared.sharing.unsharing import unshare as unshare

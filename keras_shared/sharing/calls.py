@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_shared.tying import flatten_layers
+from keras_shared.tying.keras_private import flatten_layers
 
 UNKNOWN_SIDE = 8  # stands for a side that the model leaves open
 

@@ -4,13 +4,6 @@ import math
 
 import keras
 
-from keras_shared.layers import (
-    ConnectionTableConv2D,
-    EuclideanRBF,
-    TiedConv2DTranspose,
-    TiedDense,
-    TrainableSubsampling,
-)
 from keras_shared.sharing.calls import Call
 
 _ONE_FOR_EACH_OUTPUT = (
@@ -19,45 +12,41 @@ _ONE_FOR_EACH_OUTPUT = (
     keras.layers.LayerNormalization,
     keras.layers.GroupNormalization,
 )
-_ONCE_FOR_EACH_VECTOR = (keras.layers.Dense, TiedDense, EuclideanRBF)
 _ONCE_FOR_EACH_INPUT_POSITION = (
     keras.layers.Conv1DTranspose,
     keras.layers.Conv2DTranspose,
     keras.layers.Conv3DTranspose,
-    TiedConv2DTranspose,
 )
-_ONCE_FOR_EACH_OUTPUT_POSITION = (
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    ConnectionTableConv2D,
-)
+_ONCE_FOR_EACH_OUTPUT_POSITION = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 
 
-def links(call: Call, shape: tuple[int, ...], is_bias: bool) -> int | None:
-    """How many multiply-adds of one example read a weight of this shape in this call.
+def multiply_adds(call: Call, weight: keras.Variable) -> int | None:
+    """How many multiply-adds of one example read `weight` in this call.
+
+    A layer with a method `multiply_adds(weight, input_shape, output_shape)` is asked, see
+    `keras_shared.tying.TiedReader`. Keras' own layers stand in a table here.
 
     Args:
         call: the call that reads it.
-        shape: shape of the weight.
-        is_bias: whether it is added to the outputs.
+        weight: a variable of the layer, or of its source.
 
     Returns:
-        The number, or None for a layer whose arithmetic is not known here.
+        The number, or None for a layer whose arithmetic is not known.
     """
-    layer, inputs, outputs = call.layer, math.prod(call.inputs[1:]), math.prod(call.outputs[1:])
-    if hasattr(layer, "count_links"):  # a layer that counts for itself
-        return layer.count_links(shape)
-    if is_bias or isinstance(layer, _ONE_FOR_EACH_OUTPUT):
+    layer = call.layer
+    shape: tuple[int, ...] = tuple(weight.shape)
+    inputs, outputs = math.prod(call.inputs[1:]), math.prod(call.outputs[1:])
+    if callable(getattr(layer, "multiply_adds", None)):
+        count: int | None = layer.multiply_adds(weight, call.inputs, call.outputs)
+        return count
+    if weight.name in ("bias", "beta") or isinstance(layer, _ONE_FOR_EACH_OUTPUT):
         return outputs
-    if isinstance(layer, TrainableSubsampling):
-        return inputs  # each output sums its own field
-    if isinstance(layer, _ONCE_FOR_EACH_VECTOR):
-        times = inputs // call.inputs[-1]
+    if isinstance(layer, keras.layers.Dense):
+        times = inputs // call.inputs[-1]  # for each vector
     elif isinstance(layer, _ONCE_FOR_EACH_INPUT_POSITION):
-        times = inputs // shape[-1]  # (..., outputs, inputs), also of the adjoint's source
+        times = inputs // shape[-1]  # shape: (..., filters, channels of the input)
     elif isinstance(layer, _ONCE_FOR_EACH_OUTPUT_POSITION):
-        times = outputs // getattr(layer, "filters", call.outputs[-1])
+        times = outputs // layer.filters
     else:
         return None
     return math.prod(shape) * times

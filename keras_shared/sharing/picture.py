@@ -47,24 +47,21 @@ def draw_sharing(report: SharingReport, path: str | os.PathLike[str]) -> pathlib
     for i, weight in enumerate(weights):
         y = _spread(i, len(weights), rows)
         colour = "C1" if weight.uses > 1 else "C0"
-        for name, form in weight.readers.items():
-            dashed = "--" if "transposed" in form or "adjoint" in form else "-"
+        for name, reading in weight.readers.items():
+            dashed = "-" if reading.form == "as is" else "--"
             axes.plot([1, 2], [y, heights[name]], dashed, color=colour, linewidth=1, zorder=1)
         label = f"{weight.path}  {'x'.join(map(str, weight.shape))}"
         axes.text(0.98, y, label, ha="right", va="center", fontsize=8)
         axes.plot([1], [y], "o", color=colour, zorder=2)
-    often = {
-        name: form.rpartition(", ")[2].removesuffix(" times")
-        for weight in weights
-        for name, form in weight.readers.items()
-        if form.endswith(" times")
-    }
+    read = [pair for w in weights for pair in w.readers.items()]
+    times = {name: reading.times for name, reading in read}
+    forms = ", ".join(sorted({reading.form for _, reading in read} - {"as is"}))
     for name, y in heights.items():
         box = {"boxstyle": "round", "facecolor": "white", "edgecolor": "black"}
         axes.text(
             2.02,
             y,
-            name + (f" x {often[name]}" if name in often else ""),
+            name + (f" x {times[name]}" if times[name] > 1 else ""),
             ha="left",
             va="center",
             fontsize=8,
@@ -77,7 +74,8 @@ def draw_sharing(report: SharingReport, path: str | os.PathLike[str]) -> pathlib
     more = f"; {left_out} weights that are read once are left out" if left_out else ""
     axes.set_title(
         f"{report.name}: {unique:,} parameters, {apart:,} without sharing{more}\n"
-        "weights (orange: read more than once)  —  readers (dashed: transposed or adjoint)",
+        "weights (orange: read more than once)  —  readers"
+        + (f" (dashed: {forms})" if forms else ""),
         fontsize=10,
     )
     metadata = {"Date": None} if path.suffix == ".svg" else None

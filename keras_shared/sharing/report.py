@@ -8,12 +8,24 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_shared.layers import TiedConv2DTranspose, TiedDense
 from keras_shared.sharing.calls import Call, calls_of
-from keras_shared.sharing.multiply_adds import links
-from keras_shared.tying import TieError, check_ties, flatten_layers, readers_of
+from keras_shared.sharing.multiply_adds import multiply_adds
+from keras_shared.tying import TieError, check_ties, readers_of
+from keras_shared.tying.keras_private import flatten_layers
 
-_FORMS = {TiedDense: "transposed", TiedConv2DTranspose: "convolution adjoint"}
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How one layer reads a weight.
+
+    Attributes:
+        form: "as is", "transposed", "convolution adjoint", or what another
+            `keras_shared.tying.TiedReader` gives as its `form`.
+        times: number of its calls in one forward pass.
+    """
+
+    form: str
+    times: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,10 +40,9 @@ class Weight:
         bytes: what it takes in memory.
         trainable: whether training changes it.
         regularizer: name of its regulariser's class, or empty.
-        readers: name of a layer -> how it reads the weight: "as is", "transposed", "convolution
-            adjoint", or "... times" for repeated calls.
+        readers: name of a layer -> how it reads the weight.
         uses: number of calls that read it in one forward pass.
-        links: multiply-adds that read it for one example, as LeCun et al. 1998 count connections;
+        multiply_adds: how many read it for one example (the connections of LeCun et al. 1998);
             None where the arithmetic of a reader is not known.
     """
 
@@ -42,9 +53,9 @@ class Weight:
     bytes: int
     trainable: bool
     regularizer: str
-    readers: dict[str, str]
+    readers: dict[str, Reading]
     uses: int
-    links: int | None
+    multiply_adds: int | None
 
     @property
     def size(self) -> int:
@@ -59,7 +70,7 @@ class SharingReport:
     Attributes:
         name: name of the model.
         weights: every variable, once.
-        totals: parameters (unique, and without sharing), their ratio, links, bytes.
+        totals: parameters (unique, and without sharing), their ratio, multiply-adds, bytes.
         stored_bytes: what the weights take in each file format, worked out from who reads them;
             None where a quantised weight is converted.
         warnings: what will surprise, in sentences.
@@ -79,7 +90,9 @@ class SharingReport:
 def sharing_report(model: keras.Model) -> SharingReport:
     """Every weight of `model` once, with all that read it, and what sharing saved.
 
-    The model is run once, eagerly, on one example of zeros; nothing in it changes.
+    The model is run once, eagerly, on one example of zeros; nothing in it changes. A reader says
+    itself how it reads, see `keras_shared.tying.TiedReader`; so does a layer of your own whose
+    multiply-adds are to be counted.
 
     Args:
         model: any built Keras model, ours or not; a subclassed one that was called.
@@ -95,7 +108,8 @@ def sharing_report(model: keras.Model) -> SharingReport:
         >>> from keras_shared.zoo import TiedAutoencoder
         >>> report = sharing_report(TiedAutoencoder(units=(4, 2), input_dim=6))
         >>> report.weights[0].readers
-        {'encoder_1': 'as is', 'decoder_1': 'transposed'}
+        {'encoder_1': Reading(form='as is', times=1),
+         'decoder_1': Reading(form='transposed', times=1)}
         >>> report.totals["parameters"], report.totals["parameters_without_sharing"]
         (48, 80)
 
@@ -110,15 +124,13 @@ def sharing_report(model: keras.Model) -> SharingReport:
     by_layer: dict[int, list[keras.Variable]] = {}
     for variable, owner in owners:
         by_layer.setdefault(id(owner), []).append(variable)
-    read = {id(reader): reader.source() for reader in readers_of(model)}
+    read = {id(reader): reader.read_variables() for reader in readers_of(model)}
     for call in calls:
         for variable in by_layer.get(id(call.layer), ()):
             uses[id(variable)].append((call, "as is"))
-        form = _FORMS.get(type(call.layer))
-        if form and id(call.layer) in read:  # the weight alone, not the source's bias
-            for variable in by_layer[id(read[id(call.layer)])]:
-                if not variable.name.startswith("bias"):
-                    uses[id(variable)].append((call, form))
+        for variable in read.get(id(call.layer), ()):
+            if id(variable) in uses:
+                uses[id(variable)].append((call, call.layer.form))
     weights = tuple(_weight(v, owner, uses[id(v)]) for v, owner in owners)
     return SharingReport(
         model.name, weights, _totals(weights), _stored(weights), tuple(_warnings(model, weights))
@@ -172,12 +184,12 @@ def _owners(model: keras.Model) -> list[tuple[keras.Variable, keras.Layer]]:
 
 
 def _weight(variable: keras.Variable, owner: keras.Layer, uses: list[tuple[Call, str]]) -> Weight:
-    readers: dict[str, list[str]] = {}
+    readers: dict[str, Reading] = {}
     for call, form in uses:
-        readers.setdefault(call.layer.name, []).append(form)
+        before = readers.get(call.layer.name, Reading(form, 0))
+        readers[call.layer.name] = Reading(before.form, before.times + 1)
     shape = tuple(variable.shape)
-    is_bias = variable.name in ("bias", "beta")
-    counts = [links(call, shape, is_bias) for call, _ in uses]
+    counts = [multiply_adds(call, variable) for call, _ in uses]
     regularizer = getattr(variable, "regularizer", None)
     return Weight(
         path=variable.path,
@@ -187,12 +199,9 @@ def _weight(variable: keras.Variable, owner: keras.Layer, uses: list[tuple[Call,
         bytes=math.prod(shape) * np.dtype(_numpy_dtype(variable.dtype)).itemsize,
         trainable=bool(variable.trainable),
         regularizer=type(regularizer).__name__ if regularizer else "",
-        readers={
-            name: forms[0] if len(forms) == 1 else f"{forms[0]}, {len(forms)} times"
-            for name, forms in readers.items()
-        },
+        readers=readers,
         uses=len(uses),
-        links=None if None in counts else sum(c for c in counts if c is not None),
+        multiply_adds=None if None in counts else sum(c for c in counts if c is not None),
     )
 
 
@@ -204,7 +213,7 @@ def _totals(weights: tuple[Weight, ...]) -> dict[str, Any]:
     """Parameters are all weights, trainable or not; Adam keeps two numbers for each trained one."""
     unique = sum(w.size for w in weights)
     apart = sum(w.size * max(1, w.uses) for w in weights)
-    known = [w.links for w in weights if w.links is not None]
+    known = [w.multiply_adds for w in weights if w.multiply_adds is not None]
     size = sum(w.bytes for w in weights)
     trained = sum(w.bytes for w in weights if w.trainable)
     return {
@@ -212,7 +221,7 @@ def _totals(weights: tuple[Weight, ...]) -> dict[str, Any]:
         "trainable_parameters": sum(w.size for w in weights if w.trainable),
         "parameters_without_sharing": apart,
         "ratio": round(apart / unique, 3) if unique else 1.0,
-        "links": sum(known) if len(known) == len(weights) else None,
+        "multiply_adds": sum(known) if len(known) == len(weights) else None,
         "bytes": size,
         "bytes_with_gradients": size + trained,
         "bytes_with_gradients_and_adam": size + 3 * trained,
@@ -222,18 +231,21 @@ def _totals(weights: tuple[Weight, ...]) -> dict[str, Any]:
 def _stored(weights: tuple[Weight, ...]) -> dict[str, int | None]:
     """Weights alone, in bytes: Keras' own export stores each variable twice (keras#23553).
 
-    LiteRT keeps a kernel in each layout that is read; a table is looked up and multiplied in one.
+    LiteRT keeps a kernel in each form that is read; a table is looked up and multiplied in one.
     """
     once = sum(w.bytes for w in weights)
-    tied = [w for w in weights if set(w.readers.values()) & set(_FORMS.values())]
     converted = any(w.dtype in ("int8", "uint8") for w in weights)
-    turned = sum(w.bytes for w in tied if not w.path.endswith("/embeddings"))
+    again = sum(
+        w.bytes * (len({reading.form for reading in w.readers.values()}) - 1)
+        for w in weights
+        if w.readers and not w.path.endswith("/embeddings")
+    )
     return {
         "keras": once,
         "saved_model": once,
         "saved_model_by_keras": 2 * once,
         "onnx": None if converted else once,
-        "litert": None if converted else once + turned,
+        "litert": None if converted else once + again,
     }
 
 

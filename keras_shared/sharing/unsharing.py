@@ -4,18 +4,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_shared.layers import (
-    ConnectionTableConv2D,
-    Shared,
-    TiedConv2DTranspose,
-    TiedDense,
-    TiedLayer,
-    TrainableSubsampling,
-)
-from keras_shared.tying import TiedReader, flatten_layers, run_graph
-from keras_shared.layers.local_layers import LocallyConnected2D
+from keras_shared.layers import LocallyConnected2D
+from keras_shared.tying import TiedReader
+from keras_shared.tying.keras_private import flatten_layers, run_graph
 
-_CONVOLUTIONS = (  # share a kernel between positions
+_CONVOLUTIONS = (  # of Keras; other layers say `convolves`
     keras.layers.Conv1D,
     keras.layers.Conv2D,
     keras.layers.Conv3D,
@@ -26,8 +19,6 @@ _CONVOLUTIONS = (  # share a kernel between positions
     keras.layers.DepthwiseConv2D,
     keras.layers.SeparableConv1D,
     keras.layers.SeparableConv2D,
-    ConnectionTableConv2D,
-    TrainableSubsampling,
 )
 
 
@@ -41,14 +32,18 @@ def unshare(
 
     Each call of a layer, in towers and sub-models too, becomes a call of a layer of its own; a
     `TiedDense` becomes a `Dense`, a `TiedConv2DTranspose` a `Conv2DTranspose`, and `Shared` as many
-    layers as it has inputs.
+    layers as it has inputs. Other layers say what becomes of them: a reader by its
+    `plain_counterpart`, a layer that calls other layers by `as_calls(call, ...)`, which computes
+    its outputs with `call(layer, inputs)` in place of each `layer(inputs)`; see
+    `keras_shared.tying.TiedReader`.
 
     Args:
         model: a functional model or a Sequential that was built, zoo models included.
         copy_values: whether the new weights begin with the old values, so that all outputs are
             equal before training; otherwise each is initialised anew.
         convolutions: whether each position of a `Conv2D` gets kernels and biases of its own too
-            (a `LocallyConnected2D`); otherwise the positions go on sharing them.
+            (a `LocallyConnected2D`); otherwise the positions go on sharing them. A layer of
+            another kind that says `convolves` is refused.
         parameters: at most so many: hidden layers become narrower by one factor; a Dense or a
             convolution that ends the model or a sub-model of it keeps its width. None keeps all
             widths. Values cannot be copied into other widths.
@@ -61,7 +56,7 @@ def unshare(
             local, `parameters` beside `copy_values`, or fewer parameters than width 1 leaves.
 
     Example:
-        >>> from keras_shared.evaluation import unshare
+        >>> from keras_shared.sharing import unshare
         >>> from keras_shared.zoo import TiedAutoencoder
         >>> model = TiedAutoencoder(units=(4, 2), input_dim=6)
         >>> model.count_params(), unshare(model).count_params()
@@ -71,13 +66,16 @@ def unshare(
     """
     if not getattr(model, "inputs", None):
         raise ValueError(
-            f"'{model.name}' (of type {type(model).__name__}) has no graph of layers to copy. Give "
-            "unshare a functional model, or a Sequential that was built."
+            f"'{model.name}' (of type {type(model).__name__}) has no graph of layers to copy. Pass "
+            "a functional model, or a Sequential that was built."
         )
     if parameters is None:
         return _Copies(copy_values, convolutions).of_model(model)
     if copy_values:
-        raise ValueError("`parameters` makes layers narrower, which needs copy_values=False.")
+        raise ValueError(
+            "`parameters` makes layers narrower, so that values cannot be copied: it needs "
+            f"copy_values=False. Received: copy_values={copy_values}, parameters={parameters}"
+        )
     whole = _Copies(False, convolutions).of_model(model)
     if whole.count_params() <= parameters:
         return whole
@@ -90,8 +88,8 @@ def unshare(
             low, narrow = middle, tried
         elif narrow is None:
             raise ValueError(
-                f"'{model.name}' unshared has {tried.count_params():,} parameters even with the "
-                f"narrowest layers. Received: parameters={parameters}"
+                f"'{model.name}' without sharing has {tried.count_params():,} parameters even with "
+                f"the narrowest layers. Allow at least those. Received: parameters={parameters}"
             )
         else:
             high = middle
@@ -125,12 +123,17 @@ class _Copies:
         if shapes[0] != shapes[1]:
             raise ValueError(
                 f"Narrower layers would change the outputs of '{model.name}' from {shapes[0]} to "
-                f"{shapes[1]}: let a Dense or a convolution be its last layer."
+                f"{shapes[1]}. Only the width of a Dense or a convolution at the end of a model is "
+                "kept: make one the last layer."
             )
         return copy
 
     def of_call(self, layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
         """What `layer` gives, through new layers all the way down."""
+        if not isinstance(layer, keras.Layer):  # an operation such as keras.ops.negative
+            return layer(*args, **kwargs)
+        if callable(getattr(layer, "as_calls", None)):
+            return layer.as_calls(self.of_call, *args, **kwargs)
         if isinstance(layer, keras.Sequential):
             (x,) = args
             self._kept.add(layer.layers[-1].name)
@@ -140,73 +143,33 @@ class _Copies:
         if isinstance(layer, keras.Model) and getattr(layer, "inputs", None):
             self._kept.update(layer.output_names)
             return run_graph(layer, args, self.of_call)
-        if not isinstance(layer, keras.Layer):  # an operation such as keras.ops.negative
-            return layer(*args, **kwargs)
-        if isinstance(layer, Shared):
-            (uses,) = args
-            called = [self.of_call(layer.layer, x) for x in keras.tree.flatten(uses)]
-            return keras.tree.pack_sequence_as(uses, called)
-        if isinstance(layer, TiedLayer) and not layer.untied:
-            return self.of_call(layer.source(), *args)
         return self._of_layer(layer, *args, **kwargs)
 
     def _of_layer(self, layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
         number = self._uses.get(layer.name, 0)
         self._uses[layer.name] = number + 1
         name = f"{layer.name}_use_{number}" if number else layer.name
-        if isinstance(layer, TiedReader) and not layer.untied:
-            copy, values = self._of_reader(layer, name)
-        elif self._convolutions and isinstance(layer, _CONVOLUTIONS):
+        tied = isinstance(layer, TiedReader) and not layer.untied
+        if self._convolutions and _convolves(layer):
             copy, values = self._of_convolution(layer, name, args[0].shape)
         else:
-            config = {**layer.get_config(), "name": name}
-            config |= {
-                k: self._width(layer, config[k]) for k in ("units", "filters") if k in config
-            }
-            copy, values = type(layer).from_config(config), layer.get_weights()
-        if not self._copy_values:
-            outputs = copy(*args, **kwargs)
-            if isinstance(layer, TiedDense) and not layer.untied:  # fans are those of the source
-                kernel = copy.kernel
-                kernel.assign(keras.ops.transpose(copy.kernel_initializer(kernel.shape[::-1])))
-            return outputs
-        if values:
+            kind, config = layer.plain_counterpart() if tied else (type(layer), layer.get_config())
+            widths = {k: self._width(layer, config[k]) for k in ("units", "filters") if k in config}
+            copy = kind.from_config({**config, "name": name, **widths})
+            values = layer.plain_values() if tied else layer.get_weights()
+        if self._copy_values and values:
             copy.build_from_config(layer.get_build_config())
             copy.set_weights(values)
-        return copy(*args, **kwargs)
+        outputs = copy(*args, **kwargs)
+        if tied and layer.plain_axes and not self._copy_values:
+            _draw_as_read(copy, layer.plain_axes)
+        return outputs
 
     def _width(self, layer: keras.Layer, width: int) -> int:
         if layer.name in self._kept or self._narrower == 1:
             return width
         step = 1 if width % self._step else self._step
         return max(step, int(width * self._narrower) // step * step)
-
-    def _of_reader(self, reader: TiedReader, name: str) -> tuple[keras.Layer, list[Any]]:
-        weight = keras.ops.convert_to_numpy(reader.tied_weight())
-        config = {
-            key: value
-            for key, value in reader.get_config().items()
-            if key not in ("source", "name", "output_padding")
-        }
-        # drawn as the weight that it read was drawn
-        source = reader.source()
-        draw = getattr(source, "kernel_initializer", None) or source.embeddings_initializer
-        config["kernel_initializer"] = keras.initializers.serialize(draw)
-        if isinstance(reader, TiedDense):
-            units = self._width(reader, len(weight))
-            layer = keras.layers.Dense.from_config({**config, "name": name, "units": units})
-            weight = weight.T
-        elif isinstance(reader, TiedConv2DTranspose):
-            rows, columns, channels, _ = weight.shape
-            filters = self._width(reader, channels)
-            geometry = {"filters": filters, "kernel_size": (rows, columns), **reader.geometry()}
-            layer = keras.layers.Conv2DTranspose.from_config({**config, "name": name, **geometry})
-        else:
-            raise ValueError(
-                f"unshare knows no layer of its own that does what {type(reader).__name__} "
-                f"'{reader.name}' does. Call `keras_shared.tying.untie` on it first."
-            )
-        return layer, [weight, *reader.get_weights()]
 
     def _of_convolution(
         self, layer: keras.Layer, name: str, shape: tuple[int | None, ...]
@@ -231,3 +194,14 @@ class _Copies:
         kernel = kernel.reshape(-1, 1, 1, layer.filters)  # (inputs of a field, 1, 1, filters)
         values = [np.tile(kernel, (1, *positions, 1)), *(np.tile(b, (*positions, 1)) for b in bias)]
         return local, values
+
+
+def _convolves(layer: keras.Layer) -> bool:
+    """Whether all positions share the layer's weight."""
+    return isinstance(layer, _CONVOLUTIONS) or getattr(layer, "convolves", False) is True
+
+
+def _draw_as_read(layer: keras.Layer, axes: tuple[int, ...]) -> None:
+    """Draw the kernel as its source's was drawn: the fans are those of the source's axes."""
+    shape = [layer.kernel.shape[axes.index(axis)] for axis in range(len(axes))]
+    layer.kernel.assign(keras.ops.transpose(layer.kernel_initializer(shape), axes))

@@ -1,8 +1,20 @@
+"""Classification: which of several classes does an image show?"""
+
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix
+
+from keras_shared.batching import (
+    ImageData,
+    TrainingData,
+    image_test_batches,
+    image_training_data,
+)
+from keras_shared.datasets import LabelledImages
+from keras_shared.tasks.task import Metric, Monitor, Task, Tested
 
 WORST = 32  # mistakes that are shown
 
@@ -69,3 +81,44 @@ def plot_classification(
     for axes in sheet.axes:
         axes.axis("off")
     return {"confusion": figure, "mistakes": sheet}
+
+
+def _as_they_are(images: Any, labels: Any) -> tuple[Any, Any]:
+    return images, labels
+
+
+def _training_data(
+    split: LabelledImages, data: ImageData, batch_size: int, seed: int
+) -> TrainingData:
+    return image_training_data(split, data, batch_size, seed, _as_they_are)
+
+
+def _test_batches(split: LabelledImages, data: ImageData, seed: int) -> Any:
+    return image_test_batches(split, data, seed, _as_they_are)
+
+
+def _plots(test: Tested) -> dict[str, Figure]:
+    images = np.concatenate([x.numpy() for x, _ in test.batches])
+    return plot_classification(test.outputs, test.truth, images, test.split.class_names)
+
+
+def _show(outputs: Mapping[str, np.ndarray]) -> str:
+    label: bytes = outputs["label"].item()
+    return label.decode()
+
+
+CLASSIFICATION = Task(
+    name="classification",
+    takes=LabelledImages,
+    data=ImageData,
+    losses=("sparse_categorical_crossentropy", "rbf"),
+    training_data=_training_data,
+    test_batches=_test_batches,
+    compile_arguments=lambda loss: {"loss": loss, "metrics": ["accuracy"]},
+    measure=lambda test: classification_metrics(test.outputs, test.truth),
+    headline=Metric("test error", "error_percent", " %", more_is_better=False),
+    monitor=Monitor("val_accuracy", more_is_better=True),
+    plots=_plots,
+    captions={"confusion": "Confusion matrix", "mistakes": "Worst mistakes"},
+    show=_show,
+)

@@ -1,9 +1,24 @@
+"""Reconstruction: an image squeezed into a few numbers, and back."""
+
+import math
+from collections.abc import Mapping
 from typing import Any
 
+import keras
 import numpy as np
+import tensorflow as tf
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
+
+from keras_shared.batching import (
+    ImageData,
+    TrainingData,
+    image_test_batches,
+    image_training_data,
+)
+from keras_shared.datasets import LabelledImages
+from keras_shared.tasks.task import Metric, Monitor, Task, Tested
 
 SHOWN = 12  # vectors that are drawn
 MAPPED = 2000  # codes on the map
@@ -48,7 +63,8 @@ def pca_error(train: np.ndarray, test: np.ndarray, components: int) -> float:
     components = min(components, *train.shape)
     pca = PCA(components, svd_solver="covariance_eigh").fit(train)
     again = pca.inverse_transform(pca.transform(test))
-    return reconstruction_metrics(again, test)["squared_error_per_image"]
+    error: float = reconstruction_metrics(again, test)["squared_error_per_image"]
+    return error
 
 
 def plot_code(codes: np.ndarray, labels: np.ndarray) -> dict[str, Figure]:
@@ -83,3 +99,57 @@ def plot_reconstruction(outputs: np.ndarray, vectors: np.ndarray) -> dict[str, F
             axes.set(xticks=[], yticks=[])
         below.set_xlabel(f"{error[i]:.2f}")
     return {"reconstructions": figure}
+
+
+def _vectors_twice(images: Any, labels: Any) -> tuple[Any, Any]:
+    """Vectors in [0, 1], as inputs and as targets."""
+    shape = (tf.shape(images)[0], math.prod(images.shape[1:]))
+    vectors = tf.reshape(tf.cast(images, tf.float32) / 255, shape)
+    return vectors, vectors
+
+
+def _training_data(
+    split: LabelledImages, data: ImageData, batch_size: int, seed: int
+) -> TrainingData:
+    return image_training_data(split, data, batch_size, seed, _vectors_twice)
+
+
+def _test_batches(split: LabelledImages, data: ImageData, seed: int) -> tf.data.Dataset:
+    return image_test_batches(split, data, seed, _vectors_twice)
+
+
+def _baselines(
+    model: keras.Model, train: tf.data.Dataset, test: Tested
+) -> tuple[dict[str, float], dict[str, Figure]]:
+    """What principal components of the same number reach, and the code of the test images."""
+    if not hasattr(model, "encode"):
+        return {}, {}
+    known = np.concatenate([x.numpy() for x, _ in train]).astype("float64")
+    new = test.truth.astype("float64")
+    code = model.encode(new[:MAPPED])
+    units = code.shape[1]
+    metrics = {f"pca_{units}_squared_error_per_image": pca_error(known, new, components=units)}
+    return metrics, plot_code(code, test.split.labels[:MAPPED])
+
+
+def _show(outputs: Mapping[str, np.ndarray]) -> str:
+    name, values = next(iter(outputs.items()))
+    return f"{name} of {values.size} numbers, {values.min():.4g} to {values.max():.4g}"
+
+
+RECONSTRUCTION = Task(
+    name="reconstruction",
+    takes=LabelledImages,
+    data=ImageData,
+    losses=("binary_crossentropy", "mean_squared_error"),
+    training_data=_training_data,
+    test_batches=_test_batches,
+    compile_arguments=lambda loss: {"loss": loss, "metrics": []},
+    measure=lambda test: reconstruction_metrics(test.outputs, test.truth),
+    headline=Metric("squared error per image", "squared_error_per_image", "", more_is_better=False),
+    monitor=Monitor("val_loss", more_is_better=False),
+    plots=lambda test: plot_reconstruction(test.outputs, test.truth),
+    captions={"reconstructions": "Reconstructions", "code": "The code as a map"},
+    show=_show,
+    baselines=_baselines,
+)

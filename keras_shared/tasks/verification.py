@@ -1,8 +1,19 @@
+"""Verification: do two images show the same?"""
+
+from collections.abc import Mapping
 from typing import Any
 
+import keras
 import numpy as np
+import tensorflow as tf
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
+
+from keras_shared.batching import PairData, pair_test_batches, pair_training_data
+from keras_shared.datasets import LabelledImages
+from keras_shared.losses import ContrastiveLoss
+from keras_shared.tasks.task import Metric, Monitor, Task, Tested
+from keras_shared.zoo.calibration import calibrate
 
 
 def verification_metrics(probability: np.ndarray, same: np.ndarray) -> dict[str, Any]:
@@ -68,3 +79,49 @@ def plot_verification(probability: np.ndarray, same: np.ndarray) -> dict[str, Fi
     )
     right.legend()
     return {"roc": figure}
+
+
+def _compile_arguments(loss: Any) -> dict[str, Any]:
+    on = "distance" if isinstance(loss, ContrastiveLoss) else "probability"
+    losses = {name: loss if name == on else None for name in ("distance", "probability")}
+    return {"loss": losses, "metrics": {"probability": ["accuracy"]}}
+
+
+def _probability(test: Tested) -> tuple[np.ndarray, np.ndarray]:
+    return test.outputs["probability"][:, 0], test.truth["probability"]
+
+
+def _calibrate(model: keras.Model, pairs: tf.data.Dataset) -> None:
+    """Fit what makes probabilities of distances to the validation pairs."""
+    distances = model.predict(pairs.map(lambda images, same: images), verbose=0)["distance"]
+    if not np.isfinite(distances).all():
+        return  # diverged: the history says so
+    same = [float(s) for _, batch in pairs for s in batch["distance"].numpy()]
+    calibrate(model.get_layer("probability"), distances, same)
+
+
+def _show(outputs: Mapping[str, np.ndarray]) -> str:
+    if "probability" not in outputs:  # one image alone
+        return f"an embedding of {outputs['embedding'].size} numbers"
+    probability, distance = outputs["probability"].item(), outputs["distance"].item()
+    verdict = "same" if probability >= 0.5 else "different"
+    return f"{verdict}: probability {probability:.4g}, distance {distance:.4g}"
+
+
+VERIFICATION = Task(
+    name="verification",
+    takes=LabelledImages,
+    data=PairData,
+    losses=("binary_crossentropy", "contrastive"),
+    losses_of_shared=("contrastive",),  # nothing trains an unshared copy's probability then
+    training_data=pair_training_data,
+    test_batches=lambda split, data, seed: pair_test_batches(split, data),
+    compile_arguments=_compile_arguments,
+    measure=lambda test: verification_metrics(*_probability(test)),
+    headline=Metric("verification accuracy", "accuracy_percent", " %", more_is_better=True),
+    monitor=Monitor("val_probability_accuracy", more_is_better=True),
+    plots=lambda test: plot_verification(*_probability(test)),
+    captions={"roc": "ROC curve and probabilities"},
+    show=_show,
+    finish=_calibrate,
+)

@@ -9,19 +9,19 @@ from keras_shared.tying.tied_reader import TiedReader
 def bind_ties(model: keras.Model) -> keras.Model:
     """Let every reader inside `model` find its source there, at once instead of at the first call.
 
-    `keras_shared.load` does this. LoRA factors that Keras zeroed on load are mended on the way,
-    with a `UserWarning`. After `keras.models.load_model` it is needed only for that, and where a
-    sub-model (a decoder, say) is called before the model that holds it.
+    `keras_shared.load` does this. LoRA factors that Keras zeroed on load are drawn anew on the
+    way, with a `UserWarning`. After `keras.models.load_model` it is needed only for that, and
+    where a sub-model (a decoder, say) is called before the model that contains it.
 
     Args:
-        model: a Keras model that holds readers and their sources.
+        model: a Keras model that contains readers and their sources.
 
     Returns:
         The same model.
 
     Raises:
         TieError: if a source is missing, if it belongs to another model, or if several layers
-            answer to its description.
+            match its description.
 
     Example:
         >>> import keras
@@ -40,9 +40,10 @@ def bind_ties(model: keras.Model) -> keras.Model:
         source = reader._find_source(layers)
         if id(source) not in inside:
             raise TieError(
-                f"{type(reader).__name__} '{reader.name}' reads '{source.name}', which belongs to "
-                f"another model than '{model.name}': it would be lost on saving. Make a model that "
-                "holds both, or `untie` the reader."
+                f"{type(reader).__name__} '{reader.name}' reads the weight of '{source.name}', "
+                f"which is not part of '{model.name}': a file of this model would not contain it. "
+                "Build a model that contains both layers, or call `keras_shared.tying.untie` on "
+                "the reader."
             )
     revive_lora(model)
     return model

@@ -16,9 +16,9 @@ def check_ties(model: keras.Model) -> None:
         model: a functional or Sequential model, or a subclass with `get_config`.
 
     Raises:
-        TieError: if a source lies outside of the model, if several layers of the model answer to
+        TieError: if a source lies outside of the model, if several layers of the model match
             its description, or if a layer that is shared comes back as several; the message names
-            the layers and the cure.
+            the layers and says what to do.
 
     Example:
         >>> import keras
@@ -43,13 +43,13 @@ def check_ties(model: keras.Model) -> None:
         now, then = len(rebuilt.variables), len(model.variables)
         if now > then or (now < then and rebuilt.built):  # a subclass may still be building
             raise TieError(
-                f"'{model.name}' has {then} variables, and once it is rebuilt from its config "
-                f"{now}. {_culprits(model)}"
+                f"'{model.name}' has {then} variables, but {now} after it is rebuilt from its "
+                f"config. {_culprits(model)}"
             )
 
 
 def _culprits(model: keras.Model) -> str:
-    """The layers that more than one (sub-)model holds: plain Keras makes one for each."""
+    """What to do about the layers that more than one (sub-)model contains."""
     holders: dict[str, list[str]] = {}
     for holder in flatten_layers(model):
         if isinstance(holder, keras.Model):
@@ -58,8 +58,13 @@ def _culprits(model: keras.Model) -> str:
                     holders.setdefault(layer.path, []).append(holder.name)
     twice = [f"'{path}' (in {' and '.join(by)})" for path, by in holders.items() if len(by) > 1]
     if not twice:
-        return "Run `check_ties` on its sub-models to find the layer that changes."
+        return (
+            "A layer that it uses more than once comes back as several. Run `check_ties` on its "
+            "sub-models to find out which, and call the first one again through "
+            "`keras_shared.layers.TiedLayer` instead of keeping it in a second attribute."
+        )
     return (
-        f"Several models hold {', '.join(twice)}, and Keras makes a layer for each of them. Call "
-        "it through `keras_shared.layers.TiedLayer` in all but the first."
+        f"More than one model contains {', '.join(twice)}, and Keras rebuilds a separate layer for "
+        "each. Use the layer itself in one of them, and call it through "
+        "`keras_shared.layers.TiedLayer` in the others."
     )

@@ -20,7 +20,7 @@ def weight_shape(source: keras.Layer) -> tuple[int, ...] | None:
         return None
     if isinstance(source, keras.layers.Dense):
         return (source.input_spec.axes[-1], source.units)
-    kernel = getattr(source, "kernel", None)
+    kernel = getattr(source, "kernel", None)  # of a convolution, or of any layer that has one
     return None if kernel is None else tuple(kernel.shape)
 
 
@@ -28,15 +28,16 @@ def effective_weight(source: keras.Layer, dtype: str) -> Any:
     """The weight that `source` multiplies by: LoRA merged, int8 and int4 dequantised.
 
     Args:
-        source: a built Dense, Embedding or Conv2D.
+        source: a built Dense, Embedding, Conv2D, or another layer with a `kernel`.
         dtype: dtype of the tensor that comes back.
 
     Returns:
         A tensor: (inputs, units) of a Dense, (input_dim, output_dim) of an Embedding,
-        (rows, columns, channels, filters) of a Conv2D.
+        (rows, columns, channels, filters) of a Conv2D; in general the shape of the `kernel`.
 
     Raises:
-        TieError: for a source quantised in a way that cannot be read (gptq, awq).
+        TieError: for a source quantised in a way that cannot be read (gptq, awq), or quantised
+            and neither a Dense nor an Embedding.
 
     Example:
         >>> import keras
@@ -51,10 +52,12 @@ def effective_weight(source: keras.Layer, dtype: str) -> Any:
     mode = source.quantization_mode
     if mode in (None, "float8"):  # float8 keeps a float kernel; Keras merges LoRA itself
         return ops.cast(source.embeddings if is_embedding else source.kernel, dtype)
-    if mode not in ("int8", "int4"):
+    if mode not in ("int8", "int4") or not (is_embedding or isinstance(source, keras.layers.Dense)):
         raise TieError(
-            f"The source '{source.name}' is quantised as {mode!r}, which a reader cannot undo. "
-            "Quantise it as 'int8', 'int4' or 'float8', or `untie` its readers first."
+            f"A reader cannot dequantise the weight of the {type(source).__name__} "
+            f"'{source.name}', which is quantised as {mode!r}. Quantise a Dense or an Embedding as "
+            "'int8', 'int4' or 'float8', or call `keras_shared.tying.untie` on the model before "
+            "you quantise it."
         )
     if is_embedding:
         weight = dequantized_embedding(source, dtype)

@@ -25,7 +25,8 @@ def outermost_layer() -> keras.Layer | None:
 
 def flatten_layers(layer: keras.Layer) -> list[keras.Layer]:
     """`layer` and everything inside it, each once."""
-    return layer._flatten_layers()
+    layers: list[keras.Layer] = layer._flatten_layers()
+    return layers
 
 
 def upstream_layers(tensors: Any) -> Iterator[keras.Layer]:
@@ -50,7 +51,8 @@ def run_graph(model: keras.Model, inputs: Any, call: Callable[..., Any]) -> Any:
 
 def shapes_alone_matter() -> bool:
     """Whether Keras is working out shapes, and throws every value away."""
-    return in_symbolic_scope()
+    symbolic: bool = in_symbolic_scope()
+    return symbolic
 
 
 def frozen_into_program(variables: list[keras.Variable]) -> bool:
@@ -117,7 +119,9 @@ class SourceInSavedModel:
     """
 
     def _trackable_children(self, save_type: str = "checkpoint", **kwargs: Any) -> dict[str, Any]:
-        children = super()._trackable_children(save_type, **kwargs)  # type: ignore[misc]
+        children: dict[str, Any] = super()._trackable_children(  # type: ignore[misc]
+            save_type, **kwargs
+        )
         source = self._reference.layer  # type: ignore[attr-defined]
         if save_type == "savedmodel" and source is not None:
             children |= {f"_source_{i}": v for i, v in enumerate(source.variables)}

@@ -77,9 +77,9 @@ class SourceReference:
         )
         if len(fits) > 1:
             raise TieError(
-                f"{type(reader).__name__} '{reader.name}' is tied to a {wanted['class_name']} "
-                f"named '{wanted['name']}' with weight {wanted['weight_shape']}, and "
-                f"{len(fits)} layers of the model answer to that. Give it a name of its own."
+                f"{type(reader).__name__} '{reader.name}' is tied to the {wanted['class_name']} "
+                f"'{wanted['name']}' (weight {wanted['weight_shape']}), but {len(fits)} layers of "
+                "the model match this description. Give the source a name that no other layer has."
             )
         if fits:
             self.layer = fits[0]

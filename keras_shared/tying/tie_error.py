@@ -1,2 +1,2 @@
 class TieError(ValueError):
-    """A tie cannot hold: the message names the reader, the source and the cure."""
+    """A tie cannot hold: the message names the reader, the source, and what to do."""

@@ -32,28 +32,96 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
        sub-models, subclassed models);
     4. otherwise a `TieError` that says what to do.
 
-    Training follows ownership: `fit` of a model that holds the reader and not its source (a
-    decoder alone) reads the weight and leaves it as it is. Train the model that holds both, or
+    Training follows ownership: `fit` of a model that contains the reader and not its source (a
+    decoder alone) reads the weight and leaves it as it is. Train the model that contains both, or
     `untie` the reader first.
+
+    To write a reader of your own, subclass `TiedReader` and register the class with
+    `keras.saving.register_keras_serializable`. Calling, saving, cloning, quantising and untying
+    need what every layer has:
+
+    - `source_classes`, the kinds of layers that it takes as a source, each with a `kernel` or a
+      table of `embeddings`; `source_attributes`, what else it must know of the source before that
+      is found (strides, padding), which `describe_source()` then gives;
+    - `build`: variables of its own, a bias for example, with shapes from `tied_weight_shape()`;
+      at its end, `super().build(input_shape)`;
+    - `call`: reads `tied_weight()` at every call, and keeps no copy;
+    - `compute_output_shape`, and `get_config` for arguments of its own.
+
+    `keras_shared.sharing` (the report, the picture, `unshare`) asks the reader for the rest:
+
+    - `form`: how it reads the weight, `"as is"` by default;
+    - `read_variables()`: which variables of the source it reads; all but biases by default;
+    - `multiply_adds(weight, input_shape, output_shape)`: what a call costs; unknown by default;
+    - `plain_counterpart()`: the Keras layer that computes the same with a weight of its own, and
+      `plain_axes`, if that layer stores the weight with its axes in another order;
+    - `convolves`: whether the weight is applied at every position, as a convolution's is;
+    - `as_calls(call, ...)`, in place of a plain counterpart: the same computation written as calls
+      of other layers. `keras_shared.layers.TiedLayer` has it.
+
+    A subclass that computes something else than its base class defines these anew. Layers that
+    are no readers may have `multiply_adds`, `convolves` and `as_calls` as well.
 
     Args:
         source: the layer that owns the weight, or its description from a config.
         **kwargs: arguments of `keras.layers.Layer`.
+
+    Raises:
+        TieError: if `source` is not one of `source_classes`.
+
+    Example:
+        >>> import math
+        >>> import keras
+        >>> from keras_shared.sharing import sharing_report, unshare
+        >>> from keras_shared.tying import TiedReader
+        >>> @keras.saving.register_keras_serializable("example")
+        ... class SameKernel(TiedReader):
+        ...     source_classes = (keras.layers.Dense,)
+        ...
+        ...     def call(self, inputs):
+        ...         return keras.ops.matmul(inputs, self.tied_weight())
+        ...
+        ...     def compute_output_shape(self, input_shape):
+        ...         return (*input_shape[:-1], self.tied_weight_shape()[1])
+        ...
+        ...     def multiply_adds(self, weight, input_shape, output_shape):
+        ...         return math.prod(input_shape[1:-1]) * math.prod(weight.shape)
+        ...
+        ...     def plain_counterpart(self):
+        ...         return keras.layers.Dense, {
+        ...             "units": self.tied_weight_shape()[1],
+        ...             "use_bias": False,
+        ...             "kernel_initializer": self.source_initializer(),
+        ...             "dtype": self.dtype_policy,
+        ...         }
+        >>> inputs = keras.Input((4,))
+        >>> first = keras.layers.Dense(4, name="first")
+        >>> model = keras.Model(inputs, SameKernel(first, name="again")(first(inputs)))
+        >>> report = sharing_report(keras.models.clone_model(model))
+        >>> report.weights[0].readers["again"]
+        Reading(form='as is', times=1)
+        >>> report.totals["multiply_adds"]  # two kernels of 4 x 4, one bias
+        36
+        >>> model.count_params(), unshare(model).count_params()
+        (20, 36)
     """
 
-    _source_classes: tuple[type[keras.Layer], ...] = (keras.layers.Layer,)
-    _source_attributes: tuple[str, ...] = ()  # what a description holds beside name and shape
+    source_classes: tuple[type[keras.Layer], ...] = (keras.layers.Layer,)
+    source_attributes: tuple[str, ...] = ()
+    form: str = "as is"
+    plain_axes: tuple[int, ...] | None = None
+    convolves: bool = False
 
     def __init__(self, source: keras.Layer | dict[str, Any], **kwargs: Any) -> None:
-        if not isinstance(source, (*self._source_classes, dict)):
+        if not isinstance(source, (*self.source_classes, dict)):
             raise TieError(
-                f"{type(self).__name__} reads the weight of a layer that is owned elsewhere: pass "
-                f"a {' or '.join(c.__name__ for c in self._source_classes)} object as `source`. "
+                f"{type(self).__name__} reads the weight of another layer: pass a "
+                f"{' or '.join(c.__name__ for c in self.source_classes)} object as `source`. "
                 f"Received: source={source!r} (of type {type(source).__name__})"
             )
         super().__init__(**kwargs)
         self.supports_masking = True
-        self._reference = SourceReference(source, self._source_attributes)
+        self._reference = SourceReference(source, self.source_attributes)
         self.own_weight: keras.Variable | None = None  # after `untie` alone
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -103,8 +171,8 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
         """
         if self.untied:
             raise TieError(
-                f"{type(self).__name__} '{self.name}' was untied and owns its weight. "
-                "`keras_shared.tying.tie(layer, source)` ties it again."
+                f"{type(self).__name__} '{self.name}' was untied and owns its weight. Call "
+                "`keras_shared.tying.tie(layer, source)` to tie it again."
             )
         if self._reference.layer is not None:
             return self._reference.layer
@@ -117,11 +185,11 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
             return self._reference.layer
         wanted = self._reference.describe()
         others = [weight_shape(c) for c in candidates if c.name == wanted["name"]]
-        hint = f" A layer of that name has the weight {others}: were widths changed?"
+        hint = f" A layer of that name has a weight of shape {others}: was its width changed?"
         raise TieError(
             f"{type(self).__name__} '{self.name}' is tied to the {wanted['class_name']} "
             f"'{wanted['name']}' (weight {wanted['weight_shape']}), which is not part of the "
-            "model that is being called. Call the model that holds both, or run "
+            "model that is being called. Call the model that contains both, or run "
             "`keras_shared.tying.bind_ties(model)` on it once after loading."
             f"{hint if others else ''}"
         )
@@ -147,17 +215,80 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
             )
         return tuple(wanted["weight_shape"])
 
+    def describe_source(self) -> dict[str, Any]:
+        """Name, class and weight shape of the source, and its `source_attributes`.
+
+        They stand in the config, so they are known before the source is found.
+        """
+        return dict(self._reference.describe())
+
+    def read_variables(self) -> list[keras.Variable]:
+        """The variables of the source that this layer reads: all but biases.
+
+        Of a quantised source these are its codes and scales.
+        """
+        return [v for v in self.source().variables if not v.name.startswith("bias")]
+
+    def multiply_adds(
+        self, weight: keras.Variable, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
+    ) -> int | None:
+        """How many multiply-adds of one example read `weight` in one call.
+
+        Args:
+            weight: a variable of this layer's own, or one of `read_variables()`.
+            input_shape: shape of the (first) input of the call, batch included.
+            output_shape: shape of its (first) output, batch included.
+
+        Returns:
+            The number; None if it is not known.
+        """
+        return None
+
+    def plain_counterpart(self) -> tuple[type[keras.Layer], dict[str, Any]]:
+        """The Keras layer that computes the same with a weight of its own.
+
+        Returns:
+            Its class, and its config without a name. A width stands there as `units` or
+            `filters`, so that `unshare` can choose another.
+
+        Raises:
+            TieError: for a reader that does not define it.
+        """
+        raise TieError(
+            f"unshare has no Keras layer to put in the place of {type(self).__name__} "
+            f"'{self.name}'. Define `plain_counterpart` in {type(self).__name__}, or call "
+            "`keras_shared.tying.untie` on the model first."
+        )
+
+    def plain_values(self) -> list[Any]:
+        """The weights with which the plain counterpart computes the same, as `set_weights` takes.
+
+        The source's first, with its axes in the order of `plain_axes`; then those of its own.
+        """
+        weight = ops.convert_to_numpy(effective_weight(self.source(), self.variable_dtype))
+        axes = self.plain_axes or tuple(range(weight.ndim))
+        return [weight.transpose(axes), *self.get_weights()]
+
+    def source_initializer(self) -> dict[str, Any]:
+        """What the source's weight was drawn by, as a config for the plain counterpart."""
+        source = self.source()
+        table = isinstance(source, keras.layers.Embedding)
+        drawn_by = source.embeddings_initializer if table else source.kernel_initializer
+        config: dict[str, Any] = keras.initializers.serialize(drawn_by)
+        return config
+
     def _refuse_constant(self, source: keras.Layer) -> None:
         if frozen_into_program(source.variables):
             raise TieError(
-                f"{type(self).__name__} '{self.name}' reads '{source.name}', which the model being "
-                "run does not hold: under JAX its weight would be compiled in as a constant. Run "
-                "the model that holds both."
+                f"{type(self).__name__} '{self.name}' reads the weight of '{source.name}', which "
+                "is not part of the model that is being run: JAX would compile it in as a "
+                "constant. Run the model that contains both."
             )
 
     def load_own_variables(self, store: Any) -> None:
         if self.untied:
-            return super().load_own_variables(store)
+            super().load_own_variables(store)
+            return
         found = [tuple(store[key].shape) for key in store.keys()]  # noqa: SIM118
         expected = [tuple(v.shape) for v in self.variables]
         if found != expected:
@@ -165,10 +296,10 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
             raise TieError(
                 f"{type(self).__name__} '{self.name}' is tied to '{wanted['name']}' (weight "
                 f"{wanted['weight_shape']}) and owns variables {expected}; the file holds "
-                f"{found} for it. Saved untied: call `keras_shared.tying.untie` on the model, then "
-                "load these weights. Otherwise the config was edited: restore it."
+                f"{found} for it. If an untied model was saved, call `keras_shared.tying.untie` on "
+                "this one before loading its weights; if the config was edited, restore it."
             )
-        return super().load_own_variables(store)
+        super().load_own_variables(store)
 
     def quantize(self, *args: Any, **kwargs: Any) -> None:
         """Nothing to do: storage belongs to the source, and `tied_weight` follows it."""
@@ -182,7 +313,7 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
         name = self._reference.describe()["name"]
         raise TieError(
             f"{type(self).__name__} '{self.name}' owns no kernel. Enable LoRA on its source "
-            f"'{name}' instead: this layer follows it."
+            f"'{name}' instead: this layer reads what it adds."
         )
 
     def get_config(self) -> dict[str, Any]:

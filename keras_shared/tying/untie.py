@@ -16,11 +16,11 @@ def untie(layer_or_model: keras.Layer) -> keras.Layer:
 
     Each reader gets a trainable copy of the weight that it reads now (LoRA merged, dequantised),
     and saves it as its own from then on. A decoder that was untied can be saved, loaded and
-    trained alone. Compile every model that holds the reader again: its optimizer does not know the
-    new variables, and a `predict` that it traced before goes on reading the source.
+    trained alone. Compile every model that contains the reader again: its optimizer does not know
+    the new variables, and a `predict` that it traced before goes on reading the source.
 
     Args:
-        layer_or_model: a reader, or any layer or model that holds readers.
+        layer_or_model: a reader, or any layer or model that contains readers.
 
     Returns:
         The same object.
@@ -44,8 +44,8 @@ def untie(layer_or_model: keras.Layer) -> keras.Layer:
         source = reader.source()
         if not reader.built:
             raise TieError(
-                f"{type(reader).__name__} '{reader.name}' was never called, and has no shape to "
-                "own yet. Call it, or the model that holds it, once."
+                f"{type(reader).__name__} '{reader.name}' was never called, so it is not built "
+                "yet. Call it, or the model that contains it, once before `untie`."
             )
         with variables_may_change(reader):
             reader._own(source)
@@ -62,11 +62,11 @@ def tie(
     Args:
         reader: a layer that `untie` cut from its source.
         source: the layer to read from then on; need not be the former one.
-        keep: whose values win where they differ: the source's, or the reader's, which the source
-            then takes over. None refuses to tie different values.
+        keep: whose values stay where they differ: the source's, or the reader's, which are then
+            copied into the source. None refuses to tie different values.
 
     Returns:
-        The reader. Compile every model that holds it again, as after `untie`.
+        The reader. Compile every model that contains it again, as after `untie`.
 
     Raises:
         TieError: if the reader is tied already, if the source was never built, if shapes or (with
@@ -86,8 +86,8 @@ def tie(
     """
     if not reader.untied:
         raise TieError(
-            f"{type(reader).__name__} '{reader.name}' is tied to '{reader.source().name}'. "
-            "Call `untie` on it first."
+            f"{type(reader).__name__} '{reader.name}' is already tied to "
+            f"'{reader.source().name}'. Call `keras_shared.tying.untie` on it first."
         )
     if keep not in (None, "source", "reader"):
         raise ValueError(f"`keep` must be 'source', 'reader' or None. Received: keep={keep!r}")
@@ -95,29 +95,32 @@ def tie(
     if not source.built:
         raise TieError(
             f"The source '{source.name}' was never built, so it has no weight to read. Call it on "
-            "its input first."
+            "its inputs once before `tie`."
         )
     owned, shared = reader._owned(), reader._shared(source)
     shapes = [[value.shape for value in values] for values in (owned, shared)]
     if shapes[0] != shapes[1]:
         raise TieError(
-            f"{type(reader).__name__} '{reader.name}' owns {shapes[0]}, and the source "
-            f"'{source.name}' has {shapes[1]}. Name a source of the same shape."
+            f"{type(reader).__name__} '{reader.name}' owns weights of shape {shapes[0]}, but the "
+            f"source '{source.name}' has {shapes[1]}. Pass a source whose weight has the same "
+            "shape."
         )
     same = all(np.array_equal(a, b) for a, b in zip(owned, shared, strict=True))
     if not same and keep is None:
         raise TieError(
-            f"{type(reader).__name__} '{reader.name}' and '{source.name}' hold different values. "
-            "Say which win: keep='source' or keep='reader'."
+            f"{type(reader).__name__} '{reader.name}' and the source '{source.name}' hold "
+            "different values. Pass keep='source' to use the source's, or keep='reader' to copy "
+            "the reader's into the source. Received: keep=None"
         )
     if not same and keep == "reader" and _is_derived(source):
         raise TieError(
-            f"'{source.name}' is quantised or has LoRA, and cannot take over the values of "
-            f"'{reader.name}'. Use keep='source'."
+            f"The source '{source.name}' is quantised or has LoRA, so the values of "
+            f"'{reader.name}' cannot be copied into it. Pass keep='source', or another source. "
+            "Received: keep='reader'"
         )
     with variables_may_change(reader):
         reader._disown(owned if keep == "reader" and not same else None, source)
-    reader._reference = SourceReference(source, reader._source_attributes)
+    reader._reference = SourceReference(source, reader.source_attributes)
     return reader
 
 
@@ -128,6 +131,6 @@ def _is_derived(source: keras.Layer) -> bool:
 
 
 def _forget_compiled(model: keras.Layer) -> None:
-    """Functions traced before the cut would go on reading the source."""
+    """Drop the traced functions, which would go on reading the source."""
     if isinstance(model, keras.Model):
         model.train_function = model.test_function = model.predict_function = None

@@ -1,7 +1,15 @@
-"""Models that shared layers combine into: importing this module registers them with Keras."""
+"""Models that shared layers combine into. A new one is a file here and a line in `MODELS`."""
 
+from keras_shared.zoo.image_classifier import ImageClassifier as ImageClassifier
 from keras_shared.zoo.lecun_1989 import LeCun1989 as LeCun1989
 from keras_shared.zoo.lenet5 import LeNet5 as LeNet5
 from keras_shared.zoo.siamese_net import SiameseNet as SiameseNet
 from keras_shared.zoo.tied_autoencoder import TiedAutoencoder as TiedAutoencoder
 from keras_shared.zoo.zoo_model import ZooModel as ZooModel
+
+MODELS: dict[str, type[ZooModel]] = {
+    "LeCun1989": LeCun1989,
+    "LeNet5": LeNet5,
+    "SiameseNet": SiameseNet,
+    "TiedAutoencoder": TiedAutoencoder,
+}

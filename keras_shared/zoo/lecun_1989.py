@@ -1,22 +1,20 @@
-from typing import Any
+from typing import Any, Literal
 
 import keras
 from keras import layers
 
-from keras_shared.layers import scaled_tanh
-from keras_shared.signature import Signature
-from keras_shared.layers.local_layers import LocallyConnected2D, PositionBias
-from keras_shared.zoo.zoo_model import ZooModel
+from keras_shared.layers import LocallyConnected2D, PositionBias, scaled_tanh
+from keras_shared.zoo.image_classifier import ImageClassifier
 
 DIGITS = tuple("0123456789")
 SIDE = 16  # pixels
 
 
 @keras.saving.register_keras_serializable("keras_shared")
-class LeCun1989(ZooModel):
+class LeCun1989(ImageClassifier):
     """Five nets from no sharing to much: the first experiment on what sharing buys.
 
-    | net | layers | links | weights |
+    | net | layers | connections | weights |
     |---|---|---|---|
     | 1 | 256-10 | 2,570 | 2,570 |
     | 2 | 256-12-10 | 3,214 | 3,214 |
@@ -53,7 +51,13 @@ class LeCun1989(ZooModel):
         2009, "The Elements of Statistical Learning", section 11.7 and table 11.1.
     """
 
-    def __init__(self, net: int = 5, dtype: Any = None, **kwargs: Any) -> None:
+    description = (
+        "Reads a digit of 16x16 pixels: one of five nets from no sharing to much, the first "
+        "experiment on what sharing buys."
+    )
+    limits = "A few hundred digits of one source taught it; it is an experiment, not a reader."
+
+    def __init__(self, net: Literal[1, 2, 3, 4, 5] = 5, dtype: Any = None, **kwargs: Any) -> None:
         if net not in (1, 2, 3, 4, 5):
             raise ValueError(f"`net` must be 1, 2, 3, 4 or 5. Received: net={net!r}")
         base = self._policy(dtype)
@@ -94,16 +98,6 @@ class LeCun1989(ZooModel):
         self.net = net
         self.class_names = DIGITS
         self.base_policy = base
-
-    def signatures(self) -> dict[str, Signature]:
-        return {
-            "classify": Signature(
-                lambda image: {"scores": self(image, training=False)},
-                {"image": keras.KerasTensor((None, SIDE, SIDE, 1))},
-                image_size=(SIDE, SIDE),
-                class_names=self.class_names,
-            )
-        }
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "net": self.net}

@@ -1,9 +1,10 @@
 import os
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import keras
 from keras import layers, ops
+from pydantic import PositiveInt
 
 from keras_shared.layers import (
     ConnectionTableConv2D,
@@ -11,9 +12,8 @@ from keras_shared.layers import (
     TrainableSubsampling,
     scaled_tanh,
 )
-from keras_shared.signature import Signature
 from keras_shared.zoo.digit_bitmaps import digit_bitmaps
-from keras_shared.zoo.zoo_model import ZooModel
+from keras_shared.zoo.image_classifier import ImageClassifier
 
 # table I of the paper: which maps of S2 each map of C3 reads
 C3_READS = (
@@ -26,7 +26,7 @@ DIGITS = tuple("0123456789")
 
 
 @keras.saving.register_keras_serializable("keras_shared")
-class LeNet5(ZooModel):
+class LeNet5(ImageClassifier):
     """The convolutional network whose kernels are shared by all positions of an image.
 
     The variant of 1998, layer by layer: C1 convolution, S2 trainable subsampling, C3 convolution
@@ -38,8 +38,9 @@ class LeNet5(ZooModel):
 
     Args:
         variant: `"1998"` or `"modern"`.
-        class_names: names of the classes, in the order of the outputs. The variant of 1998 has
-            exactly ten, since it has ten bitmaps.
+        class_names: names of the classes, in the order of the outputs; the digits by default. The
+            variant of 1998 has exactly ten, since it has ten bitmaps.
+        num_classes: their number, where they have no names: they are then called "0", "1", ...
         dtype: dtype policy; the outputs are float32 in any case.
         **kwargs: `name` and `trainable`, as of `keras.Model`.
 
@@ -48,7 +49,7 @@ class LeNet5(ZooModel):
         0 becomes -0.1 and 255 becomes 1.175.
 
     Returns:
-        (batch, classes): minus the distances (train with `keras_shared.losses.RBFLoss`), or
+        (batch, num_classes): minus the distances (train with `keras_shared.losses.RBFLoss`), or
         logits (train with a cross-entropy from logits).
 
     Raises:
@@ -67,15 +68,27 @@ class LeNet5(ZooModel):
         Recognition", section II.B; Ioffe & Szegedy 2015, "Batch Normalization".
     """
 
+    loss_names = ("rbf", "sparse_categorical_crossentropy")
+    description = (
+        "Reads a centred image of 28x28 pixels, ink bright; its kernels are shared by all "
+        "positions."
+    )
+    limits = (
+        "It names one of its classes for any image, also where none is right, and it expects them "
+        "bright on dark, centred and of the size of its training images."
+    )
+
     def __init__(
         self,
-        variant: str = "1998",
-        class_names: Sequence[str] = DIGITS,
+        variant: Literal["1998", "modern"] = "1998",
+        class_names: Sequence[str] | None = None,
+        num_classes: PositiveInt | None = None,
         dtype: Any = None,
         **kwargs: Any,
     ) -> None:
         if variant not in ("1998", "modern"):
             raise ValueError(f"`variant` must be '1998' or 'modern'. Received: variant={variant!r}")
+        class_names = _names(class_names, num_classes)
         if len(class_names) < 2 or (variant == "1998" and len(class_names) != 10):
             raise ValueError(
                 "`class_names` must name ten classes for variant '1998', and at least two for "
@@ -97,8 +110,13 @@ class LeNet5(ZooModel):
 
         # === Config ===
         self.variant = variant
-        self.class_names = tuple(class_names)
+        self.class_names = class_names
+        self.num_classes = len(class_names)
         self.base_policy = base
+
+    @classmethod
+    def default_loss(cls, variant: str = "1998", **arguments: Any) -> str:
+        return "rbf" if variant == "1998" else "sparse_categorical_crossentropy"
 
     @classmethod
     def from_preset(
@@ -106,6 +124,7 @@ class LeNet5(ZooModel):
         preset: str | os.PathLike[str],
         version: int | None = None,
         class_names: Sequence[str] | None = None,
+        num_classes: int | None = None,
     ) -> Self:
         """Load a published LeNet-5, also to fine-tune it for classes of your own.
 
@@ -113,6 +132,7 @@ class LeNet5(ZooModel):
             preset: see `keras_shared.zoo.ZooModel.from_preset`.
             version: number of the version; the newest by default.
             class_names: names of other classes; see `with_classes`. None keeps the model's own.
+            num_classes: their number, where they have no names.
 
         Returns:
             The trainable, uncompiled model.
@@ -127,14 +147,19 @@ class LeNet5(ZooModel):
             (None, 2)
         """
         model = super().from_preset(preset, version)
-        return model if class_names is None else model.with_classes(class_names)
+        if class_names is None and num_classes is None:
+            return model
+        return model.with_classes(class_names, num_classes)
 
-    def with_classes(self, class_names: Sequence[str]) -> Self:
+    def with_classes(
+        self, class_names: Sequence[str] | None = None, num_classes: int | None = None
+    ) -> Self:
         """This network for other classes: every weight is copied but the logits', which are new.
 
         Args:
             class_names: names of the classes. The variant of 1998 has bitmaps in the place of
                 logits, and takes ten classes at the bitmaps of the digits.
+            num_classes: their number, where they have no names.
 
         Returns:
             A new model; this one stays as it is.
@@ -147,24 +172,31 @@ class LeNet5(ZooModel):
             >>> LeNet5(variant="modern").with_classes(["even", "odd"]).output_shape
             (None, 2)
         """
-        model = type(self).from_config({**self.get_config(), "class_names": class_names})
+        changes = {"class_names": class_names, "num_classes": num_classes}
+        model = type(self).from_config({**self.get_config(), **changes})
         for layer in self.layers:
             if layer.name != "logits":
                 model.get_layer(layer.name).set_weights(layer.get_weights())
         return model
 
-    def signatures(self) -> dict[str, Signature]:
+    def get_config(self) -> dict[str, Any]:
         return {
-            "classify": Signature(
-                lambda image: {"scores": self(image, training=False)},
-                {"image": keras.KerasTensor((None, 28, 28, 1))},
-                image_size=(28, 28),
-                class_names=self.class_names,
-            )
+            **super().get_config(),
+            "variant": self.variant,
+            "class_names": self.class_names,
+            "num_classes": self.num_classes,
         }
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "variant": self.variant, "class_names": self.class_names}
+
+def _names(class_names: Sequence[str] | None, num_classes: int | None) -> tuple[str, ...]:
+    if class_names is None:
+        return DIGITS if num_classes is None else tuple(map(str, range(num_classes)))
+    if num_classes not in (None, len(class_names)):
+        raise ValueError(
+            f"`class_names` and `num_classes` disagree. Received: {len(class_names)} names, "
+            f"num_classes={num_classes}"
+        )
+    return tuple(class_names)
 
 
 def _body_1998(x: Any, dtype: Any, f6: Any) -> Any:

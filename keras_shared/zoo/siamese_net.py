@@ -1,8 +1,9 @@
-from typing import Any
+from typing import Any, ClassVar, Literal, Self
 
 import keras
 import numpy as np
 from keras import layers, ops
+from pydantic import PositiveInt
 
 from keras_shared.layers import Shared
 from keras_shared.losses import ContrastiveLoss
@@ -64,10 +65,22 @@ class SiameseNet(ZooModel):
         batch normalisation.
     """
 
+    task = "verification"
+    loss_names = ("binary_crossentropy", "contrastive")
+    default_metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
+    description = (
+        "Tells whether two images show the same class, also one that it never saw: one shared "
+        "tower embeds both."
+    )
+    limits = (
+        "It compares drawn characters, dark on light; its metrics say nothing of photographs or "
+        "signatures, and two pictures of one hand may well differ for it."
+    )
+
     def __init__(
         self,
         tower: keras.Layer | None = None,
-        image_shape: tuple[int | None, int | None, int] = (None, None, 1),
+        image_shape: tuple[PositiveInt | None, PositiveInt | None, Literal[1, 3]] = (None, None, 1),
         pixel_range: tuple[float, float] = (0.0, 1.0),
         dtype: Any = None,
         **kwargs: Any,
@@ -109,36 +122,38 @@ class SiameseNet(ZooModel):
         self.base_policy = base
 
     def compile(
-        self, optimizer: Any = "rmsprop", loss: Any = None, *, metrics: Any = None, **kwargs: Any
+        self, optimizer: Any = "auto", loss: Any = "auto", *, metrics: Any = "auto", **kwargs: Any
     ) -> None:
         """As `keras.Model.compile`; one loss and one list of metrics are enough for both outputs.
 
         Args:
-            optimizer: as in Keras.
+            optimizer: as in Keras; "auto" is Adam with a rate of 0.001.
             loss: `"contrastive"` or a `ContrastiveLoss` goes to the distance, any other single
-                loss (`"binary_crossentropy"`) to the probability. A dict goes by output.
-            metrics: a list goes to the probability, a dict by output.
+                loss (`"binary_crossentropy"`, which "auto" stands for) to the probability. A dict
+                goes by output.
+            metrics: a list goes to the probability, a dict by output; "auto" is the accuracy where
+                the loss is "auto" too, otherwise none.
             **kwargs: further arguments of `keras.Model.compile`.
 
         Example:
             >>> from keras_shared.zoo import SiameseNet
             >>> SiameseNet().compile("adam", "binary_crossentropy", metrics=["accuracy", "auc"])
         """
+        if isinstance(loss, str) and loss == "auto":
+            loss = self.default_loss()
+            metrics = list(self.default_metrics) if metrics == "auto" else metrics
         loss = ContrastiveLoss() if loss == "contrastive" else loss
         if isinstance(loss, ContrastiveLoss):
             loss = {"distance": loss, "probability": None}
         elif loss is not None and not isinstance(loss, dict):
             loss = {"distance": None, "probability": loss}
-        if metrics is not None and not isinstance(metrics, dict):
+        if metrics is not None and metrics != "auto" and not isinstance(metrics, dict):
             metrics = {"probability": metrics}
-        super().compile(optimizer, loss=loss, metrics=metrics, **kwargs)
+        super().compile(optimizer, loss, metrics=metrics, **kwargs)
 
-    def compile_from_config(self, config: dict[str, Any]) -> None:
-        # Keras leaves this to models whose `compile` is their own
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.trainable_variables)
-
-    def compute_loss(self, x=None, y=None, y_pred=None, *args: Any, **kwargs: Any) -> Any:
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
         loss = super().compute_loss(x, _for_both(y), y_pred, *args, **kwargs)
         if not isinstance(self.loss, dict) or self.loss.get("probability") is not None:
             return loss
@@ -147,7 +162,7 @@ class SiameseNet(ZooModel):
         same = ops.cast(ops.reshape(_for_both(y)["probability"], (-1, 1)), p.dtype)
         return loss + ops.mean(ops.binary_crossentropy(same, p))
 
-    def compute_metrics(self, x, y, y_pred, *args: Any, **kwargs: Any) -> Any:
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, *args: Any, **kwargs: Any) -> Any:
         return super().compute_metrics(x, _for_both(y), y_pred, *args, **kwargs)
 
     def embed(self, images: Any) -> np.ndarray:
@@ -162,7 +177,8 @@ class SiameseNet(ZooModel):
         Raises:
             ValueError: for arrays that are no such images.
         """
-        return self.embedder.predict(self._checked(images, "images"), verbose=0)
+        embeddings: np.ndarray = self.embedder.predict(self._checked(images, "images"), verbose=0)
+        return embeddings
 
     def verify(self, image_a: Any, image_b: Any) -> np.ndarray:
         """The probability that two images show the same thing, pair by pair.
@@ -183,7 +199,8 @@ class SiameseNet(ZooModel):
                 "`image_a` and `image_b` must hold equally many images. "
                 f"Received: {len(pair[0])} and {len(pair[1])}"
             )
-        return self.predict(pair, verbose=0)["probability"][:, 0]
+        probability: np.ndarray = self.predict(pair, verbose=0)["probability"][:, 0]
+        return probability
 
     def calibrate(self, distances: Any, same: Any) -> None:
         """Fit `w` and `v` to pairs that the tower was not trained on (Platt scaling).
@@ -234,22 +251,22 @@ class SiameseNet(ZooModel):
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "SiameseNet":
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
         tower = keras.saving.deserialize_keras_object(config["tower"], custom_objects)
         return super().from_config({**config, "tower": tower}, custom_objects)
 
     def _checked(self, images: Any, name: str) -> np.ndarray:
-        images = np.asarray(images)
+        array: np.ndarray = np.asarray(images)
         expected = (None, *self.image_shape)
-        fits = images.ndim == 4 and all(
-            e in (None, s) for e, s in zip(expected, images.shape, strict=True)
+        fits = array.ndim == 4 and all(
+            e in (None, s) for e, s in zip(expected, array.shape, strict=True)
         )
-        if not fits or not np.issubdtype(images.dtype, np.number) or not images.size:
+        if not fits or not np.issubdtype(array.dtype, np.number) or not array.size:
             raise ValueError(
                 f"`{name}` must be numbers of shape {expected} with values 0 to 255. "
-                f"Received: an array of shape {images.shape} and dtype {images.dtype}"
+                f"Received: an array of shape {array.shape} and dtype {array.dtype}"
             )
-        return images
+        return array
 
 
 def _default_tower(dtype: Any) -> keras.Model:
@@ -267,6 +284,7 @@ def _default_tower(dtype: Any) -> keras.Model:
 
 def _tower_input(tower: keras.Layer, image_shape: Any) -> tuple[int | None, int | None, int]:
     """What the tower takes, or the image's own shape for a layer that does not say."""
+    shape: tuple[int | None, int | None, int]
     try:
         shape = tower.input_shape[1:] if isinstance(tower, keras.Model) else image_shape
     except AttributeError:  # a Sequential that is not built, a subclassed model

@@ -1,9 +1,10 @@
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import keras
 import numpy as np
 from keras import layers
+from pydantic import NonNegativeFloat, PositiveInt
 
 from keras_shared.layers import TiedDense
 from keras_shared.signature import Signature
@@ -23,8 +24,8 @@ class TiedAutoencoder(ZooModel):
     Args:
         units: widths of the encoder's layers; the last is the code.
         input_dim: length of one input vector.
-        activation: `f`, of all layers but the code and the reconstruction; the paper's is a
-            sigmoid.
+        activation: `f`, of all layers but the code and the reconstruction: any of Keras'; the
+            paper's is a sigmoid.
         noise: standard deviation of Gaussian noise added to the input in training (a denoising
             autoencoder); 0 for none.
         tied: False unties it at the start, as the paper does for fine-tuning: each decoder layer
@@ -62,12 +63,23 @@ class TiedAutoencoder(ZooModel):
         Autoencoders".
     """
 
+    task = "reconstruction"
+    loss_names = ("binary_crossentropy", "mean_squared_error")
+    description = (
+        "Squeezes an image into a few numbers and back; each decoder layer reads its encoder "
+        "layer's kernel transposed."
+    )
+    limits = (
+        "It knows images like those it was trained on: others come back as the nearest thing it "
+        "knows."
+    )
+
     def __init__(
         self,
-        units: Sequence[int] = (1000, 500, 250, 30),
-        input_dim: int = 784,
-        activation: Any = "sigmoid",
-        noise: float = 0.0,
+        units: Sequence[PositiveInt] = (1000, 500, 250, 30),
+        input_dim: PositiveInt = 784,
+        activation: Literal["sigmoid", "tanh", "relu", "gelu"] | Callable[..., Any] = "sigmoid",
+        noise: NonNegativeFloat = 0.0,
         tied: bool = True,
         dtype: Any = None,
         **kwargs: Any,
@@ -137,7 +149,9 @@ class TiedAutoencoder(ZooModel):
         Raises:
             ValueError: for arrays of another width.
         """
-        return self.encoder.predict(_checked(vectors, self.input_dim, "vectors"), verbose=0)
+        vectors = _checked(vectors, self.input_dim, "vectors")
+        codes: np.ndarray = self.encoder.predict(vectors, verbose=0)
+        return codes
 
     def decode(self, codes: Any) -> np.ndarray:
         """The vector that each code stands for.
@@ -151,7 +165,9 @@ class TiedAutoencoder(ZooModel):
         Raises:
             ValueError: for arrays of another width.
         """
-        return self.decoder.predict(_checked(codes, self.units[-1], "codes"), verbose=0)
+        codes = _checked(codes, self.units[-1], "codes")
+        vectors: np.ndarray = self.decoder.predict(codes, verbose=0)
+        return vectors
 
     def signatures(self) -> dict[str, Signature]:
         vector = keras.KerasTensor((None, self.input_dim))
@@ -180,10 +196,10 @@ class TiedAutoencoder(ZooModel):
 
 
 def _checked(array: Any, width: int, name: str) -> np.ndarray:
-    array = np.asarray(array)
-    if array.ndim != 2 or array.shape[1] != width or not np.issubdtype(array.dtype, np.number):
+    values: np.ndarray = np.asarray(array)
+    if values.ndim != 2 or values.shape[1] != width or not np.issubdtype(values.dtype, np.number):
         raise ValueError(
             f"`{name}` must be numbers of shape (batch, {width}). "
-            f"Received: an array of shape {array.shape} and dtype {array.dtype}"
+            f"Received: an array of shape {values.shape} and dtype {values.dtype}"
         )
-    return array
+    return values

@@ -1,26 +1,69 @@
+import inspect
 import os
-from typing import Any, Self
+from collections.abc import Iterator
+from typing import Any, ClassVar, Self
 
 import keras
 
 import keras_shared.layers as _layers  # noqa: F401  (a saved tower may hold any of them)
-import keras_shared.losses as _losses  # noqa: F401
+from keras_shared.lookup import suggestion
+from keras_shared.losses import LOSSES
+from keras_shared.presets.names import list_presets
+from keras_shared.presets.reading import read_model
 from keras_shared.signature import Signature
 
 
+class _Presets:
+    """The presets of a class, as an attribute of the class itself."""
+
+    def __get__(self, model: Any, owner: type) -> dict[str, dict[str, Any]]:
+        if model is not None:  # Keras' saving looks at every attribute of a model
+            raise AttributeError("`presets` is an attribute of the class")
+        wanted = set(_names(owner))
+        return {name: p for name, p in list_presets().items() if p["class_name"] in wanted}
+
+
 class ZooModel(keras.Model):
-    """What the zoo's models have in common: a preset, named signatures, an export that keeps ties.
+    """What the zoo's models have in common: presets, named signatures, an export that keeps ties.
 
     Each is an ordinary functional Keras model whose constructor arguments are its whole
-    configuration, so that it is rebuilt, ties and all, from them.
+    configuration, so that it is rebuilt, ties and all, from them. A new one is a file here with a
+    subclass, and a line in `MODELS`; a recipe can train it then.
+
+    Attributes:
+        task: name of its task in `keras_shared.tasks`.
+        description: a sentence for its card.
+        limits: a sentence for its card on what it is not made for.
+        loss_names: losses that it can be trained with, as recipes name them.
+        default_metrics: metrics of `compile()` without arguments.
+        presets: published models of this class: name -> facts, as of `keras_shared.list_presets`.
     """
+
+    task: ClassVar[str]
+    description: ClassVar[str]
+    limits: ClassVar[str]
+    loss_names: ClassVar[tuple[str, ...]]
+    default_metrics: ClassVar[tuple[str, ...]] = ()
+    presets: ClassVar[Any] = _Presets()
+
+    def __init__(
+        self, inputs: Any, outputs: Any, name: str | None = None, trainable: bool = True,
+        **unknown: Any,
+    ) -> None:  # fmt: skip
+        for argument in unknown:
+            known = [n for n in inspect.signature(type(self).__init__).parameters if n != "self"]
+            raise ValueError(
+                f"{type(self).__name__} takes no argument `{argument}`. "
+                f"{suggestion(argument, [*known, 'name', 'trainable'])}"
+            )
+        super().__init__(inputs, outputs, name=name, trainable=trainable)
 
     @classmethod
     def from_preset(cls, preset: str | os.PathLike[str], version: int | None = None) -> Self:
         """Load a published model of this class, to predict with or to fine-tune.
 
         Args:
-            preset: name of a published model (`keras-shared list`), or a path that
+            preset: name of a published model (`keras_shared.list_presets()`), or a path that
                 `keras_shared.load` takes.
             version: number of the version; the newest by default.
 
@@ -36,15 +79,50 @@ class ZooModel(keras.Model):
             >>> LeNet5.from_preset("lenet5_mnist").variant
             '1998'
         """
-        from keras_shared.presets.loading import load  # here, since loading imports the zoo
-
-        model = load(preset, version=version)
+        model = read_model(preset, version, compile=False)
         if not isinstance(model, cls):
             raise ValueError(
                 f"'{os.fspath(preset)}' holds a {type(model).__name__}, not a {cls.__name__}. "
                 f"Use {type(model).__name__}.from_preset, or keras_shared.load for any class."
             )
         return model
+
+    @classmethod
+    def default_loss(cls, **arguments: Any) -> str:
+        """Name of the loss that a model with these constructor arguments is trained with."""
+        return cls.loss_names[0]
+
+    def compile(
+        self, optimizer: Any = "auto", loss: Any = "auto", *, metrics: Any = "auto", **kwargs: Any
+    ) -> None:
+        """As `keras.Model.compile`; what is left out is what the model's task is trained with.
+
+        Args:
+            optimizer: as in Keras; "auto" is Adam with a rate of 0.001.
+            loss: as in Keras; "auto" is the model's own.
+            metrics: as in Keras; "auto" is the model's own where the loss is, otherwise none.
+            **kwargs: further arguments of `keras.Model.compile`.
+
+        Example:
+            >>> from keras_shared.zoo import LeNet5
+            >>> model = LeNet5(variant="modern", num_classes=3)
+            >>> model.compile()
+            >>> model.loss.name
+            'sparse_categorical_crossentropy'
+        """
+        own = _is_auto(loss)
+        if own:
+            loss = LOSSES[self.default_loss(**self.get_config())]()
+        if _is_auto(metrics):
+            metrics = list(self.default_metrics) if own else None
+        if _is_auto(optimizer):
+            optimizer = keras.optimizers.Adam()
+        super().compile(optimizer, loss, metrics=metrics, **kwargs)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        # Keras leaves this to models whose `compile` is their own
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
 
     def signatures(self) -> dict[str, Signature]:
         """The ways to ask this model once it is exported; the first is `serving_default` too."""
@@ -77,7 +155,8 @@ class ZooModel(keras.Model):
         from keras_shared.exporting import FORMATS, export  # here, since it imports TensorFlow
 
         if format not in FORMATS:
-            return super().export(filepath, format=format, **kwargs)
+            super().export(filepath, format=format, **kwargs)
+            return
         given = {key: value for key, value in kwargs.items() if value is not None}
         refused = sorted(set(given) - {"verbose", "signature"})
         if refused:
@@ -86,7 +165,6 @@ class ZooModel(keras.Model):
                 f"and takes no {refused} for format={format!r}."
             )
         export(self, filepath, format, given.get("signature"))
-        return None
 
     def get_config(self) -> dict[str, Any]:
         return {"name": self.name, "trainable": self.trainable, "dtype": self._dtype_config()}
@@ -110,7 +188,10 @@ class ZooModel(keras.Model):
             for inner in [layer, *getattr(layer, "layers", [])]:
                 if inner.dtype_policy.quantization_mode is not None:
                     policies[inner.path] = inner.dtype_policy
-        return keras.dtype_policies.serialize(policies if len(policies) else self.base_policy)
+        config: dict[str, Any] = keras.dtype_policies.serialize(
+            policies if len(policies) else self.base_policy
+        )
+        return config
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
@@ -118,3 +199,14 @@ class ZooModel(keras.Model):
         if isinstance(config.get("dtype"), dict):
             config["dtype"] = keras.dtype_policies.deserialize(config["dtype"])
         return cls(**config)
+
+
+def _names(owner: type[Any]) -> Iterator[str]:
+    """The names of a class and of all that inherit from it."""
+    yield owner.__name__
+    for inner in owner.__subclasses__():
+        yield from _names(inner)
+
+
+def _is_auto(value: Any) -> bool:
+    return isinstance(value, str) and value == "auto"

@@ -51,16 +51,16 @@ def test_connection_table(tmp_path):
     table = [[0, 2], [1], [0, 1, 2]]
     layer = ConnectionTableConv2D(table, 3, bias_initializer="ones")
     out = check_save(layer, x, tmp_path)
-    kernel = layer.kernel.numpy()  # (3, 3, links)
+    kernel = layer.kernel.numpy()  # (3, 3, pairs)
     expected = np.ones((2, 4, 5, 3))
-    link = 0
+    pair = 0
     for j, reads in enumerate(table):
         for i in reads:
             for r in range(4):
                 for c in range(5):
                     window = x[:, r : r + 3, c : c + 3, i]
-                    expected[:, r, c, j] += np.sum(window * kernel[..., link], axis=(1, 2))
-            link += 1
+                    expected[:, r, c, j] += np.sum(window * kernel[..., pair], axis=(1, 2))
+            pair += 1
     np.testing.assert_allclose(out, expected, atol=1e-5)
     assert layer.count_params() == 6 * 9 + 3
 

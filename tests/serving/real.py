@@ -21,8 +21,8 @@ def real_server(models):
     """The ports and URLs of the server, and the request that it was announced with."""
     if not shutil.which("tensorflow_model_server"):
         docker = shutil.which("docker")
-        asked = docker and subprocess.run([docker, "version"], capture_output=True, check=False)
-        if not asked or asked.returncode:
+        found = docker and subprocess.run([docker, "version"], capture_output=True, check=False)
+        if not found or found.returncode:
             pytest.skip("TF Serving: no tensorflow_model_server on the PATH, and no Docker answers")
     rest, grpc = free_port(), free_port()
     process = subprocess.Popen(

@@ -304,8 +304,8 @@ class Servicer(
             signature = request.model_spec.signature_name or "serving_default"
             definition = served.signatures.get(signature)
             if definition is None:
-                said = f'Serving signature key "{signature}" not found.'
-                raise RefusedError(400, "FAILED_PRECONDITION", said)
+                unknown = f'Serving signature key "{signature}" not found.'
+                raise RefusedError(400, "FAILED_PRECONDITION", unknown)
             for key, info in definition.inputs.items():
                 if request.inputs[key].dtype != info.dtype:
                     raise RefusedError(400, "INVALID_ARGUMENT", f"wrong type: {key}")

@@ -11,7 +11,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 import keras_shared
-from keras_shared.presets.names import entry_names
+from keras_shared.presets.names import LoadError, preset_dirs
 from keras_shared.presets.publishing import PublishError
 from keras_shared.serving import check, check_version
 
@@ -69,7 +69,7 @@ def good(tmp_path):
 
 
 def errors(folder):
-    return [f"{f.what} -> {f.cure}" for f in check(folder) if f.severity == "error"]
+    return [f"{f.what} -> {f.remedy}" for f in check(folder) if f.severity == "error"]
 
 
 def only_error(folder):
@@ -92,19 +92,22 @@ def test_a_good_version_has_its_tensorflow_version_and_no_more(good):
     assert note.severity == "note" and note.what == f"written by TensorFlow {tf.__version__}"
 
 
-@pytest.mark.parametrize("name", entry_names())
+@pytest.mark.parametrize("name", preset_dirs())
 def test_what_we_publish_has_no_fault(name):
     assert [finding.severity for finding in check(name)] == ["note"]
 
 
 def test_a_folder_without_a_number(good, tmp_path):
     misplaced = shutil.copytree(good, tmp_path / "export")
-    assert "the folder 'export' is no number -> put the SavedModel" in only_error(misplaced)
+    assert "'export', is not a number -> move the SavedModel into NAME/1" in only_error(misplaced)
     (tmp_path / "empty").mkdir()
-    assert "finds no version: it holds: []" in only_error(tmp_path / "empty")
-    with pytest.raises(ValueError, match="There is no folder .*missing"):
+    assert only_error(tmp_path / "empty").startswith("TF Serving finds no version: ")
+    assert "empty holds [] -> move" in only_error(tmp_path / "empty")
+    (tmp_path / "2").write_text("")
+    assert "2 is a file -> move" in only_error(tmp_path / "2")
+    with pytest.raises(LoadError, match="There is no file or folder .*missing"):
         check(tmp_path / "missing")
-    with pytest.raises(ValueError, match="Did you mean 'lenet5_mnist'"):
+    with pytest.raises(LoadError, match="Did you mean 'lenet5_mnist'"):
         check("lenet5_mnst")
 
 
@@ -122,9 +125,7 @@ def test_saved_model_cut_short(good):
 
 def test_no_serve_tag(good):
     edited(good, lambda graph: graph.meta_info_def.tags.append("gpu"))
-    assert "no graph has the tag 'serve' alone; the tags are: [['gpu', 'serve']]" in only_error(
-        good
-    )
+    assert "the tag 'serve' and no other; the tags are: [['gpu', 'serve']]" in only_error(good)
 
 
 def test_no_serving_default(tmp_path):
@@ -149,12 +150,12 @@ def test_generated_names_are_a_warning(tmp_path):
     spec = tf.TensorSpec((None, 3), "float32", name="args_0")
     folder = write(tmp_path / "1", lambda kernel, args_0: {"output_0": args_0 @ kernel}, spec)
     assert errors(folder) == []
-    assert "names that say nothing: ['args_0', 'output_0']" in str(check(folder))
+    assert "names that TensorFlow or Keras made up: ['args_0', 'output_0']" in str(check(folder))
 
 
 def test_static_batch_and_scalar_input(tmp_path):
     four = tf.TensorSpec((4, 3), "float32", name="x")
-    assert "input 'x' takes 4 rows alone" in only_error(write(tmp_path / "1", product, four))
+    assert "input 'x' takes exactly 4 rows" in only_error(write(tmp_path / "1", product, four))
     scale = tf.TensorSpec((), "float32", name="scale")
     folder = write(tmp_path / "2", lambda k, x, scale: {"y": x @ k * scale}, X, scale)
     assert "input 'scale' is a scalar: dimension 0 must be the batch" in only_error(folder)
@@ -196,7 +197,7 @@ def test_compiled_by_xla(tmp_path):
         return x @ kernel
 
     folder = write(tmp_path / "1", lambda k, x: {"y": compiled(k, x)})
-    assert "under XLA alone, which is off" in only_error(folder)
+    assert "only under XLA, which is off" in only_error(folder)
 
 
 def product_becomes(operation):
@@ -213,7 +214,7 @@ def test_a_graph_of_the_jax_backend(good):
     """Keras on JAX exports one XlaCallModule in place of operations."""
 
     found = errors(edited(good, product_becomes("XlaCallModule")))
-    assert "serving_default runs under XLA alone" in "".join(found)
+    assert "serving_default runs only under XLA" in "".join(found)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "complex64", "uint16"])
@@ -222,18 +223,20 @@ def test_outputs_that_rest_cannot_write(tmp_path, dtype):
     assert f"output 'y' is {dtype}, which REST can neither read nor write" in only_error(folder)
 
 
-def test_text_that_is_no_utf8(tmp_path):
+def test_text_that_is_not_utf8(tmp_path):
     def call(kernel, x):
         return {name: tf.fill(tf.shape(x)[:1], b"\xff\xfe") for name in ("raw", "raw_bytes")}
 
-    assert "no UTF-8, bad JSON in REST: ['raw']" in only_error(write(tmp_path / "1", call))
+    assert "not UTF-8, which REST writes as invalid JSON: ['raw'] -> end their names" in only_error(
+        write(tmp_path / "1", call)
+    )
 
 
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (record(z=np.ones((1, 3), "float32")), "takes the inputs ['x'], not ['z']"),
-        (record(x=np.ones((1, 3), "float64")), "'x' is float64, and the signature takes float32"),
+        (record(z=np.ones((1, 3), "float32")), "takes the inputs ['x']. Received: ['z']"),
+        (record(x=np.ones((1, 3), "float64")), "'x' is float64, but the signature takes float32"),
         (record(x=np.ones((1, 4), "float32")), "Cannot feed value of shape (1, 4)"),
         (record("score", x=np.ones((1, 3), "float32")), "there is no signature 'score'"),
     ],
@@ -244,13 +247,13 @@ def test_a_bad_warm_up_record(good, bad, message):
     assert found.startswith("warm-up record 2: ") and message in found
 
 
-def test_warm_up_files_that_are_none(good):
+def test_bad_warm_up_files(good):
     path = warm_up(good, b"\xff\xff no protocol buffer")
     assert "the warm-up file is corrupt: DecodeError" in only_error(good)
-    path.write_text("these are no records of any kind")
+    path.write_text("not a file of records")
     assert "the warm-up file is corrupt: DataLossError" in only_error(good)
     warm_up(good, *[GOOD] * 1001)
-    assert "1001 warm-up records, and TF Serving takes 1000" in only_error(good)
+    assert "1001 warm-up records, but TF Serving takes at most 1000" in only_error(good)
     warm_up(good)
     assert errors(good) == []
     path.unlink()
@@ -300,7 +303,7 @@ def test_an_input_with_a_default_may_be_left_out_of_a_warm_up_record(good):
     bias = tf.TensorSpec((None, 2), "float32", name="bias")
     folder = write(good.parent / "2", lambda k, x, bias: {"y": x @ k + bias}, X, bias)
     warm_up(folder, GOOD)
-    assert "takes the inputs ['bias', 'x'], not ['x']" in only_error(folder)
+    assert "takes the inputs ['bias', 'x']. Received: ['x']" in only_error(folder)
 
     def give_default(graph):
         value = tf.make_tensor_proto(np.zeros((1, 2), "float32"))
@@ -310,16 +313,18 @@ def test_an_input_with_a_default_may_be_left_out_of_a_warm_up_record(good):
 
 
 def test_what_keras_exports_has_no_error(tmp_path):
-    words = keras.layers.TextVectorization(vocabulary=["a", "b"], output_sequence_length=3)
+    tokens = keras.layers.TextVectorization(vocabulary=["a", "b"], output_sequence_length=3)
     text = keras.Input((), dtype="string", name="text")
-    numbers = keras.layers.Embedding(4, 2)(words(text))
+    numbers = keras.layers.Embedding(4, 2)(tokens(text))
     keras.Model(text, keras.layers.Flatten(name="y")(numbers)).export(tmp_path / "1", verbose=False)
     assert errors(tmp_path / "1") == []
     image = keras.Input((None, None, 3), name="image")
     pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(2, 3)(image))
     keras.Model(image, pooled).export(tmp_path / "2", verbose=False)
     assert errors(tmp_path / "2") == []
-    assert "input 'image' has open dimensions besides the batch" in str(check(tmp_path / "2"))
+    assert "input 'image' has dimensions of unknown size besides the batch" in str(
+        check(tmp_path / "2")
+    )
 
 
 def test_a_model_of_tensorflow_1_has_no_error(tmp_path):
@@ -347,7 +352,7 @@ class Doubled(keras.layers.Layer):
 def test_publish_refuses_what_tf_serving_could_not_serve(tmp_path):
     inputs = keras.Input((3,), name="x")
     model = keras.Model(inputs, Doubled(name="y")(inputs))  # answers as in Keras, in this process
-    with pytest.raises(PublishError, match="calls back into Python .*write tf.py_function"):
+    with pytest.raises(PublishError, match="calls back into Python .*replace tf.py_function"):
         keras_shared.publish(model, tmp_path / "m")
     assert not [path for path in (tmp_path / "m").iterdir() if path.name.isdecimal()]
 

@@ -11,7 +11,7 @@ from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
 from keras_shared.cli import main
-from keras_shared.presets.names import saved_model_dir
+from keras_shared.presets.names import locate
 from keras_shared.serving import write_manifests
 
 NAMES = ["lenet5_mnist", "siamese_omniglot"]
@@ -45,7 +45,7 @@ def test_the_compose_file_keeps_the_specification(folder, tmp_path):
     assert service["entrypoint"] == ["tensorflow_model_server"]
     mounts = {volume["target"]: volume["source"] for volume in service["volumes"]}
     assert mounts == {
-        "/config": ".", **{f"/models/{name}": str(saved_model_dir(name)) for name in NAMES}
+        "/config": ".", **{f"/models/{name}": str(locate(name).resolve()) for name in NAMES}
     }  # fmt: skip
     for flag in service["command"]:
         if "_file=/config/" in flag:

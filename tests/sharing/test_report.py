@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from rich.console import Console
 
 import keras_shared
 from keras_shared.cli import main
 from keras_shared.layers import Shared, TiedConv2DTranspose, TiedDense, TiedLayer
-from keras_shared.sharing import draw_sharing, sharing_report, stored_report
+from keras_shared.sharing import Reading, draw_sharing, sharing_report, stored_report
+from keras_shared.sharing.table import print_report
 from keras_shared.tying import untie
 from keras_shared.zoo import LeNet5, SiameseNet, TiedAutoencoder
 
@@ -24,20 +26,24 @@ def test_connections_of_lenet_as_the_paper_counts_them():
     by_layer = {}
     for w in report.weights:
         layer = w.path.partition("/")[0]
-        by_layer[layer] = by_layer.get(layer, 0) + w.links
+        by_layer[layer] = by_layer.get(layer, 0) + w.multiply_adds
     assert by_layer == {
         "C1": 122_304, "S2": 5_880, "C3": 151_600, "S4": 2_000, "C5": 48_120, "F6": 10_164,
         "distances": 840,
     }  # fmt: skip
-    assert report.totals["links"] == 340_908
+    assert report.totals["multiply_adds"] == 340_908
     assert report.totals["trainable_parameters"] == 60_000 and report.warnings == ()
 
 
 def test_tied_autoencoder():
     report = sharing_report(TiedAutoencoder())
     kernel = weight(report, "encoder_1/kernel")
-    assert kernel.readers == {"encoder_1": "as is", "decoder_1": "transposed"}
-    assert kernel.uses == 2 and kernel.links == 2 * 784 * 1000 and kernel.bytes == 4 * 784_000
+    assert kernel.readers == {
+        "encoder_1": Reading("as is", 1), "decoder_1": Reading("transposed", 1),
+    }  # fmt: skip
+    assert (
+        kernel.uses == 2 and kernel.multiply_adds == 2 * 784 * 1000 and kernel.bytes == 4 * 784_000
+    )
     assert report.totals["parameters"] == 1_420_814
     assert report.totals["parameters_without_sharing"] == 2_837_314  # the untied net of the paper
     assert report.stored_bytes["litert"] - report.stored_bytes["onnx"] == 4 * (
@@ -47,7 +53,7 @@ def test_tied_autoencoder():
 
 def test_towers_count_each_call():
     report = sharing_report(SiameseNet())
-    assert weight(report, "conv_2/kernel").readers == {"conv_2": "as is, 2 times"}
+    assert weight(report, "conv_2/kernel").readers == {"conv_2": Reading("as is", 2)}
     assert report.totals["parameters_without_sharing"] == 2 * 111_680 + 2
 
     tower = layers.Dense(4, name="tower")
@@ -58,17 +64,48 @@ def test_towers_count_each_call():
     assert weight(sharing_report(model), "tower/kernel").uses == 2
 
 
-def test_links_of_convolutions_and_embeddings_by_hand():
+def test_multiply_adds_of_convolutions_and_embeddings_by_hand():
     image = keras.Input((9, 9, 2))
     conv = layers.Conv2D(5, 3, strides=2, name="conv")  # 4 x 4 positions
     model = keras.Model(image, TiedConv2DTranspose(conv, name="back")(conv(image)))
     kernel = weight(sharing_report(model), "conv/kernel")
-    assert kernel.readers == {"conv": "as is", "back": "convolution adjoint"}
-    assert kernel.links == 2 * 16 * (3 * 3 * 2 * 5)
+    assert kernel.readers == {
+        "conv": Reading("as is", 1), "back": Reading("convolution adjoint", 1),
+    }  # fmt: skip
+    assert kernel.multiply_adds == 2 * 16 * (3 * 3 * 2 * 5)
     ids = keras.Input((7,), dtype="int32")
     table = layers.Embedding(11, 3, name="table")
-    model = keras.Model(ids, TiedDense(table, name="words")(table(ids)))
-    assert weight(sharing_report(model), "table/embeddings").links == 7 * 3 + 7 * 11 * 3
+    model = keras.Model(ids, TiedDense(table, name="logits")(table(ids)))
+    embeddings = weight(sharing_report(model), "table/embeddings")
+    assert embeddings.multiply_adds == 7 * 3 + 7 * 11 * 3
+
+
+def test_a_reader_called_twice(tmp_path):
+    report = sharing_report(reader_called_twice())
+    kernel = weight(report, "code/kernel")
+    assert kernel.readers == {"code": Reading("as is", 2), "back": Reading("transposed", 2)}
+    assert list(kernel.readers) == ["code", "back"] and kernel.uses == 4
+    assert report.stored_bytes["litert"] - report.stored_bytes["onnx"] == kernel.bytes
+    written = json.loads(json.dumps(report.to_dict()))
+    assert written["weights"][0]["readers"]["back"] == {"form": "transposed", "times": 2}
+    picture = draw_sharing(report, tmp_path / "m.svg").read_text()
+    assert "back x 2" in picture and "dashed: transposed" in picture
+
+
+def test_printed(capsys):
+    print_report(sharing_report(reader_called_twice()), Console(width=120))
+    said = capsys.readouterr().out
+    assert "back (transposed) x 2" in said and "multiply-adds" in said and "code x 2" in said
+
+
+def reader_called_twice():
+    inputs, code = keras.Input((100,)), layers.Dense(64, name="code")
+    back = TiedDense(code, name="back")
+    return keras.Model(inputs, back(code(back(code(inputs)))))
+
+
+def decoder_alone():
+    return TiedAutoencoder(units=(64,), input_dim=100).decoder
 
 
 def tied_dense():
@@ -85,6 +122,14 @@ def tied_table():
     ids = keras.Input((5,), dtype="int32")
     table = layers.Embedding(80, 64, name="table")
     return keras.Model(ids, TiedDense(table)(table(ids)))
+
+
+@pytest.mark.filterwarnings("ignore:LiteRT stores")
+@pytest.mark.parametrize("build", [reader_called_twice, decoder_alone])
+def test_litert_stores_a_kernel_in_each_form_that_is_read(build, tmp_path):
+    model = build()
+    path = keras_shared.export(model, tmp_path / "m.tflite", format="litert")
+    assert abs(path.stat().st_size - sharing_report(model).stored_bytes["litert"]) < 3_000
 
 
 @pytest.mark.filterwarnings("ignore:LiteRT stores")
@@ -137,7 +182,7 @@ def test_quantised_subclassed_and_regularised():
     report = sharing_report(model)
     assert weight(report, "encoder_1/kernel").dtype == "int8"
     assert weight(report, "encoder_1/kernel").bytes == 32 * 16
-    assert weight(report, "encoder_1/kernel").readers["decoder_1"] == "transposed"
+    assert weight(report, "encoder_1/kernel").readers["decoder_1"] == Reading("transposed", 1)
     assert report.stored_bytes["onnx"] is None
 
     class Subclassed(keras.Model):
@@ -164,7 +209,7 @@ def test_quantised_subclassed_and_regularised():
 def test_a_decoder_alone_a_list_of_inputs_and_a_layer_named_like_a_seed():
     decoder = TiedAutoencoder(units=(3, 2), input_dim=4).decoder
     report = sharing_report(decoder)
-    assert weight(report, "encoder_1/kernel").readers == {"decoder_1": "transposed"}
+    assert weight(report, "encoder_1/kernel").readers == {"decoder_1": Reading("transposed", 1)}
     assert any("would not survive" in said for said in report.warnings)
 
     class Two(keras.Model):
@@ -220,7 +265,7 @@ def test_inspect(tmp_path, monkeypatch, capsys):
     assert written == json.loads(json.dumps(known))
     (tmp_path / "link.json").symlink_to("r.json")
     assert main(["inspect", "lecun_1989", "--json", "link.json"]) == 0
-    assert json.loads((tmp_path / "r.json").read_text())["totals"]["links"] == 5194
+    assert json.loads((tmp_path / "r.json").read_text())["totals"]["multiply_adds"] == 5194
     assert (tmp_path / "link.json").is_symlink()
     assert (tmp_path / "p.svg").read_text().startswith("<?xml")
 

@@ -34,5 +34,5 @@ def test_two_sources_of_one_name():
     left, right = keras.Model(x, first(x), name="left"), keras.Model(x, second(x), name="right")
     inputs = keras.Input((6,))
     both = keras.layers.Add()([left(inputs), right(inputs)])
-    with pytest.raises(TieError, match="2 layers of the model answer to that"):
+    with pytest.raises(TieError, match="2 layers of the model match this"):
         check_ties(keras.Model(inputs, TiedDense(first)(both)))

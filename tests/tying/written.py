@@ -38,7 +38,7 @@ def onnx(topology, model, x, folder):
 
 
 def litert(topology, model, x, folder):
-    """The answers of Keras. What is stored twice is told by a warning, see tests/exporting."""
+    """The answers of Keras. A warning names what is stored twice, see tests/exporting."""
     import tensorflow as tf
 
     with warnings.catch_warnings():

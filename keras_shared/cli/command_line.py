@@ -1,0 +1,98 @@
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+import keras_shared
+from keras_shared.cli import (
+    check,
+    compare,
+    demo,
+    evaluate,
+    fine_tune,
+    inspect,
+    list_,
+    manifests,
+    predict,
+    publish,
+    recipe,
+    serve,
+    train,
+    verify,
+)
+from keras_shared.cli.quiet import import_quietly
+
+COMMANDS = (
+    list_, train, evaluate, publish, fine_tune, predict, verify, inspect, check, serve, manifests,
+    compare, recipe, demo,
+)  # fmt: skip
+
+_EPILOG = """\
+examples:
+  keras-shared demo                          the whole way in a minute, without network
+  keras-shared list                          published models and what they reach
+  keras-shared train lenet5_mnist            repeat a published model from nothing
+  keras-shared recipe lenet5_mnist > my.toml a recipe to start from
+  keras-shared train my.toml --set training.epochs=5 --out runs/mine
+  keras-shared evaluate runs/mine            metrics.json, card and plots of a run
+  keras-shared publish runs/mine             next version in saved_models/<name>/
+  keras-shared fine-tune siamese_omniglot my/recipe.toml
+  keras-shared inspect siamese_omniglot --picture sharing.png
+  keras-shared compare tied_autoencoder_mnist --seeds 5
+  keras-shared predict lenet5_mnist digit.png
+  keras-shared verify a.png b.png
+  keras-shared check runs/mine/export        what TF Serving would do with a SavedModel
+  keras-shared serve lenet5_mnist            launch TF Serving
+  keras-shared manifests lenet5_mnist --to deploy/
+
+MNIST, Fashion-MNIST and Omniglot come through TensorFlow Datasets: from --data-dir or the
+variable TFDS_DATA_DIR if they are prepared there, else by download."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; the exit status: 0 if done, 2 for a wrong call, 1 for the rest."""
+    options = _parser().parse_args(arguments)
+    if os.getcwd() not in sys.path:  # noqa: PTH109
+        sys.path.append(os.getcwd())  # noqa: PTH109  (models and data sets of one's own)
+    try:
+        if not options.light:
+            import_quietly()
+        return options.execute(options) or 0
+    except KeyboardInterrupt:
+        again = "; the same command goes on from the last whole epoch" if options.trains else ""
+        print(f"stopped{again}", file=sys.stderr)
+        return 1
+    except Exception as error:
+        if options.debug:
+            raise
+        print(f"keras-shared: {str(error).strip() or type(error).__name__}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="keras-shared",
+        description="Train, evaluate, publish and ask Keras models whose layers share weights.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=keras_shared.__version__)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        sub = commands.add_parser(
+            command.NAME,
+            help=command.HELP,
+            description=f"{command.HELP[0].upper()}{command.HELP[1:]}.",
+            epilog=f"example:\n  keras-shared {command.EXAMPLE}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.set_defaults(
+            execute=command.run,
+            light=getattr(command, "LIGHT", False),
+            trains=getattr(command, "TRAINS", False),
+        )
+        # also after the command; SUPPRESS keeps the value given before it
+        sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS)
+        command.add_arguments(sub)
+    return parser

@@ -1,0 +1,45 @@
+import argparse
+import json
+import pathlib
+from typing import Any
+
+from keras_shared.cli.options import add_data_dir
+
+NAME = "evaluate"
+HELP = "run a model on its test data: metrics.json, card, plots"
+EXAMPLE = "evaluate runs/lenet5_mnist"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="RUN|NAME", help="folder of a run, or an entry's name")
+    parser.add_argument(
+        "--out", metavar="DIR", help="where to write (default: the run, or runs/NAME)"
+    )
+    add_data_dir(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    from keras_shared.evaluation import evaluate, known_runs
+    from keras_shared.presets.headline import headline
+    from keras_shared.presets.loading import load
+    from keras_shared.presets.names import entry_dir
+    from keras_shared.recipes import read_recipe
+    from keras_shared.training import Run
+
+    others: list[tuple[Any, dict[str, Any]]]
+    if pathlib.Path(options.model).is_dir():
+        run = Run(options.model)
+        best = run.best()
+        recipe, training = best.recipe(), best.facts()
+        model = load(best.model_file, compile=False)
+        rest = [other for other in run.begun() if other.path != best.path]
+        others = [(load(other.model_file, compile=False), other.facts()) for other in rest]
+        out = options.out or run.path
+    else:
+        entry = entry_dir(options.model)
+        recipe = read_recipe(entry / "recipe.toml")
+        model = load(options.model, compile=False)
+        training, others = known_runs(json.loads((entry / "metrics.json").read_text()))
+        out = options.out or f"runs/{options.model}"
+    metrics = evaluate(model, recipe, out, options.data_dir, training, others)
+    print(f"{headline(metrics)}; written: metrics.json, README.md and plots in {out}/")

@@ -1,0 +1,30 @@
+import argparse
+import json
+import pathlib
+
+from keras_shared.cli.options import recipe_file
+
+NAME = "recipe"
+HELP = "print a recipe to start from, or the JSON schema of its like"
+EXAMPLE = "recipe lenet5_mnist > my_recipe.toml"
+LIGHT = True
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", metavar="NAME|RECIPE.toml", help="an entry's name or a recipe")
+    parser.add_argument(
+        "--schema", action="store_true", help="the JSON schema instead, for editors that know TOML"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    file = recipe_file(options.recipe)
+    if not options.schema:
+        print(pathlib.Path(file).read_text("utf-8"), end="")
+        return
+    from keras_shared.cli.quiet import import_quietly
+
+    import_quietly()
+    from keras_shared.recipes import json_schema, read_recipe
+
+    print(json.dumps(json_schema(read_recipe(file)), indent=2))

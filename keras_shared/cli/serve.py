@@ -1,0 +1,21 @@
+import argparse
+
+NAME = "serve"
+HELP = "launch TF Serving, here or in Docker"
+EXAMPLE = "serve lenet5_mnist"
+LIGHT = True
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("models", metavar="NAME|DIR", nargs="+", help="folders of versions")
+    parser.add_argument(
+        "--engine", choices=["tf-serving"], default="tf-serving", help="%(default)s"
+    )
+    parser.add_argument("--rest-port", type=int, metavar="N", default=8501, help="%(default)s")
+    parser.add_argument("--grpc-port", type=int, metavar="N", default=8500, help="%(default)s")
+
+
+def run(options: argparse.Namespace) -> int:
+    from keras_shared.serving import serve
+
+    return serve(options.models, options.rest_port, options.grpc_port)

@@ -1,0 +1,32 @@
+import argparse
+
+from keras_shared.cli.options import add_data_dir, add_recipe, recipe_of
+
+NAME = "train"
+HELP = "train a recipe, or go on with it"
+EXAMPLE = "train lenet5_mnist --set training.epochs=5"
+TRAINS = True
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_recipe(parser)
+    parser.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/<name>)")
+    parser.add_argument("--seed", type=int, metavar="N", help="one of the recipe's seeds, not all")
+    add_data_dir(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    from keras_shared.training import Run, train, training_data
+
+    recipe = recipe_of(options)
+    run = Run(options.out or f"runs/{recipe.name}")
+    runs = run.of_seeds(recipe)
+    if options.seed is not None and options.seed not in runs:
+        raise ValueError(f"{recipe.path} has the seeds {list(runs)}. Received: {options.seed}")
+    run.expect(recipe)
+    for seed in runs if options.seed is None else [options.seed]:
+        one = recipe.with_seed(seed)
+        train(one, training_data(one, options.data_dir), runs[seed])
+        print(f"trained: {runs[seed].model_file}")
+    if options.seed is None:
+        print(f"next: keras-shared evaluate {run.path}")

@@ -1,0 +1,215 @@
+"""The same recipe several ways, on the same data in the same order: what does a choice bring?"""
+
+import itertools
+import json
+import os
+import pathlib
+import statistics
+from typing import Any
+
+import keras
+import numpy as np
+from rich.progress import track
+
+from keras_shared.atomic import replace_text, save_plots
+from keras_shared.comparing.card import write_comparison_card
+from keras_shared.comparing.peak_memory import peak_memory
+from keras_shared.comparing.plots import plot_comparison
+from keras_shared.comparing.statistics import summarise
+from keras_shared.evaluation import measure
+from keras_shared.evaluation.entry import COMPARISON, METRICS
+from keras_shared.recipes import Recipe, RecipeError
+from keras_shared.recipes.schema import Arm, Comparison
+from keras_shared.sharing import sharing_report
+from keras_shared.training import (
+    Run,
+    build_model,
+    start_model,
+    test_data,
+    train,
+    training_data,
+)
+from keras_shared.training.build import fingerprint
+
+RESULT = "result.json"
+SIZES = {"images_per_class", "images_per_epoch"}  # keys of [data] that sizes set
+
+
+def compare(
+    recipe: Recipe,
+    comparison: Comparison,
+    out_dir: str | os.PathLike[str],
+    data_dir: str | None = None,
+) -> dict[str, Any]:
+    """Train each arm of a comparison with each seed and set it beside the first arm.
+
+    With the same seed, all arms see the same data in the same order (unless they differ in that).
+    A run that is complete is kept and not repeated; one that was interrupted goes on from its last
+    epoch.
+
+    Args:
+        recipe: what all arms have in common.
+        comparison: arms, seeds, sizes of the training set.
+        out_dir: folder for the runs (`runs/`), comparison.json, README.md (the card) and plots.
+        data_dir: folder of prepared TFDS data sets.
+
+    Returns:
+        What comparison.json holds.
+
+    Raises:
+        RecipeError: if an arm changes what the recipe has not, or sizes are asked of data that
+            have none.
+        DataError: if the data set cannot be had, or is too small.
+        RunError: if `out_dir` holds runs of another recipe or from another start, or another
+            process trains there.
+        ValueError: if an arm's model cannot be unshared, or `out_dir` is a published entry or
+            holds a comparison of other arms.
+
+    Peak memory is measured in a process of its own: a script that calls this needs the guard
+    `if __name__ == "__main__":`.
+    """
+    out_dir = pathlib.Path(out_dir)
+    _check_folder(out_dir, comparison)
+    sizes = comparison.images_per_class or (0,)
+    recipes = _recipes(recipe, comparison, data_dir)
+    _try_all(comparison, recipes, max(sizes), data_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    runs = []
+    jobs = list(itertools.product(sizes, comparison.seeds, comparison.arms))
+    for size, seed, arm in track(jobs, f"comparing {recipe.name}"):
+        run = Run(out_dir / "runs" / arm.slug / f"{size or 'all'}" / f"seed-{seed}")
+        one = recipes[arm.name, size].with_seed(seed)
+        with_memory = size == max(sizes) and seed == comparison.seeds[0]
+        result = _result(one, arm, run, with_memory, data_dir)
+        runs.append({"arm": arm.name, "images_per_class": size, **result})
+    task = recipe.task
+    result = {
+        "name": recipe.name,
+        "model": recipe.model.class_name,
+        "data": recipe.data.name,
+        "paper": recipe.paper,
+        "headline": task.headline._asdict(),
+        "monitor": task.monitor._asdict(),
+        "arms": [
+            {
+                "name": arm.name,
+                "changes": _changes(arm),
+                "paper": arm.paper,
+                "epochs": recipes[arm.name, max(sizes)].training.epochs,
+                "peak_memory_bytes": next(
+                    run["peak_memory_bytes"]
+                    for run in runs
+                    if run["arm"] == arm.name and run["images_per_class"] == max(sizes)
+                ),
+            }
+            for arm in comparison.arms
+        ],
+        "seeds": list(comparison.seeds),
+        "summary": summarise(runs, task.headline.key),
+        "runs": runs,
+    }
+    replace_text(out_dir / COMPARISON, json.dumps(result, indent=1) + "\n")
+    plots = plot_comparison(result)
+    save_plots(plots, out_dir)
+    for old in out_dir.glob("comparison_*.png"):  # of sizes that are compared no more
+        if old.stem not in plots:
+            old.unlink()
+    recipe.write(Run(out_dir).recipe_file)
+    write_comparison_card(result, recipe, out_dir)
+    return result
+
+
+def _check_folder(out_dir: pathlib.Path, comparison: Comparison) -> None:
+    if (out_dir / METRICS).exists():
+        raise ValueError(f"{out_dir} holds a card that would be lost. Name another folder: --out")
+    kept = out_dir / COMPARISON
+    known = json.loads(kept.read_text())["arms"] if kept.exists() else ()
+    if known and [arm["changes"] for arm in known] != [_changes(arm) for arm in comparison.arms]:
+        names = ", ".join(arm["name"] for arm in known)
+        raise ValueError(f"{out_dir} compares other arms: {names}. Name another folder: --out")
+
+
+def _changes(arm: Arm) -> dict[str, Any]:
+    """What an arm changes, as JSON holds it."""
+    start = {"start": arm.start} if arm.start else {}
+    changes: dict[str, Any] = json.loads(json.dumps({**arm.changes, **start}))
+    return changes
+
+
+def _recipes(
+    recipe: Recipe, comparison: Comparison, data_dir: str | None
+) -> dict[tuple[str, int], Recipe]:
+    """The recipe of each arm and size; smaller sets come round until all took as many steps."""
+    sizes = comparison.images_per_class
+    if not sizes:
+        return {(arm.name, 0): recipe.with_changes(arm.changes) for arm in comparison.arms}
+    if not set(type(recipe.data).model_fields) >= SIZES:
+        raise RecipeError(
+            f"{recipe.path}: images_per_class needs data of images with labels. Received: "
+            f"images_per_class={list(sizes)} with {recipe.task.name}."
+        )
+    classes = len(recipe.dataset.load("train", data_dir).class_names)
+    recipes = {}
+    for arm, size in itertools.product(comparison.arms, sizes):
+        of_size = {"data.images_per_class": size, "data.images_per_epoch": max(sizes) * classes}
+        twice = sorted(set(of_size) & set(arm.changes))
+        if twice:
+            raise RecipeError(f"{recipe.path}: arm '{arm.name}' changes {twice}, as sizes do.")
+        recipes[arm.name, size] = recipe.with_changes({**arm.changes, **of_size})
+    return recipes
+
+
+def _try_all(
+    comparison: Comparison,
+    recipes: dict[tuple[str, int], Recipe],
+    largest: int,
+    data_dir: str | None,
+) -> None:
+    """What cannot be built, loaded or drawn is known before hours of training."""
+    for arm in comparison.arms:
+        recipe = recipes[arm.name, largest]
+        if arm.start:
+            start_model(recipe, arm.start)
+        else:
+            build_model(recipe)
+    for arm in comparison.arms:  # after the models: reading data takes longer
+        training_data(recipes[arm.name, largest], data_dir)
+
+
+def _result(
+    recipe: Recipe, arm: Arm, run: Run, with_memory: bool, data_dir: str | None
+) -> dict[str, Any]:
+    """What one run came to, as it was found complete or after training it to its end."""
+    keras.backend.clear_session()
+    start = start_model(recipe, arm.start) if arm.start else None
+    kept = run.path / RESULT
+    result: dict[str, Any] | None = None
+    if kept.exists():
+        run.claim(recipe, fingerprint(start))  # is it this recipe's?
+        result = json.loads(kept.read_text())
+    if result is None:
+        model = train(recipe, training_data(recipe, data_dir), run, start=start, verbose=0)
+        try:
+            test, _ = measure(model, recipe, *test_data(recipe, data_dir), verbose=0)
+        except FloatingPointError:  # it diverged, which the table says
+            test = {recipe.task.headline.key: None}
+        seconds = [row["seconds"] for row in run.history()]
+        result = {
+            "seed": recipe.training.seeds[0],
+            "parameters": model.count_params(),
+            "weights_bytes": sharing_report(model).totals["bytes"],
+            "seconds_per_epoch": statistics.median(seconds[1:] or seconds),  # the first traces
+            "peak_memory_bytes": None,
+            "test": {key: value for key, value in test.items() if not isinstance(value, list)},
+            "history": {
+                key: [value if np.isfinite(value) else None for value in values]
+                for key, values in run.facts()["history"].items()
+                if key.startswith("val_")
+            },
+        }
+        replace_text(kept, json.dumps(result))
+        run.checkpoint.unlink(missing_ok=True)
+    if with_memory and result["peak_memory_bytes"] is None:
+        result["peak_memory_bytes"] = peak_memory(recipe, arm.start, data_dir)
+        replace_text(kept, json.dumps(result))
+    return result

@@ -1,0 +1,35 @@
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class DataError(RuntimeError):
+    """A data set cannot be had, or not as the recipe wants it; the message says what to do."""
+
+
+class Dataset(NamedTuple):
+    """One data set: how it is loaded, and what must be said of it.
+
+    Attributes:
+        title: its name in sentences.
+        source: who made it.
+        licence: its licence.
+        kind: type of one split, such as `LabelledImages`; a task says which type it takes.
+        load: takes the split ("train" or "test") and the folder of prepared data sets (or None),
+            gives an object of type `kind`, or raises a DataError.
+
+    Example:
+        >>> from keras_shared.datasets import DATASETS
+        >>> DATASETS["digits"].credit
+        "scikit-learn's handwritten digits (Alpaydin & Kaynak 1998, CC BY 4.0)"
+    """
+
+    title: str
+    source: str
+    licence: str
+    kind: type
+    load: Callable[[str, str | None], Any]
+
+    @property
+    def credit(self) -> str:
+        """Title, source and licence, for a card."""
+        return f"{self.title} ({self.source}, {self.licence})"

@@ -1,0 +1,136 @@
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_shared.atomic import replace_text, save_plots
+from keras_shared.evaluation.card import write_card
+from keras_shared.evaluation.learning_curves import plot_learning_curves
+from keras_shared.evaluation.measuring import measure
+from keras_shared.recipes import Recipe
+from keras_shared.sharing import sharing_report
+from keras_shared.training import test_data
+
+METRICS = "metrics.json"
+COMPARISON = "comparison.json"
+
+
+def evaluate(
+    model: keras.Model,
+    recipe: Recipe,
+    out_dir: str | os.PathLike[str],
+    data_dir: str | None = None,
+    training: dict[str, Any] | None = None,
+    others: Sequence[tuple[keras.Model | None, dict[str, Any]]] = (),
+) -> dict[str, Any]:
+    """Run `model` on the recipe's test data once; write metrics.json, plots and the card.
+
+    Args:
+        model: the trained model.
+        recipe: names the data and the model, and with it the task.
+        out_dir: folder for metrics.json, README.md (the card) and the PNG plots.
+        data_dir: folder of prepared TFDS data sets.
+        training: facts of the training; by default those that metrics.json holds already, and
+            the metrics of its other seeds.
+        others: models and facts of the other seeds, whose metrics enter mean and spread; in place
+            of a model None, where the facts are those of a seed in metrics.json.
+
+    Returns:
+        What metrics.json holds.
+
+    Raises:
+        DataError: if the data set cannot be had.
+        FloatingPointError: if outputs are not finite.
+        ValueError: if the recipe unshares the model, which has no card, or if comparison.json in
+            `out_dir` is of another recipe.
+    """
+    if recipe.training.sharing != "shared":
+        raise ValueError(
+            f"{recipe.path} says training.sharing = {recipe.training.sharing!r}. An entry shares; "
+            "`keras-shared compare` evaluates what does not."
+        )
+    out_dir, task = pathlib.Path(out_dir), recipe.task
+    compared = out_dir / COMPARISON
+    comparison = json.loads(compared.read_text()) if compared.exists() else None
+    if comparison and comparison["name"] != recipe.name:
+        raise ValueError(
+            f"{compared} compares '{comparison['name']}', and this is '{recipe.name}'. Remove it, "
+            "or copy the one of the same recipe there."
+        )
+    kept = out_dir / METRICS
+    if training is None:
+        training, others = known_runs(json.loads(kept.read_text())) if kept.exists() else ({}, ())
+    own = recipe.with_seed(training.get("seed", recipe.training.seeds[0]))
+    split, batches = test_data(own, data_dir)
+    metrics, test = measure(model, own, split, batches)
+    plots, baselines = task.plots(test), dict[str, float]()
+    if task.baselines is not None:
+        train = task.test_batches(
+            recipe.dataset.load("train", data_dir), recipe.data, own.training.seeds[0]
+        )
+        baselines, more = task.baselines(model, train, test)
+        plots |= more
+    seeds = [_of_seed(training, metrics)] if training else []
+    for other, facts in others:
+        if other is None:
+            seeds.append(facts)
+            continue
+        split, batches = test_data(recipe.with_seed(facts["seed"]), data_dir)
+        seeds.append(_of_seed(facts, measure(other, recipe, split, batches)[0]))
+    plots |= plot_learning_curves(seeds)
+    report = sharing_report(model)
+    result = {
+        "name": recipe.name,
+        "model": recipe.model.class_name,
+        "data": recipe.data.name,
+        "headline": task.headline._asdict(),
+        "parameters": {
+            "trainable": report.totals["trainable_parameters"],
+            "all": report.totals["parameters"],
+            "connections": report.totals["multiply_adds"],
+        },
+        "stored_bytes": report.stored_bytes,
+        "test": metrics,
+        "baselines": baselines,
+        "over_seeds": _spread([s["test"] for s in seeds]),
+        "seeds": sorted(seeds, key=lambda s: s["seed"]),
+        "training": {k: v for k, v in training.items() if k != "history"},
+    }
+    out_dir.mkdir(parents=True, exist_ok=True)
+    save_plots(plots, out_dir)
+    replace_text(kept, json.dumps(result, indent=2) + "\n")
+    write_card(result, recipe, sorted(plots), out_dir, comparison)
+    return result
+
+
+def known_runs(
+    metrics: dict[str, Any],
+) -> tuple[dict[str, Any], list[tuple[keras.Model | None, dict[str, Any]]]]:
+    """What metrics.json knows of the published run, and of the other seeds, for `evaluate`."""
+    training = metrics["training"]
+    own = [s for s in metrics["seeds"] if s["seed"] == training.get("seed")]
+    history = {"history": own[0]["history"]} if own and "history" in own[0] else {}
+    return {**training, **history}, [(None, s) for s in metrics["seeds"] if s not in own]
+
+
+def _of_seed(facts: dict[str, Any], test: dict[str, Any]) -> dict[str, Any]:
+    """One seed in metrics.json: what it took, what it reached on validation and on test data."""
+    numbers = {key: value for key, value in test.items() if not isinstance(value, list)}
+    wanted = ("seed", "epochs", "seconds", "last_epoch", "history")
+    return {**{key: facts[key] for key in wanted if key in facts}, "test": numbers}
+
+
+def _spread(tests: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Mean and standard deviation (n - 1) of each metric over the seeds; empty for one seed."""
+    if len(tests) < 2:
+        return {}
+    columns = {key: [test[key] for test in tests] for key in tests[0]}
+    return {
+        key: {"mean": round(float(np.mean(c)), 4), "std": round(float(np.std(c, ddof=1)), 4)}
+        for key, c in columns.items()
+        if len(set(c)) > 1
+    }

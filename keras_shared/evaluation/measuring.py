@@ -1,0 +1,39 @@
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_shared.recipes import Recipe
+from keras_shared.tasks import Tested
+
+
+def measure(
+    model: keras.Model,
+    recipe: Recipe,
+    split: Any,
+    batches: tf.data.Dataset,
+    verbose: int | str = "auto",
+) -> tuple[dict[str, Any], Tested]:
+    """The test metrics of a model, and what they come from.
+
+    Args:
+        model: a trained model of the recipe, shared or not.
+        recipe: names the model, and with it the task.
+        split: the test split, from `keras_shared.training.test_data`.
+        batches: its batches, from there too.
+        verbose: as in `keras.Model.predict`.
+
+    Raises:
+        FloatingPointError: if outputs are not finite.
+    """
+    outputs = model.predict(batches.map(lambda x, y: x), verbose=verbose)
+    if not all(np.isfinite(part).all() for part in keras.tree.flatten(outputs)):
+        raise FloatingPointError(
+            f"'{recipe.name}' gives outputs that are not finite: its training diverged. Lower "
+            "training.learning_rate, and train it again."
+        )
+    targets = [y for _, y in batches.as_numpy_iterator()]
+    truth = keras.tree.map_structure(lambda *parts: np.concatenate(parts), *targets)
+    test = Tested(outputs, truth, batches, split)
+    return recipe.task.measure(test), test

@@ -1,0 +1,35 @@
+"""The README's table of published models: `python -m keras_shared.evaluation.readme_table`."""
+
+import json
+import pathlib
+
+from keras_shared.atomic import replace_text
+from keras_shared.presets.headline import headline
+
+TABLE_BEGINS = "<!-- table: generated from zoo/*/metrics.json -->"
+TABLE_ENDS = "<!-- /table -->"
+
+
+def readme_table(zoo_dir: pathlib.Path) -> str:
+    """The README's table of published models, from the metrics.json of each entry."""
+    lines = ["| name | model | parameters | on test data |", "|---|---|---|---|"]
+    for path in sorted(zoo_dir.glob("*/metrics.json")):
+        metrics = json.loads(path.read_text())
+        lines.append(
+            f"| [`{metrics['name']}`](zoo/{metrics['name']}/README.md) | `{metrics['model']}` | "
+            f"{metrics['parameters']['trainable']:,} | {headline(metrics)} |"
+        )
+    return "\n".join(lines)
+
+
+def update_readme() -> None:
+    """Write the table between its markers in README.md of the working directory."""
+    readme = pathlib.Path("README.md")
+    before, _, rest = readme.read_text("utf-8").partition(TABLE_BEGINS)
+    _, _, after = rest.partition(TABLE_ENDS)
+    table = readme_table(pathlib.Path("zoo"))
+    replace_text(readme, f"{before}{TABLE_BEGINS}\n{table}\n{TABLE_ENDS}{after}")
+
+
+if __name__ == "__main__":
+    update_readme()

@@ -1,0 +1,58 @@
+"""Named things: the library's own, from explicit lists, and those of other packages."""
+
+import difflib
+import importlib
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def find(name: str, known: Mapping[str, T], what: str) -> T:
+    """The object of this name: one of the library's, or `package.module:NAME` from any package.
+
+    Args:
+        name: a key of `known`, or where Python finds the object: module, colon, attribute.
+        known: the library's own.
+        what: what they are, for the message: "data set", "model".
+
+    Raises:
+        ValueError: for an unknown name (the nearest ones are in the message), or a module or
+            attribute that cannot be imported.
+
+    Example:
+        >>> from keras_shared.lookup import find
+        >>> find("a", {"a": 1, "b": 2}, "letter"), find("math:pi", {}, "number") > 3
+        (1, True)
+    """
+    if name in known:
+        return known[name]
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise ValueError(
+            f"There is no {what} named '{name}'. {suggestion(name, known)} One of your own is "
+            "named 'package.module:NAME'."
+        )
+    try:
+        found: T = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"The {what} '{name}' cannot be imported ({type(error).__name__}: {error}). Expected "
+            "'package.module:NAME' with a module that Python finds from here."
+        ) from error
+    return found
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """A sentence with the nearest of the known names, or with all of them.
+
+    Example:
+        >>> from keras_shared.lookup import suggestion
+        >>> suggestion("num_clases", ["num_classes", "dtype"])
+        "Did you mean 'num_classes'?"
+    """
+    names = sorted(known)
+    nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    if nearest:
+        return f"Did you mean {' or '.join(map(repr, nearest))}?"
+    return f"There are: {', '.join(map(repr, names)) or 'none'}."

@@ -1,0 +1,42 @@
+"""The way back from a published version, or a `.keras` file, to a trainable model with its ties."""
+
+import os
+import pathlib
+import zipfile
+import zlib
+
+import keras
+
+import keras_shared.layers as _layers  # noqa: F401  (registers the classes with Keras)
+import keras_shared.losses as _losses  # noqa: F401
+from keras_shared.presets.names import INNER_MODEL, LoadError, other_versions, version_dir
+from keras_shared.tying import bind_ties
+
+
+def read_model(
+    path_or_name: str | os.PathLike[str], version: int | None = None, compile: bool = True
+) -> keras.Model:
+    """As `keras_shared.load`, of models whose classes Keras knows already."""
+    path = pathlib.Path(path_or_name)
+    if path.suffix == ".keras" and version is not None:
+        raise LoadError(f"{path} is one file and has no versions. Received: version={version}")
+    if path.suffix != ".keras":
+        folder = version_dir(path_or_name, version)
+        path = folder / INNER_MODEL
+        if not path.exists():
+            raise LoadError(
+                f"The version {folder} has no {INNER_MODEL}: it was not written by "
+                f"keras_shared.publish, or is half deleted.{other_versions(folder)}"
+            )
+    if not path.is_file():
+        raise LoadError(f"There is no file {path}.")
+    try:
+        if not zipfile.is_zipfile(path):
+            raise zipfile.BadZipFile("not a zip file")
+        model = keras.models.load_model(path, compile=compile)
+    except (OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        others = other_versions(path.parents[1]) if path.parent.name == "assets.extra" else ""
+        raise LoadError(
+            f"{path} is corrupt and cannot be loaded ({type(error).__name__}: {error}).{others}"
+        ) from error
+    return bind_ties(model)

@@ -1,0 +1,112 @@
+"""Words of the command line that change a recipe: --set, --vary, --seeds, --sizes."""
+
+import tomllib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from keras_shared.recipes.recipe import Recipe, RecipeError
+
+if TYPE_CHECKING:
+    from keras_shared.recipes.schema import Comparison
+
+
+def changed(recipe: Recipe, settings: Sequence[str]) -> Recipe:
+    """A recipe with the values that `--set KEY=VALUE` gives.
+
+    Args:
+        recipe: the recipe.
+        settings: each `KEY=VALUE`, the value as TOML writes it; strings need no quotes.
+
+    Raises:
+        RecipeError: for words of another form, an unknown key, or a value that it does not take.
+
+    Example:
+        >>> from keras_shared.presets.names import entry_dir
+        >>> from keras_shared.recipes import changed, read_recipe
+        >>> recipe = read_recipe(entry_dir("lenet5_mnist") / "recipe.toml")
+        >>> changed(recipe, ["training.epochs=5", "model.variant=modern"]).model.variant
+        'modern'
+    """
+    changes = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key:
+            raise RecipeError(
+                f"--set takes KEY=VALUE, such as training.epochs=5. Received: {setting!r}"
+            )
+        key = key.strip()
+        changes[key] = text.strip() if _is_text(recipe, key) else _value(text.strip())
+    return recipe.with_changes(changes) if changes else recipe
+
+
+def comparison_of(
+    recipe: Recipe, seeds: int | None = None, vary: str | None = None, sizes: str | None = None
+) -> "Comparison":
+    """What to compare: section [comparison] of a recipe, or shared and unshared, or as asked.
+
+    Args:
+        recipe: the recipe.
+        seeds: number of seeds, 1 to so many.
+        vary: `KEY=A,B`: an arm for each value.
+        sizes: `N,N`: images of each class to train on.
+
+    Raises:
+        RecipeError: for words that cannot be read so.
+
+    Example:
+        >>> from keras_shared.presets.names import entry_dir
+        >>> from keras_shared.recipes import comparison_of, read_recipe
+        >>> recipe = read_recipe(entry_dir("tied_autoencoder_mnist") / "recipe.toml")
+        >>> [arm.changes for arm in comparison_of(recipe, vary="training.epochs=1,2").arms]
+        [{'training.epochs': 1}, {'training.epochs': 2}]
+    """
+    from keras_shared.recipes.schema import Arm, Comparison
+
+    kept = recipe.comparison or Comparison()
+    if seeds is not None:
+        if seeds < 1:
+            raise RecipeError(f"--seeds: received {seeds}, expected at least 1")
+        kept = kept.model_copy(update={"seeds": tuple(range(1, seeds + 1))})
+    if vary is not None:
+        key, _, text = vary.partition("=")
+        values = _values(recipe, key, text)
+        if len(values) < 2 or len({str(value) for value in values}) < len(values):
+            raise RecipeError(
+                f"--vary: received {vary!r}, expected KEY=A,B with at least two values, each once"
+            )
+        arms = tuple(
+            Arm(name=f"{key.rpartition('.')[2]} {value}", changes={key: value}) for value in values
+        )
+        kept = kept.model_copy(update={"arms": arms})
+    if sizes is not None:
+        if not all(text.strip().isdecimal() and int(text) for text in sizes.split(",")):
+            raise RecipeError(
+                f"--sizes: received {sizes!r}, expected whole numbers with commas between"
+            )
+        numbers = tuple(sorted({int(text) for text in sizes.split(",")}))
+        kept = kept.model_copy(update={"images_per_class": numbers})
+    return kept
+
+
+def _is_text(recipe: Recipe, key: str) -> bool:
+    """Whether the key holds a string, which needs no quotes then."""
+    section, _, inner = key.rpartition(".")
+    holder = getattr(recipe, section, None) if section else recipe
+    return isinstance(getattr(holder, inner, None), str)
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text  # the recipe's own check says what is wrong with it
+
+
+def _values(recipe: Recipe, key: str, text: str) -> list[Any]:
+    """Values with commas between, as TOML reads them; of a key that holds a string, as they are."""
+    if not _is_text(recipe, key):
+        try:
+            return list(tomllib.loads(f"values = [{text}]")["values"])
+        except tomllib.TOMLDecodeError:
+            pass
+    return [value.strip() for value in text.split(",") if value.strip()]

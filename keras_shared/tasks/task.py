@@ -1,0 +1,112 @@
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_shared.batching import TrainingData
+from keras_shared.section import Section
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Metric(NamedTuple):
+    """The one number that stands for a model on test data.
+
+    Attributes:
+        words: what it is, for tables and plots.
+        key: its key among the test metrics.
+        unit: with a space before it, or empty.
+        more_is_better: whether a larger one is better.
+    """
+
+    words: str
+    key: str
+    unit: str
+    more_is_better: bool
+
+
+class Monitor(NamedTuple):
+    """The number of the validation that picks the best of several runs.
+
+    Attributes:
+        key: its name in the logs of `keras.Model.fit`.
+        more_is_better: whether a larger one is better.
+    """
+
+    key: str
+    more_is_better: bool
+
+
+class Tested(NamedTuple):
+    """What a model answered on test data.
+
+    Attributes:
+        outputs: of the model, as arrays, in its own structure.
+        truth: the targets, as arrays, in their own structure.
+        batches: of inputs and targets, in the same order.
+        split: the test split that they come from.
+    """
+
+    outputs: Any
+    truth: Any
+    batches: tf.data.Dataset
+    split: Any
+
+
+Baselines: TypeAlias = Callable[
+    [keras.Model, tf.data.Dataset, Tested], "tuple[dict[str, float], dict[str, Figure]]"
+]
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that differs between one kind of problem and another; a file and a line in `TASKS`.
+
+    Attributes:
+        name: as a model's class names it.
+        takes: type of a data set's split, such as `LabelledImages`.
+        data: section [data] of a recipe.
+        losses: names of losses that `training.loss` may have; the first is the default of models
+            that name none of their own.
+        training_data: takes training split, section [data], batch size and the run's seed.
+        test_batches: takes test split, section [data] and the run's seed.
+        compile_arguments: takes the loss, gives `loss` and `metrics` for `keras.Model.compile`, of
+            any model with the right outputs.
+        measure: test metrics, ready for JSON; lists are left out of tables.
+        headline: the one metric that stands for a model.
+        monitor: what picks the best of several runs, on validation data.
+        plots: name -> plot of the test.
+        captions: name of a plot -> its caption.
+        show: takes the outputs of a signature for one example, gives what a person reads.
+        baselines: takes model, batches of the training split (as of `test_batches`) and test; gives
+            metrics of simpler methods, and plots; None for none.
+        losses_of_shared: those for the model itself alone, not for an unshared copy of it.
+        optimizer, learning_rate: the defaults of [training].
+        prepare: takes the built model and its training data, before it is compiled; None for
+            nothing.
+        finish: takes the trained model and the validation batches; None for nothing.
+    """
+
+    name: str
+    takes: type
+    data: type[Section]
+    losses: tuple[str, ...]
+    training_data: Callable[[Any, Any, int, int], TrainingData]
+    test_batches: Callable[[Any, Any, int], tf.data.Dataset]
+    compile_arguments: Callable[[Any], dict[str, Any]]
+    measure: Callable[[Tested], dict[str, Any]]
+    headline: Metric
+    monitor: Monitor
+    plots: Callable[[Tested], "dict[str, Figure]"]
+    captions: Mapping[str, str]
+    show: Callable[[Mapping[str, np.ndarray]], str]
+    losses_of_shared: tuple[str, ...] = ()
+    optimizer: str = "adam"
+    learning_rate: float = 0.001
+    baselines: Baselines | None = None
+    prepare: Callable[[keras.Model, TrainingData], None] | None = None
+    finish: Callable[[keras.Model, tf.data.Dataset], None] | None = None

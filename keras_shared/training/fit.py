@@ -1,0 +1,109 @@
+"""From a recipe and its data to a trained model and its history."""
+
+import json
+import os
+import platform
+
+import keras
+import tensorflow as tf
+
+from keras_shared.atomic import replace_text, replacing
+from keras_shared.batching import TrainingData
+from keras_shared.presets.loading import load
+from keras_shared.recipes import Recipe
+from keras_shared.training.build import build_model, check_data, compile_model, fingerprint
+from keras_shared.training.callbacks import Checkpoint, EpochSeconds, EpochSeeds
+from keras_shared.training.run import Run
+
+
+def train(
+    recipe: Recipe,
+    data: TrainingData,
+    run_dir: str | os.PathLike[str],
+    start: keras.Model | None = None,
+    verbose: int | str = "auto",
+) -> keras.Model:
+    """Train the model of a recipe; begun before in the same folder, go on where that stopped.
+
+    Of several seeds it takes the first; `recipe.with_seed` names another.
+
+    After each epoch `run_dir` holds a whole checkpoint (model and optimizer), written
+    beside its place and renamed, so that a kill at any time loses at most an epoch. A resumed run
+    ends as an unbroken one would, up to rounding. `run_dir` also gets the resolved recipe,
+    history.csv, logs for TensorBoard, and at the end model.keras and training.json.
+
+    Args:
+        recipe: what to train.
+        data: its batches, from `keras_shared.training.training_data`.
+        run_dir: folder for all that the run writes.
+        start: a trained model to fine-tune, from `start_model`; by default one is built from the
+            recipe.
+        verbose: as in `keras.Model.fit`.
+
+    Returns:
+        The trained model.
+
+    Raises:
+        RunError: if another process trains in `run_dir`, if it holds a run of another recipe or
+            from another start, or if the data do not fit the model.
+    """
+    run = Run(run_dir)
+    with run.claimed(recipe, fingerprint(start)):
+        seed = recipe.training.seeds[0]
+        keras.utils.set_random_seed(seed)
+        first = run.epochs_done()
+        if first:
+            model = load(run.checkpoint)
+        else:
+            model = start or build_model(recipe)
+            check_data(model, recipe, data)
+            if recipe.task.prepare is not None:
+                recipe.task.prepare(model, data)
+            compile_model(model, recipe, data.steps_per_epoch)
+        run.keep_history(first)
+        if first < recipe.training.epochs:
+            model.fit(
+                data.batches(first, recipe.training.epochs),
+                validation_data=data.validation,
+                shuffle=False,  # the batches already are
+                steps_per_epoch=data.steps_per_epoch,
+                initial_epoch=first,
+                epochs=recipe.training.epochs,
+                callbacks=[
+                    *([keras.callbacks.SwapEMAWeights()] if recipe.training.averaging else []),
+                    EpochSeeds(seed),
+                    EpochSeconds(),
+                    keras.callbacks.CSVLogger(run.history_file, append=True),
+                    keras.callbacks.TensorBoard(run.logs, write_graph=False),
+                    Checkpoint(run),
+                ],
+                verbose=verbose,
+            )
+        if recipe.training.averaging:
+            model.optimizer.finalize_variable_values(model.trainable_weights)
+        if recipe.task.finish is not None:
+            recipe.task.finish(model, data.validation)
+        with replacing(run.model_file) as scratch:
+            model.save(scratch)
+        _write_facts(run, recipe, data)
+    return model
+
+
+def _write_facts(run: Run, recipe: Recipe, data: TrainingData) -> None:
+    history = run.history()
+    names = [key for key in history[-1] if key not in ("epoch", "seconds")]
+    facts = {
+        "epochs": recipe.training.epochs,
+        "seed": recipe.training.seeds[0],
+        "seconds": round(sum(row["seconds"] for row in history), 1),
+        "data": data.sizes,
+        "last_epoch": {key: history[-1][key] for key in names},
+        "history": {key: [float(f"{row[key]:.5g}") for row in history] for key in names},
+        "versions": {
+            "python": platform.python_version(),
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+        },
+        "cpu_cores": os.cpu_count(),
+    }
+    replace_text(run.facts_file, json.dumps(facts, indent=2) + "\n")

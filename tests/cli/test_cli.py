@@ -1,0 +1,236 @@
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_shared
+from keras_shared.cli import main
+from keras_shared.cli.command_line import COMMANDS
+from keras_shared.evaluation import evaluate, known_runs
+from keras_shared.presets.names import entry_dir, entry_names
+from keras_shared.recipes import read_recipe
+
+
+def run(*arguments, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-m", "keras_shared.cli", *map(str, arguments)],
+        capture_output=True, text=True, timeout=300, cwd=cwd,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", [(), *((c.NAME,) for c in COMMANDS)])
+def test_help_has_examples(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*command, "--help"])
+    assert stop.value.code == 0
+    printed = capsys.readouterr().out
+    assert "example" in printed and f"keras-shared {command[0] if command else 'demo'}" in printed
+
+
+def test_help_waits_for_nothing_heavy(fresh_python):
+    code = """
+import sys
+from keras_shared.cli import main
+try:
+    main(["--help"])
+except SystemExit:
+    pass
+heavy = {"keras", "tensorflow", "numpy", "sklearn", "matplotlib", "rich", "pydantic"}
+print("\\nheavy:", sorted(heavy & set(sys.modules)))
+"""
+    assert fresh_python(code).endswith("heavy: []")
+
+
+@pytest.mark.parametrize("wrong", [(), ("dance",), ("train",), ("verify", "a.png")])
+def test_wrong_calls_exit_with_2(wrong):
+    with pytest.raises(SystemExit) as stop:
+        main(wrong)
+    assert stop.value.code == 2
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out.strip() == keras_shared.__version__
+
+
+def test_errors_are_one_line_and_exit_with_1(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "empty").mkdir()
+    for arguments, message in {
+        ("train", "lenet"): "Did you mean 'lenet5_mnist'",
+        ("train", "missing.toml"): "missing.toml: cannot be read as TOML",
+        ("predict", "lenet5_mnist", "text.png"): "text.png is not an image: expected a PNG or JPEG",
+        ("predict", "lenet5_mnist", "missing.png"): "No such file or directory: 'missing.png'",
+        ("predict", "empty", "text.png"): "empty holds no version",
+        ("predict", "tied_autoencoder_mnist", "text.png"): "is not an image",
+        ("publish", "nothing"): "Not trained to the end: nothing",
+    }.items():
+        assert main(arguments) == 1
+        said = capfd.readouterr().err
+        assert said.startswith("keras-shared: ") and message in said
+        assert len(said.strip().splitlines()) == 1
+    fresh = run("predict", "lenet5_mnist", "text.png", cwd=tmp_path)  # nor notes of TensorFlow
+    assert fresh.returncode == 1 and len(fresh.stderr.strip().splitlines()) == 1
+    debugged = run("train", "lenet", "--debug", cwd=tmp_path)
+    assert debugged.returncode == 1 and "Traceback" in debugged.stderr
+
+
+def test_list(capsys):
+    assert main(["list"]) == 0
+    printed = capsys.readouterr().out
+    for name in entry_names():
+        assert name in printed
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A bright 1 on dark ground, as MNIST has it, and noise."""
+    one = np.zeros((28, 28, 1), "uint8")
+    one[4:24, 13:15] = 255
+    noise = np.random.default_rng(0).integers(0, 256, (28, 28, 1), dtype="uint8")
+    for name, image in {"one": one, "noise": noise}.items():
+        (tmp_path / f"{name}.png").write_bytes(tf.io.encode_png(image).numpy())
+    return str(tmp_path / "one.png"), str(tmp_path / "noise.png")
+
+
+def test_predict(images, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "250")
+    assert main(["predict", "lenet5_mnist", images[0]]) == 0
+    label = next(line for line in capsys.readouterr().out.splitlines() if "label" in line)
+    assert label.split("│")[-2].strip() == "1"
+    np.save(tmp_path / "v.npy", np.zeros(784))
+    assert main(["predict", "tied_autoencoder_mnist", str(tmp_path / "v.npy")]) == 0
+    assert "(1 x 784)" in capsys.readouterr().out.replace("\n", " ")
+    assert main(["predict", "siamese_omniglot", images[0]]) == 0
+    assert "embedding" in capsys.readouterr().out
+    np.save(tmp_path / "w.npy", np.zeros(5))
+    assert main(["predict", "tied_autoencoder_mnist", str(tmp_path / "w.npy")]) == 1
+    error = capsys.readouterr().err
+    assert "numbers of shape (1, 5)" in error and "numbers of shape (None, 784)" in error
+    assert main(["predict", "tied_autoencoder_mnist", images[0]]) == 1
+    assert "(['an image']). It takes: " in capsys.readouterr().err
+    np.save(tmp_path / "code.npy", np.zeros(30))
+    assert main(["predict", "tied_autoencoder_mnist", str(tmp_path / "code.npy")]) == 0
+    assert "reconstruction" in capsys.readouterr().out
+
+
+def test_verify(tmp_path, capsys):
+    bar, ring = np.full((2, 105, 105, 1), 255, "uint8")  # ink on paper, as Omniglot has it
+    bar[20:85, 50:54] = 0
+    y, x = np.mgrid[:105, :105]
+    ring[np.abs(np.hypot(x - 52, y - 52) - 30) < 2] = 0
+    images = [str(tmp_path / name) for name in ("bar.png", "ring.png")]
+    for path, image in zip(images, (bar, ring), strict=True):
+        pathlib.Path(path).write_bytes(tf.io.encode_png(image).numpy())
+    assert main(["verify", images[0], images[0]]) == 0
+    assert capsys.readouterr().out.startswith("same: probability 0.9")
+    assert main(["verify", *images, "--model", "siamese_omniglot"]) == 0
+    assert capsys.readouterr().out.startswith("different: probability")
+
+
+def test_train_evaluate_publish_fine_tune(recipe, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    recipe("pairs").write("twins.toml")
+    assert main(["train", "twins.toml", "--set", "training.epochs=1"]) == 0
+    assert main(["evaluate", "runs/twins"]) == 0
+    metrics = json.loads(pathlib.Path("runs/twins/metrics.json").read_text())
+    assert metrics["test"]["pairs"] == 100 and metrics["training"]["epochs"] == 1
+    assert "![ROC" in pathlib.Path("runs/twins/README.md").read_text()
+    assert pathlib.Path("runs/twins/roc.png").stat().st_size > 10_000
+    assert main(["publish", "runs/twins"]) == 0
+    assert "published: saved_models/twins/1" in capsys.readouterr().out
+    assert main(["list"]) == 0
+    listed = capsys.readouterr().out
+    assert "twins" in listed and "your own" in listed and "lenet5_mnist" in listed
+    tuned = ["fine-tune", "twins", "twins.toml", "--out", "runs/tuned"]  # found by its name
+    assert main([*tuned, "--set", "training.learning_rate=0.01"]) == 0
+    before = keras_shared.load("twins").get_weights()
+    after = keras_shared.load("runs/tuned/model.keras").get_weights()
+    assert any(np.abs(a - b).max() > 0 for a, b in zip(before, after, strict=True))
+    assert "learning_rate = 0.01" in pathlib.Path("runs/tuned/recipe.toml").read_text()
+    assert main(["fine-tune", "lenet5_mnist", "twins.toml"]) == 1
+    assert (
+        "`model.class_name` is 'SiameseNet', and the model to start from has 'LeNet5'"
+        in capsys.readouterr().err
+    )
+
+
+def test_own_models_lie_where_the_variable_says(recipe, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KERAS_SHARED_HOME", str(tmp_path / "mine"))
+    recipe("autoencoder", **{"training.epochs": 1}).write("small.toml")
+    assert main(["train", "small.toml"]) == 0 and main(["publish", "runs/small"]) == 0
+    assert f"published: {tmp_path}/mine/small/1" in capsys.readouterr().out
+    assert keras_shared.list_presets()["small"]["class_name"] == "TiedAutoencoder"
+    assert keras_shared.zoo.TiedAutoencoder.from_preset("small").units == (16, 4)
+    assert "small" in keras_shared.zoo.TiedAutoencoder.presets
+    assert "small" not in keras_shared.zoo.LeNet5.presets
+
+
+def test_recipe(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["recipe", "lenet5_mnist"]) == 0
+    printed = capsys.readouterr().out
+    assert printed == (entry_dir("lenet5_mnist") / "recipe.toml").read_text()
+    pathlib.Path("mine.toml").write_text(printed)
+    assert read_recipe("mine.toml") == read_recipe(entry_dir("lenet5_mnist") / "recipe.toml")
+    assert main(["recipe", "mine.toml", "--schema"]) == 0
+    assert (
+        "variant" in json.loads(capsys.readouterr().out)["$defs"]["LeNet5Arguments"]["properties"]
+    )
+    assert main(["recipe", "lenet5"]) == 1
+    assert "Did you mean 'lenet5_mnist'" in capsys.readouterr().err
+
+
+def test_evaluate_rewrites_the_figures_of_a_published_entry(data_dir, tmp_path):
+    """From the published weights alone, the committed metrics.json comes out again."""
+    assert main(["evaluate", "lenet5_mnist", "--out", str(tmp_path), "--data-dir", data_dir]) == 0
+    for name in ("metrics.json", "README.md"):
+        assert (tmp_path / name).read_text() == (entry_dir("lenet5_mnist") / name).read_text()
+
+
+def test_demo(tmp_path):
+    done = run("demo", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for part in ("What is shared", "111,680", "equal error rate", "The tie still holds", "next: "):
+        assert part in done.stdout
+    assert (tmp_path / "demo" / "run" / "roc.png").exists()
+
+
+@pytest.mark.slow
+def test_several_seeds(recipe, tmp_path, monkeypatch, capsys):
+    """Each has a run; validation picks the published one; mean and spread come from all."""
+    monkeypatch.chdir(tmp_path)
+    recipe("autoencoder", **{"training.epochs": 1, "training.seeds": [4, 7]}).write("small.toml")
+    assert main(["train", "small.toml", "--seed", "5"]) == 1
+    assert "has the seeds [4, 7]. Received: 5" in capsys.readouterr().err
+    assert main(["train", "small.toml", "--seed", "7"]) == 0
+    assert main(["evaluate", "runs/small"]) == 1
+    assert "Not trained to the end: runs/small/seed-4" in capsys.readouterr().err
+    assert main(["train", "small.toml"]) == 0
+    assert main(["evaluate", "runs/small"]) == 0
+    metrics = json.loads(pathlib.Path("runs/small/metrics.json").read_text())
+    seeds = {s["seed"]: s for s in metrics["seeds"]}
+    assert list(seeds) == [4, 7]
+    best = min(seeds, key=lambda s: seeds[s]["last_epoch"]["val_loss"])
+    assert metrics["training"]["seed"] == best
+    key = "squared_error_per_image"
+    errors = [s["test"][key] for s in seeds.values()]
+    assert metrics["test"][key] == seeds[best]["test"][key] and errors[0] != errors[1]
+    assert metrics["over_seeds"][key]["mean"] == pytest.approx(np.mean(errors), abs=1e-3)
+    assert metrics["over_seeds"][key]["std"] == pytest.approx(np.std(errors, ddof=1), abs=1e-3)
+    again = known_runs(metrics)
+    assert again[0]["history"] == seeds[best]["history"] and len(again[1]) == 1
+    assert evaluate(keras_shared.load(f"runs/small/seed-{best}/model.keras"),
+                    read_recipe("small.toml"), "runs/small") == metrics  # fmt: skip
+    assert "(2 seeds; published" in pathlib.Path("runs/small/README.md").read_text()
+    assert main(["publish", "runs/small"]) == 0
+    published = keras_shared.load("saved_models/small")
+    chosen = keras_shared.load(f"runs/small/seed-{best}/model.keras")
+    np.testing.assert_array_equal(published.get_weights()[0], chosen.get_weights()[0])

@@ -1,0 +1,64 @@
+import os
+
+import numpy as np
+import pytest
+
+from keras_shared.datasets import (
+    DATASETS,
+    DataError,
+    LabelledImages,
+    load_digits,
+    load_fashion_mnist,
+    load_mnist,
+    load_omniglot,
+)
+from keras_shared.presets.names import entry_dir
+from keras_shared.recipes import read_recipe
+
+
+def test_digits_are_split_without_overlap():
+    train, test = load_digits("train"), load_digits("test")
+    assert train.images.shape == (1200, 8, 8, 1) and test.images.shape == (597, 8, 8, 1)
+    assert train.images.dtype == np.uint8 and train.images.max() == 255
+
+
+def test_mnist(data_dir):
+    train, test = load_mnist("train", data_dir), load_mnist("test", data_dir)
+    assert train.images.shape == (60000, 28, 28, 1) and test.images.shape == (10000, 28, 28, 1)
+    assert np.bincount(test.labels).tolist() == [
+        980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009
+    ]  # fmt: skip
+    assert round(float(train.images.mean() / 255), 4) == 0.1307
+
+
+def test_fashion_mnist(data_dir):
+    test = load_fashion_mnist("test", data_dir)
+    assert np.bincount(test.labels).tolist() == [1000] * 10
+    assert test.class_names[9] == "Ankle boot"
+
+
+def test_omniglot_and_its_recipe(data_dir):
+    test = load_omniglot("test", data_dir)
+    assert test.images.shape == (13180, 105, 105, 3) and len(test.class_names) == 659
+    assert np.bincount(test.labels).tolist() == [20] * 659
+    groups = {test.group_names[g] for g in test.groups}
+    recipe = read_recipe(entry_dir("siamese_omniglot") / "recipe.toml")
+    assert set(recipe.data.test_groups) == groups
+    assert not groups & set(recipe.data.validation_groups)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_each_says_where_it_comes_from_and_loads_what_it_says(name):
+    dataset = DATASETS[name]
+    assert dataset.title and dataset.source and dataset.licence
+    if name != "digits" and not os.path.isdir(os.environ.get("TFDS_DATA_DIR", "")):
+        pytest.skip("real data sets: TFDS_DATA_DIR names no folder")
+    split = dataset.load("test", None)
+    assert isinstance(split, dataset.kind) and isinstance(split, LabelledImages)
+    assert len(split.images) == len(split.labels) and len(split.groups) == len(split.class_names)
+
+
+def test_a_data_set_that_is_not_there(tmp_path):
+    with pytest.raises(DataError, match="--data-dir or TFDS_DATA_DIR.*data.name = 'digits'") as e:
+        load_mnist("train", str(tmp_path / "nothing"))
+    assert str(tmp_path / "nothing") in str(e.value) and "'mnist'" in str(e.value)

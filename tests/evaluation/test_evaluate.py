@@ -1,0 +1,46 @@
+import json
+
+import pytest
+
+from keras_shared.evaluation import evaluate
+from keras_shared.evaluation.card import write_card
+from keras_shared.presets.headline import headline
+from keras_shared.presets.names import entry_dir, entry_names
+from keras_shared.recipes import read_recipe
+from keras_shared.training import build_model
+
+FACTS = {"epochs": 3, "seed": 1, "seconds": 9.5, "data": {"pairs_per_epoch": 128},
+         "last_epoch": {"loss": 0.5}, "versions": {"keras": "3"}, "cpu_cores": 2}  # fmt: skip
+
+
+def test_evaluate_keeps_the_facts_of_training_and_repeats_itself(recipe, tmp_path):
+    twins = recipe("pairs")
+    model = build_model(twins)
+    first = evaluate(model, twins, tmp_path, training=FACTS)
+    assert evaluate(model, twins, tmp_path) == first
+    assert json.loads((tmp_path / "metrics.json").read_text()) == first
+    assert {p.name for p in tmp_path.iterdir()} == {"metrics.json", "README.md", "roc.png"}
+
+
+def test_the_card_says_what_the_recipe_says(recipe, tmp_path):
+    words = {"description": "Knows twins from strangers.", "limits": "Only of digits."}
+    twins = recipe("pairs", **words)
+    evaluate(build_model(twins), twins, tmp_path, training=FACTS)
+    card = (tmp_path / "README.md").read_text()
+    assert all(sentence in card for sentence in words.values())
+    plain = recipe("pairs")
+    evaluate(build_model(plain), plain, tmp_path, training=FACTS)
+    card = (tmp_path / "README.md").read_text()
+    assert plain.model_class.description in card and plain.model_class.limits in card
+
+
+@pytest.mark.parametrize("name", entry_names())
+def test_cards_are_generated_from_metrics(name, tmp_path):
+    entry = entry_dir(name)
+    metrics = json.loads((entry / "metrics.json").read_text())
+    plots = sorted(p.stem for p in entry.glob("*.png") if not p.stem.startswith("comparison"))
+    compared = entry / "comparison.json"
+    comparison = json.loads(compared.read_text()) if compared.exists() else None
+    write_card(metrics, read_recipe(entry / "recipe.toml"), plots, tmp_path, comparison)
+    assert (tmp_path / "README.md").read_text() == (entry / "README.md").read_text()
+    assert any(character.isdigit() for character in headline(metrics))

@@ -1,0 +1,138 @@
+"""Who may import whom: the order of CONTRIBUTING.md, kept. Data flows one way, without cycles."""
+
+import ast
+import pathlib
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).parents[1] / "keras_shared"
+ORDER = (  # each imports only what stands before it
+    "atomic", "lookup", "section", "signature", "presets.names", "presets.headline", "serving",
+    "tying", "losses", "layers", "datasets", "batching", "exporting", "sharing", "presets.reading",
+    "zoo", "tasks", "presets", "recipes", "training", "evaluation", "comparing", "demo", "cli",
+)  # fmt: skip
+NEVER = {  # folder: what it may import nowhere, not even inside a function
+    "tying": ("tensorflow",),
+    "layers": ("tensorflow",),
+    "losses": ("tensorflow",),
+    "zoo": ("tensorflow", "keras_shared.datasets", "keras_shared.batching"),
+    "serving": ("keras",),
+}
+LIGHT = ("atomic", "lookup", "recipes", "cli", "presets.names", "presets.headline")
+HEAVY = ("keras", "tensorflow", "sklearn", "matplotlib", "rich", "numpy", "pydantic", "scipy")
+NAMELESS = ("recipes", "training", "evaluation", "comparing")  # know no model, task or data set
+FILES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in PACKAGE.rglob("*.py")
+}
+
+
+def imports_of(path, top_only=False):
+    """Full names of what a file imports, but for the eyes of a type checker alone."""
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and getattr(block.test, "id", "") == "TYPE_CHECKING"
+        for node in ast.walk(block)
+    }
+    for node in tree.body if top_only else ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def within(name, folder):
+    return (name + ".").startswith(folder + ".")
+
+
+def ours(path):
+    """The modules of ours that a file imports."""
+    for name in imports_of(path):
+        if within(name, "keras_shared"):
+            inner = name.removeprefix("keras_shared").removeprefix(".")
+            while inner and inner not in FILES:  # a function or a class
+                inner = inner.rpartition(".")[0]
+            yield inner
+
+
+def place(module):
+    """Where a module stands in the order: by its longest prefix there."""
+    folders = [folder for folder in ORDER if within(module, folder)]
+    return ORDER.index(max(folders, key=len))
+
+
+def test_every_module_has_its_place():
+    assert not [m for m in FILES if m != "__init__" and not any(within(m, f) for f in ORDER)]
+
+
+@pytest.mark.parametrize("module", sorted(set(FILES) - {"__init__"}))
+def test_imports_go_one_way(module):
+    wrong = [m for m in ours(FILES[module]) if m and m != "__init__" and place(m) > place(module)]
+    assert not wrong
+
+
+def test_there_is_no_cycle():
+    graph = {module: set(ours(path)) - {module, "", "__init__"} for module, path in FILES.items()}
+    done, path = set(), []
+
+    def visit(module):
+        assert module not in path, [*path[path.index(module) :], module]
+        if module in done:
+            return
+        path.append(module)
+        for imported in graph[module]:
+            visit(imported)
+        done.add(path.pop())
+
+    for module in graph:
+        visit(module)
+
+
+@pytest.mark.parametrize("folder", NEVER)
+def test_what_a_folder_never_imports(folder):
+    files = [path for module, path in FILES.items() if within(module, folder)]
+    assert files
+    found = [
+        (f.name, n) for f in files for n in imports_of(f) for b in NEVER[folder] if within(n, b)
+    ]
+    assert not found
+
+
+def test_the_server_stands_alone():
+    allowed = ("serving", "atomic", "presets.names")
+    found = {m for n, f in FILES.items() if within(n, "serving") for m in ours(f)}
+    assert all(any(within(m, a) for a in allowed) for m in found), found
+
+
+def test_private_keras_is_in_one_file():
+    users = {m for m, path in FILES.items() for n in imports_of(path) if within(n, "keras.src")}
+    assert users == {"tying.keras_private"}
+
+
+LIGHT_FILES = sorted(m for m in FILES if any(within(m, f) for f in LIGHT) and m != "recipes.schema")
+
+
+@pytest.mark.parametrize("module", LIGHT_FILES)
+def test_help_waits_for_nothing(module):
+    names = imports_of(FILES[module], top_only=True)
+    assert not [n for n in names for heavy in HEAVY if within(n, heavy)]
+
+
+@pytest.mark.parametrize("folder", NAMELESS)
+def test_what_differs_between_tasks_is_asked_of_the_task(folder):
+    from keras_shared.datasets import DATASETS
+    from keras_shared.tasks import TASKS
+    from keras_shared.zoo import MODELS
+
+    names = {*MODELS, *TASKS, *DATASETS}
+    for module, path in FILES.items():
+        if within(module, folder):
+            constants = {n.value for n in ast.walk(ast.parse(path.read_text()))
+                         if isinstance(n, ast.Constant) and isinstance(n.value, str)}  # fmt: skip
+            assert not constants & names, module
+            words = {n.rpartition(".")[2] for n in imports_of(path)}
+            assert not words & {*MODELS, *(name.upper() for name in names)}, module

@@ -1,0 +1,95 @@
+"""The folder of a run: who may write there, and the best of several seeds."""
+
+import subprocess
+import sys
+
+import pytest
+
+from keras_shared.training import Run, RunError, train, training_data
+
+HOLD = """
+import sys, time
+from keras_shared.recipes import read_recipe
+from keras_shared.training import Run
+run = Run(sys.argv[2])
+with run.claimed(read_recipe(sys.argv[1]), "recipe"):
+    print("claimed", flush=True)
+    time.sleep(600)
+"""
+
+
+def finished(run, recipe, last):
+    run.claim(recipe, "recipe")
+    run.model_file.write_text("")
+    run.facts_file.write_text(f'{{"last_epoch": {last}}}')
+
+
+def test_a_run_belongs_to_its_recipe_seed_and_start(recipe, tmp_path):
+    small, run = recipe("autoencoder"), Run(tmp_path / "run")
+    train(small, training_data(small), run, verbose=0)
+    for other, start, said in (
+        (small.with_seed(2), "recipe", "from another start or seed"),
+        (small, "abc", "from another start or seed"),
+        (small.with_changes({"training.epochs": 9}), "recipe", "of another recipe"),
+    ):
+        with pytest.raises(RunError, match=f"holds a run {said}.*--out"):
+            run.claim(other, start)
+    run.claim(small.with_changes({"description": "said in other words"}), "recipe")
+
+
+def test_what_failed_before_its_first_epoch_blocks_nobody(recipe, tmp_path):
+    run = Run(tmp_path / "run")
+    wide = recipe("autoencoder", **{"model.input_dim": 65})
+    with pytest.raises(RunError, match="gives inputs of shape"):
+        train(wide, training_data(wide), run, verbose=0)
+    small = recipe("autoencoder", **{"training.epochs": 1})
+    train(small, training_data(small), run, verbose=0)
+    assert run.recipe() == small and len(run.history()) == 1
+
+
+def test_a_second_trainer_is_refused_at_once(recipe, tmp_path):
+    small, run = recipe("autoencoder"), Run(tmp_path / "run")
+    small.write(tmp_path / "small.toml")
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "small.toml"), str(run.path)],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert holder.stdout.readline().strip() == "claimed"
+        with pytest.raises(RunError, match="Another process trains in .*run.*--out"):
+            train(small, training_data(small), run, verbose=0)
+    finally:
+        holder.kill()
+        holder.wait()
+    train(small, training_data(small), run, verbose=0)  # the lock died with its holder
+
+
+def test_the_best_of_several_seeds(recipe, tmp_path):
+    two = recipe("autoencoder", **{"training.seeds": [1, 2]})
+    run = Run(tmp_path / "two")
+    for (seed, folder), loss in zip(run.of_seeds(two).items(), ("NaN", "0.1"), strict=True):
+        finished(folder, two.with_seed(seed), f'{{"val_loss": {loss}}}')
+    assert run.best().path.name == "seed-2"  # the first diverged
+    three = two.with_changes({"training.seeds": [1, 2, 3]})
+    run.expect(three)
+    with pytest.raises(RunError, match="Not trained to the end.*seed-3"):
+        run.best()
+    finished(run.of_seeds(three)[3], three.with_seed(3), '{"val_loss": 0.05}')
+    assert run.best().path.name == "seed-3"
+    run.claim(two.with_seed(1), "recipe")
+    with pytest.raises(RunError, match="one seed and runs of several"):
+        run.best()
+
+
+def test_the_best_by_accuracy_where_the_task_says_so(recipe, tmp_path):
+    two = recipe("pairs", **{"training.seeds": [1, 2]})
+    run = Run(tmp_path / "two")
+    for (seed, folder), accuracy in zip(run.of_seeds(two).items(), (0.9, 0.8), strict=True):
+        last = f'{{"val_loss": {1 - seed}, "val_probability_accuracy": {accuracy}}}'
+        finished(folder, two.with_seed(seed), last)
+    assert run.best().path.name == "seed-1"
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(RunError, match="Not trained to the end: .*nothing"):
+        Run(tmp_path / "nothing").best()

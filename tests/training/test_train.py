@@ -1,0 +1,194 @@
+"""Training resumes after a real SIGKILL to the result of an unbroken run."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from keras_shared.recipes import read_recipe
+from keras_shared.training import (
+    Run,
+    RunError,
+    build_model,
+    start_model,
+    train,
+    training_data,
+)
+from keras_shared.training.callbacks import EpochSeconds
+from keras_shared.zoo import TiedAutoencoder
+
+TRAIN = """
+import sys
+from keras_shared.recipes import read_recipe
+from keras_shared.training import train, training_data
+recipe = read_recipe(sys.argv[1])
+train(recipe, training_data(recipe), sys.argv[2], verbose=0)
+"""
+# a small denoising autoencoder: noise, so random state matters
+NOISY = {"model.units": [32, 8], "model.noise": 0.2, "data.validation_images": 200,
+         "training.epochs": 12, "training.batch_size": 128,
+         "training.learning_rate": 0.003}  # fmt: skip
+
+
+@pytest.fixture
+def noisy(recipe, tmp_path):
+    """Makes that recipe with changes, and writes it to its path, for other processes."""
+
+    def make(**changes):
+        read = recipe("autoencoder", **{**NOISY, **changes})
+        read.write(tmp_path / "small.toml")
+        return read_recipe(tmp_path / "small.toml")
+
+    return make
+
+
+@pytest.mark.parametrize("averaging", [0.0, 0.98])
+def test_resumes_after_sigkill_to_the_unbroken_result(noisy, tmp_path, averaging):
+    recipe = noisy(**{"training.averaging": averaging})
+    unbroken = train(recipe, training_data(recipe), tmp_path / "whole", verbose=0)
+
+    broken = Run(tmp_path / "broken")
+    process = subprocess.Popen([sys.executable, "-c", TRAIN, str(recipe.path), str(broken.path)])
+    deadline = time.monotonic() + 120
+    while not broken.checkpoint.exists():  # killed in the middle of a later epoch
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert 1 <= broken.epochs_done() <= len(broken.history()) < 12
+    assert not broken.model_file.exists()
+
+    resumed = train(recipe, training_data(recipe), broken, verbose=0)
+    for a, b in zip(resumed.weights, unbroken.weights, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-4, atol=1e-5)
+    rows, whole = broken.history(), Run(tmp_path / "whole").history()
+    assert [r["epoch"] for r in rows] == list(range(12))
+    np.testing.assert_allclose(
+        [r["val_loss"] for r in rows], [r["val_loss"] for r in whole], rtol=1e-4
+    )
+    facts = broken.facts()
+    assert facts["epochs"] == 12 and facts["versions"]["keras"] == keras.__version__
+    assert any(broken.logs.rglob("events.out.tfevents.*"))
+    assert not [p for p in broken.path.iterdir() if p.name.startswith(".new")]
+
+
+def test_a_row_without_checkpoint_is_written_again(noisy, tmp_path):
+    recipe, run = noisy(**{"training.epochs": 3}), Run(tmp_path / "run")
+    train(recipe, training_data(recipe), run, verbose=0)
+    whole = run.history_file.read_text()
+    # killed between row and checkpoint
+    run.history_file.write_text(whole + whole.splitlines()[-1] + "\n")
+    train(recipe, training_data(recipe), run, verbose=0)  # nothing left to train
+    assert run.history_file.read_text() == whole
+
+
+def test_averaging_by_hand(noisy, tmp_path):
+    """What is kept is a (w_1 a^(n-1) + (1 - a) sum of w_i a^(n-i)) of the weights of all steps."""
+    recipe = noisy(**{"training.averaging": 0.9, "training.epochs": 1})
+    data = training_data(recipe)
+    kept = train(recipe, data, tmp_path / "run", verbose=0).trainable_weights[0].numpy()
+    keras.utils.set_random_seed(recipe.training.seeds[0])
+    model = build_model(recipe)
+    model.compile(keras.optimizers.Adam(recipe.training.learning_rate), "binary_crossentropy")
+    for state in model.non_trainable_variables:  # the noise of epoch 0
+        state.assign([recipe.training.seeds[0], 0])
+    average = None
+    for x, y in data.batches(0, 1):
+        model.train_on_batch(x, y)
+        weight = model.trainable_weights[0].numpy()
+        average = weight if average is None else 0.9 * average + 0.1 * weight
+    np.testing.assert_allclose(kept, average, atol=1e-5)
+    assert np.abs(kept - weight).max() > 1e-3
+
+
+def test_ctrl_c_loses_at_most_an_epoch(noisy, tmp_path):
+    recipe, run = noisy(**{"training.epochs": 3000}), Run(tmp_path / "run")
+    command = [sys.executable, "-m", "keras_shared.cli", "train", str(recipe.path)]
+    process = subprocess.Popen(
+        [*command, "--out", str(run.path)],
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        # a shell starts background jobs, and all that they start, with interrupts ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    while not run.checkpoint.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert error.strip().splitlines()[-1].startswith("stopped; the same command goes on")
+    model = keras.models.load_model(run.checkpoint)
+    epochs = int(model.optimizer.iterations) / training_data(recipe).steps_per_epoch
+    assert epochs >= 1 and epochs == run.epochs_done()
+
+
+@pytest.mark.slow
+def test_pairs_resume_too(recipe, tmp_path, monkeypatch):
+    twins = recipe("pairs", **{"training.epochs": 3, "data.pairs_per_epoch": 192})
+    data = training_data(twins)
+    unbroken = train(twins, data, tmp_path / "whole", verbose=0)
+
+    class Stopping(EpochSeconds):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                raise KeyboardInterrupt
+            super().on_epoch_begin(epoch, logs)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("keras_shared.training.fit.EpochSeconds", Stopping)
+        train(twins, data, tmp_path / "run", verbose=0)
+    resumed = train(twins, data, tmp_path / "run", verbose=0)
+    for a, b in zip(resumed.weights, unbroken.weights, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_killed_before_the_first_checkpoint(noisy, tmp_path):
+    """The history is then an empty file."""
+    recipe, run = noisy(), Run(tmp_path / "run")
+    process = subprocess.Popen([sys.executable, "-c", TRAIN, str(recipe.path), str(run.path)])
+    while not run.history_file.exists():
+        assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    train(recipe, training_data(recipe), run, verbose=0)
+    assert [row["epoch"] for row in run.history()] == list(range(12))
+
+
+def test_fine_tuning_goes_on_from_its_own_start_only(noisy, tmp_path):
+    recipe = noisy(**{"training.epochs": 2})
+    data = training_data(recipe)
+    start = build_model(recipe)
+    weights = start.get_weights()
+    tuned = train(recipe, data, tmp_path / "run", start=start, verbose=0).get_weights()
+    start.set_weights(weights)
+    again = train(recipe, data, tmp_path / "run", start=start, verbose=0)
+    np.testing.assert_array_equal(again.get_weights()[0], tuned[0])
+    for other in (None, build_model(recipe)):
+        with pytest.raises(RunError, match="a run from another start.*--out"):
+            train(recipe, data, tmp_path / "run", start=other, verbose=0)
+
+
+def test_a_start_that_is_not_the_recipes_model(noisy, tmp_path):
+    TiedAutoencoder(units=(16, 8), input_dim=64, noise=0.2).save(tmp_path / "other.keras")
+    with pytest.raises(RunError, match=r"`model.units` is \(32, 8\), and .* has \(16, 8\)"):
+        start_model(noisy(), tmp_path / "other.keras")
+    wide = noisy(**{"model.input_dim": 65})
+    with pytest.raises(RunError, match=r"'digits' gives inputs of shape \(64,\).*\(65,\)"):
+        train(wide, training_data(wide), tmp_path / "wide", verbose=0)
+
+
+def test_calibration_uses_validation_pairs(recipe, tmp_path):
+    """The probability of a contrastive net is fitted to pairs that were not trained on."""
+    twins = recipe("pairs", **{"training.loss": "contrastive", "data.pairs_per_epoch": 320,
+                               "data.validation_pairs": 200})  # fmt: skip
+    data = training_data(twins)
+    model = train(twins, data, tmp_path / "run", verbose=0)
+    outputs = model.predict(data.validation.map(lambda x, y: x), verbose=0)
+    same = np.concatenate([y["probability"] for _, y in data.validation.as_numpy_iterator()])
+    # the maximum likelihood fit has the right share of "same" on the pairs it was fitted to
+    assert abs(float(outputs["probability"].mean()) - same.mean()) < 0.01
