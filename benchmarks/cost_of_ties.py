@@ -2,7 +2,7 @@
 
     python benchmarks/cost_of_ties.py
 
-1.00 means that the tied form takes as long as the plain one. Each figure is the median of
+1.00 means that the tied form takes as long as the plain one. Each ratio is the median of
 interleaved repetitions, so that a busy machine disturbs both sides alike.
 """
 
@@ -110,36 +110,36 @@ def main():
             (forward, step), (plain_forward, plain_step) = (calls(m, x, graph) for m in models)
             mode = "graph" if graph else "eager"
             name = f"TiedDense, kernel {inputs:,} x {units}"
-            figure = ratio(forward, plain_forward, repetitions)
-            table.add_row(f"{name}, forward", mode, f"{figure:.2f}")
-            figure = ratio(step, plain_step, repetitions)
-            table.add_row(f"{name}, training step", mode, f"{figure:.2f}")
+            cost = ratio(forward, plain_forward, repetitions)
+            table.add_row(f"{name}, forward", mode, f"{cost:.2f}")
+            cost = ratio(step, plain_step, repetitions)
+            table.add_row(f"{name}, training step", mode, f"{cost:.2f}")
 
         if inputs > 1000:
-            figure = peak_memory(inputs, units, True) / peak_memory(inputs, units, False)
-            table.add_row(f"{name}, peak memory of a training step", "graph", f"{figure:.2f}")
+            cost = peak_memory(inputs, units, True) / peak_memory(inputs, units, False)
+            table.add_row(f"{name}, peak memory of a training step", "graph", f"{cost:.2f}")
 
     pair = list(np.random.default_rng(0).random((2, 64, 128), "float32"))
     for graph in (True, False):
         (forward, _), (plain_forward, _) = (
             calls_of_twin(twin(shared), pair, graph) for shared in (True, False)
         )
-        figure = ratio(forward, plain_forward, 200)
+        cost = ratio(forward, plain_forward, 200)
         table.add_row(
-            "Shared, beside two calls by hand", "graph" if graph else "eager", f"{figure:.2f}"
+            "Shared, beside two calls by hand", "graph" if graph else "eager", f"{cost:.2f}"
         )
 
     for number in (100, 400):  # of two layers each; Keras itself recurses through a model
-        figure = ratio(lambda n=number: chain(n, True), lambda n=number: chain(n, False), 3)
-        table.add_row(f"building {number} ties", "", f"{figure:.2f}")
+        cost = ratio(lambda n=number: chain(n, True), lambda n=number: chain(n, False), 3)
+        table.add_row(f"building {number} ties", "", f"{cost:.2f}")
         with tempfile.TemporaryDirectory() as folder:
             models = [chain(number, tied) for tied in (True, False)]
-            figure = ratio(
+            cost = ratio(
                 lambda m=models[0], f=folder: save_and_load(m, f"{f}/tied.keras"),
                 lambda m=models[1], f=folder: save_and_load(m, f"{f}/plain.keras"),
                 3,
             )
-        table.add_row(f"saving and loading {number} ties", "", f"{figure:.2f}")
+        table.add_row(f"saving and loading {number} ties", "", f"{cost:.2f}")
     Console().print(table)
 
 

@@ -69,7 +69,7 @@ def keras_race(model, x, y):
 
 
 def arrays():
-    from keras_shared.data import training_data
+    from keras_shared.training import training_data
 
     data = training_data(recipe())
     x, y = zip(*data.batches(0, 1).as_numpy_iterator(), strict=True)
@@ -80,24 +80,24 @@ def arrays():
 
 
 def recipe(distorted=False):
-    from keras_shared.recipe import read_recipe
-
     from keras_shared.presets.names import entry_dir
+    from keras_shared.recipes import read_recipe
 
     changes = {} if distorted else {"data.distortion": [0.0, 0.0, 0.0, 0.0]}
-    read = read_recipe(entry_dir("lenet5_modern_mnist") / "recipe.toml", changes)
+    entry = read_recipe(entry_dir("lenet5_modern_mnist") / "recipe.toml")
+    read = entry.with_changes(changes)
     assert (read.training.learning_rate, read.training.batch_size) == (RATE, BATCH)
     return read.with_seed(int(sys.argv[2]))
 
 
 def by_recipe():
-    from keras_shared.cli import _import_quietly
+    from keras_shared.cli.quiet import import_quietly
 
-    _import_quietly()  # as the command line does
+    import_quietly()  # as the command line does
     import numpy as np
-    from keras_shared.data import training_data
 
-    from keras_shared.training import build_model, compile_model
+    from keras_shared.training import build_model, training_data
+    from keras_shared.training.build import compile_model
 
     chosen = recipe(distorted=True)
     data, model = training_data(chosen), build_model(chosen)

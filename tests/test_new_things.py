@@ -222,7 +222,7 @@ class SentenceNet(ZooModel):
 
     def __init__(self, dtype=None, **kwargs):
         base = self._policy(dtype)
-        words = keras.Input((5,), dtype="int32", name="words")
+        words = keras.Input((5,), dtype="int32", name="title")
         x = keras.layers.Embedding(9, 6, dtype=base, name="table")(words)
         x = keras.layers.GlobalMaxPooling1D(dtype=base, name="pool")(x)
         question = keras.layers.Dense(1, "sigmoid", dtype=base, name="question")(x)
@@ -232,7 +232,7 @@ class SentenceNet(ZooModel):
 
     def signatures(self):
         words = keras.KerasTensor((None, 5), "int32")
-        return {"ask": Signature(lambda words: self(words, training=False), {"words": words})}
+        return {"ask": Signature(lambda words: self(words, training=False), {"title": words})}
 """
 SENTENCE_RECIPE = """
 name = "sentences"
@@ -336,7 +336,7 @@ def test_a_colour_classifier(toys, capsys, monkeypatch):
     call = ["compare", "colours.toml", "--vary", "model.width=4,8", "--seeds", "2", "--sizes", "5"]
     assert main([*call, "--set", "training.epochs=1"]) == 0
     result = json.loads(pathlib.Path("runs/colour_patches_compared/comparison.json").read_text())
-    assert result["headline"]["words"] == "colours named rightly"
+    assert result["headline"]["title"] == "colours named rightly"
     small, large = result["summary"]
     assert large["parameters"] > small["parameters"]
     assert all(arm["peak_memory_bytes"] for arm in result["arms"])  # in a process of its own

@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> None:
 
     from keras_shared.comparing import compare
     from keras_shared.evaluation.comparison_lines import comparison_table
-    from keras_shared.recipes import comparison_of
+    from keras_shared.recipes.changes import comparison_of
 
     recipe = recipe_of(options)
     comparison = comparison_of(recipe, options.seeds, options.vary, options.sizes)

@@ -19,7 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from keras_shared.evaluation import evaluate, known_runs
+    from keras_shared.evaluation import evaluate
+    from keras_shared.evaluation.entry import known_runs
     from keras_shared.presets.headline import headline
     from keras_shared.presets.loading import load
     from keras_shared.presets.names import entry_dir

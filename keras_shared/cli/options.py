@@ -23,7 +23,8 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 
 def recipe_of(options: argparse.Namespace) -> "Recipe":
     """The recipe that the options name, changed as --set says."""
-    from keras_shared.recipes import changed, read_recipe
+    from keras_shared.recipes import read_recipe
+    from keras_shared.recipes.changes import changed
 
     return changed(read_recipe(recipe_file(options.recipe)), options.settings)
 

@@ -25,6 +25,7 @@ def run(options: argparse.Namespace) -> None:
     from keras_shared.cli.quiet import import_quietly
 
     import_quietly()
-    from keras_shared.recipes import json_schema, read_recipe
+    from keras_shared.recipes import read_recipe
+    from keras_shared.recipes.recipe import json_schema
 
     print(json.dumps(json_schema(read_recipe(file)), indent=2))

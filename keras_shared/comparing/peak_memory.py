@@ -8,7 +8,8 @@ import pathlib
 from typing import Any
 
 from keras_shared.recipes import Recipe, recipe_from
-from keras_shared.training import build_model, compile_model, start_model, training_data
+from keras_shared.training import build_model, start_model, training_data
+from keras_shared.training.build import compile_model
 
 STEPS = 10  # of training that are run
 _STATUS = pathlib.Path("/proc/self/status")

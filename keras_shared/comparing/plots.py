@@ -15,7 +15,7 @@ def plot_comparison(result: dict[str, Any]) -> dict[str, Figure]:
     """
     metric = result["headline"]
     unit = f" ({metric['unit'].strip()})" if metric["unit"] else ""
-    label = f"{metric['words']}{unit}, 95 % interval"
+    label = f"{metric['title']}{unit}, 95 % interval"
     draw = {
         "comparison_curves": lambda: _curves(result),
         "comparison_parameters": lambda: _against_parameters(result, label),

@@ -16,20 +16,13 @@ from keras_shared.comparing.card import write_comparison_card
 from keras_shared.comparing.peak_memory import peak_memory
 from keras_shared.comparing.plots import plot_comparison
 from keras_shared.comparing.statistics import summarise
-from keras_shared.evaluation import measure
 from keras_shared.evaluation.entry import COMPARISON, METRICS
+from keras_shared.evaluation.measuring import measure
 from keras_shared.recipes import Recipe, RecipeError
 from keras_shared.recipes.schema import Arm, Comparison
 from keras_shared.sharing import sharing_report
-from keras_shared.training import (
-    Run,
-    build_model,
-    start_model,
-    test_data,
-    train,
-    training_data,
-)
-from keras_shared.training.build import fingerprint
+from keras_shared.training import Run, build_model, start_model, train, training_data
+from keras_shared.training.build import fingerprint, test_data
 
 RESULT = "result.json"
 SIZES = {"images_per_class", "images_per_epoch"}  # keys of [data] that sizes set

@@ -1,5 +1,3 @@
 """What a model reaches on test data: metrics, plots and the card of its entry."""
 
 from keras_shared.evaluation.entry import evaluate as evaluate
-from keras_shared.evaluation.entry import known_runs as known_runs
-from keras_shared.evaluation.measuring import measure as measure

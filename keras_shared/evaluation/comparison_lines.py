@@ -1,4 +1,4 @@
-"""A comparison in words: its table for the terminal, and its Markdown for cards."""
+"""A comparison as text: its table for the terminal, and its Markdown for cards."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def comparison_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]
     header = [
         *(["images a class"] if sized else []),
         "", "parameters", "KB in a file", "peak MB", "s/epoch",
-        f"{metric['words']}{metric['unit']}", "difference to the first", "",
+        f"{metric['title']}{metric['unit']}", "difference to the first", "",
         *(["paper"] if paper else []),
     ]  # fmt: skip
     rows = []

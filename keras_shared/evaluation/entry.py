@@ -13,7 +13,7 @@ from keras_shared.evaluation.learning_curves import plot_learning_curves
 from keras_shared.evaluation.measuring import measure
 from keras_shared.recipes import Recipe
 from keras_shared.sharing import sharing_report
-from keras_shared.training import test_data
+from keras_shared.training.build import test_data
 
 METRICS = "metrics.json"
 COMPARISON = "comparison.json"

@@ -5,7 +5,7 @@ from matplotlib.ticker import MaxNLocator
 
 
 def plot_learning_curves(seeds: list[dict[str, Any]]) -> dict[str, Figure]:
-    """Each figure of the training over the epochs: a line a seed, validation solid.
+    """Each metric of the training over the epochs: a line a seed, validation solid.
 
     Args:
         seeds: as in metrics.json; those without a history are left out.

@@ -1,4 +1,4 @@
-"""The one number that stands for a model, in words: from metrics.json alone, without Keras."""
+"""The one number that stands for a model, as text: from metrics.json alone, without Keras."""
 
 from typing import Any
 
@@ -11,17 +11,17 @@ def headline(metrics: dict[str, Any]) -> str:
 
     Example:
         >>> from keras_shared.presets.headline import headline
-        >>> metric = {"words": "test error", "key": "error_percent", "unit": " %"}
+        >>> metric = {"title": "test error", "key": "error_percent", "unit": " %"}
         >>> headline({"headline": metric, "over_seeds": {}, "test": {"error_percent": 0.5}})
         'test error 0.50 %'
     """
     metric = metrics["headline"]
-    words, key, unit = metric["words"], metric["key"], metric["unit"]
+    title, key, unit = metric["title"], metric["key"], metric["unit"]
     over = metrics["over_seeds"].get(key)
     if over is None:
-        return f"{words} {metrics['test'][key]:.2f}{unit}"
+        return f"{title} {metrics['test'][key]:.2f}{unit}"
     seeds = len(metrics["seeds"])
     return (
-        f"{words} {over['mean']:.2f} ± {over['std']:.2f}{unit} ({seeds} seeds; "
+        f"{title} {over['mean']:.2f} ± {over['std']:.2f}{unit} ({seeds} seeds; "
         f"published {metrics['test'][key]:.2f})"
     )

@@ -12,13 +12,9 @@ import keras
 import tensorflow as tf
 
 from keras_shared.atomic import flush, replace_text
-from keras_shared.exporting import (
-    check_loaded_model,
-    check_saved_model,
-    examples,
-    signatures_of,
-    write_saved_model,
-)
+from keras_shared.exporting.checks import check_loaded_model, check_saved_model
+from keras_shared.exporting.saved_model import write_saved_model
+from keras_shared.exporting.signatures import examples, signatures_of
 from keras_shared.presets.loading import load
 from keras_shared.presets.names import INNER_MODEL, version_numbers
 from keras_shared.serving.findings import check_version

@@ -1,4 +1,4 @@
-"""Words of the command line that change a recipe: --set, --vary, --seeds, --sizes."""
+"""Options of the command line that change a recipe: --set, --vary, --seeds, --sizes."""
 
 import tomllib
 from collections.abc import Sequence
@@ -18,11 +18,12 @@ def changed(recipe: Recipe, settings: Sequence[str]) -> Recipe:
         settings: each `KEY=VALUE`, the value as TOML writes it; strings need no quotes.
 
     Raises:
-        RecipeError: for words of another form, an unknown key, or a value that it does not take.
+        RecipeError: for a setting of another form, an unknown key, or a value it does not take.
 
     Example:
         >>> from keras_shared.presets.names import entry_dir
-        >>> from keras_shared.recipes import changed, read_recipe
+        >>> from keras_shared.recipes import read_recipe
+        >>> from keras_shared.recipes.changes import changed
         >>> recipe = read_recipe(entry_dir("lenet5_mnist") / "recipe.toml")
         >>> changed(recipe, ["training.epochs=5", "model.variant=modern"]).model.variant
         'modern'
@@ -51,11 +52,12 @@ def comparison_of(
         sizes: `N,N`: images of each class to train on.
 
     Raises:
-        RecipeError: for words that cannot be read so.
+        RecipeError: for options that cannot be read so.
 
     Example:
         >>> from keras_shared.presets.names import entry_dir
-        >>> from keras_shared.recipes import comparison_of, read_recipe
+        >>> from keras_shared.recipes import read_recipe
+        >>> from keras_shared.recipes.changes import comparison_of
         >>> recipe = read_recipe(entry_dir("tied_autoencoder_mnist") / "recipe.toml")
         >>> [arm.changes for arm in comparison_of(recipe, vary="training.epochs=1,2").arms]
         [{'training.epochs': 1}, {'training.epochs': 2}]

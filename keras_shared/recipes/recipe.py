@@ -190,7 +190,8 @@ def json_schema(recipe: Recipe) -> dict[str, Any]:
 
     Example:
         >>> from keras_shared.presets.names import entry_dir
-        >>> from keras_shared.recipes import json_schema, read_recipe
+        >>> from keras_shared.recipes import read_recipe
+        >>> from keras_shared.recipes.recipe import json_schema
         >>> recipe = read_recipe(entry_dir("lenet5_mnist") / "recipe.toml")
         >>> sorted(json_schema(recipe)["properties"])[:4]
         ['comparison', 'data', 'description', 'limits']

@@ -7,7 +7,7 @@ import typing
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Union
 
-from pydantic import BaseModel, Field, create_model, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
 from keras_shared.section import Count, Section, Seed
 
@@ -55,6 +55,8 @@ class Arm(Section):
         start: name or path of a published model to fine-tune, or empty.
         paper: what the paper reports of it, for the table; may be empty.
     """
+
+    model_config = ConfigDict(json_schema_extra={"patternProperties": {r"^\w+\.\w+$": {}}})
 
     name: Annotated[str, Field(min_length=1)]
     changes: dict[str, Any] = Field(default_factory=dict)

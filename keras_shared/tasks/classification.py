@@ -7,12 +7,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix
 
-from keras_shared.batching import (
-    ImageData,
-    TrainingData,
-    image_test_batches,
-    image_training_data,
-)
+from keras_shared.batching import ImageData, TrainingData
+from keras_shared.batching.images import image_test_batches, image_training_data
 from keras_shared.datasets import LabelledImages
 from keras_shared.tasks.task import Metric, Monitor, Task, Tested
 

@@ -17,13 +17,13 @@ class Metric(NamedTuple):
     """The one number that stands for a model on test data.
 
     Attributes:
-        words: what it is, for tables and plots.
+        title: what it is, for tables and plots.
         key: its key among the test metrics.
         unit: with a space before it, or empty.
         more_is_better: whether a larger one is better.
     """
 
-    words: str
+    title: str
     key: str
     unit: str
     more_is_better: bool

@@ -9,7 +9,8 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from keras_shared.batching import PairData, pair_test_batches, pair_training_data
+from keras_shared.batching import PairData
+from keras_shared.batching.pairs import pair_test_batches, pair_training_data
 from keras_shared.datasets import LabelledImages
 from keras_shared.losses import ContrastiveLoss
 from keras_shared.tasks.task import Metric, Monitor, Task, Tested
@@ -17,7 +18,7 @@ from keras_shared.zoo.calibration import calibrate
 
 
 def verification_metrics(probability: np.ndarray, same: np.ndarray) -> dict[str, Any]:
-    """How well pairs are told apart.
+    """How well "same" and "different" pairs are separated.
 
     Args:
         probability: (pairs,) of "same".

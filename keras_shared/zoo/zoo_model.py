@@ -152,7 +152,8 @@ class ZooModel(keras.Model):
             >>> sorted(tf.saved_model.load(folder).signatures)
             ['decode', 'encode', 'reconstruct', 'serving_default']
         """
-        from keras_shared.exporting import FORMATS, export  # here, since it imports TensorFlow
+        from keras_shared.exporting import export  # here, since it imports TensorFlow
+        from keras_shared.exporting.formats import FORMATS
 
         if format not in FORMATS:
             super().export(filepath, format=format, **kwargs)

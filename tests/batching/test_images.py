@@ -4,7 +4,8 @@ import pytest
 from keras_shared.batching.shrink import shrink_images
 from keras_shared.datasets import DataError
 from keras_shared.recipes import RecipeError
-from keras_shared.training import test_data, training_data
+from keras_shared.training import training_data
+from keras_shared.training.build import test_data
 
 
 def images_of(batches):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_shared.batching import Pairs
+from keras_shared.batching.pairs import Pairs
 from keras_shared.datasets import DataError, LabelledImages, load_digits
 from keras_shared.training import training_data
 

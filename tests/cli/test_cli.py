@@ -10,7 +10,8 @@ import tensorflow as tf
 import keras_shared
 from keras_shared.cli import main
 from keras_shared.cli.command_line import COMMANDS
-from keras_shared.evaluation import evaluate, known_runs
+from keras_shared.evaluation import evaluate
+from keras_shared.evaluation.entry import known_runs
 from keras_shared.presets.names import entry_dir, entry_names
 from keras_shared.recipes import read_recipe
 

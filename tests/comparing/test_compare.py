@@ -7,8 +7,9 @@ import scipy.stats
 
 import keras_shared
 from keras_shared.cli import main
-from keras_shared.comparing import compare, interval, summarise
+from keras_shared.comparing import compare
 from keras_shared.comparing.card import write_comparison_card
+from keras_shared.comparing.statistics import interval, summarise
 from keras_shared.evaluation.comparison_lines import comparison_plots
 from keras_shared.presets.names import entry_dir
 from keras_shared.recipes import read_recipe

@@ -150,7 +150,7 @@ def test_other_functional_models(tmp_path):
     more = keras.Input((None, 4), name="more")
     table = layers.Embedding(7, 4, name="table")
     joined = layers.Concatenate(axis=1)([table(ids), more])
-    tied = TiedDense(table, name="words")(joined)
+    tied = TiedDense(table, name="title")(joined)
     model = keras.Model(
         {"ids": ids, "more": more}, [tied, layers.GlobalMaxPooling1D(name="m")(more)]
     )
@@ -164,7 +164,7 @@ def test_other_functional_models(tmp_path):
     code = keras.Input((4,), name="code")
     decoder = keras.Model(code, TiedDense(table, name="logits")(code))
     decoder.export(tmp_path / "keras_export", verbose=False)
-    from keras_shared.exporting import replace_saved_model
+    from keras_shared.exporting.saved_model import replace_saved_model
 
     replace_saved_model(decoder, tmp_path / "decoder")
     out = Served(tmp_path / "decoder")("serving_default", code=np.ones((2, 4), "float32"))

@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 
 import keras_shared
-from keras_shared.exporting import check_saved_model
+from keras_shared.exporting.checks import check_saved_model
 from keras_shared.presets.names import (
     LoadError,
     entry_dir,

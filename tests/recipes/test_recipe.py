@@ -5,14 +5,9 @@ import tomllib
 import pytest
 
 from keras_shared.presets.names import entry_dir, entry_names
-from keras_shared.recipes import (
-    RecipeError,
-    changed,
-    comparison_of,
-    json_schema,
-    read_recipe,
-    recipe_from,
-)
+from keras_shared.recipes import RecipeError, read_recipe, recipe_from
+from keras_shared.recipes.changes import changed, comparison_of
+from keras_shared.recipes.recipe import json_schema
 from keras_shared.recipes.schema import SHARED_OR_NOT, Arm
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -183,9 +178,17 @@ def test_set(written):
             changed(recipe, [setting])
 
 
+@pytest.mark.parametrize("name", entry_names())
+def test_every_entry_is_of_its_schema(name):
+    from jsonschema import Draft202012Validator
+
+    file = entry_dir(name) / "recipe.toml"
+    schema = json.loads(json.dumps(json_schema(read_recipe(file))))
+    Draft202012Validator(schema).validate(tomllib.loads(file.read_text()))
+
+
 def test_schema(written):
     """What the JSON schema lets pass, and what not, is what reading does."""
-    from check_jsonschema.schema_loader import SchemaLoader  # noqa: F401  (it brings jsonschema)
     from jsonschema import Draft202012Validator
 
     recipe = read_recipe(written(LENET))

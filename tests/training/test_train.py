@@ -11,14 +11,7 @@ import numpy as np
 import pytest
 
 from keras_shared.recipes import read_recipe
-from keras_shared.training import (
-    Run,
-    RunError,
-    build_model,
-    start_model,
-    train,
-    training_data,
-)
+from keras_shared.training import Run, RunError, build_model, start_model, train, training_data
 from keras_shared.training.callbacks import EpochSeconds
 from keras_shared.zoo import TiedAutoencoder
 
