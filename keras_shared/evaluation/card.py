@@ -6,6 +6,7 @@ from typing import Any
 from keras_shared.atomic import replace_text
 from keras_shared.evaluation.comparison_lines import comparison_lines
 from keras_shared.presets.headline import headline
+from keras_shared.presets.names import entry_names
 from keras_shared.recipes import Recipe
 
 CAPTIONS = {"learning_curves": "Learning curves"}
@@ -23,6 +24,7 @@ def write_card(
     model_class, captions = recipe.model_class, {**CAPTIONS, **recipe.task.captions}
     kind = model_class.__name__
     module = "keras_shared.zoo" if ":" not in metrics["model"] else model_class.__module__
+    again = name if name in entry_names() else "recipe.toml"
     description = recipe.description or model_class.description
     limits = recipe.limits or model_class.limits
     rows = [
@@ -71,7 +73,7 @@ def write_card(
         lines += _seeds_table(metrics["seeds"])
     lines += [
         "",
-        f"The recipe is [recipe.toml](recipe.toml): `keras-shared train {name}` repeats it.",
+        f"The recipe is [recipe.toml](recipe.toml): `keras-shared train {again}` repeats it.",
         "",
         f"Meant for research, teaching and as a start for fine-tuning. {limits}",
         "",

@@ -158,6 +158,12 @@ def recipe_from(table: Mapping[str, Any], path: str | os.PathLike[str] = "recipe
 
     Raises:
         RecipeError: as of `read_recipe`.
+
+    Example:
+        >>> from keras_shared.recipes import recipe_from
+        >>> table = {"name": "mine", "model": {"class_name": "LeNet5"}, "data": {"name": "mnist"}}
+        >>> recipe_from(table).training.loss
+        'rbf'
     """
     from pydantic import ValidationError
 

@@ -89,6 +89,11 @@ class Task:
         prepare: takes the built model and its training data, before it is compiled; None for
             nothing.
         finish: takes the trained model and the validation batches; None for nothing.
+
+    Example:
+        >>> from keras_shared.tasks import TASKS
+        >>> TASKS["classification"].headline.title, TASKS["classification"].monitor.key
+        ('test error', 'val_accuracy')
     """
 
     name: str

@@ -20,6 +20,13 @@ def build_model(recipe: Recipe) -> keras.Model:
     """The untrained, uncompiled model of a recipe, unshared where the recipe says so.
 
     A model that has nothing but convolutions to unshare loses the sharing of their positions.
+
+    Example:
+        >>> from keras_shared.demo import RECIPE
+        >>> from keras_shared.recipes import read_recipe
+        >>> from keras_shared.training import build_model
+        >>> build_model(read_recipe(RECIPE)).count_params()
+        111682
     """
     model = recipe.model_class(**recipe.model.model_dump(exclude={"class_name"}))
     if recipe.training.sharing == "shared":

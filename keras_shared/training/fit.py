@@ -46,6 +46,17 @@ def train(
     Raises:
         RunError: if another process trains in `run_dir`, if it holds a run of another recipe or
             from another start, or if the data do not fit the model.
+
+    Example:
+        >>> import tempfile
+        >>> from keras_shared.demo import RECIPE
+        >>> from keras_shared.recipes import read_recipe
+        >>> from keras_shared.training import Run, train, training_data
+        >>> short = {"training.epochs": 1, "data.pairs_per_epoch": 64}
+        >>> recipe, run = read_recipe(RECIPE).with_changes(short), Run(tempfile.mkdtemp())
+        >>> model = train(recipe, training_data(recipe), run, verbose=0)
+        >>> run.epochs_done(), run.facts()["data"]["pairs_per_epoch"]
+        (1, 64)
     """
     run = Run(run_dir)
     with run.claimed(recipe, fingerprint(start)):

@@ -65,29 +65,39 @@ class Run:
         return {seed: Run(self.path / f"seed-{seed}") for seed in seeds}
 
     def begun(self) -> list["Run"]:
-        """The runs here: this one alone, or those of all seeds of which one was begun.
+        """The runs here: this one alone, or those of all seeds of the recipe.
 
         Raises:
             RunError: if there are both.
         """
-        seeds = sorted(self.path.glob("seed-*/recipe.toml"))
-        if self.recipe_file.exists() and seeds:
+        found = sorted(self.path.glob("seed-*/recipe.toml"))
+        own = self.recipe().training.seeds if self.recipe_file.exists() else ()
+        if found and len(own) == 1:
             raise RunError(
                 f"{self.path} holds a run of one seed and runs of several. Name one of its folders "
                 "seed-<n>, or move them to another place."
             )
-        if not seeds:
+        numbers = {*own, *(int(file.parent.name.removeprefix("seed-")) for file in found)}
+        if len(own) == 1 or not numbers:
             return [self]
-        known = sorted(self.path.glob("seeds.json"))
-        numbers = json.loads(known[0].read_text()) if known else []
-        numbers = {*numbers, *(int(file.parent.name.removeprefix("seed-")) for file in seeds)}
         return [Run(self.path / f"seed-{number}") for number in sorted(numbers)]
 
     def expect(self, recipe: Recipe) -> None:
-        """Note which seeds belong to the runs here, so that a missing one is seen."""
-        if len(recipe.training.seeds) > 1:
-            self.path.mkdir(parents=True, exist_ok=True)
-            replace_text(self.path / "seeds.json", json.dumps(list(recipe.training.seeds)))
+        """Keep the recipe of several seeds here, so that a run that is missing is noticed.
+
+        Raises:
+            RunError: if it holds runs of another recipe.
+        """
+        if len(recipe.training.seeds) == 1:
+            return
+        if any(run.holds_an_epoch() for run in self.begun()):
+            self._see_that_same(recipe)
+        self.path.mkdir(parents=True, exist_ok=True)
+        recipe.write(self.recipe_file)
+
+    def holds_an_epoch(self) -> bool:
+        """Whether there is anything that training again would have to repeat."""
+        return self.checkpoint.exists() or self.model_file.exists()
 
     def best(self) -> "Run":
         """The finished run that is best on validation data, by the task's monitor.
@@ -187,17 +197,21 @@ class Run:
         self.path.mkdir(parents=True, exist_ok=True)
         seed = recipe.training.seeds[0]
         recipe, start = recipe.with_seed(seed), f"{start}, seed {seed}"
-        worth_keeping = self.checkpoint.exists() or self.model_file.exists()
-        if not self.recipe_file.exists() or not worth_keeping:
+        if not self.recipe_file.exists() or not self.holds_an_epoch():
             replace_text(self._start_file, start)
             recipe.write(self.recipe_file)
             self.history_file.unlink(missing_ok=True)
             return
-        same_recipe = self.recipe().with_seed(seed) == recipe
-        same_start = self._start_file.exists() and self._start_file.read_text() == start
-        if not same_recipe or not same_start:
-            other = "from another start or seed" if same_recipe else "of another recipe"
+        self._see_that_same(recipe)
+        if not self._start_file.exists() or self._start_file.read_text() != start:
             raise RunError(
-                f"{self.path} holds a run {other}. Name another folder with --out, or remove this "
-                "one."
+                f"{self.path} holds a run from another start or seed. Name another folder with "
+                "--out, or remove this one."
+            )
+
+    def _see_that_same(self, recipe: Recipe) -> None:
+        if self.recipe_file.exists() and self.recipe().with_seed(0) != recipe.with_seed(0):
+            raise RunError(
+                f"{self.path} holds a run of another recipe. Name another folder with --out, or "
+                "remove this one."
             )
