@@ -8,13 +8,14 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def find(name: str, known: Mapping[str, T], what: str) -> T:
+def find(name: str, known: Mapping[str, T], what: str, also: Iterable[str] = ()) -> T:
     """The object of this name: one of the library's, or `package.module:NAME` from any package.
 
     Args:
         name: a key of `known`, or where Python finds the object: module, colon, attribute.
         known: the library's own.
         what: what they are, for the message: "data set", "model".
+        also: further names that the message may suggest.
 
     Raises:
         ValueError: for an unknown name (the nearest ones are in the message), or a module or
@@ -29,9 +30,10 @@ def find(name: str, known: Mapping[str, T], what: str) -> T:
         return known[name]
     module, colon, attribute = name.partition(":")
     if not colon:
+        hint = suggestion(name, [*known, *also])
         raise ValueError(
-            f"There is no {what} named '{name}'. {suggestion(name, known)} One of your own is "
-            "named 'package.module:NAME'."
+            f"There is no {what} named '{name}'. {hint} One of your own is named "
+            "'package.module:NAME'."
         )
     try:
         found: T = getattr(importlib.import_module(module), attribute)

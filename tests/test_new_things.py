@@ -56,7 +56,7 @@ COLOUR = dataclasses.replace(
     measure=measure,
     headline=Metric("colours named rightly", "colours_right", "", more_is_better=True),
     plots=lambda test: {},
-    show=lambda outputs: f"I see {outputs['label'].item().decode()}",
+    show=lambda outputs, top: f"I see {outputs['label'].item().decode()}",
 )
 """
 LOSS = """
@@ -203,7 +203,7 @@ SENTENCE = Task(
     monitor=Monitor("val_length_loss", more_is_better=False),
     plots=lambda test: {},
     captions={},
-    show=lambda outputs: f"{outputs['length'].item():.1f} words",
+    show=lambda outputs, top: f"{outputs['length'].item():.1f} words",
     prepare=start_at_the_mean_length,
 )
 """
@@ -222,7 +222,7 @@ class SentenceNet(ZooModel):
 
     def __init__(self, dtype=None, **kwargs):
         base = self._policy(dtype)
-        words = keras.Input((5,), dtype="int32", name="title")
+        words = keras.Input((5,), dtype="int32", name="words")
         x = keras.layers.Embedding(9, 6, dtype=base, name="table")(words)
         x = keras.layers.GlobalMaxPooling1D(dtype=base, name="pool")(x)
         question = keras.layers.Dense(1, "sigmoid", dtype=base, name="question")(x)
@@ -232,7 +232,7 @@ class SentenceNet(ZooModel):
 
     def signatures(self):
         words = keras.KerasTensor((None, 5), "int32")
-        return {"ask": Signature(lambda words: self(words, training=False), {"title": words})}
+        return {"ask": Signature(lambda words: self(words, training=False), {"words": words})}
 """
 SENTENCE_RECIPE = """
 name = "sentences"

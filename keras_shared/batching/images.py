@@ -10,9 +10,11 @@ from pydantic import model_validator
 
 from keras_shared.batching.autotuning import without_autotuning
 from keras_shared.batching.distort import distort_images
+from keras_shared.batching.fetching import fetcher
 from keras_shared.batching.shrink import shrink_images
 from keras_shared.batching.training_data import TrainingData
 from keras_shared.datasets import DataError, LabelledImages
+from keras_shared.datasets.lazy_images import LazyImages
 from keras_shared.section import Count, NoneOrMore, NotNegative, Section, Seed
 
 EVALUATION_BATCH = 500
@@ -39,9 +41,12 @@ class ImageData(Section):
         test_images: to test on, drawn by the run's seed; 0 for all.
         margin: pixels cut off on each side.
         side: pixels of a side, to which images are shrunk afterwards; 0 leaves them as they are.
+        path: of your own data: the folder of "folder", the .npz file of "arrays", the name of
+            "tfds".
     """
 
     name: str
+    path: str = ""
     validation_images: Count | None = None
     images_per_class: NoneOrMore = 0
     images_per_epoch: NoneOrMore = 0
@@ -79,7 +84,10 @@ def image_training_data(
     seed_of_split = seed if data.training_images else data.seed
     order = np.random.default_rng(seed_of_split).permutation(len(split.images))
     held_out = data.validation_images or max(1, len(order) // 10)
-    if data.training_images:
+    if split.held_out is not None and not (data.validation_images or data.training_images):
+        validation = _part(split, split.held_out, data)
+        training = _part(split, np.setdiff1d(np.arange(len(order)), split.held_out), data)
+    elif data.training_images:
         wanted = data.training_images + held_out
         _enough(order, wanted, data)
         training = _part(split, order[: data.training_images], data)
@@ -134,8 +142,9 @@ def _enough(order: np.ndarray, wanted: int, data: ImageData) -> None:
 def _part(split: LabelledImages, indices: np.ndarray, data: ImageData) -> LabelledImages:
     images = split.images[indices]
     if data.side:
-        images = shrink_images(images, data.margin, data.side)
-    return split._replace(images=images, labels=split.labels[indices])
+        whole = images.read() if isinstance(images, LazyImages) else images
+        images = shrink_images(whole, data.margin, data.side)
+    return split._replace(images=images, labels=split.labels[indices], held_out=None)
 
 
 def _some_of_each_class(split: LabelledImages, data: ImageData, seed: int) -> LabelledImages:
@@ -166,7 +175,7 @@ def _shuffled(
 
     An epoch has `size` images: all of the split once, or again and again in new orders.
     """
-    x, y = tf.constant(split.images), _labels(split)
+    fetch, y = fetcher(split.images), _labels(split)
     rounds = math.ceil(size / len(split.images))
 
     def epoch(number: Any) -> tf.data.Dataset:
@@ -177,7 +186,7 @@ def _shuffled(
         return batches.map(lambda i, chosen: (chosen, tf.stack([seed, number * 2**32 + i])))
 
     def gather(chosen: Any, key: Any) -> Any:
-        images = tf.gather(x, chosen)
+        images = fetch(chosen)
         if any(data.distortion):
             images = distort_images(images, data.distortion, key)
         return targets(images, tf.gather(y, chosen))
@@ -188,9 +197,10 @@ def _shuffled(
 
 
 def _in_order(split: LabelledImages, targets: Targets) -> tf.data.Dataset:
-    columns = (split.images, _labels(split))
+    fetch = fetcher(split.images)
+    columns = (np.arange(len(split.images)), _labels(split))
     batches = tf.data.Dataset.from_tensor_slices(columns).batch(EVALUATION_BATCH)
-    return without_autotuning(batches.map(targets))
+    return without_autotuning(batches.map(lambda i, labels: targets(fetch(i), labels)))
 
 
 def _labels(split: LabelledImages) -> np.ndarray:

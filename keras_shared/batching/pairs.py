@@ -8,6 +8,7 @@ import tensorflow as tf
 from pydantic import model_validator
 
 from keras_shared.batching.autotuning import without_autotuning
+from keras_shared.batching.fetching import fetcher
 from keras_shared.batching.images import EVALUATION_BATCH
 from keras_shared.batching.training_data import TrainingData
 from keras_shared.datasets import DataError, LabelledImages
@@ -19,8 +20,10 @@ class PairData(Section):
 
     Attributes:
         name: name of the data set.
-        validation_groups: groups of classes (alphabets; of digits: the classes) that validate.
-        test_groups: groups that test; the rest trains.
+        path: of your own data, as in `ImageData`.
+        validation_groups: groups of classes (alphabets; of digits: the classes) that validate; none
+            for other images of the classes that train.
+        test_groups: groups that test; none for the images of the test split. The rest trains.
         negatives: the rule for pairs of two classes: a second class drawn from all ("any"), or from
             the group of the first ("same_group"). No image is paired with itself.
         pairs_per_epoch: drawn anew in each epoch.
@@ -30,8 +33,9 @@ class PairData(Section):
     """
 
     name: str
-    validation_groups: tuple[str, ...]
-    test_groups: tuple[str, ...]
+    path: str = ""
+    validation_groups: tuple[str, ...] = ()
+    test_groups: tuple[str, ...] = ()
     negatives: Literal["any", "same_group"] = "any"
     pairs_per_epoch: Count = 32000
     validation_pairs: Count = 4000
@@ -66,10 +70,12 @@ def pair_training_data(
         raise DataError(
             f"'{data.name}' has no group {unknown}. It has: {sorted(split.group_names)}"
         )
-    present = {split.group_names[g] for g in split.groups}
-    trained = tuple(sorted(present.difference(held_out)))
-    pairs = Pairs(split, trained, data.negatives)
-    validation = Pairs(split, data.validation_groups, data.negatives)
+    training, validating = split, split
+    if not data.validation_groups:  # the same classes, other images
+        training, validating = _other_images(split, data.seed)
+    trained = tuple(sorted(_groups(training).difference(held_out)))
+    pairs = Pairs(training, trained, data.negatives)
+    validation = Pairs(validating, data.validation_groups or trained, data.negatives)
     steps = math.ceil(data.pairs_per_epoch / batch_size)
     return TrainingData(
         lambda first, last: pairs.batches(first * steps, last * steps, batch_size, seed),
@@ -89,8 +95,28 @@ def pair_test_batches(split: LabelledImages, data: PairData) -> tf.data.Dataset:
     Raises:
         DataError: if a group is unknown, or too small to draw from.
     """
-    pairs = Pairs(split, data.test_groups, data.negatives)
+    groups = data.test_groups or tuple(sorted(_groups(split)))
+    pairs = Pairs(split, groups, data.negatives)
     return pairs.fixed(data.test_pairs, data.seed)
+
+
+def _groups(split: LabelledImages) -> set[str]:
+    """The groups of which the split has images."""
+    return {split.group_names[split.groups[label]] for label in np.unique(split.labels)}
+
+
+def _other_images(split: LabelledImages, seed: int) -> tuple[LabelledImages, LabelledImages]:
+    """Images to train on, and others of the same classes to validate."""
+    held_out = split.held_out
+    if held_out is None:
+        order = np.random.default_rng(seed).permutation(len(split.labels))
+        held_out = order[: max(1, len(order) // 5)]
+    rest = np.setdiff1d(np.arange(len(split.labels)), held_out)
+    train, validate = (
+        split._replace(images=split.images[i], labels=split.labels[i], held_out=None)
+        for i in (rest, held_out)
+    )
+    return train, validate
 
 
 class Pairs:
@@ -110,12 +136,13 @@ class Pairs:
     """
 
     def __init__(self, data: LabelledImages, groups: tuple[str, ...], negatives: str) -> None:
-        unknown = [g for g in groups if g not in data.group_names]
+        unknown = sorted(set(groups).difference(data.group_names))
         if unknown:
             raise DataError(
                 f"The data set has no group {unknown}. It has: {sorted(data.group_names)}"
             )
-        wanted = [data.group_names.index(g) for g in groups]
+        number = {name: i for i, name in enumerate(data.group_names)}
+        wanted = [number[g] for g in groups]
         order = np.argsort(data.labels, kind="stable")
         counts = np.bincount(data.labels, minlength=len(data.groups))
         first = np.cumsum(counts) - counts  # where each class starts in `order`
@@ -124,12 +151,18 @@ class Pairs:
         group_of = data.groups[classes] if negatives == "same_group" else np.zeros(len(classes))
         _, start, size = np.unique(group_of, return_index=True, return_counts=True)
         which = np.searchsorted(np.unique(group_of), group_of)
-        if not len(classes) or size.min() < 2 or counts[classes].min() < 2:
+        alone = [data.class_names[c] for c in classes[counts[classes] < 2]]
+        if alone:
             raise DataError(
-                f"Pairs need two classes to differ, and two images of each. Received: {groups} "
-                f"with {len(classes)} classes, negatives='{negatives}'"
+                f"Pairs need two images of each class. These have one: {alone[:8]}. Add another, "
+                "or take the class out."
             )
-        self._images = tf.constant(data.images)
+        if not len(classes) or size.min() < 2:
+            raise DataError(
+                f"Pairs need two classes to differ. Received: {list(groups)[:8]} with "
+                f"{len(classes)} classes, negatives='{negatives}'"
+            )
+        self._fetch = fetcher(data.images)
         self._order = tf.constant(order, tf.int32)
         self._first = tf.constant(first[classes], tf.int32)
         self._count = tf.constant(counts[classes], tf.int32)
@@ -180,8 +213,8 @@ class Pairs:
 
     def _images_of(self, index_a: Any, index_b: Any, same: Any) -> Any:
         images = {
-            "image_a": tf.gather(self._images, index_a),
-            "image_b": tf.gather(self._images, index_b),
+            "image_a": self._fetch(index_a),
+            "image_b": self._fetch(index_b),
         }
         same = tf.cast(same, tf.float32)
         return images, {"distance": same, "probability": same}

@@ -28,6 +28,7 @@ def run(options: argparse.Namespace) -> None:
     from keras_shared.training import Run
 
     others: list[tuple[Any, dict[str, Any]]]
+    nothing = None
     if pathlib.Path(options.model).is_dir():
         run = Run(options.model)
         best = run.best()
@@ -35,6 +36,8 @@ def run(options: argparse.Namespace) -> None:
         model = load(best.model_file, compile=False)
         rest = [other for other in run.begun() if other.path != best.path]
         others = [(load(other.model_file, compile=False), other.facts()) for other in rest]
+        if best.from_nothing.model_file.exists():
+            nothing = load(best.from_nothing.model_file, compile=False)
         out = options.out or run.path
     else:
         entry = entry_dir(options.model)
@@ -42,5 +45,5 @@ def run(options: argparse.Namespace) -> None:
         model = load(options.model, compile=False)
         training, others = known_runs(json.loads((entry / "metrics.json").read_text()))
         out = options.out or f"runs/{options.model}"
-    metrics = evaluate(model, recipe, out, options.data_dir, training, others)
+    metrics = evaluate(model, recipe, out, options.data_dir, training, others, nothing)
     print(f"{headline(metrics)}; written: metrics.json, README.md and plots in {out}/")

@@ -1,16 +1,25 @@
 import argparse
 
-from keras_shared.cli.options import add_data_dir, add_recipe, recipe_of
+from keras_shared.cli.options import (
+    add_data_dir,
+    add_own_data,
+    add_settings,
+    recipe_of,
+)
 
 NAME = "fine-tune"
-HELP = "train a published model further with a recipe"
-EXAMPLE = "fine-tune siamese_omniglot my/recipe.toml"
+HELP = "train a published model further, on your own images or by a recipe"
+EXAMPLE = "fine-tune lenet5_modern_mnist --data my/photos"
 TRAINS = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="NAME|PATH", help="a preset's name or a folder")
-    add_recipe(parser)
+    parser.add_argument(
+        "recipe", metavar="RECIPE.toml", nargs="?", help="data and training; or give --data"
+    )
+    add_own_data(parser)
+    add_settings(parser)
     parser.add_argument(
         "--out", metavar="DIR", help="folder of the run (default: runs/<name>_tuned)"
     )
@@ -18,14 +27,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    from keras_shared.presets.loading import load
+    from keras_shared.recipes.changes import changed
+    from keras_shared.recipes.own_data import fine_tuning
     from keras_shared.training import Run, start_model, train, training_data
+    from keras_shared.training.build import base_of, with_class_names
 
-    recipe = recipe_of(options)
-    run = Run(options.out or f"runs/{recipe.name}_tuned")
-    run.expect(recipe)
-    for seed, of_seed in run.of_seeds(recipe).items():
+    alone = options.recipe is None  # nothing but a model and a folder
+    if alone:
+        if not options.data:
+            raise ValueError(
+                "fine-tune needs --data FOLDER, with a sub-folder for each class, or a recipe. "
+                f"For example: keras-shared fine-tune {options.model} --data my/photos"
+            )
+        model = load(options.model, compile=False)
+        recipe = changed(fine_tuning(options.model, model, options.data), options.settings)
+    else:
+        recipe = recipe_of(options)
+    recipe = with_class_names(recipe, options.data_dir)
+    run = Run(options.out or (f"runs/{recipe.name}" if alone else f"runs/{recipe.name}_tuned"))
+    base = base_of(options.model)
+    for number, (seed, of_seed) in enumerate(run.of_seeds(recipe).items()):
         one = recipe.with_seed(seed)
         start = start_model(one, options.model)
-        train(one, training_data(one, options.data_dir), of_seed, start=start)
+        if not number:  # a start that is refused leaves no folder behind
+            run.expect(recipe)
+        data = training_data(one, options.data_dir)
+        train(one, data, of_seed, start=start, base=base)
         print(f"fine-tuned: {of_seed.model_file}")
+        if alone:  # what the start is worth: the same net from nothing, for the card
+            print("the same net from nothing, for comparison:")
+            train(one, data, of_seed.from_nothing)
     print(f"next: keras-shared evaluate {run.path}")

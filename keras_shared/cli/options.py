@@ -15,9 +15,22 @@ def add_data_dir(parser: argparse.ArgumentParser) -> None:
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """Add the recipe and --set."""
     parser.add_argument("recipe", metavar="NAME|RECIPE.toml", help="an entry's name or a recipe")
+    add_settings(parser)
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add --set."""
     parser.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], dest="settings",
         help="another value of the recipe, as training.epochs=5; may be repeated",
+    )  # fmt: skip
+
+
+def add_own_data(parser: argparse.ArgumentParser) -> None:
+    """Add --data."""
+    parser.add_argument(
+        "--data", metavar="PATH",
+        help="your own images: a folder with a sub-folder for each class, or a .npz file",
     )  # fmt: skip
 
 
@@ -25,8 +38,12 @@ def recipe_of(options: argparse.Namespace) -> "Recipe":
     """The recipe that the options name, changed as --set says."""
     from keras_shared.recipes import read_recipe
     from keras_shared.recipes.changes import changed
+    from keras_shared.recipes.own_data import on_own_data
 
-    return changed(read_recipe(recipe_file(options.recipe)), options.settings)
+    recipe = read_recipe(recipe_file(options.recipe))
+    if getattr(options, "data", None):
+        recipe = on_own_data(recipe, options.data)
+    return changed(recipe, options.settings)
 
 
 def recipe_file(path_or_name: str) -> str:

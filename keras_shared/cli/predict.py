@@ -1,32 +1,244 @@
 import argparse
+import csv
+import io
+import json
+import pathlib
+import sys
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
 
 NAME = "predict"
-HELP = "ask a published model about images"
+HELP = "ask a published model about pictures"
 EXAMPLE = "predict lenet5_mnist digit.png"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="NAME|PATH", help="a preset's name or a folder")
-    parser.add_argument("files", metavar="FILE", nargs="+", help="PNG or JPEG; .npy for vectors")
+    parser.add_argument(
+        "files", metavar="FILE", nargs="+",
+        help="PNG, JPEG, GIF, BMP or WebP; a folder of them; .npy for vectors",
+    )  # fmt: skip
+    parser.add_argument("--top", type=_count, metavar="N", default=1, help="so many of the classes")
+    parser.add_argument("--invert", action="store_true", help="swap dark and bright first")
+    for kind in ("json", "csv"):
+        parser.add_argument(
+            f"--{kind}", nargs="?", const="-", metavar="FILE",
+            help=f"{kind.upper()} in place of the table, to a file or to the terminal",
+        )  # fmt: skip
+    parser.add_argument("--out", metavar="DIR", help="write reconstructions as PNG files there")
 
 
 def run(options: argparse.Namespace) -> None:
+    from keras_shared.presets.names import class_name, version_dir
+    from keras_shared.serving.answering import answer
+    from keras_shared.tasks import TASKS, Shown
+    from keras_shared.zoo import MODELS
+
+    for target in (options.json, options.csv):
+        _refuse_picture(target)
+    version_dir(options.model)  # refuses a model that is not there, before files are read
+    files = [file for given in options.files for file in _files(given)]
+    answers = answer(options.model, [[file] for file in files], options.invert)
+    model: Any = MODELS.get(class_name(options.model) or "")
+    if getattr(model, "bright_on_dark", False) and _names_digits(answers):
+        _warn_of_paper(files, options.invert)
+    if model and model.task == "classification":
+        _add_probabilities(answers, model.default_loss(**_config(options.model)))
+    show = TASKS[model.task].show if model else lambda outputs, top: Shown("", {})
+    shown = [show(outputs, options.top) for outputs in answers]
+    if options.out:
+        for target in _write_pictures(files, answers, pathlib.Path(options.out)):
+            print(target, file=sys.stderr)
+    plain = [
+        {"file": file, **{k: _plain(v) for k, v in outputs.items()}, **facts}
+        for file, outputs, (_, facts) in zip(files, answers, shown, strict=True)
+    ]
+    if options.json:
+        _write(options.json, json.dumps(plain, indent=1))
+    if options.csv:
+        _write(options.csv, _as_csv(plain))
+    if not options.json and not options.csv:
+        _print(files, answers, [text for text, _ in shown])
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 1. Received: {text!r}")
+    return int(text)
+
+
+def _suffixes() -> set[str]:
+    from keras_shared.pictures import FORMATS
+
+    return {".jpg", ".npy", *(f".{name.lower()}" for name in FORMATS)}
+
+
+def _refuse_picture(target: str | None) -> None:
+    """`--json a.png` would write over the picture that it was meant to read."""
+    if target and pathlib.Path(target).suffix.lower() in _suffixes():
+        raise ValueError(
+            f"{target} follows --json or --csv, which would write to it. Put pictures before these."
+        )
+
+
+def _files(given: str) -> list[str]:
+    """A file, or the pictures and vectors in a folder; what else lies there is named and left."""
+    from keras_shared.pictures import PictureError, read_picture
+
+    path = pathlib.Path(given)
+    if not path.is_dir():
+        return [given]
+    inside = []
+    for file in sorted(path.iterdir()):
+        if file.is_dir() or file.name.startswith("."):
+            continue
+        try:
+            if file.suffix.lower() != ".npy":
+                read_picture(file)
+            inside.append(str(file))
+        except PictureError as error:
+            print(f"keras-shared: skipped. {error}", file=sys.stderr)
+    if not inside:
+        raise PictureError(f"{given} holds no pictures: expected files {sorted(_suffixes())}.")
+    return inside
+
+
+def _config(model: str) -> dict[str, Any]:
+    """The constructor's arguments of a published model."""
+    from keras_shared.presets.names import INNER_MODEL, version_dir
+
+    with zipfile.ZipFile(version_dir(model) / INNER_MODEL) as archive:
+        return dict(json.loads(archive.read("config.json"))["config"])
+
+
+def _names_digits(answers: "list[dict[str, np.ndarray]]") -> bool:
+    """Whether the classes are the digits, and not those of a data set of one's own."""
+    return {name.decode() for name in answers[0]["classes"][0]} == set("0123456789")
+
+
+def _warn_of_paper(files: list[str], inverted: bool) -> None:
+    """Dark ink on a bright ground, for a model that reads bright ink on a dark one."""
+    import numpy as np
+
+    from keras_shared.pictures import read_picture
+
+    for file in files:
+        if file.endswith(".npy"):
+            continue
+        pixels = read_picture(file)
+        border = np.concatenate([pixels[[0, -1]].ravel(), pixels[:, [0, -1]].ravel()])
+        if (np.median(border) > 127) != inverted:
+            has, remedy = ("has", "Try") if not inverted else ("has, inverted,", "Leave out")
+            print(
+                f"keras-shared: {file} {has} a bright ground, and this model reads bright ink on "
+                f"a dark one: the answer is unreliable. {remedy} --invert.",
+                file=sys.stderr,
+            )
+
+
+def _add_probabilities(answers: "list[dict[str, np.ndarray]]", loss: str) -> None:
+    from keras_shared.tasks.classification import class_probabilities
+
+    for outputs in answers:
+        probabilities = class_probabilities(outputs["scores"], loss)
+        if probabilities is not None:
+            outputs["probabilities"] = probabilities
+
+
+def _plain(value: "np.ndarray") -> Any:
+    """An output as JSON holds it: without the batch where that is one."""
+    listed = value[0] if value.ndim and len(value) == 1 else value
+    items = listed.tolist() if hasattr(listed, "tolist") else listed
+    return _decoded(items)
+
+
+def _decoded(items: Any) -> Any:
+    if isinstance(items, list):
+        return [_decoded(item) for item in items]
+    return items.decode() if isinstance(items, bytes) else items
+
+
+def _as_csv(plain: list[dict[str, Any]]) -> str:
+    """One row a file; lists of numbers take a column for each."""
+    rows = [_flat(row) for row in plain]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(k for row in rows for k in row)))
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().replace("\r\n", "\n").rstrip("\n")
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in row.items():
+        if key == "top":
+            for rank, (label, probability) in enumerate(value.items(), 1):
+                if rank > 1:
+                    flat |= {f"label_{rank}": label, f"probability_{rank}": probability}
+        elif isinstance(value, list):
+            if key != "classes":
+                flat |= {f"{key}_{i}": item for i, item in enumerate(value)}
+        else:
+            flat[key] = value
+    return flat
+
+
+def _write(target: str, text: str) -> None:
+    from keras_shared.atomic import replace_text
+
+    if target == "-":
+        print(text)
+    else:
+        replace_text(target, f"{text}\n")
+
+
+def _write_pictures(
+    files: list[str], answers: "list[dict[str, np.ndarray]]", folder: pathlib.Path
+) -> list[pathlib.Path]:
+    """Reconstructions that make a square image, each named after its file."""
+    import math
+
+    import numpy as np
+
+    from keras_shared.pictures import png_bytes
+
+    written: list[pathlib.Path] = []
+    for file, outputs in zip(files, answers, strict=True):
+        vectors = outputs.get("reconstruction")
+        side = 0 if vectors is None else math.isqrt(vectors.shape[1])
+        if vectors is None or side * side != vectors.shape[1]:
+            raise ValueError(
+                f"--out writes square reconstructions, and {file} gave {list(outputs)}. Leave it "
+                "out, or ask an autoencoder of square images."
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        for vector in np.clip(np.round(vectors * 255), 0, 255).astype("uint8"):
+            stem, count = pathlib.Path(file).stem, 1
+            target = folder / f"{stem}_reconstruction.png"
+            while target in written:
+                count += 1
+                target = folder / f"{stem}_reconstruction_{count}.png"
+            target.write_bytes(png_bytes(vector.reshape(side, side, 1)))
+            written.append(target)
+    return written
+
+
+def _print(files: list[str], answers: "list[dict[str, np.ndarray]]", shown: list[str]) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    from keras_shared.presets.names import class_name
-    from keras_shared.serving.answering import answer, as_text
-    from keras_shared.tasks import TASKS
-    from keras_shared.zoo import MODELS
+    from keras_shared.serving.answering import as_text
 
-    answers = answer(options.model, [[file] for file in options.files])
-    model = MODELS.get(class_name(options.model) or "")
-    task = TASKS.get(model.task) if model else None
     table = Table("file", "output", "value")
-    for file, outputs in zip(options.files, answers, strict=True):
-        if task is not None:
-            table.add_row(escape(file), "answer", escape(task.show(outputs)), style="bold")
+    for file, outputs, text in zip(files, answers, shown, strict=True):
+        if text:
+            name = "label" if "label" in outputs else "answer"
+            table.add_row(escape(file), name, escape(text), style="bold")
         for name, value in outputs.items():
-            table.add_row(escape(file), escape(name), escape(as_text(value)))
+            if not text or name not in ("label", "classes", "probabilities"):
+                table.add_row(escape(file), escape(name), escape(as_text(value)))
     Console().print(table)

@@ -1,6 +1,6 @@
 import argparse
 
-from keras_shared.cli.options import add_data_dir, add_recipe, recipe_of
+from keras_shared.cli.options import add_data_dir, add_own_data, add_recipe, recipe_of
 
 NAME = "train"
 HELP = "train a recipe, or go on with it"
@@ -12,13 +12,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser)
     parser.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/<name>)")
     parser.add_argument("--seed", type=int, metavar="N", help="one of the recipe's seeds, not all")
+    add_own_data(parser)
     add_data_dir(parser)
 
 
 def run(options: argparse.Namespace) -> None:
     from keras_shared.training import Run, train, training_data
+    from keras_shared.training.build import with_class_names
 
-    recipe = recipe_of(options)
+    recipe = with_class_names(recipe_of(options), options.data_dir)
     run = Run(options.out or f"runs/{recipe.name}")
     runs = run.of_seeds(recipe)
     if options.seed is not None and options.seed not in runs:

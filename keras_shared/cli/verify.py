@@ -18,4 +18,4 @@ def run(options: argparse.Namespace) -> None:
     from keras_shared.tasks import TASKS
 
     [outputs] = answer(options.model, [[options.image_a, options.image_b]])
-    print(TASKS["verification"].show(outputs))
+    print(TASKS["verification"].show(outputs, 1).text)

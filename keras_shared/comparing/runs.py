@@ -22,7 +22,7 @@ from keras_shared.recipes import Recipe, RecipeError
 from keras_shared.recipes.schema import Arm, Comparison
 from keras_shared.sharing import sharing_report
 from keras_shared.training import Run, build_model, start_model, train, training_data
-from keras_shared.training.build import fingerprint, test_data
+from keras_shared.training.build import fingerprint, load_split, test_data
 
 RESULT = "result.json"
 SIZES = {"images_per_class", "images_per_epoch"}  # keys of [data] that sizes set
@@ -141,7 +141,7 @@ def _recipes(
             f"{recipe.path}: images_per_class needs data of images with labels. Received: "
             f"images_per_class={list(sizes)} with {recipe.task.name}."
         )
-    classes = len(recipe.dataset.load("train", data_dir).class_names)
+    classes = len(load_split(recipe, "train", data_dir).class_names)
     recipes = {}
     for arm, size in itertools.product(comparison.arms, sizes):
         of_size = {"data.images_per_class": size, "data.images_per_epoch": max(sizes) * classes}

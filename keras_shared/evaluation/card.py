@@ -63,6 +63,7 @@ def write_card(
         versions = ", ".join(f"{k} {v}" for k, v in training["versions"].items())
         last = ", ".join(f"{k} {v:.4g}" for k, v in training["last_epoch"].items())
         lines += [
+            *_base(training),
             f"| trained on | {parts} |",
             f"| epochs, seed | {training['epochs']}, {training['seed']} |",
             f"| time | {training['seconds'] / 60:.1f} minutes on {training['cpu_cores']} cores |",
@@ -83,6 +84,15 @@ def write_card(
     for plot in plots:
         lines += [f"![{captions[plot]}]({plot}.png)", ""]
     replace_text(out_dir / "README.md", "\n".join(lines).rstrip() + "\n")
+
+
+def _base(training: dict[str, Any]) -> list[str]:
+    """The model that a fine-tuning started from, and its data."""
+    base = training.get("base")
+    if base is None:
+        return []
+    data = f", trained on {base['data']}" if "data" in base else ""
+    return [f"| fine-tuned from | {base['name']}{data} |"]
 
 
 def _sizes(metrics: dict[str, Any]) -> list[str]:

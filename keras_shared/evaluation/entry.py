@@ -13,7 +13,7 @@ from keras_shared.evaluation.learning_curves import plot_learning_curves
 from keras_shared.evaluation.measuring import measure
 from keras_shared.recipes import Recipe
 from keras_shared.sharing import sharing_report
-from keras_shared.training.build import test_data
+from keras_shared.training.build import load_split, test_data
 
 METRICS = "metrics.json"
 COMPARISON = "comparison.json"
@@ -26,6 +26,7 @@ def evaluate(
     data_dir: str | None = None,
     training: dict[str, Any] | None = None,
     others: Sequence[tuple[keras.Model | None, dict[str, Any]]] = (),
+    from_nothing: keras.Model | None = None,
 ) -> dict[str, Any]:
     """Run `model` on the recipe's test data once; write metrics.json, plots and the card.
 
@@ -38,6 +39,8 @@ def evaluate(
             the metrics of its other seeds.
         others: models and facts of the other seeds, whose metrics enter mean and spread; in place
             of a model None, where the facts are those of a seed in metrics.json.
+        from_nothing: of a fine-tuned model, the same net trained without its start; its headline
+            metric stands beside the model's own.
 
     Returns:
         What metrics.json holds.
@@ -70,10 +73,13 @@ def evaluate(
     plots, baselines = task.plots(test), dict[str, float]()
     if task.baselines is not None:
         train = task.test_batches(
-            recipe.dataset.load("train", data_dir), recipe.data, own.training.seeds[0]
+            load_split(recipe, "train", data_dir), recipe.data, own.training.seeds[0]
         )
         baselines, more = task.baselines(model, train, test)
         plots |= more
+    if from_nothing is not None:
+        key = task.headline.key
+        baselines[f"from_nothing_{key}"] = measure(from_nothing, own, split, batches)[0][key]
     seeds = [_of_seed(training, metrics)] if training else []
     for other, facts in others:
         if other is None:

@@ -7,9 +7,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_shared.exporting.signatures import examples, signatures_of
+from keras_shared.exporting.signatures import HALF, examples, input_structure, signatures_of
+from keras_shared.signature import Signature
+from keras_shared.tying.keras_private import flatten_layers
 
-TOLERANCE = 1e-5
+TOLERANCE = 1e-5  # of the largest value
+STEPS = 4  # of half precision, which graph and Keras round in different places
 BATCHES = (1, 2, 17)  # that every signature is tried with
 
 
@@ -21,7 +24,8 @@ def check_saved_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
         path: the folder.
 
     Raises:
-        ValueError: if an output differs by more than 1e-5 of its largest value, or is missing.
+        ValueError: if an output differs by more than 1e-5 of its largest value (4 steps where the
+            model computes in half precision), or is missing.
     """
     cases = []
     for name, signature in signatures_of(model).items():
@@ -34,6 +38,7 @@ def check_saved_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
                 encoded = examples(signature, batch, encoded=True)
                 cases.append((f"{name}_bytes", encoded, expected))
 
+    tolerance = _tolerance(model)
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         meta = tf.compat.v1.saved_model.load(session, ["serve"], os.fspath(path))
         for variant, inputs, expected in cases:
@@ -43,7 +48,30 @@ def check_saved_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
                 {served.inputs[key].name: value for key, value in inputs.items()},
             )
             for key, value in expected.items():
-                _compare(answers.get(key), value, f"{variant}: {key}")
+                _compare(answers.get(key), value, f"{variant}: {key}", tolerance)
+
+
+def check_call(model: keras.Model, path: str | os.PathLike[str]) -> None:
+    """Load `path` as plain TensorFlow does, to train on, and compare its call with Keras.
+
+    Args:
+        model: the model that was written.
+        path: the folder.
+
+    Raises:
+        ValueError: if an output differs by more than 1e-5 of its largest value (4 steps where the
+            model computes in half precision), or is missing.
+    """
+    structure = input_structure(model)
+    if structure is None:
+        return
+    tensors = {str(i): tensor for i, tensor in enumerate(keras.tree.flatten(structure))}
+    plain = examples(Signature(model, tensors), 2, encoded=False)
+    inputs = keras.tree.pack_sequence_as(structure, [*map(tf.constant, plain.values())])
+    answers = dict(keras.tree.flatten_with_path(tf.saved_model.load(os.fspath(path))(inputs)))
+    for key, value in keras.tree.flatten_with_path(model(inputs, training=False)):
+        where = "/".join(["__call__", *map(str, key)])
+        _compare(answers.get(key), value, where, _tolerance(model))
 
 
 def check_loaded_model(model: keras.Model, loaded: keras.Model) -> None:
@@ -54,7 +82,8 @@ def check_loaded_model(model: keras.Model, loaded: keras.Model) -> None:
         loaded: what came back.
 
     Raises:
-        ValueError: if an output differs by more than 1e-5 of its largest value, or is missing.
+        ValueError: if an output differs by more than 1e-5 of its largest value (4 steps where the
+            model computes in half precision), or is missing.
     """
     copies = signatures_of(loaded)
     for name, signature in signatures_of(model).items():
@@ -64,10 +93,8 @@ def check_loaded_model(model: keras.Model, loaded: keras.Model) -> None:
         again = dict(zip(copies[name].inputs, tensors.values(), strict=True))
         answers = copies[name].call(**again)
         for key, expected in signature.call(**tensors).items():
-            answer = answers.get(key)
-            if answer is not None:
-                answer = keras.ops.convert_to_numpy(answer)
-            _compare(answer, expected, f"loaded again, {name}: {key}")
+            where = f"loaded again, {name}: {key}"
+            _compare(answers.get(key), expected, where, _tolerance(model))
 
 
 def check_answers(model: keras.Model, name: str, answer: Any, program: str) -> None:
@@ -80,7 +107,8 @@ def check_answers(model: keras.Model, name: str, answer: Any, program: str) -> N
         program: what runs it, for the message.
 
     Raises:
-        ValueError: if an output differs by more than 1e-5 of its largest value, or is missing.
+        ValueError: if an output differs by more than 1e-5 of its largest value (4 steps where the
+            model computes in half precision), or is missing.
     """
     signature = signatures_of(model)[name]
     for batch in BATCHES:
@@ -88,17 +116,31 @@ def check_answers(model: keras.Model, name: str, answer: Any, program: str) -> N
         tensors = {key: keras.ops.convert_to_tensor(value) for key, value in inputs.items()}
         answers = answer(**inputs)
         for key, expected in signature.call(**tensors).items():
-            _compare(answers.get(key), expected, f"{program}, {name}: {key}")
+            where = f"{program}, {name}: {key}"
+            _compare(answers.get(key), expected, where, _tolerance(model))
 
 
-def _compare(served: np.ndarray | None, expected: Any, what: str) -> None:
+def _tolerance(model: keras.Model) -> float:
+    computed = {layer.compute_dtype for layer in flatten_layers(model)}
+    return max(TOLERANCE, *(STEPS * HALF.get(str(dtype), 0) for dtype in computed))
+
+
+def _compare(served: Any, expected: Any, what: str, tolerance: float) -> None:
     expected = keras.ops.convert_to_numpy(expected)
-    scale = max(1.0, float(np.abs(expected).max(initial=0)))
-    if served is None or not np.allclose(served, expected, rtol=0, atol=TOLERANCE * scale):
-        found = "is missing"
-        if served is not None:
-            found = f"differs by {np.abs(served - expected).max()}, more than {TOLERANCE * scale}"
-        raise ValueError(
-            f"What was written gives other outputs than Keras: '{what}' at batch {len(expected)} "
-            f"{found}. Nothing was kept."
-        )
+    found = "is missing"
+    if served is not None:
+        served = keras.ops.convert_to_numpy(served)
+        if expected.dtype.kind in "OS":  # strings
+            if np.array_equal(served, expected):
+                return
+            found = "has other strings"
+        else:
+            served, expected = served.astype("float64"), expected.astype("float64")
+            most = tolerance * max(1.0, float(np.abs(expected).max(initial=0)))
+            if np.allclose(served, expected, rtol=0, atol=most):
+                return
+            found = f"differs by {np.abs(served - expected).max()}, more than {most}"
+    raise ValueError(
+        f"What was written gives other outputs than Keras: '{what}' at batch {len(expected)} "
+        f"{found}. Nothing was kept."
+    )

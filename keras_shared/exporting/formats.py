@@ -23,9 +23,10 @@ def export(
     """Write `model` for inference elsewhere, with each shared weight stored once.
 
     What is written is run and compared with Keras first; it then replaces what lay there, in one
-    step. An ONNX file holds a weight that is read transposed once, with a `Transpose` before its
-    second use. LiteRT multiplies by one layout alone and keeps a copy for the other; what is
-    doubled is said in a `UserWarning`.
+    step. A SavedModel can be fine-tuned in plain TensorFlow, see `keras_shared.publish`. An ONNX
+    file holds a weight that is read transposed once, with a `Transpose` before its second use.
+    LiteRT multiplies by one layout alone and keeps a copy for the other; what is doubled is said
+    in a `UserWarning`.
 
     Args:
         model: a zoo model, or any functional Keras model (or Sequential that was built).

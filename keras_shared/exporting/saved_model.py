@@ -6,30 +6,52 @@ import shutil
 import tempfile
 
 import keras
+import tensorflow as tf
 
-from keras_shared.exporting.checks import check_saved_model
+from keras_shared.exporting.checks import check_call, check_saved_model
+from keras_shared.exporting.reusable import functions_to_train, losses_of_weights, tables_of
 from keras_shared.exporting.signatures import functions_of, signatures_of
 from keras_shared.tying import readers_of
+from keras_shared.tying.keras_private import trainable_as_in_keras
 
 
-def write_saved_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
-    """Write `model` to the folder `path`.
+def write_saved_model(
+    model: keras.Model, path: str | os.PathLike[str], to_train: bool = True
+) -> None:
+    """Write `model` to the folder `path`: to be served, and to be fine-tuned by plain TensorFlow.
 
     Keras' own export keeps two copies of each variable, one of them reached through the model
-    object. Here only the functions and one list of variables go into the archive.
+    object. Here only functions, tables and lists of variables go into the folder.
 
     Args:
         model: see `signatures_of`.
         path: folder that does not exist yet.
+        to_train: whether to write what `tf.saved_model.load` needs for training beside the
+            signatures.
     """
-    archive = keras.export.ExportArchive()
-    for name, signature in signatures_of(model).items():
-        for variant, function in functions_of(name, signature).items():
-            archive.add_endpoint(variant, function)
+    served = {
+        variant: function
+        for name, signature in signatures_of(model).items()
+        for variant, function in functions_of(name, signature).items()
+    }
+    functions = served | (functions_to_train(model) if to_train else {})
+    traced = [f.get_concrete_function() for name, f in functions.items() if name != "__call__"]
     owners = [model, *(reader.source() for reader in readers_of(model))]  # some lie elsewhere
-    variables = {id(v): v.value for owner in owners for v in owner.variables}
-    archive.add_variable_collection("variables", list(variables.values()))
-    archive.write_out(os.fspath(path), verbose=False)
+    owned = list({id(v): v for owner in owners for v in owner.variables}.values())
+    written = tf.train.Checkpoint()
+    for name, value in {
+        **functions,
+        "variables": [v.value for v in owned],
+        "trainable_variables": [v.value for v in model.trainable_variables],
+        "regularization_losses": losses_of_weights(model) if to_train else [],
+        # what TensorFlow must find to write the functions; what was found already is stored once
+        "used_variables": list({id(v): v for f in traced for v in f.variables}.values()),
+        "tables": list(tables_of(model)),
+    }.items():
+        setattr(written, name, value)
+    served.setdefault("serving_default", next(iter(served.values())))
+    with trainable_as_in_keras(owned, model.trainable_variables):
+        tf.saved_model.save(written, os.fspath(path), signatures=served)
 
 
 def replace_saved_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
@@ -54,6 +76,7 @@ def replace_saved_model(model: keras.Model, path: str | os.PathLike[str]) -> Non
     try:
         write_saved_model(model, scratch / "new")
         check_saved_model(model, scratch / "new")
+        check_call(model, scratch / "new")
         if target.exists():
             target.rename(scratch / "old")
         try:

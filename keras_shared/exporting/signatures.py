@@ -8,7 +8,8 @@ import tensorflow as tf
 
 from keras_shared.signature import Signature
 
-HALF = ("float16", "bfloat16")  # REST of TF Serving can neither read nor write them
+# REST of TF Serving can neither read nor write them; each with its step at 1
+HALF = {"float16": 2**-10, "bfloat16": 2**-7}
 
 
 def signatures_of(model: keras.Model) -> dict[str, Signature]:
@@ -37,9 +38,9 @@ def signatures_of(model: keras.Model) -> dict[str, Signature]:
             f"Only a model with known inputs can be exported: a functional one, or a Sequential "
             f"that was built. Received: '{model.name}' (of type {type(model).__name__})"
         )
-    sequential = isinstance(model, keras.Sequential)
-    structure = inputs[0] if sequential else model.input
+    structure = input_structure(model)
     names = [_input_name(model, tensor) for tensor in inputs]
+    sequential = isinstance(model, keras.Sequential)
     output_names = [model.layers[-1].name] if sequential else model.output_names
 
     def call(**tensors: Any) -> dict[str, Any]:
@@ -51,6 +52,14 @@ def signatures_of(model: keras.Model) -> dict[str, Signature]:
         return dict(zip(_unique(output_names), keras.tree.flatten(outputs), strict=True))
 
     return {"serving_default": Signature(call, dict(zip(names, inputs, strict=True)))}
+
+
+def input_structure(model: keras.Model) -> Any:
+    """The model's inputs as it takes them: one, a list or a dict; None where they are not known."""
+    inputs = getattr(model, "inputs", None)
+    if not inputs:
+        return None
+    return inputs[0] if isinstance(model, keras.Sequential) else model.input
 
 
 def _input_name(model: keras.Model, tensor: keras.KerasTensor) -> str:
@@ -85,13 +94,13 @@ def examples(signature: Signature, batch: int, encoded: bool) -> dict[str, np.nd
                 png = [tf.io.encode_png(image).numpy() for image in images]
                 inputs[f"{name}_bytes"] = np.array(png, object)
             else:
-                inputs[name] = images.astype(_sent(spec.dtype))
+                inputs[name] = images.astype(sent(spec.dtype))
         elif spec.dtype == "string":
             inputs[name] = np.full(shape, b"", object)
         else:
             whole = np.issubdtype(np.dtype(spec.dtype), np.integer) or spec.dtype == "bool"
             values = np.zeros(shape) if whole else random.random(shape)
-            inputs[name] = values.astype(_sent(spec.dtype))
+            inputs[name] = values.astype(sent(spec.dtype))
     return inputs
 
 
@@ -126,13 +135,13 @@ def function_of(signature: Signature) -> Any:
 
 
 def _function(call: Any, inputs: Any) -> Any:
-    specs = {key: tf.TensorSpec(s.shape, _sent(s.dtype), name=key) for key, s in inputs.items()}
+    specs = {key: tf.TensorSpec(s.shape, sent(s.dtype), name=key) for key, s in inputs.items()}
 
     # tf.function takes named specs by position: one parameter for each input, in order
     def positional(*tensors: Any) -> dict[str, Any]:
         pairs = zip(inputs.items(), tensors, strict=True)
         outputs = call(**{key: tf.cast(tensor, spec.dtype) for (key, spec), tensor in pairs})
-        return {key: tf.cast(value, _sent(value.dtype)) for key, value in outputs.items()}
+        return {key: tf.cast(value, sent(value.dtype)) for key, value in outputs.items()}
 
     return tf.function(
         positional,
@@ -141,7 +150,7 @@ def _function(call: Any, inputs: Any) -> Any:
     )
 
 
-def _sent(dtype: Any) -> str:
+def sent(dtype: Any) -> str:
     """The dtype outside of the model: float32 for half precision."""
     name = keras.backend.standardize_dtype(dtype)
     return "float32" if name in HALF else name

@@ -28,7 +28,7 @@ def litert_model(model: keras.Model, name: str) -> tuple[bytes, str]:
     """
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/saved_model"
-        write_saved_model(model, path)
+        write_saved_model(model, path, to_train=False)
         converter = tf.lite.TFLiteConverter.from_saved_model(path, signature_keys=[name])
         try:
             content = converter.convert()

@@ -12,13 +12,14 @@ import keras
 import tensorflow as tf
 
 from keras_shared.atomic import flush, replace_text
-from keras_shared.exporting.checks import check_loaded_model, check_saved_model
+from keras_shared.exporting.checks import check_call, check_loaded_model, check_saved_model
 from keras_shared.exporting.saved_model import write_saved_model
 from keras_shared.exporting.signatures import examples, signatures_of
 from keras_shared.presets.loading import load
 from keras_shared.presets.names import INNER_MODEL, version_numbers
 from keras_shared.serving.findings import check_version
 from keras_shared.serving.trial import WARMUP
+from keras_shared.tying.keras_private import flatten_layers
 
 LAST_NUMBER = ".last_version"
 
@@ -36,6 +37,14 @@ def publish(model: keras.Model, base_dir: str | os.PathLike[str]) -> pathlib.Pat
     `assets.extra/model.keras`, lies the Keras model without optimizer state, for
     `keras_shared.load`.
 
+    Plain TensorFlow fine-tunes the version too. `loaded = tf.saved_model.load(version)` keeps the
+    interface of reusable SavedModels: `loaded(inputs, training=True)`, `variables`,
+    `trainable_variables` and `regularization_losses` (functions without arguments).
+    `keras.layers.TFSMLayer(version, call_training_endpoint="train")` is the same as a layer. A
+    shared weight is one variable in either. To publish what was trained, give the variables,
+    which are in Keras' order, to the Keras model:
+    `for old, new in zip(model.variables, loaded.variables): old.assign(new)`.
+
     The version is written under a name that TF Serving ignores, loaded into a Session as TF
     Serving does, and compared with Keras signature by signature (batch 1, 2 and 17), as is the
     Keras model inside; `keras_shared.serving.check_version` must find no error, and the warm-up
@@ -49,6 +58,10 @@ def publish(model: keras.Model, base_dir: str | os.PathLike[str]) -> pathlib.Pat
 
     Returns:
         The folder of the new version.
+
+    Warns:
+        UserWarning: for what plain TensorFlow cannot train as Keras does: a loss on what a layer
+            computes, or a call in training mode that cannot be traced.
 
     Raises:
         ValueError: for a model whose inputs are not known, or a `base_dir` named like a version.
@@ -64,6 +77,12 @@ def publish(model: keras.Model, base_dir: str | os.PathLike[str]) -> pathlib.Pat
         >>> folder = keras_shared.publish(model, tempfile.mkdtemp() + "/line")
         >>> folder.name, sorted(p.name for p in folder.iterdir())[-3:]
         ('1', ['fingerprint.pb', 'saved_model.pb', 'variables'])
+        >>> import tensorflow as tf
+        >>> loaded = tf.saved_model.load(folder)
+        >>> with tf.GradientTape() as tape:
+        ...     loss = tf.reduce_mean((loaded(tf.ones((2, 3)), training=True) - 1) ** 2)
+        >>> gradients = tape.gradient(loss, loaded.trainable_variables)
+        >>> keras.optimizers.SGD().apply(gradients, loaded.trainable_variables)
     """
     signatures_of(model)  # refuses a model that cannot be exported, before anything is written
     base_dir = pathlib.Path(base_dir)
@@ -100,20 +119,20 @@ def publish(model: keras.Model, base_dir: str | os.PathLike[str]) -> pathlib.Pat
 def _write(model: keras.Model, version: pathlib.Path) -> None:
     write_saved_model(model, version)
     check_saved_model(model, version)
+    check_call(model, version)
     inner = version / INNER_MODEL
     inner.parent.mkdir()
     with tempfile.TemporaryDirectory(dir=version.parent) as folder:
         whole = pathlib.Path(folder, "whole.keras")
-        model.save(whole)
         try:
+            model.save(whole)
             load(whole, compile=False).save(inner)  # which leaves the optimizer behind
             loaded = load(inner, compile=False)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(
-                "what Keras saves of it cannot be loaded again. If a layer is used in two "
-                "sub-models, call it through keras_shared.layers.TiedLayer in the second; if a "
-                f"reader's source lies elsewhere, untie it. Keras says: {reason}"
+                "the Keras file of it cannot be written, or cannot be loaded again. "
+                f"{_advice(model)} Keras says: {reason}"
             ) from error
     check_loaded_model(model, loaded)
     _write_warmup(model, version / WARMUP)
@@ -123,6 +142,30 @@ def _write(model: keras.Model, version: pathlib.Path) -> None:
             "TF Serving could not serve it: "
             + "; ".join(f"{finding.what} ({finding.remedy})" for finding in errors)
         )
+
+
+def _advice(model: keras.Model) -> str:
+    """What to do about a model that Keras cannot save, or cannot load again."""
+    for layer in flatten_layers(model):
+        kind = type(layer)
+        if isinstance(layer, keras.layers.TFSMLayer):
+            return (
+                f"'{layer.name}' is a TFSMLayer: of the SavedModel {layer.filepath} a Keras file "
+                "keeps the path alone, and Keras does not load code from there. Write the model "
+                "with keras_shared.export, which needs no Keras file: TF Serving serves that "
+                "folder, and plain TensorFlow fine-tunes it."
+            )
+        registered = keras.saving.get_registered_object(keras.saving.get_registered_name(kind))
+        if registered is None and kind.__module__.partition(".")[0] != "keras":
+            return (
+                f"The class {kind.__name__} of '{layer.name}' is not registered: put "
+                '@keras.saving.register_keras_serializable("my_package") above it, and give it a '
+                "get_config with its arguments."
+            )
+    return (
+        "If a layer is used in two sub-models, call it through keras_shared.layers.TiedLayer in "
+        "the second; if a reader's source lies elsewhere, untie it."
+    )
 
 
 def _write_warmup(model: keras.Model, path: pathlib.Path) -> None:

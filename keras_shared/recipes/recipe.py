@@ -66,8 +66,28 @@ class Recipe:
 
     @property
     def dataset(self) -> "Dataset":
-        """The data set that `data.name` names."""
-        return _dataset(self.data.name)
+        """The data set that `data.name` names, or the user's own at `data.path`."""
+        from keras_shared.datasets import OWN
+
+        if self.data.name not in OWN:
+            return _dataset(self.data.name)
+        if self.image_shape is None:
+            raise RecipeError(
+                f"{self.path}: `data.name` = '{self.data.name}' gives images, and "
+                f"{self.model.class_name} takes none of a known size."
+            )
+        return OWN[self.data.name](self.data.path, self.image_shape, self.data.seed)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int] | None:
+        """Height, width and channels of the images that the model takes, or None."""
+        shape_of = getattr(self.model_class, "image_shape_of", None)
+        if shape_of is None:
+            return None
+        shape: tuple[int, int, int] | None = shape_of(
+            **self.model.model_dump(exclude={"class_name"}, exclude_none=True)
+        )
+        return shape
 
     def with_seed(self, seed: int) -> "Recipe":
         """The same recipe for one run."""
@@ -226,9 +246,9 @@ def _task(model_class: Any) -> "Task":
 
 
 def _dataset(name: str) -> "Dataset":
-    from keras_shared.datasets import DATASETS
+    from keras_shared.datasets import DATASETS, OWN
 
-    return find(name, DATASETS, "data set")
+    return find(name, DATASETS, "data set", also=OWN)
 
 
 def _schema_for(table: Mapping[str, Any]) -> "tuple[type[BaseModel], list[str]]":
@@ -269,8 +289,12 @@ def _disagreements(table: Mapping[str, Any]) -> list[str]:
                 f"{loss!r}; others compare both: {sorted({*allowed} - {*task.losses_of_shared})}"
             )
     if isinstance(data, Mapping) and isinstance(name := data.get("name"), str):
+        from keras_shared.datasets import OWN, LabelledImages
+
+        if name in OWN and not data.get("path"):
+            wrong.append(f"`data.path` is missing: where the images of '{name}' are")
         try:
-            kind = _dataset(name).kind
+            kind = LabelledImages if name in OWN else _dataset(name).kind
             if not issubclass(kind, task.takes):
                 wrong.append(
                     f"`data.name`: '{name}' holds {kind.__name__}, and {task.name} takes "

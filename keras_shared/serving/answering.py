@@ -1,34 +1,55 @@
 """Answers of a published version from its SavedModel alone: no Keras model is built."""
 
+import math
 import os
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from keras_shared.pictures import png_bytes, read_picture
 from keras_shared.presets.names import version_dir
+
+
+GREY = (0.299, 0.587, 0.114)  # of red, green and blue, as TensorFlow's decoders weight them
 
 
 class AnswerError(ValueError):
     """A file cannot be sent to a model, or the model cannot be loaded; the message says why."""
 
 
-def answer(model: str | os.PathLike[str], requests: list[list[str]]) -> list[dict[str, np.ndarray]]:
+class _Read(NamedTuple):
+    """What a file holds: pixels (height, width, channels) of a picture, or numbers."""
+
+    array: np.ndarray
+    picture: bool
+
+    def __str__(self) -> str:
+        return "an image" if self.picture else f"numbers of shape {self.array.shape}"
+
+
+def answer(
+    model: str | os.PathLike[str], requests: list[list[str]], invert: bool = False
+) -> list[dict[str, np.ndarray]]:
     """Send each request, one file or the files of one pair, to the signature that takes it.
+
+    Pictures are read as a person sees them (`keras_shared.pictures.read_picture`). For a model of
+    vectors a picture becomes a grey square of as many pixels, 0 to 1.
 
     Args:
         model: name of a preset, a folder of versions (the newest answers), or one SavedModel.
-        requests: for each answer, PNG or JPEG images; or one .npy file with a vector, or a batch.
+        requests: for each answer, pictures; or one .npy file with a vector, or a batch.
+        invert: whether to swap dark and bright in pictures.
 
     Returns:
         For each request, the outputs of the signature.
 
     Raises:
         LoadError: if there is no such model.
-        AnswerError: for a file that is not an image, or that no signature of the model takes; or
-            if TensorFlow cannot load the model.
-        FileNotFoundError: if a file is missing.
+        PictureError: for a file that is missing or no picture.
+        AnswerError: for a file that no signature of the model takes; or if TensorFlow cannot load
+            the model.
 
     Example:
         >>> import pathlib
@@ -45,22 +66,27 @@ def answer(model: str | os.PathLike[str], requests: list[list[str]]) -> list[dic
     try:
         signatures = tf.saved_model.load(os.fspath(path)).signatures
     except (OSError, ValueError, tf.errors.OpError) as error:
-        first = str(error).split("\n")[0]
+        reason = " ".join(str(error).split())
         raise AnswerError(
-            f"TensorFlow cannot load the SavedModel {path}: {first}. Publish or copy it again."
+            f"TensorFlow cannot load the SavedModel {path}: {reason}. Publish or copy it again."
         ) from error
-    return [_answer(path, signatures, files) for files in requests]
+    return [_answer(path, signatures, files, invert) for files in requests]
 
 
-def _answer(path: pathlib.Path, signatures: Any, files: list[str]) -> dict[str, np.ndarray]:
-    read = [_vector(file) if file.endswith(".npy") else _image(file) for file in files]
-    tensors = [tf.constant(content) for content in read]
-    for function in signatures.values():
+def _answer(
+    path: pathlib.Path, signatures: Any, files: list[str], invert: bool
+) -> dict[str, np.ndarray]:
+    read = [_numbers(file) if file.endswith(".npy") else _pixels(file, invert) for file in files]
+    vector = len(read) == 1 and read[0].picture
+    functions = list(signatures.values())
+    if vector and "serving_default" in signatures:  # a square code is no picture: first the default
+        functions.insert(0, signatures["serving_default"])
+    for function in functions:
         specs = sorted(function.structured_input_signature[1].items())
-        if len(specs) == len(tensors) and all(
-            tensor.dtype == spec.dtype and spec.shape.is_compatible_with(tensor.shape)
-            for tensor, (_, spec) in zip(tensors, specs, strict=True)
-        ):
+        if len(specs) != len(read):
+            continue
+        tensors = [_sent(given, spec, vector) for given, (_, spec) in zip(read, specs, strict=True)]
+        if all(tensor is not None for tensor in tensors):
             outputs = function(**{k: t for (k, _), t in zip(specs, tensors, strict=True)})
             return {key: value.numpy() for key, value in sorted(outputs.items())}
     taken = {
@@ -70,28 +96,54 @@ def _answer(path: pathlib.Path, signatures: Any, files: list[str]) -> dict[str, 
         ]
         for name, function in signatures.items()
     }
-    given = [
-        "an image" if t.dtype == tf.string else f"numbers of shape {tuple(t.shape)}"
-        for t in tensors
-    ]
-    raise AnswerError(f"{path} has no signature that takes {files} ({given}). It takes: {taken}")
+    given = [str(one) for one in read]
+    raise AnswerError(
+        f"{path} has no signature that takes {files} ({given}). It takes: {taken}. Numbers come "
+        "from .npy files."
+    )
 
 
-def _image(file: str) -> list[bytes]:
-    content = pathlib.Path(file).read_bytes()
-    try:
-        tf.io.decode_image(content, expand_animations=False)
-    except tf.errors.InvalidArgumentError:
-        raise AnswerError(f"{file} is not an image: expected a PNG or JPEG file.") from None
-    return [content]
+def _sent(given: _Read, spec: Any, vector: bool) -> Any:
+    """What goes to an input of this spec, or None if it takes no such thing."""
+    if not given.picture:
+        tensor = tf.constant(given.array)
+    elif spec.dtype == tf.string:
+        tensor = tf.constant([png_bytes(given.array)])
+    elif vector and spec.dtype.is_floating and _side(spec.shape):
+        tensor = tf.constant(_as_vector(given.array, _side(spec.shape)), spec.dtype)
+    else:
+        return None
+    fits = tensor.dtype == spec.dtype and spec.shape.is_compatible_with(tensor.shape)
+    return tensor if fits else None
 
 
-def _vector(file: str) -> np.ndarray:
+def _side(shape: Any) -> int:
+    """The side of the square that vectors of this shape make, else 0."""
+    width = (shape[1] or 0) if shape.rank == 2 else 0
+    side = math.isqrt(width)
+    return side if side * side == width else 0
+
+
+def _as_vector(pixels: np.ndarray, side: int) -> np.ndarray:
+    """A picture as grey (1, side * side), 0 to 1."""
+    grey = pixels @ GREY if pixels.shape[-1] == 3 else pixels[..., 0]
+    square = tf.image.resize(grey[..., None], (side, side), antialias=True)
+    return np.asarray(square / 255).reshape(1, -1)
+
+
+def _pixels(file: str, invert: bool) -> _Read:
+    pixels = read_picture(file)
+    return _Read(255 - pixels if invert else pixels, picture=True)
+
+
+def _numbers(file: str) -> _Read:
     try:
         array = np.load(file, allow_pickle=False)
-    except ValueError as error:
+        return _Read(np.atleast_2d(array).astype("float32"), picture=False)
+    except FileNotFoundError:
+        raise AnswerError(f"There is no file {file}.") from None
+    except (OSError, ValueError) as error:
         raise AnswerError(f"{file} is not a .npy file: {error}") from error
-    return np.atleast_2d(array).astype("float32")
 
 
 def as_text(value: np.ndarray) -> str:

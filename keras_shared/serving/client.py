@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
+from keras_shared.pictures import PictureError, plain_picture
 from keras_shared.serving.errors import ServingError
 from keras_shared.serving.messages import SignatureDef, Status
 from keras_shared.serving.over_rest import Rest
@@ -80,6 +81,10 @@ class Client:
         Args:
             name: the model's name.
             inputs: for each input, an array or nested lists, the batch first; bytes for strings.
+                Pictures for inputs named `..._bytes` may be PNG, JPEG, GIF, BMP or WebP: what the
+                graph would read otherwise than a person (a photo turned by EXIF, transparency,
+                16 bits, CMYK, GIF, BMP, WebP) is sent as plain PNG. Other clients, curl too, have
+                to send upright PNG or JPEG without transparency.
             signature: its name.
             version: its number; by default the server's choice, the newest.
 
@@ -115,8 +120,8 @@ class Client:
         """The probability that two images show the same.
 
         Args:
-            image_a: the bytes of a PNG or JPEG file, or an array (height, width, channels) of 0 to
-                255; or a list of such bytes, or a batch of such arrays.
+            image_a: the bytes of a picture (see `predict`), or an array (height, width, channels)
+                of 0 to 255; or a list of such bytes, or a batch of such arrays.
             image_b: the image to compare, or as many of them.
             name: a published `SiameseNet`.
             version: its number; by default the server's choice, the newest.
@@ -236,7 +241,10 @@ def _arrays(
     arrays = {}
     for key, value in inputs.items():
         dtype, shape = expected[key]
-        array = np.asarray(value, object if dtype == "string" else None)
+        given = value
+        if key.endswith("_bytes"):
+            given = _plain_pictures(value, key, _takes_pictures(key, signatures))
+        array = np.asarray(given, object if dtype == "string" else None)
         if dtype != "string":
             if array.dtype.kind not in "biufcV":  # V: bfloat16
                 others = [n for n, s in signatures.items() if f"{key}_bytes" in s.inputs]
@@ -257,6 +265,28 @@ def _arrays(
             )
         arrays[key] = array
     return arrays
+
+
+def _takes_pictures(key: str, signatures: Mapping[str, SignatureDef]) -> bool:
+    """Whether an input of bytes has a twin of pixels: `image_bytes` and `image`."""
+    twins = [s.inputs.get(key.removesuffix("_bytes")) for s in signatures.values()]
+    return any(twin and twin.shape and len(twin.shape) == 4 for twin in twins)
+
+
+def _plain_pictures(value: Any, key: str, only: bool) -> Any:
+    """Encoded pictures as a graph reads them like a person: upright, on white.
+
+    What is no picture is an error if the input takes pictures `only`, else it goes as it is: the
+    model may read sound.
+    """
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_plain_pictures(item, key, only) for item in value]
+    try:
+        return plain_picture(value) if isinstance(value, bytes) else value
+    except PictureError as error:
+        if only:
+            raise PictureError(f"The input '{key}': {error}") from error
+        return value
 
 
 def _cast(key: str, array: np.ndarray, dtype: str) -> np.ndarray:

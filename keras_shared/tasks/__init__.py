@@ -4,6 +4,7 @@ from keras_shared.tasks.classification import CLASSIFICATION
 from keras_shared.tasks.reconstruction import RECONSTRUCTION
 from keras_shared.tasks.task import Metric as Metric
 from keras_shared.tasks.task import Monitor as Monitor
+from keras_shared.tasks.task import Shown as Shown
 from keras_shared.tasks.task import Task as Task
 from keras_shared.tasks.task import Tested as Tested
 from keras_shared.tasks.verification import VERIFICATION

@@ -10,9 +10,12 @@ from sklearn.metrics import confusion_matrix
 from keras_shared.batching import ImageData, TrainingData
 from keras_shared.batching.images import image_test_batches, image_training_data
 from keras_shared.datasets import LabelledImages
-from keras_shared.tasks.task import Metric, Monitor, Task, Tested
+from keras_shared.datasets.lazy_images import LazyImages
+from keras_shared.losses import RBFLoss
+from keras_shared.tasks.task import Metric, Monitor, Shown, Task, Tested
 
 WORST = 32  # mistakes that are shown
+SHOWN = 24  # examples that are shown
 
 
 def classification_metrics(scores: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
@@ -79,6 +82,29 @@ def plot_classification(
     return {"confusion": figure, "mistakes": sheet}
 
 
+def plot_examples(
+    scores: np.ndarray, labels: np.ndarray, images: np.ndarray, names: tuple[str, ...]
+) -> dict[str, Figure]:
+    """Test images of all classes, with the right class and the answer; wrong ones in red."""
+    answers = scores.argmax(axis=-1)
+    rank = np.zeros(len(labels), int)  # number of each image within its class
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        rank[own] = np.arange(len(own))
+    chosen = np.lexsort((labels, rank))[:SHOWN]
+    rows = -(-len(chosen) // 6)
+    sheet = Figure(figsize=(10, 1.9 * rows), layout="constrained")
+    for axes, index in zip(sheet.subplots(rows, 6, squeeze=False).flat, chosen, strict=False):
+        image = images[index].astype("uint8")
+        axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
+        right, answer = names[labels[index]], names[answers[index]]
+        title = right if right == answer else f"{right} → {answer}"
+        axes.set_title(title, fontsize=9, color="black" if right == answer else "C3")
+    for axes in sheet.axes:
+        axes.axis("off")
+    return {"examples": sheet}
+
+
 def _as_they_are(images: Any, labels: Any) -> tuple[Any, Any]:
     return images, labels
 
@@ -86,7 +112,8 @@ def _as_they_are(images: Any, labels: Any) -> tuple[Any, Any]:
 def _training_data(
     split: LabelledImages, data: ImageData, batch_size: int, seed: int
 ) -> TrainingData:
-    return image_training_data(split, data, batch_size, seed, _as_they_are)
+    batches = image_training_data(split, data, batch_size, seed, _as_they_are)
+    return batches._replace(classes=len(split.class_names))
 
 
 def _test_batches(split: LabelledImages, data: ImageData, seed: int) -> Any:
@@ -95,12 +122,61 @@ def _test_batches(split: LabelledImages, data: ImageData, seed: int) -> Any:
 
 def _plots(test: Tested) -> dict[str, Figure]:
     images = np.concatenate([x.numpy() for x, _ in test.batches])
-    return plot_classification(test.outputs, test.truth, images, test.split.class_names)
+    names = test.split.class_names
+    plots = plot_classification(test.outputs, test.truth, images, names)
+    if isinstance(test.split.images, LazyImages):  # the user's own, who will want to see them
+        plots |= plot_examples(test.outputs, test.truth, images, names)
+    return plots
 
 
-def _show(outputs: Mapping[str, np.ndarray]) -> str:
-    label: bytes = outputs["label"].item()
-    return label.decode()
+def class_probabilities(scores: np.ndarray, loss: str) -> np.ndarray | None:
+    """Probabilities of the classes, as the loss that made the scores defines them.
+
+    Cross-entropy: the softmax. RBF: `exp(-y_i) / (exp(-j) + sum_k exp(-y_k))`, with distances
+    `y = -scores`; what is missing to 1 is the rubbish class, "none of them".
+
+    Args:
+        scores: (images, classes).
+        loss: its name.
+
+    Returns:
+        (images, classes); None for a loss that defines none.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_shared.tasks.classification import class_probabilities
+        >>> class_probabilities(np.zeros((1, 4)), "sparse_categorical_crossentropy").tolist()
+        [[0.25, 0.25, 0.25, 0.25]]
+        >>> class_probabilities(np.array([[0.0, -50.0]]), "rbf").round(3).tolist()
+        [[0.525, 0.0]]
+
+    Reference:
+        LeCun, Bottou, Bengio, Haffner 1998, section II.C, equation 9.
+    """
+    if loss not in ("sparse_categorical_crossentropy", "rbf"):
+        return None
+    known = scores.astype("float64")
+    if loss == "rbf":
+        known = np.column_stack([known, np.full(len(known), -RBFLoss().j)])
+    odds = np.exp(known - known.max(axis=1, keepdims=True))
+    return np.asarray((odds / odds.sum(axis=1, keepdims=True))[:, : scores.shape[1]])
+
+
+def _show(outputs: Mapping[str, np.ndarray], top: int) -> Shown:
+    """The best classes, with their probabilities where `outputs` has these."""
+    scores = outputs["scores"][0]
+    names = [name.decode() for name in outputs["classes"][0]]
+    best = np.argsort(-scores, kind="stable")[: max(1, top)]
+    label = names[best[0]]
+    if "probabilities" not in outputs:
+        return Shown(", ".join(names[i] for i in best), {"label": label})
+    shares = outputs["probabilities"][0]
+    text = ", ".join(f"{names[i]} ({100 * shares[i]:.1f} %)" for i in best)
+    none = 1 - shares.sum()
+    if none > 1e-6:  # a rubbish class
+        text = f"{text}, none of the classes ({100 * none:.1f} %)"
+    facts: dict[str, Any] = {"label": label, "probability": float(shares[best[0]])}
+    return Shown(text, facts | {"top": {names[i]: float(shares[i]) for i in best}})
 
 
 CLASSIFICATION = Task(
@@ -115,6 +191,10 @@ CLASSIFICATION = Task(
     headline=Metric("test error", "error_percent", " %", more_is_better=False),
     monitor=Monitor("val_accuracy", more_is_better=True),
     plots=_plots,
-    captions={"confusion": "Confusion matrix", "mistakes": "Worst mistakes"},
+    captions={
+        "confusion": "Confusion matrix",
+        "examples": "Test images and answers",
+        "mistakes": "Worst mistakes",
+    },
     show=_show,
 )

@@ -14,7 +14,7 @@ from sklearn.manifold import TSNE
 from keras_shared.batching import ImageData, TrainingData
 from keras_shared.batching.images import image_test_batches, image_training_data
 from keras_shared.datasets import LabelledImages
-from keras_shared.tasks.task import Metric, Monitor, Task, Tested
+from keras_shared.tasks.task import Metric, Monitor, Shown, Task, Tested
 
 SHOWN = 12  # vectors that are drawn
 MAPPED = 2000  # codes on the map
@@ -128,9 +128,12 @@ def _baselines(
     return metrics, plot_code(code, test.split.labels[:MAPPED])
 
 
-def _show(outputs: Mapping[str, np.ndarray]) -> str:
+def _show(outputs: Mapping[str, np.ndarray], top: int) -> Shown:
     name, values = next(iter(outputs.items()))
-    return f"{name} of {values.size} numbers, {values.min():.4g} to {values.max():.4g}"
+    return Shown(
+        f"{name} of {values.size} numbers, {values.min():.4g} to {values.max():.4g}",
+        {name: values[0].tolist()},
+    )
 
 
 RECONSTRUCTION = Task(

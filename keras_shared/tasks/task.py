@@ -41,6 +41,18 @@ class Monitor(NamedTuple):
     more_is_better: bool
 
 
+class Shown(NamedTuple):
+    """What a prediction looks like to a person.
+
+    Attributes:
+        text: one line.
+        facts: the same by name, as JSON holds it.
+    """
+
+    text: str
+    facts: dict[str, Any]
+
+
 class Tested(NamedTuple):
     """What a model answered on test data.
 
@@ -81,7 +93,8 @@ class Task:
         monitor: what picks the best of several runs, on validation data.
         plots: name -> plot of the test.
         captions: name of a plot -> its caption.
-        show: takes the outputs of a signature for one example, gives what a person reads.
+        show: takes the outputs of a signature for one example, and how many of several possible
+            answers are wanted; gives what a person reads.
         baselines: takes model, batches of the training split (as of `test_batches`) and test; gives
             metrics of simpler methods, and plots; None for none.
         losses_of_shared: those for the model itself alone, not for an unshared copy of it.
@@ -108,7 +121,7 @@ class Task:
     monitor: Monitor
     plots: Callable[[Tested], "dict[str, Figure]"]
     captions: Mapping[str, str]
-    show: Callable[[Mapping[str, np.ndarray]], str]
+    show: Callable[[Mapping[str, np.ndarray], int], Shown]
     losses_of_shared: tuple[str, ...] = ()
     optimizer: str = "adam"
     learning_rate: float = 0.001

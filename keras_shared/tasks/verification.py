@@ -13,8 +13,10 @@ from keras_shared.batching import PairData
 from keras_shared.batching.pairs import pair_test_batches, pair_training_data
 from keras_shared.datasets import LabelledImages
 from keras_shared.losses import ContrastiveLoss
-from keras_shared.tasks.task import Metric, Monitor, Task, Tested
+from keras_shared.tasks.task import Metric, Monitor, Shown, Task, Tested
 from keras_shared.zoo.calibration import calibrate
+
+THRESHOLD = 0.5  # probability from which two images count as the same
 
 
 def verification_metrics(probability: np.ndarray, same: np.ndarray) -> dict[str, Any]:
@@ -37,7 +39,7 @@ def verification_metrics(probability: np.ndarray, same: np.ndarray) -> dict[str,
     rate, _ = _equal_error(probability, same)
     return {
         "pairs": len(same),
-        "accuracy_percent": round(100 * float(np.mean((probability >= 0.5) == same)), 3),
+        "accuracy_percent": round(100 * float(np.mean((probability >= THRESHOLD) == same)), 3),
         "auc": round(float(roc_auc_score(same, probability)), 5),
         "equal_error_rate_percent": round(100 * rate, 3),
     }
@@ -101,12 +103,16 @@ def _calibrate(model: keras.Model, pairs: tf.data.Dataset) -> None:
     calibrate(model.get_layer("probability"), distances, same)
 
 
-def _show(outputs: Mapping[str, np.ndarray]) -> str:
+def _show(outputs: Mapping[str, np.ndarray], top: int) -> Shown:
     if "probability" not in outputs:  # one image alone
-        return f"an embedding of {outputs['embedding'].size} numbers"
+        return Shown(f"an embedding of {outputs['embedding'].size} numbers", {})
     probability, distance = outputs["probability"].item(), outputs["distance"].item()
-    verdict = "same" if probability >= 0.5 else "different"
-    return f"{verdict}: probability {probability:.4g}, distance {distance:.4g}"
+    same = probability >= THRESHOLD
+    text = (
+        f"{'same' if same else 'different'}: probability {probability:.4g} (threshold "
+        f"{THRESHOLD}), distance {distance:.4g}"
+    )
+    return Shown(text, {"same": same, "probability": probability, "distance": distance})
 
 
 VERIFICATION = Task(

@@ -11,7 +11,8 @@ from keras_shared.batching import TrainingData
 from keras_shared.lookup import find
 from keras_shared.losses import LOSSES
 from keras_shared.presets.loading import load
-from keras_shared.recipes import Recipe
+from keras_shared.presets.names import entry_dir, entry_names
+from keras_shared.recipes import Recipe, read_recipe
 from keras_shared.sharing import sharing_report, unshare
 from keras_shared.training.run import RunError
 
@@ -54,8 +55,20 @@ def start_model(recipe: Recipe, path_or_name: str | os.PathLike[str]) -> keras.M
     names = getattr(recipe.model, "class_names", None)
     if hasattr(model, "with_classes") and names not in (None, model.class_names):
         model = model.with_classes(names)
-    _check_start(model, recipe)
+    shape = getattr(recipe.model, "image_shape", None)
+    if hasattr(model, "with_image_shape") and shape not in (None, model.image_shape):
+        model = model.with_image_shape(shape)
+    _check_start(model, recipe, os.fspath(path_or_name))
     return model
+
+
+def base_of(path_or_name: str) -> dict[str, str]:
+    """What a card says of the model that a fine-tuning started from: its name and its data."""
+    base = {"name": path_or_name}
+    if path_or_name in entry_names():
+        recipe = read_recipe(entry_dir(path_or_name) / "recipe.toml")
+        base["data"] = recipe.dataset.credit
+    return base
 
 
 def fingerprint(start: keras.Model | None) -> str:
@@ -85,9 +98,32 @@ def training_data(recipe: Recipe, data_dir: str | None = None) -> TrainingData:
         >>> training_data(read_recipe(RECIPE)).sizes
         {'groups': 5, 'pairs_per_epoch': 3200, 'validation_pairs': 1000}
     """
-    split = recipe.dataset.load("train", data_dir)
-    training = recipe.training
+    split, training = load_split(recipe, "train", data_dir), recipe.training
     return recipe.task.training_data(split, recipe.data, training.batch_size, training.seeds[0])
+
+
+def load_split(recipe: Recipe, split: str, data_dir: str | None = None) -> Any:
+    """A split of a recipe's data set; images are brought to what the model takes.
+
+    Raises:
+        DataError: if the data set cannot be had.
+    """
+    loaded, shape = recipe.dataset.load(split, data_dir), recipe.image_shape
+    own_size = getattr(recipe.data, "side", 0)  # the recipe itself says how images are shrunk
+    return loaded.fitted(shape) if shape and hasattr(loaded, "fitted") and not own_size else loaded
+
+
+def with_class_names(recipe: Recipe, data_dir: str | None = None) -> Recipe:
+    """The recipe with the names of the data's classes, where it leaves the model's open.
+
+    Raises:
+        DataError: if the data set cannot be had.
+    """
+    arguments = recipe.model.model_dump()
+    if "class_names" not in arguments or arguments["class_names"] or arguments.get("num_classes"):
+        return recipe
+    names = load_split(recipe, "train", data_dir).class_names
+    return recipe.with_changes({"model.class_names": names})
 
 
 def test_data(recipe: Recipe, data_dir: str | None = None) -> tuple[Any, tf.data.Dataset]:
@@ -100,7 +136,7 @@ def test_data(recipe: Recipe, data_dir: str | None = None) -> tuple[Any, tf.data
     Raises:
         DataError: if the data set cannot be had, or is too small for the recipe.
     """
-    split = recipe.dataset.load("test", data_dir)
+    split = load_split(recipe, "test", data_dir)
     return split, recipe.task.test_batches(split, recipe.data, recipe.training.seeds[0])
 
 
@@ -131,6 +167,12 @@ def check_data(model: keras.Model, recipe: Recipe, data: TrainingData) -> None:
         RunError: if the shapes of its inputs are others.
     """
     specs = keras.tree.flatten(data.validation.element_spec[0])
+    names = getattr(model, "class_names", None)
+    if names is not None and data.classes not in (None, len(names)):
+        raise RunError(
+            f"{recipe.path}: the data set '{recipe.data.name}' has {data.classes} classes, and "
+            f"`model.class_names` has {len(names)} names. Name each class, or leave the names out."
+        )
     for given, tensor in zip(specs, model.inputs, strict=True):
         if not given.shape[1:].is_compatible_with(tensor.shape[1:]):
             raise RunError(
@@ -140,7 +182,7 @@ def check_data(model: keras.Model, recipe: Recipe, data: TrainingData) -> None:
             )
 
 
-def _check_start(model: keras.Model, recipe: Recipe) -> None:
+def _check_start(model: keras.Model, recipe: Recipe, start: str) -> None:
     if recipe.training.sharing != "shared":
         raise RunError(
             f"{recipe.path}: `training.sharing` is '{recipe.training.sharing}', and a model to "
@@ -155,6 +197,7 @@ def _check_start(model: keras.Model, recipe: Recipe) -> None:
     for key, wanted in recipe.model.model_dump(exclude={"class_name"}).items():
         if wanted is not None and config.get(key) != wanted:
             raise RunError(
-                f"{recipe.path}: `model.{key}` is {wanted!r}, and the model to start from has "
-                f"{config.get(key)!r}. Set the recipe to the model's own."
+                f"{recipe.path}: `model.{key}` is {wanted!r}, and the model to start from, "
+                f"'{start}', has {config.get(key)!r}. Set it to the model's own, or leave it out; "
+                f"the data '{recipe.data.name}' are brought to what the model takes."
             )

@@ -22,6 +22,7 @@ def train(
     run_dir: str | os.PathLike[str],
     start: keras.Model | None = None,
     verbose: int | str = "auto",
+    base: dict[str, str] | None = None,
 ) -> keras.Model:
     """Train the model of a recipe; begun before in the same folder, go on where that stopped.
 
@@ -39,6 +40,7 @@ def train(
         start: a trained model to fine-tune, from `start_model`; by default one is built from the
             recipe.
         verbose: as in `keras.Model.fit`.
+        base: what the card says of `start`: its `name`, and its `data` with their licence.
 
     Returns:
         The trained model.
@@ -96,11 +98,11 @@ def train(
             recipe.task.finish(model, data.validation)
         with replacing(run.model_file) as scratch:
             model.save(scratch)
-        _write_facts(run, recipe, data)
+        _write_facts(run, recipe, data, base)
     return model
 
 
-def _write_facts(run: Run, recipe: Recipe, data: TrainingData) -> None:
+def _write_facts(run: Run, recipe: Recipe, data: TrainingData, base: dict[str, str] | None) -> None:
     history = run.history()
     names = [key for key in history[-1] if key not in ("epoch", "seconds")]
     facts = {
@@ -116,5 +118,5 @@ def _write_facts(run: Run, recipe: Recipe, data: TrainingData) -> None:
             "keras": keras.__version__,
         },
         "cpu_cores": os.cpu_count(),
-    }
+    } | ({"base": base} if base else {})
     replace_text(run.facts_file, json.dumps(facts, indent=2) + "\n")

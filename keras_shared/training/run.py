@@ -49,6 +49,11 @@ class Run:
         self.logs = self.path / "logs"
         self._start_file = self.path / "start.txt"
 
+    @property
+    def from_nothing(self) -> "Run":
+        """The run of the same net without the start that a fine-tuning had, to compare with."""
+        return Run(self.path / "from_nothing")
+
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
 

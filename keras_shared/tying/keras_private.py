@@ -126,3 +126,23 @@ class SourceInSavedModel:
         if save_type == "savedmodel" and source is not None:
             children |= {f"_source_{i}": v for i, v in enumerate(source.variables)}
         return children
+
+
+@contextmanager
+def trainable_as_in_keras(
+    variables: list[keras.Variable], trainable: list[keras.Variable]
+) -> Iterator[None]:
+    """Lets TensorFlow know which of `variables` are frozen, while it writes them to a file.
+
+    Setting `trainable` of a layer does not reach the TensorFlow variable, and TFSMLayer believes
+    that one.
+    """
+    meant = {id(v) for v in trainable}
+    before = [(v.value, v.value._trainable) for v in variables]
+    for variable, (value, _) in zip(variables, before, strict=True):
+        value._trainable = id(variable) in meant
+    try:
+        yield
+    finally:
+        for value, flag in before:
+            value._trainable = flag

@@ -57,6 +57,8 @@ class LeCun1989(ImageClassifier):
     )
     limits = "A few hundred digits of one source taught it; it is an experiment, not a reader."
 
+    bright_on_dark = True
+
     def __init__(self, net: Literal[1, 2, 3, 4, 5] = 5, dtype: Any = None, **kwargs: Any) -> None:
         if net not in (1, 2, 3, 4, 5):
             raise ValueError(f"`net` must be 1, 2, 3, 4 or 5. Received: net={net!r}")
@@ -98,6 +100,10 @@ class LeCun1989(ImageClassifier):
         self.net = net
         self.class_names = DIGITS
         self.base_policy = base
+
+    @classmethod
+    def image_shape_of(cls, **arguments: Any) -> tuple[int, int, int]:
+        return (SIDE, SIDE, 1)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "net": self.net}

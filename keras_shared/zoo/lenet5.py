@@ -78,6 +78,8 @@ class LeNet5(ImageClassifier):
         "bright on dark, centred and of the size of its training images."
     )
 
+    bright_on_dark = True
+
     def __init__(
         self,
         variant: Literal["1998", "modern"] = "1998",
@@ -91,8 +93,8 @@ class LeNet5(ImageClassifier):
         class_names = _names(class_names, num_classes)
         if len(class_names) < 2 or (variant == "1998" and len(class_names) != 10):
             raise ValueError(
-                "`class_names` must name ten classes for variant '1998', and at least two for "
-                f"'modern'. Received: {len(class_names)} names with variant={variant!r}"
+                "`class_names` or `num_classes` must give ten classes for variant '1998', and at "
+                f"least two for 'modern'. Received: {len(class_names)} with variant={variant!r}"
             )
 
         # === Graph ===
@@ -113,6 +115,10 @@ class LeNet5(ImageClassifier):
         self.class_names = class_names
         self.num_classes = len(class_names)
         self.base_policy = base
+
+    @classmethod
+    def image_shape_of(cls, **arguments: Any) -> tuple[int, int, int]:
+        return (28, 28, 1)
 
     @classmethod
     def default_loss(cls, variant: str = "1998", **arguments: Any) -> str:
@@ -196,6 +202,9 @@ def _names(class_names: Sequence[str] | None, num_classes: int | None) -> tuple[
             f"`class_names` and `num_classes` disagree. Received: {len(class_names)} names, "
             f"num_classes={num_classes}"
         )
+    twice = sorted({name for name in class_names if list(class_names).count(name) > 1})
+    if twice:
+        raise ValueError(f"`class_names` must name each class once. Received twice: {twice}")
     return tuple(class_names)
 
 

@@ -1,3 +1,4 @@
+import os
 from typing import Any, ClassVar, Literal, Self
 
 import keras
@@ -9,6 +10,7 @@ from keras_shared.layers import Shared
 from keras_shared.losses import ContrastiveLoss
 from keras_shared.signature import Signature
 from keras_shared.zoo.calibration import calibrate
+from keras_shared.zoo.checked_images import checked_images
 from keras_shared.zoo.zoo_model import ZooModel
 
 TOWER_SIZE = (28, 28)  # pixels, as in Vinyals et al. 2016
@@ -120,6 +122,59 @@ class SiameseNet(ZooModel):
         self.image_shape = tuple(image_shape)
         self.pixel_range = (low, high)
         self.base_policy = base
+
+    @classmethod
+    def image_shape_of(
+        cls, image_shape: Any = (None, None, 1), **arguments: Any
+    ) -> tuple[int, int, int]:
+        height, width, channels = image_shape
+        return (height or TOWER_SIZE[0], width or TOWER_SIZE[1], channels)
+
+    @classmethod
+    def from_preset(
+        cls,
+        preset: str | os.PathLike[str],
+        version: int | None = None,
+        image_shape: tuple[int | None, int | None, int] | None = None,
+    ) -> Self:
+        """Load a published SiameseNet, also for images of another size.
+
+        Args:
+            preset: see `keras_shared.zoo.ZooModel.from_preset`.
+            version: number of the version; the newest by default.
+            image_shape: see `with_image_shape`. None keeps the model's own.
+
+        Raises:
+            ValueError: as of `ZooModel.from_preset` and `with_image_shape`.
+
+        Example:
+            >>> from keras_shared.zoo import SiameseNet
+            >>> SiameseNet.from_preset("siamese_omniglot", image_shape=(96, 96, 3)).image_shape
+            (96, 96, 3)
+        """
+        model = super().from_preset(preset, version)
+        return model if image_shape is None else model.with_image_shape(image_shape)
+
+    def with_image_shape(self, image_shape: tuple[int | None, int | None, int]) -> Self:
+        """This net for images of another size, with the same weights: the tower takes what it took.
+
+        Args:
+            image_shape: (height, width, channels) of one input image.
+
+        Returns:
+            A new model; this one stays as it is.
+
+        Raises:
+            ValueError: for channels that the tower cannot take.
+
+        Example:
+            >>> from keras_shared.zoo import SiameseNet
+            >>> SiameseNet().with_image_shape((40, 60, 3)).image_shape
+            (40, 60, 3)
+        """
+        model = type(self).from_config({**self.get_config(), "image_shape": tuple(image_shape)})
+        model.set_weights(self.get_weights())
+        return model
 
     def compile(
         self, optimizer: Any = "auto", loss: Any = "auto", *, metrics: Any = "auto", **kwargs: Any
@@ -256,17 +311,7 @@ class SiameseNet(ZooModel):
         return super().from_config({**config, "tower": tower}, custom_objects)
 
     def _checked(self, images: Any, name: str) -> np.ndarray:
-        array: np.ndarray = np.asarray(images)
-        expected = (None, *self.image_shape)
-        fits = array.ndim == 4 and all(
-            e in (None, s) for e, s in zip(expected, array.shape, strict=True)
-        )
-        if not fits or not np.issubdtype(array.dtype, np.number) or not array.size:
-            raise ValueError(
-                f"`{name}` must be numbers of shape {expected} with values 0 to 255. "
-                f"Received: an array of shape {array.shape} and dtype {array.dtype}"
-            )
-        return array
+        return checked_images(images, name, self.image_shape)
 
 
 def _default_tower(dtype: Any) -> keras.Model:

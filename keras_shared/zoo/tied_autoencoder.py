@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -136,6 +137,11 @@ class TiedAutoencoder(ZooModel):
         self.base_policy = base
         if not tied:
             untie(self)
+
+    @classmethod
+    def image_shape_of(cls, input_dim: int = 784, **arguments: Any) -> tuple[int, int, int] | None:
+        side = math.isqrt(input_dim)
+        return (side, side, 1) if side * side == input_dim else None
 
     def encode(self, vectors: Any) -> np.ndarray:
         """The code of each vector.

@@ -92,6 +92,14 @@ class ZooModel(keras.Model):
         """Name of the loss that a model with these constructor arguments is trained with."""
         return cls.loss_names[0]
 
+    @classmethod
+    def image_shape_of(cls, **arguments: Any) -> tuple[int, int, int] | None:
+        """Height, width and channels of the images that a model with these arguments takes.
+
+        None for a model of other things, or of images of any size.
+        """
+        return None
+
     def compile(
         self, optimizer: Any = "auto", loss: Any = "auto", *, metrics: Any = "auto", **kwargs: Any
     ) -> None:

@@ -53,7 +53,9 @@ def test_the_saved_model_stands_alone(server, tmp_path, image):
     package = tmp_path / "alone" / "keras_shared"
     shutil.copytree(PACKAGE / "serving", package / "serving")
     (package / "presets").mkdir()
-    for file in ("__init__.py", "lookup.py", "presets/__init__.py", "presets/names.py"):
+    for file in (
+        "__init__.py", "lookup.py", "pictures.py", "presets/__init__.py", "presets/names.py",
+    ):  # fmt: skip
         shutil.copy(PACKAGE / file, package / file)
     model = shutil.copytree(locate("lenet5_mnist"), tmp_path / "model")
     (version_dir(model) / "assets.extra" / "model.keras").unlink()

@@ -100,3 +100,16 @@ def test_run_graph_calls_each_layer_in_order():
     outputs = keras_private.run_graph(model, x, call)
     assert seen == ["first", "second"]
     np.testing.assert_allclose(outputs["out"], model(x)["out"])
+
+
+def test_tensorflow_learns_what_is_frozen_while_a_file_is_written():
+    layer = layers.Dense(2)
+    layer.build((None, 3))
+    layer.trainable = False
+    values = [v.value for v in layer.variables]
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("of TensorFlow's variables")
+    assert all(value.trainable for value in values)  # Keras does not pass it on
+    with keras_private.trainable_as_in_keras(layer.variables, layer.trainable_variables):
+        assert not any(value.trainable for value in values)
+    assert all(value.trainable for value in values)

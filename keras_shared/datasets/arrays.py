@@ -1,0 +1,95 @@
+import pathlib
+import zipfile
+
+import numpy as np
+
+from keras_shared.datasets.dataset import DataError, Dataset
+from keras_shared.datasets.labelled_images import LabelledImages
+from keras_shared.datasets.lazy_images import Shape
+from keras_shared.datasets.splitting import check_classes, split_by_seed
+
+KEYS = ("x_train", "y_train", "x_test", "y_test")
+
+
+def from_arrays(
+    path: str | pathlib.Path, split: str, image_shape: Shape, seed: int = 1
+) -> LabelledImages:
+    """Your own images from a .npz file of arrays.
+
+    It holds `x_train`, `y_train`, `x_test`, `y_test` as Keras' own data sets do, or `x` and `y`, of
+    which the seed draws the splits as `from_folder` does; and perhaps `class_names`.
+
+    Args:
+        path: the file.
+        split: `"train"` or `"test"`.
+        image_shape: height, width and channels to which images are brought.
+        seed: of the draw.
+
+    Raises:
+        DataError: for a file that is none, other keys, or arrays that are no images and labels.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from keras_shared.datasets import from_arrays
+        >>> file = tempfile.mkdtemp() + "/mine.npz"
+        >>> np.savez(file, x=np.zeros((20, 8, 8), "uint8"), y=np.arange(20) % 2)
+        >>> from_arrays(file, "test", (8, 8, 1)).images.shape
+        (4, 8, 8, 1)
+    """
+    where = str(path)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+    except (OSError, ValueError, zipfile.BadZipFile, AttributeError) as error:
+        raise DataError(f"{where} is not a .npz file of arrays: {error}") from error
+    if set(KEYS) <= set(arrays):
+        parts = {
+            name: _images(where, arrays[f"x_{name}"], arrays[f"y_{name}"], arrays, image_shape)
+            for name in ("train", "test")
+        }
+        check_classes(parts["train"], where, least=1)
+        return parts[split]
+    if not {"x", "y"} <= set(arrays):
+        raise DataError(
+            f"{where} holds {sorted(arrays)}: expected x and y, or {', '.join(KEYS)} (and perhaps "
+            "class_names)."
+        )
+    images = _images(where, arrays["x"], arrays["y"], arrays, image_shape)
+    train, test = split_by_seed(images, seed, where)
+    return train if split == "train" else test
+
+
+def arrays_dataset(path: str, image_shape: Shape, seed: int) -> Dataset:
+    """A .npz file as a data set that a recipe names."""
+    return Dataset(
+        f"Arrays of {path}", "your own", "yours", LabelledImages,
+        lambda split, data_dir: from_arrays(path, split, image_shape, seed),
+    )  # fmt: skip
+
+
+def _images(
+    where: str, x: np.ndarray, y: np.ndarray, arrays: dict[str, np.ndarray], shape: Shape
+) -> LabelledImages:
+    x = x[..., None] if x.ndim == 3 else x
+    if x.ndim != 4 or x.shape[-1] not in (1, 3) or len(x) != len(y):
+        raise DataError(
+            f"{where}: expected x as (images, height, width) or with 1 or 3 channels, and y with a "
+            f"label for each. Received: x {x.shape}, y {y.shape}"
+        )
+    if x.dtype != np.uint8:
+        low, high = float(x.min(initial=0)), float(x.max(initial=0))
+        if not (low >= 0 and 1 < high <= 255):
+            raise DataError(
+                f"{where}: expected pixels from 0 to 255. Received: {x.dtype} from {low:g} to "
+                f"{high:g}. Multiply fractions by 255."
+            )
+        x = np.round(x).astype("uint8")
+    y = np.ravel(y)
+    if not np.issubdtype(y.dtype, np.integer) or y.min(initial=0) < 0:
+        raise DataError(f"{where}: expected labels as whole numbers from 0. Received: {y.dtype}")
+    known = int(max(v.max(initial=0) for k, v in arrays.items() if k.startswith("y"))) + 1
+    names = tuple(map(str, arrays.get("class_names", range(known))))
+    if len(names) < known:
+        raise DataError(f"{where}: {len(names)} class_names for labels up to {known - 1}.")
+    return LabelledImages(x, y.astype(int), np.arange(len(names)), names, names).fitted(shape)

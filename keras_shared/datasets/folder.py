@@ -1,0 +1,199 @@
+import hashlib
+import pathlib
+import warnings
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from keras_shared.datasets.dataset import DataError, Dataset
+from keras_shared.datasets.labelled_images import LabelledImages
+from keras_shared.datasets.lazy_images import LazyImages, Shape
+from keras_shared.datasets.splitting import check_classes, split_by_seed
+from keras_shared.pictures import PictureError, check_picture
+
+TRAIN, VALIDATION, TEST = ("train", "training"), ("validation", "valid", "val"), ("test", "testing")
+SHOWN = 5  # files that a warning names
+
+
+def from_folder(
+    path: str | pathlib.Path, split: str, image_shape: Shape, seed: int = 1
+) -> LabelledImages:
+    """Your own images from a folder with a sub-folder for each class.
+
+    Where the folder holds `train` and `test` (and perhaps `validation`), each with a sub-folder for
+    each class, these are the splits. Otherwise the seed draws a fifth of each class to test, and
+    a fifth of the rest to validate. Images are read when they are needed.
+
+    Args:
+        path: the folder.
+        split: `"train"` (with the images that validate) or `"test"`.
+        image_shape: height, width and channels to which images are brought; grey or colour.
+        seed: of the draw.
+
+    Raises:
+        DataError: if there are no such sub-folders, or classes have too few images.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> import numpy as np
+        >>> from keras_shared.datasets import from_folder
+        >>> from keras_shared.pictures import png_bytes
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> for name, grey in (("dark", 30), ("light", 220)):
+        ...     (folder / name).mkdir()
+        ...     for i in range(5):
+        ...         image = np.full((9, 12, 1), grey + i, "uint8")
+        ...         _ = (folder / name / f"{i}.png").write_bytes(png_bytes(image))
+        >>> train, test = (from_folder(folder, split, (8, 8, 1)) for split in ("train", "test"))
+        >>> train.class_names, len(train.images), len(test.images), test.images.read().shape
+        (('dark', 'light'), 8, 2, (2, 8, 8, 1))
+    """
+    folder = pathlib.Path(path)
+    if not folder.is_dir():
+        raise DataError(f"There is no folder {folder} with images. Name one with a folder a class.")
+    splits = {name: _first_of(folder, names) for name, names in
+              (("train", TRAIN), ("validation", VALIDATION), ("test", TEST))}  # fmt: skip
+    if splits["train"] is None or splits["test"] is None:
+        if any(splits.values()):
+            found = [p.name for p in splits.values() if p is not None]
+            raise DataError(
+                f"{folder} holds the split {found}: expected 'train' and 'test' (and perhaps "
+                "'validation'), or none of them and a folder for each class."
+            )
+        names = _classes(folder)
+        train, test = split_by_seed(_read(folder, names, image_shape), seed, str(folder))
+        return train if split == "train" else test
+    names = _classes(splits["train"])
+    parts = {
+        name: _read(p, _same_classes(p, names), image_shape) for name, p in splits.items() if p
+    }
+    for name, images in parts.items():
+        check_classes(images, f"{folder}/{name}", least=1)
+    _warn_of_copies(folder, parts)
+    if split == "test":
+        return parts["test"]
+    if "validation" not in parts:
+        return parts["train"]
+    both, validation = parts["train"], parts["validation"]
+    files = np.concatenate([_files(both), _files(validation)])
+    labels = np.concatenate([both.labels, validation.labels])
+    held_out = np.arange(len(both.labels), len(labels))
+    return both._replace(images=LazyImages(files, image_shape), labels=labels, held_out=held_out)
+
+
+def folder_dataset(path: str, image_shape: Shape, seed: int) -> Dataset:
+    """A folder as a data set that a recipe names."""
+    return Dataset(
+        f"Images of {path}", "your own", "yours", LabelledImages,
+        lambda split, data_dir: from_folder(path, split, image_shape, seed),
+    )  # fmt: skip
+
+
+def _files(images: LabelledImages) -> np.ndarray:
+    assert isinstance(images.images, LazyImages)
+    return images.images.sources
+
+
+def _first_of(folder: pathlib.Path, names: Iterable[str]) -> pathlib.Path | None:
+    return next((folder / name for name in names if (folder / name).is_dir()), None)
+
+
+def _classes(folder: pathlib.Path) -> tuple[str, ...]:
+    names = tuple(
+        sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    )
+    if not names:
+        raise DataError(
+            f"{folder} has no sub-folders: expected one for each class, named after it, with its "
+            f"images. It holds: {sorted(p.name for p in folder.iterdir())[:8]}"
+        )
+    return names
+
+
+def _same_classes(folder: pathlib.Path, names: tuple[str, ...]) -> tuple[str, ...]:
+    others = set(_classes(folder)).symmetric_difference(names)
+    if others:
+        raise DataError(
+            f"{folder} and the training images differ in the classes {sorted(others)[:8]}: "
+            f"expected the same sub-folders in each split: {list(names[:8])}"
+        )
+    return names
+
+
+def _read(folder: pathlib.Path, names: tuple[str, ...], shape: Shape) -> LabelledImages:
+    """Paths and labels of all pictures; files that are none are named in a warning."""
+    found = [
+        (file, label)
+        for label, name in enumerate(names)
+        for file in sorted((folder / name).rglob("*"))
+        if file.is_file() and not file.name.startswith(".")
+    ]
+    with ThreadPoolExecutor() as pool:
+        wrong = list(pool.map(_why_not, (file for file, _ in found)))
+    bad = [reason for reason in wrong if reason]
+    if bad:
+        more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
+        warnings.warn(
+            f"{folder}: {len(bad)} files are left out: {'; '.join(bad[:SHOWN])}{more}", stacklevel=2
+        )
+    good = [pair for pair, reason in zip(found, wrong, strict=True) if not reason]
+    files = np.array([str(file) for file, _ in good], dtype=str)
+    labels = np.array([label for _, label in good], dtype=int)
+    images = LabelledImages(LazyImages(files, shape), labels, np.arange(len(names)), names, names)
+    return _without_copies(folder, images)
+
+
+def _why_not(file: pathlib.Path) -> str:
+    try:
+        check_picture(file)
+    except PictureError as error:
+        return str(error)
+    return ""
+
+
+def _digests(files: Iterable[str]) -> dict[str, str]:
+    """A digest of each file that has the size of another one; the rest are no copies."""
+    sizes: dict[int, list[str]] = {}
+    for file in files:
+        sizes.setdefault(pathlib.Path(file).stat().st_size, []).append(file)
+    return {
+        file: hashlib.sha256(pathlib.Path(file).read_bytes()).hexdigest()
+        for same in sizes.values()
+        if len(same) > 1
+        for file in same
+    }
+
+
+def _without_copies(folder: pathlib.Path, images: LabelledImages) -> LabelledImages:
+    """Each picture once, so that none can be in two splits; the others are named in a warning."""
+    first: dict[str, str] = {}
+    copies = {}
+    for file, digest in _digests(_files(images)).items():
+        if first.setdefault(digest, file) != file:
+            copies[file] = first[digest]
+    if not copies:
+        return images
+    named = "; ".join(f"{copy} is {original}" for copy, original in list(copies.items())[:SHOWN])
+    warnings.warn(
+        f"{folder}: {len(copies)} files are copies of others and are left out: {named}",
+        stacklevel=2,
+    )
+    keep = np.array([file not in copies for file in _files(images)])
+    return images._replace(images=images.images[keep], labels=images.labels[keep])
+
+
+def _warn_of_copies(folder: pathlib.Path, parts: dict[str, LabelledImages]) -> None:
+    home = {str(f): name for name, images in parts.items() for f in _files(images)}
+    seen: dict[str, str] = {}
+    both = []
+    for file, digest in _digests(home).items():
+        other = seen.setdefault(digest, file)
+        if home[other] != home[file]:
+            both.append(f"{file} ({home[file]}) is {other} ({home[other]})")
+    if both:
+        warnings.warn(
+            f"{folder}: {len(both)} pictures are in two splits, and the test is no test of them: "
+            f"{'; '.join(both[:SHOWN])}",
+            stacklevel=2,
+        )

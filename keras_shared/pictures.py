@@ -1,0 +1,191 @@
+"""Pictures as people have them, brought to plain pixels: the same for every way to ask a model."""
+
+import io
+import os
+import pathlib
+import re
+import struct
+import warnings
+import zlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP")
+MOST_PIXELS = 100_000_000  # of a picture that is decoded
+MOST_BYTES = 500_000_000  # of a file that is read
+KINDS = (  # first bytes of what people take for a picture, or that is one of another format
+    (rb"%PDF", "a PDF document"),
+    (rb"(II\*\0|MM\0\*)", "a TIFF image"),
+    (rb".{4}ftyp(heic|heix|mif1|msf1)", "a HEIC photo"),
+    (rb".{4}ftypavi[fs]", "an AVIF image"),
+    (rb"\s*(<\?xml.*?|<!DOCTYPE svg.*?|<!--.*?-->\s*)*<svg", "an SVG drawing"),
+    (rb"\s*<(!DOCTYPE html|html)", "a web page"),
+    (rb"PK\x03\x04", "a ZIP archive"),
+    (rb"\x93NUMPY", "a NumPy array"),
+    (rb"version https://git-lfs", "a pointer of Git LFS: run `git lfs pull`"),
+    (rb"[\t\n\r -~]+$", "text"),
+)
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
+
+
+class PictureError(ValueError):
+    """A file is no picture that can be read; the message names it and the formats that can."""
+
+
+def read_picture(source: str | os.PathLike[str] | bytes) -> "np.ndarray":
+    """The pixels of a picture as a person sees it.
+
+    A photo is turned upright by its EXIF note, transparency is put on white paper, of an animation
+    the first frame is taken; 16 bits become 8, palettes and CMYK become colours.
+
+    Args:
+        source: a file, or its bytes: PNG, JPEG, GIF, BMP or WebP.
+
+    Returns:
+        uint8 (height, width, 1) of a grey picture, (height, width, 3) of a coloured one.
+
+    Raises:
+        PictureError: for a file that is missing or no such picture, or too large.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_shared.pictures import png_bytes, read_picture
+        >>> read_picture(png_bytes(np.full((4, 6, 1), 9, "uint8")))[0, 0].tolist()
+        [9]
+    """
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    name = _name(source)
+    image = _opened(source, name)
+    try:
+        image.seek(0)
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I") or image.mode == "F":  # 16 bits, or what is made of them
+            wide = np.asarray(image, "float64")
+            clear = image.info.get("transparency")
+            wide = np.where(wide == clear, 65535, wide) if clear is not None else wide
+            return np.clip(np.round(wide / 257), 0, 255).astype("uint8")[..., None]
+        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+            ink = image.convert("RGBA")
+            paper = Image.new("RGBA", ink.size, "white")
+            grey = image.mode in ("1", "L", "LA")
+            image = Image.alpha_composite(paper, ink).convert("L" if grey else "RGB")
+        if image.mode == "1":
+            image = image.convert("L")
+        pixels = np.asarray(image if image.mode == "L" else image.convert("RGB"))
+    except DAMAGED as error:
+        raise PictureError(f"{name} is cut off or damaged: {error}. Copy it again.") from error
+    except Image.DecompressionBombError:
+        raise PictureError(f"{name} has more than the {MOST_PIXELS:,} pixels allowed.") from None
+    return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def check_picture(file: str | os.PathLike[str]) -> None:
+    """See that a file is a picture, by its head and checksums alone.
+
+    Raises:
+        PictureError: as of `read_picture`.
+    """
+    image = _opened(file, _name(file))
+    try:
+        image.verify()
+    except DAMAGED as error:
+        raise PictureError(f"{file} is cut off or damaged: {error}. Copy it again.") from error
+
+
+def png_bytes(pixels: "np.ndarray") -> bytes:
+    """Pixels as the bytes of a PNG file, which every published graph reads.
+
+    Args:
+        pixels: uint8 (height, width, 1 or 3).
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_shared.pictures import png_bytes
+        >>> png_bytes(np.zeros((4, 6, 3), "uint8"))[:4]
+        b'\\x89PNG'
+    """
+    from PIL import Image
+
+    file = io.BytesIO()
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    image.save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+def plain_picture(content: bytes) -> bytes:
+    """The bytes of any picture as those of one that a graph reads as a person sees it.
+
+    Args:
+        content: bytes of a picture. A PNG or JPEG comes back as it is where it is grey or RGB and
+            has neither transparency nor an EXIF note to turn it; all others as PNG.
+
+    Raises:
+        PictureError: for bytes that are no picture.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_shared.pictures import plain_picture, png_bytes
+        >>> content = png_bytes(np.zeros((4, 6, 3), "uint8"))
+        >>> plain_picture(content) is content
+        True
+    """
+    image = _opened(content, _name(content))
+    plain = image.format in ("PNG", "JPEG", "MPO") and image.mode in ("L", "RGB")
+    try:
+        turned = image.getexif().get(0x0112, 1) != 1
+    except DAMAGED:
+        turned = False
+    if plain and "transparency" not in image.info and not turned:
+        return content
+    return png_bytes(read_picture(content))
+
+
+def _name(source: str | os.PathLike[str] | bytes) -> str:
+    return f"{len(source):,} bytes" if isinstance(source, bytes) else os.fspath(source)
+
+
+def _kind(content: bytes) -> str:
+    """A sentence on what the bytes are instead, where their beginning tells."""
+    for start, kind in KINDS:
+        if re.match(start, content[:1000], re.DOTALL | re.IGNORECASE):
+            return f" It is {kind}."
+    return ""
+
+
+def _opened(source: str | os.PathLike[str] | bytes, name: str) -> "Image":
+    from PIL import Image, UnidentifiedImageError
+
+    allowed = f"expected {', '.join(FORMATS[:-1])} or WebP"
+    if not isinstance(source, bytes):
+        path = pathlib.Path(source)
+        if path.is_dir():
+            raise PictureError(f"{name} is a folder: {allowed}.")
+        if not path.exists():
+            raise PictureError(f"There is no file {name}.")
+        if not path.is_file():
+            raise PictureError(f"{name} is no regular file: {allowed}.")
+        taken = path.stat().st_size
+        if taken > MOST_BYTES:
+            raise PictureError(f"{name} has {taken:,} bytes, more than the {MOST_BYTES:,} allowed.")
+        try:
+            source = path.read_bytes()
+        except OSError as error:
+            raise PictureError(f"{name} cannot be read: {error.strerror}.") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(source), formats=FORMATS)
+    except (UnidentifiedImageError, *DAMAGED) as error:
+        what = "is empty" if not source else "is not a picture that can be read"
+        raise PictureError(f"{name} {what}: {allowed}.{_kind(source)}") from error
+    except Image.DecompressionBombError:
+        raise PictureError(f"{name} has more than the {MOST_PIXELS:,} pixels allowed.") from None
+    if image.width * image.height > MOST_PIXELS:
+        size = f"{image.width} x {image.height}"
+        raise PictureError(f"{name} has {size} pixels, more than the {MOST_PIXELS:,} allowed.")
+    return image

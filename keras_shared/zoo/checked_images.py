@@ -1,0 +1,56 @@
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+def checked_images(images: Any, name: str, shape: Sequence[int | None]) -> np.ndarray:
+    """A batch of images from 0 to 255 as an array.
+
+    Args:
+        images: what a user gave.
+        name: name of the argument, for the message.
+        shape: height, width and channels of one image; None for any.
+
+    Raises:
+        ValueError: for another shape (a batch axis that is missing is named), or for numbers that
+            are not finite.
+
+    Warns:
+        UserWarning: for images that look like fractions from 0 to 1.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_shared.zoo.checked_images import checked_images
+        >>> checked_images(np.zeros((2, 8, 8, 1)), "images", (8, 8, 1)).shape
+        (2, 8, 8, 1)
+    """
+    array: np.ndarray = np.asarray(images)
+    expected = (None, *shape)
+    numbers = np.issubdtype(array.dtype, np.number) or array.dtype == bool
+    if numbers and array.ndim == 3 and _fits(array.shape, shape):
+        raise ValueError(
+            f"`{name}` must be a batch of images of shape {expected}. Received: one image of shape "
+            f"{array.shape}. Give it a batch axis: {name}[None]"
+        )
+    if not numbers or not _fits(array.shape, expected) or not array.size:
+        raise ValueError(
+            f"`{name}` must be numbers of shape {expected} with values 0 to 255. "
+            f"Received: an array of shape {array.shape} and dtype {array.dtype}"
+        )
+    if not np.isfinite(array).all():
+        raise ValueError(f"`{name}` holds NaN or infinity: expected values from 0 to 255.")
+    if np.issubdtype(array.dtype, np.floating) and 0 < array.max() <= 1 and array.min() >= 0:
+        warnings.warn(
+            f"`{name}` lies between {array.min():g} and {array.max():g}, and this model takes "
+            f"pixels from 0 to 255. Fractions need {name} * 255.",
+            stacklevel=3,
+        )
+    return array
+
+
+def _fits(shape: Sequence[int], expected: Sequence[int | None]) -> bool:
+    return len(shape) == len(expected) and all(
+        e in (None, s) for s, e in zip(shape, expected, strict=True)
+    )
