@@ -58,3 +58,30 @@ def test_table_of_ties_is_complete_and_whole():
     rows = [f"| {op.__name__.replace('_', ' ')} {'| ok ' * len(TOPOLOGIES)}|" for op in all_of_them]
     assert [line for line in ours.splitlines() if line.startswith("| ") and "ok" in line] == rows
     assert plain.count("\n| ") == len(OPERATIONS) + 1 and "**untied**" in plain
+
+
+def test_commands_on_own_images_work_as_typed(tmp_path, monkeypatch, capsys):
+    """All but `serve`, on a small folder that is drawn here, with fewer epochs."""
+    import numpy as np
+    from PIL import Image
+
+    from keras_shared.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    for i, name in enumerate(("ant", "bee", "cat")):
+        folder = pathlib.Path("photos", name)
+        folder.mkdir(parents=True)
+        for number in range(10):
+            pixels = random.integers(0, 60, (40, 30 + number, 3), "uint8")
+            pixels[:, 8 * i : 8 * i + 8] += 150
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+    block = README.partition("## Your own images")[2].partition("```bash\n")[2].partition("```")[0]
+    commands = [line.partition("#")[0].split()[1:] for line in block.splitlines()]
+    assert [words[0] for words in commands] == [
+        "fine-tune", "evaluate", "publish", "predict", "serve"
+    ]  # fmt: skip
+    commands[0] += ["--set", "training.epochs=2"]
+    for words in commands[:-1]:
+        assert main(words) == 0, capsys.readouterr().err
+    assert "bee (" in capsys.readouterr().out

@@ -47,6 +47,7 @@ def run(options: argparse.Namespace) -> None:
         _warn_of_paper(files, options.invert)
     if model and model.task == "classification":
         _add_probabilities(answers, model.default_loss(**_config(options.model)))
+    files, answers = _one_by_one(files, answers)
     show = TASKS[model.task].show if model else lambda outputs, top: Shown("", {})
     shown = [show(outputs, options.top) for outputs in answers]
     if options.out:
@@ -137,6 +138,23 @@ def _warn_of_paper(files: list[str], inverted: bool) -> None:
                 f"a dark one: the answer is unreliable. {remedy} --invert.",
                 file=sys.stderr,
             )
+
+
+def _one_by_one(
+    files: list[str], answers: "list[dict[str, np.ndarray]]"
+) -> "tuple[list[str], list[dict[str, np.ndarray]]]":
+    """The rows of a batch, which a .npy file may hold, as answers of their own."""
+    names, rows = [], []
+    for file, outputs in zip(files, answers, strict=True):
+        sizes = {len(value) if value.ndim else 1 for value in outputs.values()}
+        if len(sizes) > 1 or sizes <= {0, 1}:
+            names.append(file)
+            rows.append(outputs)
+            continue
+        for i in range(sizes.pop()):
+            names.append(f"{file}[{i}]")
+            rows.append({key: value[i : i + 1] for key, value in outputs.items()})
+    return names, rows
 
 
 def _add_probabilities(answers: "list[dict[str, np.ndarray]]", loss: str) -> None:

@@ -11,7 +11,6 @@ import tensorflow as tf
 from keras_shared.pictures import png_bytes, read_picture
 from keras_shared.presets.names import version_dir
 
-
 GREY = (0.299, 0.587, 0.114)  # of red, green and blue, as TensorFlow's decoders weight them
 
 

@@ -192,8 +192,30 @@ def test_calibrate():
     "bad", [A[0], A[..., 0], np.full((2, 28, 28, 1), "x"), np.zeros((2, 28, 28, 3)), A[:0]]
 )
 def test_images_that_are_no_images(bad):
-    with pytest.raises(ValueError, match=r"must be numbers of shape \(None, None, None, 1\)"):
+    said = r"must be (numbers|a batch of images) of shape \(None, None, None, 1\)"
+    with pytest.raises(ValueError, match=said):
         SiameseNet(tiny_tower()).embed(bad)
+
+
+def test_images_outside_of_what_it_expects():
+    model = SiameseNet(tiny_tower())
+    with pytest.raises(ValueError, match=r"one image of shape \(28, 28, 1\).*images\[None\]"):
+        model.embed(A[0])
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        model.embed(np.full((1, 28, 28, 1), np.nan))
+    with pytest.warns(
+        UserWarning, match=r"takes pixels from 0 to 255. Fractions need images \* 255"
+    ):
+        model.embed(A / 255)
+
+
+def test_another_image_shape_keeps_the_weights():
+    model = SiameseNet(tiny_tower(), image_shape=(8, 8, 1), pixel_range=(1.0, 0.0))
+    other = model.with_image_shape((20, 31, 3))
+    for mine, theirs in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert other.pixel_range == (1.0, 0.0) and model.image_shape == (8, 8, 1)
+    assert other.embed(RANDOM.integers(0, 256, (2, 20, 31, 3))).shape == (2, 3)
 
 
 def test_other_bad_input():
