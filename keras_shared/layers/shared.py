@@ -58,6 +58,15 @@ class Shared(keras.layers.Wrapper):
 
     def build(self, input_shape: Any) -> None:
         super().build(_values(input_shape)[0])
+        spec = self.layer.input_spec
+        axes = (spec.axes or {}) if isinstance(spec, keras.layers.InputSpec) else {}
+        for shape in _values(input_shape):
+            wrong = {a: n for a, n in axes.items() if shape[a] not in (None, n)}
+            if wrong:
+                raise ValueError(
+                    f"Shared '{self.name}' calls '{self.layer.name}' on each input, which takes "
+                    f"{wrong} (axis: size). Received: inputs of the shapes {_values(input_shape)}"
+                )
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
         if self.mode == "joined":

@@ -58,6 +58,11 @@ class Client:
             raise ValueError(
                 f"Expected http://host:8501 (REST) or grpc://host:8500 (gRPC). Received: {url!r}"
             )
+        if parts.scheme == "grpc" and parts.username is not None:
+            raise ValueError(
+                "A name and password in the address are sent over REST alone. Received: a gRPC "
+                f"address with the name {parts.username!r}"
+            )
         self.timeout = timeout
         self._pinned: dict[tuple[str, int], dict[str, SignatureDef]] = {}
         self._transport: Grpc | Rest
@@ -99,6 +104,11 @@ class Client:
             >>> client.predict("lenet5_mnist", {"image": images})["label"]  # doctest: +SKIP
             array(['7', '2'], dtype=object)
         """
+
+        if version is not None and not isinstance(version, (int, np.integer)):
+            raise TypeError(
+                f"`version` is a whole number; labels are not supported. Received: {version!r}"
+            )
 
         def ask(left: float) -> dict[str, np.ndarray]:
             deadline = time.monotonic() + left
@@ -233,6 +243,11 @@ def _arrays(
 ) -> dict[str, np.ndarray]:
     """The inputs with the dtypes of the signature."""
     expected = signatures[name].inputs
+    if not isinstance(inputs, Mapping):
+        raise TypeError(
+            f"The signature '{name}' takes a dict with the inputs {sorted(expected)}. Received: "
+            f"{type(inputs).__name__}"
+        )
     if set(inputs) != set(expected):
         raise ValueError(
             f"The signature '{name}' takes the inputs {sorted(expected)}. Received: "
@@ -244,7 +259,13 @@ def _arrays(
         given = value
         if key.endswith("_bytes"):
             given = _plain_pictures(value, key, _takes_pictures(key, signatures))
-        array = np.asarray(given, object if dtype == "string" else None)
+        try:
+            array = np.asarray(given, object if dtype == "string" else None)
+        except ValueError as error:
+            raise ValueError(
+                f"The input '{key}' takes {dtype} of shape {shape}. Received: rows of several "
+                "lengths"
+            ) from error
         if dtype != "string":
             if array.dtype.kind not in "biufcV":  # V: bfloat16
                 others = [n for n, s in signatures.items() if f"{key}_bytes" in s.inputs]

@@ -4,6 +4,7 @@ import base64
 import http.client
 import json
 import socket
+import ssl
 import time
 import urllib.parse
 from collections.abc import Mapping
@@ -22,6 +23,12 @@ class Rest:
         self._secure = url.scheme == "https"
         self._address = (url.hostname or "", url.port)
         self._base = f"{url.path.rstrip('/')}/v1/models/"
+        self._headers = {"Content-Type": "application/json"}
+        if url.username is not None:
+            pair = ":".join(
+                urllib.parse.unquote(part or "") for part in (url.username, url.password)
+            )
+            self._headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
 
     def predict(
         self,
@@ -91,12 +98,15 @@ class Rest:
                 connection.connect()
             except TimeoutError:
                 raise
+            except ssl.SSLCertVerificationError as error:  # trying again would not mend it
+                message = f"the certificate of {where} is not trusted: {error.verify_message}"
+                raise ServingError("UNAUTHENTICATED", message, sent=False) from error
             except OSError as error:
                 message = f"no connection to {where} ({error})"
                 raise ServingError("UNAVAILABLE", message, sent=False) from error
             sock: socket.socket = connection.sock
             sock.settimeout(_left(deadline))
-            connection.request(method, path, body, {"Content-Type": "application/json"})
+            connection.request(method, path, body, self._headers)
             response = connection.getresponse()
             expected, content = response.length, bytearray()
             while expected is None or len(content) < expected:
@@ -165,7 +175,9 @@ def _tensors(infos: Mapping[str, Any]) -> dict[str, TensorInfo]:
 def _tensor(info: Mapping[str, Any]) -> TensorInfo:
     dtype = info["dtype"].removeprefix("DT_").lower()
     names = {"float": "float32", "double": "float64", "half": "float16"}
-    shape = info["tensor_shape"]
+    shape = info.get("tensor_shape")
+    if shape is None:  # ragged or sparse: of several tensors
+        return TensorInfo(names.get(dtype, dtype), None)
     sizes = (int(dim["size"]) for dim in shape["dim"])
     known = tuple(None if size < 0 else size for size in sizes)
     return TensorInfo(names.get(dtype, dtype), None if shape["unknown_rank"] else known)

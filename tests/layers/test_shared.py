@@ -103,3 +103,9 @@ def test_bad_mode_and_bad_layer():
         Shared(layers.Dense(3), mode="both")
     with pytest.raises(ValueError, match="valid Keras layer"):
         Shared(lambda x: x)
+
+
+def test_inputs_of_two_widths_are_refused_when_the_model_is_built():
+    left, right = keras.Input((4,)), keras.Input((5,))
+    with pytest.raises(ValueError, match=r"'narrow' .*\{-1: 4\} .*\(None, 5\)"):
+        Shared(keras.layers.Dense(3, name="narrow"))([left, right])

@@ -409,3 +409,28 @@ def test_an_answer_in_chunks_as_a_proxy_sends_it():
     with Client(f"{url}/behind/a/path/") as client:
         assert client.status("m") == [Status(1, "AVAILABLE", "")]
     listener.close()
+
+
+def test_what_cannot_be_sent_is_refused_before_it_is():
+    with Client(f"http://127.0.0.1:{1}", timeout=1) as client:
+        for version in ("1", "stable", 1.0):
+            with pytest.raises(TypeError, match="`version` is a whole number"):
+                client.predict("m", {}, version=version)
+    with pytest.raises(ValueError, match="over REST alone.*'guest'"):
+        Client("grpc://guest:key@localhost:8500")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        (np.ones((1, 2)), "takes a dict with the inputs \\['pixels'\\]. Received: ndarray"),
+        ({"pixels": [[1.0, 2.0], [3.0]]}, "'pixels' takes float32 .*rows of several lengths"),
+    ],
+)
+def test_inputs_are_named(inputs, said):
+    from keras_shared.serving.client import _arrays
+    from keras_shared.serving.messages import SignatureDef, TensorInfo
+
+    taken = SignatureDef({"pixels": TensorInfo("float32", (None, 2))}, {})
+    with pytest.raises((TypeError, ValueError), match=said):
+        _arrays("serving_default", {"serving_default": taken}, inputs)
