@@ -207,15 +207,26 @@ class SiameseNet(ZooModel):
         super().compile(optimizer, loss, metrics=metrics, **kwargs)
 
     def compute_loss(
-        self, x: Any = None, y: Any = None, y_pred: Any = None, *args: Any, **kwargs: Any
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
     ) -> Any:
-        loss = super().compute_loss(x, _for_both(y), y_pred, *args, **kwargs)
+        loss = super().compute_loss(x, _for_both(y), y_pred, sample_weight, training)
         if not isinstance(self.loss, dict) or self.loss.get("probability") is not None:
             return loss
         # a loss on the distance alone leaves w and v without gradient: let them follow
         p = self.probability(ops.stop_gradient(y_pred["distance"]))
         same = ops.cast(ops.reshape(_for_both(y)["probability"], (-1, 1)), p.dtype)
-        return loss + ops.mean(ops.binary_crossentropy(same, p))
+        wrong = ops.binary_crossentropy(same, p)  # (batch, 1)
+        weight = (
+            sample_weight.get("probability") if isinstance(sample_weight, dict) else (sample_weight)
+        )
+        if weight is not None:  # of examples or of classes: w and v follow it too
+            wrong = wrong * ops.cast(ops.reshape(weight, (-1, 1)), wrong.dtype)
+        return loss + ops.mean(wrong)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, *args: Any, **kwargs: Any) -> Any:
         return super().compute_metrics(x, _for_both(y), y_pred, *args, **kwargs)

@@ -225,3 +225,20 @@ def test_other_bad_input():
         SiameseNet(keras.Sequential([keras.Input((5,)), layers.Dense(2)]))
     with pytest.raises(ValueError, match=r"takes 3 channels. Received: image_shape\[-1\]=2"):
         SiameseNet(tiny_tower(channels=3), image_shape=(8, 8, 2))
+
+
+def test_weights_of_pairs_reach_the_probability():
+    """Under the contrastive loss too, by class or by pair alike."""
+
+    def after(x, y, **kwargs):
+        keras.utils.set_random_seed(1)
+        model = SiameseNet(tiny_tower(), image_shape=(28, 28, 1))
+        model.compile(keras.optimizers.SGD(0.1), "contrastive")
+        model.fit(x, y, batch_size=len(y), shuffle=False, verbose=0, **kwargs)
+        return np.concatenate([w.ravel() for w in model.probability.get_weights()])
+
+    plain = after([A, B], SAME)
+    weighted = after([A, B], SAME, class_weight={0: 1.0, 1: 3.0})
+    by_pair = after([A, B], SAME, sample_weight=np.where(SAME == 1, 3.0, 1.0))
+    assert np.abs(weighted - plain).max() > 1e-3
+    np.testing.assert_allclose(weighted, by_pair, atol=1e-6)
