@@ -63,7 +63,7 @@ def from_arrays(
 def arrays_dataset(path: str, image_shape: Shape, seed: int) -> Dataset:
     """A .npz file as a data set that a recipe names."""
     return Dataset(
-        f"Arrays of {path}", "your own", "yours", LabelledImages,
+        f"own images, the file '{pathlib.Path(path).name}'", "", "", LabelledImages,
         lambda split, data_dir: from_arrays(path, split, image_shape, seed),
     )  # fmt: skip
 

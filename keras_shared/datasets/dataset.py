@@ -11,8 +11,8 @@ class Dataset(NamedTuple):
 
     Attributes:
         title: its name in sentences.
-        source: who made it.
-        licence: its licence.
+        source: who made it; empty for the user's own.
+        licence: its licence; empty where it is not known.
         kind: type of one split, such as `LabelledImages`; a task says which type it takes.
         load: takes the split ("train" or "test") and the folder of prepared data sets (or None),
             gives an object of type `kind`, or raises a DataError.
@@ -32,4 +32,5 @@ class Dataset(NamedTuple):
     @property
     def credit(self) -> str:
         """Title, source and licence, for a card."""
-        return f"{self.title} ({self.source}, {self.licence})"
+        known = ", ".join(part for part in (self.source, self.licence) if part)
+        return f"{self.title} ({known})" if known else self.title

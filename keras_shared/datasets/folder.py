@@ -85,7 +85,7 @@ def from_folder(
 def folder_dataset(path: str, image_shape: Shape, seed: int) -> Dataset:
     """A folder as a data set that a recipe names."""
     return Dataset(
-        f"Images of {path}", "your own", "yours", LabelledImages,
+        f"own images, the folder '{pathlib.Path(path).name}'", "", "", LabelledImages,
         lambda split, data_dir: from_folder(path, split, image_shape, seed),
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ from keras_shared.datasets.tfds_split import load_tfds
 def tfds_dataset(path: str, image_shape: Shape, seed: int) -> Dataset:
     """Any image classification set of TFDS with splits `train` and `test`, by its name there."""
     return Dataset(
-        path, "TensorFlow Datasets", "see its page there", LabelledImages,
+        path, "TensorFlow Datasets", "", LabelledImages,
         lambda split, data_dir: _load(path, split, data_dir, image_shape),
     )  # fmt: skip
 

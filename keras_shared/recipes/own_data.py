@@ -70,8 +70,9 @@ def _name(model: str, path: str) -> str:
 
 
 def _data(path: str) -> dict[str, Any]:
-    if pathlib.Path(path).is_dir():
-        return {"name": "folder", "path": path}
-    if pathlib.Path(path).suffix == ".npz" and pathlib.Path(path).is_file():
-        return {"name": "arrays", "path": path}
+    own = pathlib.Path(path).resolve()  # the recipe is read from other folders too
+    if own.is_dir():
+        return {"name": "folder", "path": str(own)}
+    if own.suffix == ".npz" and own.is_file():
+        return {"name": "arrays", "path": str(own)}
     raise RecipeError(f"--data takes {KINDS}. Received: {path}")

@@ -79,7 +79,7 @@ def plot_classification(
         axes.set_title(f"{names[labels[index]]} → {names[answers[index]]}", fontsize=9)
     for axes in sheet.axes:
         axes.axis("off")
-    return {"confusion": figure, "mistakes": sheet}
+    return {"confusion": figure, "mistakes": sheet} if len(worst) else {"confusion": figure}
 
 
 def plot_examples(

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -47,6 +48,10 @@ def test_fine_tune_on_a_folder(shapes, capsys):
     assert "fine-tuned from | lenet5_modern_mnist, trained on MNIST (LeCun & Cortes, CC BY" in card
     assert "from nothing error percent" in card and "![Test images and answers]" in card
     assert pathlib.Path(run, "examples.png").stat().st_size > 5_000
+    assert "own images, the folder 'photos' |" in card
+    (command,) = re.findall(r"`keras-shared (.*?)` repeats it", card)
+    again = [*command.split()[:-1], f"{run}/recipe.toml", "--out", run]
+    assert main(again) == 0  # nothing is left to train
     assert main(["publish", run]) == 0
     model = keras_shared.load("lenet5_modern_mnist_photos")
     assert model.class_names == ("bar", "disc", "frame")
@@ -59,7 +64,7 @@ def test_train_from_nothing_on_a_folder(shapes):
     train = ["train", "lenet5_modern_mnist", "--data", "photos", "--set", "training.epochs=1"]
     assert main(train) == 0
     kept = pathlib.Path("runs/lenet5_modern_mnist_photos/recipe.toml").read_text()
-    assert 'class_names = [\n    "bar",' in kept and 'path = "photos"' in kept
+    assert 'class_names = [\n    "bar",' in kept and '/photos"' in kept
 
 
 def test_fine_tune_a_siamese_net(shapes):
