@@ -21,14 +21,14 @@ def on_own_data(recipe: Recipe, path: str) -> Recipe:
     Raises:
         RecipeError: for another path.
     """
-    table = recipe.to_dict()
-    model = {k: v for k, v in table["model"].items() if k not in LEFT_OPEN}
+    given, seeds = recipe.given, recipe.training.seeds
+    model = {k: v for k, v in given["model"].items() if k not in LEFT_OPEN}
     return recipe_from(
         {
             "name": _name(recipe.name, path),
             "model": model,
             "data": _data(path),
-            "training": {**table["training"], "seeds": table["training"]["seeds"][:1]},
+            "training": {**given.get("training", {}), "seeds": seeds[:1]},
         },
         recipe.path,
     )

@@ -4,6 +4,7 @@ What is left out has a default; the resolved recipe, with all of them, stays wit
 is inherited or computed. All that is wrong with a file is said at once, as a `RecipeError`.
 """
 
+import copy
 import dataclasses
 import os
 import pathlib
@@ -41,6 +42,7 @@ class Recipe:
         training: loss, schedule, seeds.
         comparison: section [comparison], or None.
         path: the file it was read from.
+        given: what the file holds, without the defaults.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Recipe:
     paper: str = dataclasses.field(default="", compare=False)
     comparison: "Comparison | None" = dataclasses.field(default=None, compare=False)
     path: pathlib.Path = dataclasses.field(default=pathlib.Path("recipe.toml"), compare=False)
+    given: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     @property
     def model_class(self) -> Any:
@@ -92,10 +95,11 @@ class Recipe:
     def with_seed(self, seed: int) -> "Recipe":
         """The same recipe for one run."""
         training = self.training.model_copy(update={"seeds": (seed,)})
-        return dataclasses.replace(self, training=training)
+        given = {**self.given, "training": {**self.given.get("training", {}), "seeds": (seed,)}}
+        return dataclasses.replace(self, training=training, given=given)
 
     def with_changes(self, changes: Mapping[str, Any]) -> "Recipe":
-        """The same recipe with other values, checked like a file.
+        """The same recipe with other values, checked like a file; defaults follow the new values.
 
         Args:
             changes: key, such as `"model.variant"` -> value.
@@ -110,7 +114,7 @@ class Recipe:
             >>> recipe.with_changes({"training.epochs": 2}).training.epochs
             2
         """
-        table = self.to_dict()
+        table = {"training": {}, **copy.deepcopy(dict(self.given))}
         for key, value in changes.items():
             section, dot, inner = key.rpartition(".")
             if section == "model" and inner == "class_name":  # the old arguments are another's
@@ -207,6 +211,7 @@ def recipe_from(table: Mapping[str, Any], path: str | os.PathLike[str] = "recipe
         training=checked.training,
         comparison=checked.comparison,
         path=path,
+        given=table,
     )
     return dataclasses.replace(recipe, training=_with_defaults(recipe))
 

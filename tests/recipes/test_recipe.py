@@ -111,7 +111,7 @@ def test_pairs(written):
         ("[105, 105, 3]", "[105, 0, 3]", r"`model.image_shape\[1\]`: received 0, expected more"),
         ("[105, 105, 3]", "[105, 105, 2]", r"image_shape\[2\]`: received 2, expected 1 or 3"),
         ('"Angelic"', '"Greek"', r"`data`: \['Greek'\] cannot be both"),
-        ("test_groups", "test_group", "`data.test_groups` is missing"),
+        ("test_groups", "test_group", "`data.test_group` is an unknown key of data. Did you mean"),
     ):
         with pytest.raises(RecipeError, match=said):
             read_recipe(written(PAIRS, old, new))
@@ -136,8 +136,10 @@ def test_what_is_left_out_has_a_default(written):
         written('name = "x"\n[model]\nclass_name = "LeNet5"\n[data]\nname = "mnist"')
     )
     assert recipe.training.loss == "rbf" and recipe.training.learning_rate == 0.001
-    modern = recipe.with_changes({"model.variant": "modern", "training.loss": None})
-    assert modern.training.loss == "sparse_categorical_crossentropy"
+    for changed_recipe in (recipe, recipe.with_seed(3)):  # defaults follow what is changed
+        modern = changed_recipe.with_changes({"model.variant": "modern"})
+        assert modern.training.loss == "sparse_categorical_crossentropy"
+        assert modern.training.seeds == changed_recipe.training.seeds
     assert recipe.model.variant == "1998" and recipe.data.images_per_class == 0
 
 
