@@ -44,7 +44,8 @@ def inputs_of(model, batch):
     def one(tensor):
         if len(tensor.shape) == 4:
             sides = [side or 28 for side in tensor.shape[1:3]]
-            return np.array(tf.image.resize(RANDOM.permutation(strokes), sides)) * 255
+            grey = np.array(tf.image.resize(RANDOM.permutation(strokes), sides)) * 255
+            return np.repeat(grey, tensor.shape[-1], axis=-1)
         return strokes.reshape(batch, *tensor.shape[1:])
 
     return keras.tree.map_structure(one, model.input)
