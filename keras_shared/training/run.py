@@ -164,7 +164,7 @@ class Run:
         if not self.checkpoint.exists():
             return 0
         with zipfile.ZipFile(self.checkpoint) as archive:
-            return int(archive.comment or 0)
+            return int(archive.comment or len(self.history()))  # older ones hold none
 
     # === Who writes ===
 

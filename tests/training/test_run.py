@@ -93,3 +93,17 @@ def test_the_best_by_accuracy_where_the_task_says_so(recipe, tmp_path):
 def test_nothing_there(tmp_path):
     with pytest.raises(RunError, match="Not trained to the end: .*nothing"):
         Run(tmp_path / "nothing").best()
+
+
+def test_a_checkpoint_without_a_number_goes_on_too(recipe, tmp_path):
+    """As runs that were begun before the number was kept."""
+    import zipfile
+
+    small, run = recipe("autoencoder"), Run(tmp_path / "run")
+    train(small, training_data(small), run, verbose=0)
+    with zipfile.ZipFile(run.checkpoint, "a") as archive:
+        archive.comment = b""
+    assert run.epochs_done() == 2
+    kept = run.history_file.read_text()
+    train(small, training_data(small), run, verbose=0)
+    assert run.history_file.read_text() == kept
