@@ -99,7 +99,14 @@ class SiameseNet(ZooModel):
         if height and width and (height, width) != tuple(image_shape[:2]):
             x = layers.Resizing(height, width, antialias=True, dtype="float32", name="resize")(x)
         x = layers.Rescaling((high - low) / 255, low, dtype=base, name="rescale")(x)
-        x = layers.Flatten(dtype="float32", name="flatten")(tower(x))
+        features = tower(x)
+        if isinstance(features, (dict, list, tuple)):
+            raise ValueError(
+                f"`tower` must return one tensor. Received: '{tower.name}' (of type "
+                f"{type(tower).__name__}), which returns a {type(features).__name__}. Wrap it in a "
+                "model that picks one of its outputs."
+            )
+        x = layers.Flatten(dtype="float32", name="flatten")(features)
         x = layers.UnitNormalization(dtype="float32", name="normalize")(x)
         embedder = keras.Model(image, x, name="embedder")
 

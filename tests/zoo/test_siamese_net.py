@@ -242,3 +242,13 @@ def test_weights_of_pairs_reach_the_probability():
     by_pair = after([A, B], SAME, sample_weight=np.where(SAME == 1, 3.0, 1.0))
     assert np.abs(weighted - plain).max() > 1e-3
     np.testing.assert_allclose(weighted, by_pair, atol=1e-6)
+
+
+def test_a_tower_of_several_outputs_is_named():
+    image = keras.Input((8, 8, 1))
+    flat = layers.Flatten()(image)
+    two = keras.Model(image, {"a": layers.Dense(2)(flat), "b": layers.Dense(2)(flat)}, name="two")
+    with pytest.raises(ValueError, match="must return one tensor. Received: 'two' .* a dict"):
+        SiameseNet(two, image_shape=(8, 8, 1))
+    picked = keras.Model(image, two(image)["a"])  # as the message says
+    assert SiameseNet(picked, image_shape=(8, 8, 1)).embed(A[:2, :8, :8]).shape == (2, 2)
