@@ -218,7 +218,6 @@ class SentenceNet(ZooModel):
     task = "toys.sentence_task:SENTENCE"
     description = "Is it a question, and how long?"
     limits = "It knows eight words."
-    loss_names = ("binary_crossentropy",)
 
     def __init__(self, dtype=None, **kwargs):
         base = self._policy(dtype)
@@ -228,7 +227,6 @@ class SentenceNet(ZooModel):
         question = keras.layers.Dense(1, "sigmoid", dtype=base, name="question")(x)
         length = keras.layers.Dense(1, dtype=base, name="length")(x)
         super().__init__(words, {"question": question, "length": length}, **kwargs)
-        self.base_policy = base
 
     def signatures(self):
         words = keras.KerasTensor((None, 5), "int32")

@@ -317,7 +317,8 @@ def _losses(model_class: Any, task: "Task") -> tuple[str, ...]:
 
 
 def _with_defaults(recipe: Recipe) -> "Training":
-    default = getattr(recipe.model_class, "default_loss", None)
+    named = hasattr(recipe.model_class, "loss_names")  # else the task's default
+    default = getattr(recipe.model_class, "default_loss", None) if named else None
     arguments = recipe.model.model_dump(exclude={"class_name"})
     values = {
         "loss": default(**arguments) if default else recipe.task.losses[0],

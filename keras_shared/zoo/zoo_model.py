@@ -192,14 +192,13 @@ class ZooModel(keras.Model):
 
     def _dtype_config(self) -> dict[str, Any]:
         """The policy, with an exception for each layer that has another (a quantised one)."""
-        policies = keras.dtype_policies.DTypePolicyMap(self.base_policy)
+        base = getattr(self, "base_policy", self.dtype_policy)
+        policies = keras.dtype_policies.DTypePolicyMap(base)
         for layer in self.layers:
             for inner in [layer, *getattr(layer, "layers", [])]:
                 if inner.dtype_policy.quantization_mode is not None:
                     policies[inner.path] = inner.dtype_policy
-        config: dict[str, Any] = keras.dtype_policies.serialize(
-            policies if len(policies) else self.base_policy
-        )
+        config: dict[str, Any] = keras.dtype_policies.serialize(policies if len(policies) else base)
         return config
 
     @classmethod
