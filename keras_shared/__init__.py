@@ -41,8 +41,9 @@ _HOMES = {
     "untie": "keras_shared.tying",
 }
 _PACKAGES = (
-    "batching", "comparing", "datasets", "evaluation", "exporting", "layers", "losses", "presets",
-    "recipes", "serving", "sharing", "tasks", "training", "tying", "zoo",
+    "atomic", "batching", "cli", "comparing", "datasets", "demo", "evaluation", "exporting",
+    "layers", "lookup", "losses", "pictures", "presets", "recipes", "section", "serving", "sharing",
+    "signature", "tasks", "training", "tying", "zoo",
 )  # fmt: skip
 __all__ = [*sorted(_HOMES)]  # noqa: PLE0604
 

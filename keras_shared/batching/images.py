@@ -84,7 +84,12 @@ def image_training_data(
     seed_of_split = seed if data.training_images else data.seed
     order = np.random.default_rng(seed_of_split).permutation(len(split.images))
     held_out = data.validation_images or max(1, len(order) // 10)
-    if split.held_out is not None and not (data.validation_images or data.training_images):
+    if split.held_out is not None and data.validation_images:
+        raise DataError(
+            f"'{data.path}' says by itself which images validate. Received: "
+            f"data.validation_images = {data.validation_images}. Leave it out."
+        )
+    if split.held_out is not None and not data.training_images:
         validation = _part(split, split.held_out, data)
         training = _part(split, np.setdiff1d(np.arange(len(order)), split.held_out), data)
     elif data.training_images:

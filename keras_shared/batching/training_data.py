@@ -13,11 +13,11 @@ class TrainingData(NamedTuple):
         steps_per_epoch: number of batches in an epoch.
         validation: batches that are never trained on.
         sizes: number of examples in each part, for the card.
-        classes: number of classes of the labels, or None.
+        class_names: names of the classes of the labels, or None.
     """
 
     batches: Callable[[int, int], tf.data.Dataset]
     steps_per_epoch: int
     validation: tf.data.Dataset
     sizes: dict[str, int]
-    classes: int | None = None
+    class_names: tuple[str, ...] | None = None

@@ -23,7 +23,7 @@ def run(options: argparse.Namespace) -> None:
     from keras_shared.evaluation.entry import known_runs
     from keras_shared.presets.headline import headline
     from keras_shared.presets.loading import load
-    from keras_shared.presets.names import entry_dir
+    from keras_shared.presets.names import entry_dir, entry_model_dir
     from keras_shared.recipes import read_recipe
     from keras_shared.training import Run
 
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> None:
     else:
         entry = entry_dir(options.model)
         recipe = read_recipe(entry / "recipe.toml")
-        model = load(options.model, compile=False)
+        model = load(entry_model_dir(options.model), compile=False)
         training, others = known_runs(json.loads((entry / "metrics.json").read_text()))
         out = options.out or f"runs/{options.model}"
     metrics = evaluate(model, recipe, out, options.data_dir, training, others, nothing)

@@ -22,7 +22,7 @@ from keras_shared.recipes import Recipe, RecipeError
 from keras_shared.recipes.schema import Arm, Comparison
 from keras_shared.sharing import sharing_report
 from keras_shared.training import Run, build_model, start_model, train, training_data
-from keras_shared.training.build import fingerprint, load_split, test_data
+from keras_shared.training.build import fingerprint, load_split, test_data, with_class_names
 
 RESULT = "result.json"
 SIZES = {"images_per_class", "images_per_epoch"}  # keys of [data] that sizes set
@@ -135,7 +135,10 @@ def _recipes(
     """The recipe of each arm and size; smaller sets come round until all took as many steps."""
     sizes = comparison.images_per_class
     if not sizes:
-        return {(arm.name, 0): recipe.with_changes(arm.changes) for arm in comparison.arms}
+        return {
+            (arm.name, 0): with_class_names(recipe.with_changes(arm.changes), data_dir)
+            for arm in comparison.arms
+        }
     if not set(type(recipe.data).model_fields) >= SIZES:
         raise RecipeError(
             f"{recipe.path}: images_per_class needs data of images with labels. Received: "
@@ -148,7 +151,8 @@ def _recipes(
         twice = sorted(set(of_size) & set(arm.changes))
         if twice:
             raise RecipeError(f"{recipe.path}: arm '{arm.name}' changes {twice}, as sizes do.")
-        recipes[arm.name, size] = recipe.with_changes({**arm.changes, **of_size})
+        changed = recipe.with_changes({**arm.changes, **of_size})
+        recipes[arm.name, size] = with_class_names(changed, data_dir)
     return recipes
 
 

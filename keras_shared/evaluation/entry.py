@@ -64,6 +64,10 @@ def evaluate(
             f"{compared} compares '{comparison['name']}', and this is '{recipe.name}'. Remove it, "
             "or copy the one of the same recipe there."
         )
+    if comparison:  # an older one has no headline, and another word for the metric
+        comparison.setdefault("headline", task.headline._asdict())
+        for row in comparison["summary"]:
+            row.setdefault("metric", row.get("figure"))
     kept = out_dir / METRICS
     if training is None:
         training, others = known_runs(json.loads(kept.read_text())) if kept.exists() else ({}, ())

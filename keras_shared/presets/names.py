@@ -43,6 +43,16 @@ def entry_dir(name: str) -> pathlib.Path:
     return _root() / "zoo" / name
 
 
+def entry_model_dir(name: str) -> pathlib.Path:
+    """The folder of versions of an entry of the zoo, whatever models of your own are named.
+
+    Raises:
+        LoadError: for an unknown name; the message holds the nearest ones.
+    """
+    entry_dir(name)
+    return _root() / "saved_models" / name
+
+
 def version_numbers(base_dir: str | os.PathLike[str]) -> list[int]:
     """The numbers of the versions in a folder, as TF Serving sees them, in ascending order."""
     base_dir = pathlib.Path(base_dir)

@@ -66,7 +66,8 @@ def fine_tuning(name: str, model: Any, path: str) -> Recipe:
 
 def _name(model: str, path: str) -> str:
     stem = pathlib.Path(path).resolve().stem
-    return re.sub(r"\W", "_", f"{model}_{stem}")
+    name = re.sub(r"\W", "_", f"{model}_{stem}")
+    return name if name.isidentifier() else f"model_{name}"
 
 
 def _data(path: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import os
 import pathlib
 import re
 import tomllib
+import typing
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from keras_shared.datasets import Dataset
     from keras_shared.recipes.schema import Comparison, Training
     from keras_shared.tasks import Task
+
+
+SECTIONS = ("model", "data", "training", "comparison")
 
 
 class RecipeError(ValueError):
@@ -115,16 +119,17 @@ class Recipe:
             2
         """
         table = {"training": {}, **copy.deepcopy(dict(self.given))}
-        for key, value in changes.items():
+        # the class first: its arguments are other ones
+        for key, value in sorted(changes.items(), key=lambda c: c[0] != "model.class_name"):
             section, dot, inner = key.rpartition(".")
             if section == "model" and inner == "class_name":  # the old arguments are another's
                 table["model"] = {}
-            inside = table.get(section) if dot else table
+            inside = table.setdefault(section, {}) if section in SECTIONS else None
+            inside = inside if dot else table
             if not isinstance(inside, dict):
-                sections = [name for name, value in table.items() if isinstance(value, dict)]
                 raise RecipeError(
                     f"{self.path}: `{key}` is no key of a recipe: expected SECTION.KEY, such as "
-                    f"training.epochs, with one of the sections {sections}."
+                    f"training.epochs, with one of the sections {list(SECTIONS)}."
                 )
             inside[inner] = value
         return recipe_from(table, self.path)
@@ -135,7 +140,9 @@ class Recipe:
         for key in ("description", "limits", "paper"):
             table |= {key: getattr(self, key)} if getattr(self, key) else {}
         for key in ("model", "data", "training"):
-            table[key] = getattr(self, key).model_dump(exclude_none=True)
+            section = getattr(self, key).model_dump()
+            # TOML has no null: what holds one is left to its default
+            table[key] = {k: v for k, v in section.items() if not _holds_none(v)}
         if self.comparison is not None:
             arms = [arm.model_dump(exclude_defaults=True) for arm in self.comparison.arms]
             flat = [{**{k: v for k, v in arm.items() if k != "changes"},
@@ -229,6 +236,10 @@ def json_schema(recipe: Recipe) -> dict[str, Any]:
     """
     schema, _ = _schema_for(recipe.to_dict())
     return schema.model_json_schema()
+
+
+def _holds_none(value: Any) -> bool:
+    return value is None or (isinstance(value, tuple) and any(map(_holds_none, value)))
 
 
 def _frozen(value: Any) -> Any:
@@ -385,8 +396,16 @@ def _as_written(value: Any) -> str:
 
 def _keys(schema: "type[BaseModel]", place: tuple[str | int, ...]) -> list[str]:
     """The keys that a section takes."""
-    fields: Any = schema.model_fields
+    found: Any = schema
     for name in place:
-        inner = getattr(fields.get(name), "annotation", None) if isinstance(fields, dict) else None
-        fields = getattr(inner, "model_fields", None)
-    return list(fields) if fields else []
+        if isinstance(name, str) and hasattr(found, "model_fields"):
+            found = _section_in(getattr(found.model_fields.get(name), "annotation", None))
+    return list(found.model_fields) if hasattr(found, "model_fields") else []
+
+
+def _section_in(hint: Any) -> Any:
+    """The section inside of an optional one, or of a list of them."""
+    if hasattr(hint, "model_fields"):
+        return hint
+    inner = (_section_in(part) for part in typing.get_args(hint))
+    return next((section for section in inner if section is not None), None)

@@ -141,8 +141,9 @@ def model_section(model_class: type) -> type[Section]:
         if parameter.default is parameter.empty:
             fields[name] = (hint, ...)
         else:
-            optional = hint if parameter.default is not None else hint | None
-            fields[name] = (optional, parameter.default)
+            default = parameter.default
+            optional = hint if default is not None else hint | None
+            fields[name] = (optional, tuple(default) if isinstance(default, list) else default)
     return create_model(f"{model_class.__name__}Arguments", __base__=Section, **fields)
 
 
@@ -158,7 +159,9 @@ def _written(hint: Any) -> Any:
         return Union[tuple(parts)] if parts else None  # noqa: UP007
     if origin in (tuple, list) or origin is typing.get_origin(Sequence[Any]):
         parts = [part if part is Ellipsis else _written(part) for part in arguments]
-        return None if None in parts else tuple[tuple(parts)] if origin is tuple else hint  # type: ignore[misc]
+        if None in parts:
+            return None
+        return tuple[tuple(parts if origin is tuple else (*parts, ...))]  # type: ignore[misc]
     return None
 
 
@@ -171,7 +174,7 @@ def recipe_schema(model: Any, data: Any) -> type[BaseModel]:
     """
     text = (str, "")
     fields: dict[str, Any] = {
-        "name": (Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], ...),
+        "name": (Annotated[str, Field(pattern=r"^[^\W\d]\w*$")], ...),
         "description": text,
         "limits": text,
         "paper": text,

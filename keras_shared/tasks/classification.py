@@ -113,7 +113,7 @@ def _training_data(
     split: LabelledImages, data: ImageData, batch_size: int, seed: int
 ) -> TrainingData:
     batches = image_training_data(split, data, batch_size, seed, _as_they_are)
-    return batches._replace(classes=len(split.class_names))
+    return batches._replace(class_names=split.class_names)
 
 
 def _test_batches(split: LabelledImages, data: ImageData, seed: int) -> Any:

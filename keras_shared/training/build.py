@@ -119,11 +119,32 @@ def with_class_names(recipe: Recipe, data_dir: str | None = None) -> Recipe:
     Raises:
         DataError: if the data set cannot be had.
     """
-    arguments = recipe.model.model_dump()
-    if "class_names" not in arguments or arguments["class_names"] or arguments.get("num_classes"):
+    if not _leaves_classes_open(recipe):
         return recipe
-    names = load_split(recipe, "train", data_dir).class_names
+    return named_classes(recipe, load_split(recipe, "train", data_dir).class_names)
+
+
+def named_classes(recipe: Recipe, names: tuple[str, ...] | None) -> Recipe:
+    """The recipe with these class names, where it leaves the model's open."""
+    if names is None or not _leaves_classes_open(recipe):
+        return recipe
     return recipe.with_changes({"model.class_names": names})
+
+
+def _leaves_classes_open(recipe: Recipe) -> bool:
+    arguments = recipe.model.model_dump()
+    named = arguments.get("class_names") or arguments.get("num_classes")
+    return "class_names" in arguments and not named
+
+
+def with_arguments_of(recipe: Recipe, model: keras.Model) -> Recipe:
+    """The recipe with the arguments of a model to start from, where it leaves them open."""
+    given, config = recipe.given["model"], model.get_config()
+    known = set(type(recipe.model).model_fields) - {"class_name", "class_names", "num_classes"}
+    if not isinstance(model, recipe.model_class):
+        return recipe  # which the check of the start says
+    open_ones = {k: config[k] for k in sorted(known - set(given)) if config.get(k) is not None}
+    return recipe.with_changes({f"model.{key}": value for key, value in open_ones.items()})
 
 
 def test_data(recipe: Recipe, data_dir: str | None = None) -> tuple[Any, tf.data.Dataset]:
@@ -168,9 +189,10 @@ def check_data(model: keras.Model, recipe: Recipe, data: TrainingData) -> None:
     """
     specs = keras.tree.flatten(data.validation.element_spec[0])
     names = getattr(model, "class_names", None)
-    if names is not None and data.classes not in (None, len(names)):
+    if names is not None and len(data.class_names or names) != len(names):
+        count = len(data.class_names or ())
         raise RunError(
-            f"{recipe.path}: the data set '{recipe.data.name}' has {data.classes} classes, and "
+            f"{recipe.path}: the data set '{recipe.data.name}' has {count} classes, and "
             f"`model.class_names` has {len(names)} names. Name each class, or leave the names out."
         )
     for given, tensor in zip(specs, model.inputs, strict=True):
@@ -194,7 +216,8 @@ def _check_start(model: keras.Model, recipe: Recipe, start: str) -> None:
             f"start from has '{type(model).__name__}'. Set the recipe to the model's own."
         )
     config = model.get_config()
-    for key, wanted in recipe.model.model_dump(exclude={"class_name"}).items():
+    for key in set(recipe.given["model"]) - {"class_name"}:
+        wanted = getattr(recipe.model, key)
         if wanted is not None and config.get(key) != wanted:
             raise RunError(
                 f"{recipe.path}: `model.{key}` is {wanted!r}, and the model to start from, "

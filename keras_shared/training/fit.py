@@ -11,7 +11,13 @@ from keras_shared.atomic import replace_text, replacing
 from keras_shared.batching import TrainingData
 from keras_shared.presets.loading import load
 from keras_shared.recipes import Recipe
-from keras_shared.training.build import build_model, check_data, compile_model, fingerprint
+from keras_shared.training.build import (
+    build_model,
+    check_data,
+    compile_model,
+    fingerprint,
+    named_classes,
+)
 from keras_shared.training.callbacks import Checkpoint, EpochSeconds, EpochSeeds
 from keras_shared.training.run import Run
 
@@ -60,13 +66,15 @@ def train(
         >>> run.epochs_done(), run.facts()["data"]["pairs_per_epoch"]
         (1, 64)
     """
-    run = Run(run_dir)
+    run, recipe = Run(run_dir), named_classes(recipe, data.class_names)
     with run.claimed(recipe, fingerprint(start)):
         seed = recipe.training.seeds[0]
         keras.utils.set_random_seed(seed)
-        first = run.epochs_done()
-        if first:
+        first = 0
+        if run.checkpoint.exists():
             model = load(run.checkpoint)
+            # an older checkpoint does not say how many epochs it has seen
+            first = run.epochs_done() or int(model.optimizer.iterations) // data.steps_per_epoch
         else:
             model = start or build_model(recipe)
             check_data(model, recipe, data)

@@ -83,6 +83,8 @@ class Run:
                 "seed-<n>, or move them to another place."
             )
         numbers = {*own, *(int(file.parent.name.removeprefix("seed-")) for file in found)}
+        for file in found:  # older ones hold all seeds
+            numbers |= set(read_recipe(file).training.seeds)
         if len(own) == 1 or not numbers:
             return [self]
         return [Run(self.path / f"seed-{number}") for number in sorted(numbers)]
@@ -95,14 +97,24 @@ class Run:
         """
         if len(recipe.training.seeds) == 1:
             return
-        if any(run.holds_an_epoch() for run in self.begun()):
+        begun = self.begun()
+        if begun == [self] and self.holds_an_epoch():
+            raise RunError(
+                f"{self.path} holds a run of one seed, and the recipe has several. Name another "
+                "folder with --out, or remove this one."
+            )
+        if any(run.holds_an_epoch() for run in begun):
             self._see_that_same(recipe)
         self.path.mkdir(parents=True, exist_ok=True)
+        for run in begun:
+            if run.path.is_dir():
+                with run._locked():  # by nobody else
+                    pass
         recipe.write(self.recipe_file)
 
     def holds_an_epoch(self) -> bool:
         """Whether there is anything that training again would have to repeat."""
-        return self.checkpoint.exists() or self.model_file.exists()
+        return any(f.exists() for f in (self.checkpoint, self.model_file, self.facts_file))
 
     def best(self) -> "Run":
         """The finished run that is best on validation data, by the task's monitor.
@@ -160,11 +172,11 @@ class Run:
                 archive.comment = str(epochs).encode()
 
     def epochs_done(self) -> int:
-        """Number of epochs that the checkpoint has seen; 0 without one."""
+        """Number of epochs that the checkpoint has seen; 0 without one, or if it does not say."""
         if not self.checkpoint.exists():
             return 0
         with zipfile.ZipFile(self.checkpoint) as archive:
-            return int(archive.comment or len(self.history()))  # older ones hold none
+            return int(archive.comment or 0)
 
     # === Who writes ===
 
@@ -183,6 +195,12 @@ class Run:
                 or start.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            self.claim(recipe, start)
+            yield
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
         folder = os.open(self.path, os.O_RDONLY)
         try:
             try:
@@ -192,7 +210,6 @@ class Run:
                     f"Another process trains in {self.path}. Wait for it, or name another folder "
                     "with --out."
                 ) from None
-            self.claim(recipe, start)
             yield
         finally:
             os.close(folder)  # and with it the lock

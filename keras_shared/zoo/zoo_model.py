@@ -51,7 +51,9 @@ class ZooModel(keras.Model):
         **unknown: Any,
     ) -> None:  # fmt: skip
         for argument in unknown:
-            known = [n for n in inspect.signature(type(self).__init__).parameters if n != "self"]
+            parameters = inspect.signature(type(self).__init__).parameters.values()
+            named = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+            known = [name for name in named if name != "self"]
             raise ValueError(
                 f"{type(self).__name__} takes no argument `{argument}`. "
                 f"{suggestion(argument, [*known, 'name', 'trainable'])}"

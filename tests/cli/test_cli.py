@@ -235,3 +235,12 @@ def test_several_seeds(recipe, tmp_path, monkeypatch, capsys):
     published = keras_shared.load("saved_models/small")
     chosen = keras_shared.load(f"runs/small/seed-{best}/model.keras")
     np.testing.assert_array_equal(published.get_weights()[0], chosen.get_weights()[0])
+
+
+def test_evaluate_of_an_entry_is_of_the_zoos_model(tmp_path, monkeypatch, data_dir, capsys):
+    """A model of one's own by the same name changes nothing of it."""
+    monkeypatch.chdir(tmp_path)
+    keras_shared.publish(keras_shared.zoo.LeNet5(), "saved_models/lenet5_mnist")
+    assert main(["evaluate", "lenet5_mnist", "--out", "out"]) == 0
+    written = pathlib.Path("out/metrics.json").read_text()
+    assert written == (entry_dir("lenet5_mnist") / "metrics.json").read_text()

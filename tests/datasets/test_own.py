@@ -172,7 +172,7 @@ def recipe_on(path, **model):
 def test_batches_of_a_folder_resume(photos):
     recipe = recipe_on(photos, num_classes=3)
     data = training_data(recipe)
-    assert data.sizes == {"images": 18, "validation_images": 6} and data.classes == 3
+    assert data.sizes == {"images": 18, "validation_images": 6} and len(data.class_names) == 3
     first, again = (
         np.concatenate([x for x, _ in data.batches(0, 1).as_numpy_iterator()]) for _ in range(2)
     )
@@ -221,3 +221,9 @@ def test_any_set_of_tfds(data_dir):
     })  # fmt: skip
     split, _ = test_data(recipe, data_dir)
     assert split.class_names[9] == "Ankle boot" and split.images.shape == (10000, 28, 28, 1)
+
+
+def test_images_that_validate_never_train(photos):
+    recipe = recipe_on(photos, num_classes=3).with_changes({"data.validation_images": 5})
+    with pytest.raises(DataError, match="says by itself which images validate.*Leave it out"):
+        training_data(recipe)

@@ -254,3 +254,37 @@ def test_studies_read(path):
     recipe = read_recipe(path)
     assert recipe.comparison is not None
     assert recipe_from(recipe.to_dict()).comparison == recipe.comparison
+
+
+def test_what_holds_none_is_left_out(written, tmp_path):
+    """TOML has no null: a SiameseNet of images of any size is written and read again."""
+    recipe = read_recipe(written(PAIRS, "image_shape = [105, 105, 3]\n"))
+    recipe.write(tmp_path / "again.toml")
+    assert read_recipe(tmp_path / "again.toml") == recipe
+
+
+def test_a_list_of_an_own_model(tmp_path, monkeypatch):
+    (tmp_path / "own_net.py").write_text("""
+class Net:
+    task = "classification"
+    def __init__(self, units: list[int] = [4, 2], other: list[int] | None = None): ...
+""")
+    monkeypatch.syspath_prepend(tmp_path)
+    table = {"name": "own", "model": {"class_name": "own_net:Net"}, "data": {"name": "digits"}}
+    recipe = recipe_from(table)
+    assert recipe.model.units == (4, 2) and recipe_from(recipe.to_dict()) == recipe
+    assert recipe.with_changes({"model.units": [3]}).model.units == (3,)
+
+
+def test_the_class_is_changed_first(written):
+    changes = {"model.net": 3, "model.class_name": "LeCun1989", "training.loss": None}
+    assert read_recipe(written(LENET)).with_changes(changes).model.net == 3
+
+
+def test_keys_of_sections_within_sections_are_suggested(written):
+    for old, said in (("seeds", "sedes"), ("name", "nam")):
+        path = written(LENET + COMPARISON.replace(old, said))
+        with pytest.raises(RecipeError, match=rf"{said}` is an unknown key .*mean '{old}'"):
+            read_recipe(path)
+    changed_recipe = changed(read_recipe(written(LENET)), ["comparison.seeds=[7]"])
+    assert changed_recipe.comparison.seeds == (7,)

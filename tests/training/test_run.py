@@ -103,7 +103,41 @@ def test_a_checkpoint_without_a_number_goes_on_too(recipe, tmp_path):
     train(small, training_data(small), run, verbose=0)
     with zipfile.ZipFile(run.checkpoint, "a") as archive:
         archive.comment = b""
-    assert run.epochs_done() == 2
+    assert run.epochs_done() == 0
     kept = run.history_file.read_text()
+    # killed between the row of a third epoch and its checkpoint
+    run.history_file.write_text(kept + kept.splitlines()[-1] + "\n")
     train(small, training_data(small), run, verbose=0)
     assert run.history_file.read_text() == kept
+
+
+def test_one_seed_and_several_do_not_mix(recipe, tmp_path):
+    one, run = recipe("autoencoder", **{"training.epochs": 1}), Run(tmp_path / "run")
+    train(one, training_data(one), run, verbose=0)
+    two = one.with_changes({"training.seeds": [1, 2]})
+    with pytest.raises(RunError, match="holds a run of one seed, and the recipe has several"):
+        run.expect(two)
+    assert run.best().path == run.path
+    run.checkpoint.unlink()
+    run.model_file.unlink()  # what training found out is still kept
+    with pytest.raises(RunError, match="of another recipe"):
+        run.claim(one.with_changes({"training.epochs": 2}), "recipe")
+
+
+def test_the_recipe_of_several_seeds_is_kept_while_one_trains(recipe, tmp_path):
+    two, run = recipe("autoencoder", **{"training.seeds": [1, 2]}), Run(tmp_path / "run")
+    run.expect(two)
+    two.write(tmp_path / "two.toml")
+    first = run.of_seeds(two)[1]
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "two.toml"), str(first.path)],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert holder.stdout.readline().strip() == "claimed"
+        with pytest.raises(RunError, match="Another process trains in .*seed-1"):
+            run.expect(two.with_changes({"training.epochs": 9}))
+    finally:
+        holder.kill()
+        holder.wait()
+    assert run.recipe() == two
