@@ -11,11 +11,13 @@ class Signature(NamedTuple):
         call: takes the inputs as keyword arguments, returns named tensors, the batch first.
         inputs: shape (batch included, as None) and dtype of each input.
         image_size: (height, width) in pixels if the inputs are images; they can then be sent as
-            encoded PNG or JPEG bytes too, and are resized to this. None for other inputs.
+            encoded PNG or JPEG bytes too, and are resized to this. (None, None) for a model that
+            takes images of any size: each keeps its own, and is computed by itself. None for other
+            inputs.
         class_names: if given, the output `scores` has one column for each.
     """
 
     call: Callable[..., dict[str, Any]]
     inputs: Mapping[str, keras.KerasTensor]
-    image_size: tuple[int, int] | None = None
+    image_size: tuple[int | None, int | None] | None = None
     class_names: tuple[str, ...] | None = None

@@ -18,11 +18,12 @@ def run(options: argparse.Namespace) -> None:
     from keras_shared.atomic import replace_text
     from keras_shared.presets.loading import load
     from keras_shared.presets.names import INNER_MODEL, version_dir
+    from keras_shared.presets.reading import FILES
     from keras_shared.sharing import draw_sharing, sharing_report, stored_report
     from keras_shared.sharing.table import print_report
 
     foreign = None
-    if not options.model.endswith(".keras"):
+    if not options.model.endswith(FILES):
         folder = version_dir(options.model)
         foreign = None if (folder / INNER_MODEL).exists() else folder
     if foreign is not None:

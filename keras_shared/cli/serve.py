@@ -13,9 +13,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--rest-port", type=int, metavar="N", default=8501, help="%(default)s")
     parser.add_argument("--grpc-port", type=int, metavar="N", default=8500, help="%(default)s")
+    parser.add_argument(
+        "--no-batching",
+        dest="batching",
+        action="store_false",
+        help="for a model whose inputs or outputs have no batch: see `check`",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     from keras_shared.serving import serve
 
-    return serve(options.models, options.rest_port, options.grpc_port)
+    return serve(options.models, options.rest_port, options.grpc_port, batching=options.batching)

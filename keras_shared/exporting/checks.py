@@ -8,12 +8,13 @@ import numpy as np
 import tensorflow as tf
 
 from keras_shared.exporting.signatures import HALF, examples, input_structure, signatures_of
+from keras_shared.serving.session import loaded, run
+from keras_shared.serving.trial import batches
 from keras_shared.signature import Signature
 from keras_shared.tying.keras_private import flatten_layers
 
 TOLERANCE = 1e-5  # of the largest value
 STEPS = 4  # of half precision, which graph and Keras round in different places
-BATCHES = (1, 2, 17)  # that every signature is tried with
 
 
 def check_saved_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
@@ -28,8 +29,9 @@ def check_saved_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
             model computes in half precision), or is missing.
     """
     cases = []
+    sizes = _sizes(signatures_of(model))
     for name, signature in signatures_of(model).items():
-        for batch in BATCHES:
+        for batch in sizes:
             plain = examples(signature, batch, encoded=False)
             tensors = {key: keras.ops.convert_to_tensor(value) for key, value in plain.items()}
             expected = signature.call(**tensors)
@@ -39,14 +41,9 @@ def check_saved_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
                 cases.append((f"{name}_bytes", encoded, expected))
 
     tolerance = _tolerance(model)
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        meta = tf.compat.v1.saved_model.load(session, ["serve"], os.fspath(path))
+    with loaded(path) as (session, served):
         for variant, inputs, expected in cases:
-            served = meta.signature_def[variant]
-            answers = session.run(
-                {key: info.name for key, info in served.outputs.items()},
-                {served.inputs[key].name: value for key, value in inputs.items()},
-            )
+            answers = run(session, served[variant], inputs)
             for key, value in expected.items():
                 _compare(answers.get(key), value, f"{variant}: {key}", tolerance)
 
@@ -111,13 +108,19 @@ def check_answers(model: keras.Model, name: str, answer: Any, program: str) -> N
             model computes in half precision), or is missing.
     """
     signature = signatures_of(model)[name]
-    for batch in BATCHES:
+    for batch in _sizes({name: signature}):
         inputs = examples(signature, batch, encoded=False)
         tensors = {key: keras.ops.convert_to_tensor(value) for key, value in inputs.items()}
         answers = answer(**inputs)
         for key, expected in signature.call(**tensors).items():
             where = f"{program}, {name}: {key}"
             _compare(answers.get(key), expected, where, _tolerance(model))
+
+
+def _sizes(signatures: dict[str, Signature]) -> tuple[int, ...]:
+    """How many rows to try them with."""
+    rows = [examples(signature, 1, encoded=False) for signature in signatures.values()]
+    return batches(max(sum(value.size for value in row.values()) for row in rows))
 
 
 def _tolerance(model: keras.Model) -> float:

@@ -88,7 +88,9 @@ def examples(signature: Signature, batch: int, encoded: bool) -> dict[str, np.nd
     for name, spec in signature.inputs.items():
         shape = [batch, *(32 if side is None else side for side in spec.shape[1:])]
         if signature.image_size is not None:
-            shape[1:3] = signature.image_size
+            shape[1:3] = [
+                side or taken for side, taken in zip(signature.image_size, shape[1:3], strict=True)
+            ]
             images = random.integers(0, 256, shape, dtype="uint8")
             if encoded:
                 png = [tf.io.encode_png(image).numpy() for image in images]
@@ -120,9 +122,10 @@ def functions_of(name: str, signature: Signature) -> dict[str, Any]:
         specs = signature.inputs
 
         def from_bytes(**encoded: Any) -> dict[str, Any]:
-            return answer(
-                **{k: _decode(encoded[f"{k}_bytes"], s, signature) for k, s in specs.items()}
-            )
+            images = {k: encoded[f"{k}_bytes"] for k in specs}
+            if signature.image_size != (None, None):
+                return answer(**{k: _decode(images[k], specs[k], signature) for k in specs})
+            return _one_by_one(functions[name], images, specs)
 
         strings = {f"{key}_bytes": keras.KerasTensor((None,), "string") for key in specs}
         functions[f"{name}_bytes"] = _function(from_bytes, strings)
@@ -158,13 +161,32 @@ def sent(dtype: Any) -> str:
 
 def _decode(encoded: Any, spec: keras.KerasTensor, signature: Signature) -> Any:
     """(batch,) of PNG or JPEG bytes -> (batch, height, width, channels), 0 to 255."""
-    channels = spec.shape[-1]
     height, width = signature.image_size or (None, None)
 
     def one(content: Any) -> Any:
-        image = tf.io.decode_image(content, channels=channels, expand_animations=False)
-        image.set_shape((None, None, channels))
-        return keras.ops.image.resize(tf.cast(image, spec.dtype), (height, width), antialias=True)
+        image = tf.cast(_image(content, spec), spec.dtype)
+        return keras.ops.image.resize(image, (height, width), antialias=True)
 
-    shape = tf.TensorSpec((height, width, channels), spec.dtype)
+    shape = tf.TensorSpec((height, width, spec.shape[-1]), spec.dtype)
     return tf.map_fn(one, encoded, fn_output_signature=shape)
+
+
+def _one_by_one(function: Any, encoded: Any, specs: Any) -> dict[str, Any]:
+    """The answers to images of several sizes, which make no batch: each by itself."""
+
+    def one(contents: Any) -> Any:
+        images = [_image(contents[key], spec)[None] for key, spec in specs.items()]
+        return {key: value[0] for key, value in function(*images).items()}
+
+    outputs = function.get_concrete_function().structured_outputs
+    rows = {key: tf.TensorSpec(spec.shape[1:], spec.dtype) for key, spec in outputs.items()}
+    answers: dict[str, Any] = tf.map_fn(one, encoded, fn_output_signature=rows)
+    return answers
+
+
+def _image(content: Any, spec: keras.KerasTensor) -> Any:
+    """PNG or JPEG bytes -> (height, width, channels), 0 to 255."""
+    channels = spec.shape[-1]
+    image = tf.io.decode_image(content, channels=channels, expand_animations=False)
+    image.set_shape((None, None, channels))
+    return tf.cast(image, sent(spec.dtype))

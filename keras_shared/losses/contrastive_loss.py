@@ -42,11 +42,17 @@ class ContrastiveLoss(keras.losses.Loss):
         self.margin = margin
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        y_pred = ops.convert_to_tensor(y_pred)
-        y_true = ops.reshape(ops.cast(y_true, y_pred.dtype), ops.shape(y_pred))
-        apart = ops.maximum(0.0, self.margin - y_pred)
-        loss = y_true * ops.square(y_pred) / 2 + (1 - y_true) * ops.square(apart) / 2
-        return ops.mean(loss, axis=-1)
+        return contrastive_loss(y_true, y_pred, self.margin)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "margin": self.margin}
+
+
+@keras.saving.register_keras_serializable("keras_shared")
+def contrastive_loss(y_true: Any, y_pred: Any, margin: float = 1.0) -> Any:
+    """The loss of each pair, as `ContrastiveLoss` takes the mean of."""
+    y_pred = ops.convert_to_tensor(y_pred)
+    y_true = ops.reshape(ops.cast(y_true, y_pred.dtype), ops.shape(y_pred))
+    apart = ops.maximum(0.0, margin - y_pred)
+    loss = y_true * ops.square(y_pred) / 2 + (1 - y_true) * ops.square(apart) / 2
+    return ops.mean(loss, axis=-1)

@@ -16,7 +16,7 @@ def load(
 
     Args:
         path_or_name: name of a preset (`keras_shared.list_presets()`), a folder of versions, the
-            folder of one version, or a `.keras` file.
+            folder of one version, a `.keras` file, or an `.h5` file that holds a whole model.
         version: number of the version; the newest by default.
         compile: as in `keras.models.load_model`. Published models carry no optimizer: they come
             uncompiled, and `compile()` without arguments is enough for one of the zoo.

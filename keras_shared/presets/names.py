@@ -92,7 +92,7 @@ def locate(path_or_name: str | os.PathLike[str]) -> pathlib.Path:
         'saved_models'
     """
     path = pathlib.Path(path_or_name)
-    if len(path.parts) != 1 or path.suffix == ".keras":
+    if len(path.parts) != 1 or path.suffix in (".keras", ".h5"):
         if not path.exists():
             raise LoadError(f"There is no file or folder {path}.")
         return path

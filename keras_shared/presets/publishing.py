@@ -5,6 +5,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -46,7 +47,7 @@ def publish(model: keras.Model, base_dir: str | os.PathLike[str]) -> pathlib.Pat
     `for old, new in zip(model.variables, loaded.variables): old.assign(new)`.
 
     The version is written under a name that TF Serving ignores, loaded into a Session as TF
-    Serving does, and compared with Keras signature by signature (batch 1, 2 and 17), as is the
+    Serving does, and compared with Keras signature by signature (batch 1, 2 and 17; large images 1 and 2), as is the
     Keras model inside; `keras_shared.serving.check_version` must find no error, and the warm-up
     requests are replayed. Then it is flushed to disk, and only then renamed. A number is never used
     twice, not even that of a version that was deleted since: TF Serving does not look again at a
@@ -61,7 +62,8 @@ def publish(model: keras.Model, base_dir: str | os.PathLike[str]) -> pathlib.Pat
 
     Warns:
         UserWarning: for what plain TensorFlow cannot train as Keras does: a loss on what a layer
-            computes, or a call in training mode that cannot be traced.
+            computes, or a call in training mode that cannot be traced. For inputs and outputs that
+            TF Serving cannot batch.
 
     Raises:
         ValueError: for a model whose inputs are not known, or a `base_dir` named like a version.
@@ -136,7 +138,11 @@ def _write(model: keras.Model, version: pathlib.Path) -> None:
             ) from error
     check_loaded_model(model, loaded)
     _write_warmup(model, version / WARMUP)
-    errors = [finding for finding in check_version(version) if finding.severity == "error"]
+    findings = check_version(version)
+    errors = [finding for finding in findings if finding.severity == "error"]
+    for finding in findings:
+        if finding.severity == "warning" and "batching" in finding.what:
+            warnings.warn(f"{finding.what}: {finding.remedy}.", stacklevel=3)
     if errors:
         raise ValueError(
             "TF Serving could not serve it: "

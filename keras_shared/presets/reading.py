@@ -12,15 +12,23 @@ import keras_shared.losses as _losses  # noqa: F401
 from keras_shared.presets.names import INNER_MODEL, LoadError, other_versions, version_dir
 from keras_shared.tying import bind_ties
 
+FILES = (".keras", ".h5")  # a whole model in one file, of Keras 3 or as earlier versions wrote it
+
 
 def read_model(
     path_or_name: str | os.PathLike[str], version: int | None = None, compile: bool = True
 ) -> keras.Model:
     """As `keras_shared.load`, of models whose classes Keras knows already."""
     path = pathlib.Path(path_or_name)
-    if path.suffix == ".keras" and version is not None:
+    file = path.suffix in FILES
+    if path.name.endswith(".weights.h5"):
+        raise LoadError(
+            f"{path} holds weights alone: build the model, and call its load_weights. `load` takes "
+            f"a published folder or a whole model in a {' or '.join(FILES)} file."
+        )
+    if file and version is not None:
         raise LoadError(f"{path} is one file and has no versions. Received: version={version}")
-    if path.suffix != ".keras":
+    if not file:
         folder = version_dir(path_or_name, version)
         path = folder / INNER_MODEL
         if not path.exists():
@@ -31,7 +39,7 @@ def read_model(
     if not path.is_file():
         raise LoadError(f"There is no file {path}.")
     try:
-        if not zipfile.is_zipfile(path):
+        if path.suffix != ".h5" and not zipfile.is_zipfile(path):
             raise zipfile.BadZipFile("not a zip file")
         model = keras.models.load_model(path, compile=compile)
     except (OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:

@@ -1,5 +1,6 @@
 """Answers of a published version from its SavedModel alone: no Keras model is built."""
 
+import contextlib
 import math
 import os
 import pathlib
@@ -10,6 +11,7 @@ import tensorflow as tf
 
 from keras_shared.pictures import png_bytes, read_picture
 from keras_shared.presets.names import version_dir
+from keras_shared.serving.session import loaded, reason_of, run
 
 GREY = (0.299, 0.587, 0.114)  # of red, green and blue, as TensorFlow's decoders weight them
 
@@ -62,58 +64,86 @@ def answer(
         ['reconstruction']
     """
     path = version_dir(model)
-    try:
-        signatures = tf.saved_model.load(os.fspath(path)).signatures
-    except (OSError, ValueError, tf.errors.OpError) as error:
-        reason = " ".join(str(error).split())
-        raise AnswerError(
-            f"TensorFlow cannot load the SavedModel {path}: {reason}. Publish or copy it again."
-        ) from error
-    return [_answer(path, signatures, files, invert) for files in requests]
+    with contextlib.ExitStack() as stack:
+        try:
+            session, signatures = stack.enter_context(loaded(path))
+        except Exception as error:  # whatever a foreign graph makes TensorFlow raise
+            raise AnswerError(
+                f"TensorFlow cannot load the SavedModel {path}: {reason_of(error)}. Publish or "
+                "copy it again; `keras-shared check` says more."
+            ) from error
+        signatures = {
+            name: signature
+            for name, signature in signatures.items()
+            if not name.startswith("__saved_model_")
+            and all(info.name for info in signature.inputs.values())  # no ragged or sparse ones
+        }
+        return [_answer(path, session, signatures, files, invert) for files in requests]
 
 
 def _answer(
-    path: pathlib.Path, signatures: Any, files: list[str], invert: bool
+    path: pathlib.Path, session: Any, signatures: dict[str, Any], files: list[str], invert: bool
 ) -> dict[str, np.ndarray]:
     read = [_numbers(file) if file.endswith(".npy") else _pixels(file, invert) for file in files]
     vector = len(read) == 1 and read[0].picture
-    functions = list(signatures.values())
-    if vector and "serving_default" in signatures:  # a square code is no picture: first the default
-        functions.insert(0, signatures["serving_default"])
-    for function in functions:
-        specs = sorted(function.structured_input_signature[1].items())
-        if len(specs) != len(read):
+    # the default first: of an autoencoder it takes pictures, and a square code is none
+    names = sorted(signatures, key=lambda name: (name != "serving_default", name))
+    taken = {name: [*map(_input_of, sorted(signatures[name].inputs.items()))] for name in names}
+    for name in names:
+        if len(taken[name]) != len(read):
             continue
-        tensors = [_sent(given, spec, vector) for given, (_, spec) in zip(read, specs, strict=True)]
-        if all(tensor is not None for tensor in tensors):
-            outputs = function(**{k: t for (k, _), t in zip(specs, tensors, strict=True)})
-            return {key: value.numpy() for key, value in sorted(outputs.items())}
-    taken = {
-        name: [
-            "an image" if spec.dtype == tf.string else f"numbers of shape {tuple(spec.shape)}"
-            for spec in function.structured_input_signature[1].values()
-        ]
-        for name, function in signatures.items()
-    }
+        sent = [_sent(given, into, vector) for given, into in zip(read, taken[name], strict=True)]
+        inputs = {i.key: v for i, v in zip(taken[name], sent, strict=True) if v is not None}
+        if len(inputs) == len(read):
+            try:
+                outputs = run(session, signatures[name], inputs)
+            except (tf.errors.OpError, ValueError, TypeError) as error:
+                raise AnswerError(
+                    f"The signature '{name}' of {path} fails for {files}: {reason_of(error)}"
+                ) from error
+            return dict(sorted(outputs.items()))
+    shown = {name: [str(one) for one in inputs] for name, inputs in taken.items()}
     given = [str(one) for one in read]
     raise AnswerError(
-        f"{path} has no signature that takes {files} ({given}). It takes: {taken}. Numbers come "
+        f"{path} has no signature that takes {files} ({given}). It takes: {shown}. Numbers come "
         "from .npy files."
     )
 
 
-def _sent(given: _Read, spec: Any, vector: bool) -> Any:
-    """What goes to an input of this spec, or None if it takes no such thing."""
+class _Input(NamedTuple):
+    """What a signature takes under a name."""
+
+    key: str
+    dtype: Any
+    shape: Any
+
+    def __str__(self) -> str:
+        if self.dtype == tf.string:
+            return "an image"
+        rank = self.shape.rank
+        return f"numbers of shape {tuple(self.shape) if rank is not None else 'any'}"
+
+
+def _input_of(item: tuple[str, Any]) -> _Input:
+    key, info = item
+    return _Input(key, tf.as_dtype(info.dtype), tf.TensorShape(info.tensor_shape))
+
+
+def _sent(given: _Read, into: _Input, vector: bool) -> np.ndarray | None:
+    """What goes to an input, or None if it takes no such thing."""
     if not given.picture:
-        tensor = tf.constant(given.array)
-    elif spec.dtype == tf.string:
-        tensor = tf.constant([png_bytes(given.array)])
-    elif vector and spec.dtype.is_floating and _side(spec.shape):
-        tensor = tf.constant(_as_vector(given.array, _side(spec.shape)), spec.dtype)
+        sent = given.array
+        whole = into.dtype.is_integer or into.dtype.is_bool
+        if into.dtype == tf.string or (whole and not np.array_equal(sent, np.trunc(sent))):
+            return None
+        sent = sent.astype(into.dtype.as_numpy_dtype)
+    elif into.dtype == tf.string:
+        sent = np.array([png_bytes(given.array)], object)
+    elif vector and into.dtype.is_floating and _side(into.shape):
+        sent = _as_vector(given.array, _side(into.shape)).astype(into.dtype.as_numpy_dtype)
     else:
         return None
-    fits = tensor.dtype == spec.dtype and spec.shape.is_compatible_with(tensor.shape)
-    return tensor if fits else None
+    return sent if into.shape.is_compatible_with(sent.shape) else None
 
 
 def _side(shape: Any) -> int:
@@ -138,11 +168,13 @@ def _pixels(file: str, invert: bool) -> _Read:
 def _numbers(file: str) -> _Read:
     try:
         array = np.load(file, allow_pickle=False)
-        return _Read(np.atleast_2d(array).astype("float32"), picture=False)
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"it holds {array.dtype}, and numbers are expected")
+        return _Read(np.atleast_2d(array), picture=False)
     except FileNotFoundError:
         raise AnswerError(f"There is no file {file}.") from None
     except (OSError, ValueError) as error:
-        raise AnswerError(f"{file} is not a .npy file: {error}") from error
+        raise AnswerError(f"{file} is not a .npy file of numbers: {error}") from error
 
 
 def as_text(value: np.ndarray) -> str:

@@ -105,13 +105,16 @@ def configuration_files(base_paths: Mapping[str, str], threads: int) -> dict[str
     }
 
 
-def flags(folder: str, rest_port: int = REST_PORT, grpc_port: int = GRPC_PORT) -> list[str]:
+def flags(
+    folder: str, rest_port: int = REST_PORT, grpc_port: int = GRPC_PORT, batching: bool = True
+) -> list[str]:
     """What `tensorflow_model_server` is started with; model_servers/main.cc has them all.
 
     Args:
         folder: with the files of `configuration_files`, as the server sees it.
         rest_port: port of REST.
         grpc_port: port of gRPC.
+        batching: whether requests are answered together.
 
     Returns:
         The arguments of the command line.
@@ -121,6 +124,7 @@ def flags(folder: str, rest_port: int = REST_PORT, grpc_port: int = GRPC_PORT) -
         >>> flags("/config")[:2]
         ['--port=8500', '--rest_api_port=8501']
     """
+    together = ["--enable_batching", f"--batching_parameters_file={folder}/batching.config"]
     return [
         f"--port={grpc_port}",
         f"--rest_api_port={rest_port}",
@@ -128,7 +132,6 @@ def flags(folder: str, rest_port: int = REST_PORT, grpc_port: int = GRPC_PORT) -
         # a version that does not load is tried six times, and no other model is loaded meanwhile:
         # for half a minute, not the five of the default
         "--load_retry_interval_micros=5000000",
-        "--enable_batching",
-        f"--batching_parameters_file={folder}/batching.config",
+        *(together if batching else ()),
         f"--monitoring_config_file={folder}/monitoring.config",
     ]

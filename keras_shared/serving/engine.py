@@ -55,17 +55,20 @@ def serve(
     rest_port: int = REST_PORT,
     grpc_port: int = GRPC_PORT,
     timeout: float = 600.0,
+    batching: bool = True,
 ) -> int:
     """Run TF Serving until it ends; SIGTERM and SIGINT are passed on to it.
 
-    `tensorflow_model_server` is taken if it is on the PATH, otherwise Docker. Batching and
-    Prometheus metrics are on. Call it in the main thread: Python takes signals there.
+    `tensorflow_model_server` is taken if it is on the PATH, otherwise Docker. Prometheus metrics
+    are on. Call it in the main thread: Python takes signals there.
 
     Args:
         models: folders of versions, or names of presets; a folder's name is the model's name.
         rest_port: port of REST.
         grpc_port: port of gRPC.
         timeout: seconds until every model must be AVAILABLE; Docker may have to fetch its image.
+        batching: whether requests of several clients may be answered together. Without, models
+            are served too whose inputs or outputs have no batch as dimension 0.
 
     Returns:
         The server's exit status; 128 + n if signal n ended it, as shells count.
@@ -87,7 +90,7 @@ def serve(
                     "--rest-port and --grpc-port."
                 )
     with tempfile.TemporaryDirectory(prefix="tf-serving-") as scratch:
-        command = _command(folders, pathlib.Path(scratch), rest_port, grpc_port)
+        command = _command(folders, pathlib.Path(scratch), rest_port, grpc_port, batching)
         with _signals_passed_on() as (received, started):
             process = subprocess.Popen(  # a session of its own: Ctrl-C reaches it only through us
                 command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, start_new_session=True
@@ -117,7 +120,11 @@ def serve(
 
 
 def _command(
-    folders: Mapping[str, pathlib.Path], scratch: pathlib.Path, rest_port: int, grpc_port: int
+    folders: Mapping[str, pathlib.Path],
+    scratch: pathlib.Path,
+    rest_port: int,
+    grpc_port: int,
+    batching: bool,
 ) -> list[str]:
     """The command line of the engine that is here, its files written."""
     binary, docker = shutil.which(BINARY), shutil.which("docker")
@@ -125,7 +132,7 @@ def _command(
     for name, text in configuration_files(inside, os.cpu_count() or 1).items():
         (scratch / name).write_text(text)
     if binary:
-        return [binary, *flags(str(scratch), rest_port, grpc_port)]
+        return [binary, *flags(str(scratch), rest_port, grpc_port, batching)]
     if not docker:
         raise EngineError(f"Neither {BINARY} nor docker is on the PATH.\n{HOW_TO_GET}")
     docker_version = subprocess.run(
@@ -142,7 +149,7 @@ def _command(
     ports = [f"--publish={rest_port}:{REST_PORT}", f"--publish={grpc_port}:{GRPC_PORT}"]
     # Process 1 of a container ignores a SIGTERM that it does not handle: --init takes its place
     run = [docker, "run", "--rm", "--init", *volumes, *ports, f"--entrypoint={BINARY}", IMAGE]
-    return [*run, *flags("/config")]
+    return [*run, *flags("/config", batching=batching)]
 
 
 def _wait(

@@ -8,7 +8,7 @@ from typing import Any
 
 from keras_shared.presets.names import holds_saved_model, locate, version_dir, version_numbers
 from keras_shared.serving.finding import Finding
-from keras_shared.serving.trial import try_version
+from keras_shared.serving.trial import NO_BATCHING, try_version
 
 # What REST reads and writes: util/json_tensor.cc of TF Serving. gRPC takes every type.
 REST_TYPES = {"float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint32", "uint64",
@@ -16,6 +16,14 @@ REST_TYPES = {"float32", "float64", "int8", "int16", "int32", "int64", "uint8", 
 VARIABLES = {"VarHandleOp", "VariableV2", "Variable"}
 PYTHON = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
 XLA = {"XlaCallModule", "XlaLaunch"}
+# What TF Serving has built in and TensorFlow has not (SUPPORTED_TENSORFLOW_OPS in its
+# model_servers/BUILD): TF Text, under the names of its core/ops, and Decision Forests
+TF_TEXT = re.compile(
+    r"TFText>.*|Sentencepiece.*Op|SentenceFragments|(Normalize|CaseFold)UTF8(WithOffsetsMap)?|"
+    r"FindSourceOffsets|ConstrainedSequence|MaxSpanningTree|RougeL|TokenizerFromLogits|"
+    r"(Regex|SplitMerge|UnicodeScript|Whitespace|Wordpiece)\w*WithOffsets"
+)
+DECISION_FORESTS = re.compile(r"SimpleML.*")
 GENERATED_NAME = r"(args|inputs?|outputs?|keras_tensor|unnamed|unknown)_\d+(_\d+)?|keras_tensor"
 
 
@@ -99,7 +107,9 @@ def check_version(folder: str | os.PathLike[str]) -> list[Finding]:
             found += of_signature
             if all(finding.severity != "error" for finding in of_signature):
                 runnable[name] = signature
-    if not any(finding.what.startswith("variables/") for finding in found):
+    lacking = [*_lacking(graph.graph_def)]
+    found += lacking
+    if not lacking and not any(finding.what.startswith("variables/") for finding in found):
         found += try_version(folder, graph.signature_def, runnable)
     return sorted(found, key=lambda finding: ("error", "warning", "note").index(finding.severity))
 
@@ -128,6 +138,34 @@ def _read(folder: pathlib.Path) -> Any:
             "export with the tag 'serve', or start the server with --saved_model_tags",
         )
     return graphs[0]
+
+
+def _lacking(graph: Any) -> Iterator[Finding]:
+    """The operations that TensorFlow has not here: with them, nothing can be tried."""
+    from tensorflow.python.framework import op_def_registry
+
+    functions = {function.signature.name for function in graph.library.function}
+    bodies = [graph.node, *(function.node_def for function in graph.library.function)]
+    names = {node.op for body in bodies for node in body} - functions
+    unknown = sorted(name for name in names if op_def_registry.get(name) is None)
+    for library, pattern in (("TF Text", TF_TEXT), ("TF Decision Forests", DECISION_FORESTS)):
+        theirs = [name for name in unknown if pattern.fullmatch(name)]
+        if theirs:
+            unknown = [name for name in unknown if name not in theirs]
+            module = "tensorflow_" + library.removeprefix("TF ").lower().replace(" ", "_")
+            yield Finding(
+                "warning",
+                f"it uses operations of {library} ({', '.join(theirs)}), which TF Serving has "
+                "built in: it could not be tried here",
+                f"install {module} and import it before keras_shared.serving.check: then it is",
+            )
+    if unknown:
+        yield Finding(
+            "error",
+            f"TensorFlow has no operation {', '.join(unknown)}: it cannot be loaded",
+            "replace them by operations of TensorFlow; or build TF Serving with the library that "
+            "defines them",
+        )
 
 
 def _of_the_version(graph: Any, folder: pathlib.Path) -> Iterator[Finding]:
@@ -159,12 +197,18 @@ def _of_the_signature(name: str, signature: Any, graph: Any) -> Iterator[Finding
     generated = []
     for side, infos in (("input", signature.inputs), ("output", signature.outputs)):
         for key, info in sorted(infos.items()):
-            shape, dtype = info.tensor_shape, tf.as_dtype(info.dtype).name
             if re.fullmatch(GENERATED_NAME, key):
                 generated.append(key)
             if info.WhichOneof("encoding") != "name":
-                remedy = "convert it to a dense tensor inside the model"
-                yield Finding("error", f"{name}: {side} '{key}' is not a dense tensor", remedy)
+                kind = "sparse" if info.WhichOneof("encoding") == "coo_sparse" else "ragged"
+                yield Finding(
+                    "error",
+                    f"{name}: {side} '{key}' is {kind}, not a dense tensor",
+                    "convert it to a dense tensor inside the model: x.to_tensor() or "
+                    "tf.sparse.to_dense(x)",
+                )
+                continue
+            shape, dtype = info.tensor_shape, tf.as_dtype(info.dtype).name
             if dtype not in REST_TYPES:
                 yield Finding(
                     "error",
@@ -175,12 +219,11 @@ def _of_the_signature(name: str, signature: Any, graph: Any) -> Iterator[Finding
                 first = shape.dim[0].size if shape.dim else None
                 if first != -1:
                     yield Finding(
-                        "error",
+                        "warning",
                         f"{name}: input '{key}' "
                         + ("is a scalar" if first is None else f"takes exactly {first} rows")
-                        + ": dimension 0 must be the batch, of any size",
-                        "export with None as the first dimension: batching and the 'instances' of "
-                        "REST need it",
+                        + ": TF Serving fails its requests with batching on",
+                        f"{NO_BATCHING}; or export with None as the first dimension",
                     )
                 if any(dim.size < 0 for dim in shape.dim[1:]):
                     yield Finding(

@@ -1,18 +1,26 @@
 """A SavedModel in a Session, as TF Serving loads it: warm-up replayed, every signature run."""
 
+import contextlib
+import math
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from keras_shared.serving.finding import Finding
+from keras_shared.serving.session import loaded, reason_of, run
 
-BATCHES = (1, 2, 17)  # that every signature is run at
+BATCHES = (1, 2, 17)  # that every signature is run with, if it is not too large
 WARMUP = pathlib.PurePath("assets.extra", "tf_serving_warmup_requests")
 MOST_WARMUP_RECORDS = 1000  # servables/tensorflow/saved_model_warmup_util.h
 SIDE = 32  # for a dimension of unknown size
+MOST_NUMBERS = 20_000_000  # in the inputs of a trial with more than two rows
+NO_BATCHING = (
+    "start the server without batching (`keras-shared serve --no-batching`), and send it under "
+    "'inputs', not 'instances', to REST"
+)
 Inputs = dict[str, np.ndarray]
 
 
@@ -34,83 +42,151 @@ def try_version(
     image = tf.io.encode_png(np.zeros((SIDE, SIDE, 3), "uint8")).numpy()
     records, unreadable = _warmup(folder / WARMUP)
     yield from unreadable
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+    with contextlib.ExitStack() as stack:
         try:
-            tf.compat.v1.saved_model.load(session, ["serve"], os.fspath(folder))
+            session, _ = stack.enter_context(loaded(folder))
         except Exception as error:
             remedy = "publish or copy it again; TF Serving has only TensorFlow's own operations"
-            yield Finding("error", f"it cannot be loaded: {_short(error)}", remedy)
+            yield Finding("error", f"it cannot be loaded: {reason_of(error)}", remedy)
             return
         typical: dict[str, Inputs] = {}
         for number, (name, inputs) in enumerate(records, 1):
             wrong = _mismatch(name, inputs, signatures)
             if wrong is None and name in runnable:
                 try:
-                    _run(session, signatures[name], inputs)
+                    run(session, signatures[name], inputs)
                     typical.setdefault(name, inputs)
                 except (tf.errors.OpError, ValueError, TypeError) as error:
-                    wrong = _short(error)
+                    wrong = reason_of(error)
             if wrong is not None:
                 remedy = "correct or remove it: with it, TF Serving does not load the version"
                 yield Finding("error", f"warm-up record {number}: {wrong}", remedy)
+        sizes = batches(max((_numbers(s) for s in runnable.values()), default=0))
         for name, signature in runnable.items():
-            yield from _try_signature(session, name, signature, typical.get(name), image)
+            yield from _try_signature(session, name, signature, typical.get(name), image, sizes)
+
+
+def batches(numbers: int) -> tuple[int, ...]:
+    """How many rows to try a signature with, of so many numbers each.
+
+    A large model is tried with one and two rows alone: 17 photographs take gigabytes.
+
+    Args:
+        numbers: in one row of all inputs together.
+
+    Returns:
+        The batch sizes, from small to large.
+
+    Example:
+        >>> from keras_shared.serving.trial import batches
+        >>> batches(28 * 28), batches(1024 * 1536 * 3)
+        ((1, 2, 17), (1, 2))
+    """
+    return tuple(n for n in BATCHES if n < 3 or n * numbers <= MOST_NUMBERS)
+
+
+class _Rows(NamedTuple):
+    """One way to fill the inputs of a signature: what a string holds, what shape is not known."""
+
+    signature: Any
+    typical: Inputs | None
+    text: bytes
+    rank: int
+
+    def __call__(self, batch: int) -> Inputs:
+        if self.typical is None:
+            infos = self.signature.inputs.items()
+            return {key: _made_up(info, batch, self.text, self.rank) for key, info in infos}
+        sent = {key: len(v) for key, v in self.typical.items() if v.ndim}
+        rows = [sent[key] for key in sent if _batched(self.signature.inputs[key])]
+        return {
+            key: np.repeat(value[:1], batch, axis=0)
+            if rows and sent.get(key) == rows[0] and _may_be_batched(self.signature.inputs[key])
+            else value
+            for key, value in self.typical.items()
+        }
+
+
+def _ways(signature: Any, typical: Inputs | None, image: bytes) -> Iterator[_Rows]:
+    import tensorflow as tf
+
+    infos = signature.inputs.values()
+    text = typical is None and any(i.dtype == tf.string.as_datatype_enum for i in infos)
+    rank = typical is None and any(i.tensor_shape.unknown_rank for i in infos)
+    # a signature does not say what a string holds; b"": tf.Example
+    for content in (image, b"0", b"") if text else (b"",):
+        for dimensions in (1, 0, 2, 4) if rank else (1,):
+            yield _Rows(signature, typical, content, dimensions)
+
+
+def _numbers(signature: Any) -> int:
+    """In one row of all inputs together."""
+    shapes = [_shape(info, 1, 1) for info in signature.inputs.values()]
+    return sum(math.prod(shape) for shape in shapes)
 
 
 def _try_signature(
-    session: Any, name: str, signature: Any, typical: Inputs | None, image: bytes
+    session: Any,
+    name: str,
+    signature: Any,
+    typical: Inputs | None,
+    image: bytes,
+    sizes: tuple[int, ...],
 ) -> Iterator[Finding]:
     import tensorflow as tf
 
-    def rows(batch: int, text: bytes) -> Inputs:
-        if typical is not None:
-            firsts = {key: np.atleast_1d(value)[:1] for key, value in typical.items()}
-            return {key: np.repeat(first, batch, axis=0) for key, first in firsts.items()}
-        return {key: _made_up(info, batch, text) for key, info in signature.inputs.items()}
-
     infos = signature.inputs.values()
-    guessed = typical is None and any(
-        info.dtype == tf.string.as_datatype_enum
-        or info.tensor_shape.unknown_rank
-        or any(dim.size < 0 for dim in info.tensor_shape.dim[1:])
-        for info in infos
+    open_rank = any(info.tensor_shape.unknown_rank for info in infos)
+    # a vector of whole numbers beside other inputs may be lengths, row splits or indices
+    whole = len(infos) > 1 and any(
+        tf.as_dtype(info.dtype).is_integer and len(info.tensor_shape.dim) == 1 for info in infos
     )
-    outputs: dict[str, np.ndarray] = {}
-    reasons = []
-    for text in (image, b"0", b""):  # a signature does not say what a string holds; b"": tf.Example
+    guessed = whole or (
+        typical is None
+        and (
+            open_rank
+            or any(info.dtype == tf.string.as_datatype_enum for info in infos)
+            or any(dim.size < 0 for info in infos for dim in info.tensor_shape.dim[1:])
+        )
+    )
+    if not any(map(_may_be_batched, infos)):
+        sizes = (1,)  # whose number of rows is their own
+    failed: list[tuple[int, Exception]] = []
+    for way in _ways(signature, typical, image):
         try:
-            _run(session, signature, rows(1, text))
+            for batch in sizes:
+                outputs = run(session, signature, way(batch))
+                wrong = {k: v.shape for k, v in outputs.items() if v.shape[:1] != (batch,)}
+                if wrong:
+                    break
             break
         except (tf.errors.OpError, ValueError, TypeError) as error:
-            reasons.append(_short(error))
+            failed.append((batch, error))
     else:
-        if guessed:
-            what = f"{name} could not be tried with made-up inputs: {reasons[0]}"
-            yield Finding("warning", what, "add a warm-up request with inputs that it takes")
-        else:
+        batch, reason = max(failed, key=lambda one: one[0])  # the way that came farthest
+        later = batch > sizes[0]
+        inside = (tf.errors.FailedPreconditionError, tf.errors.UnimplementedError)
+        at = f" at batch {batch}" if later else ""
+        if isinstance(reason, inside) or not guessed or (later and not whole and not open_rank):
             remedy = "correct the model and export it again"
-            yield Finding("error", f"{name} fails: {reasons[0]}", remedy)
+            if later:
+                remedy = "use -1 or tf.shape(x)[0] for the batch size, in reshapes above all"
+            yield Finding("error", f"{name} fails{at}: {reason_of(reason)}", remedy)
+        else:
+            what = f"{name} could not be tried{at} with made-up inputs: {reason_of(reason)}"
+            yield Finding("warning", what, "add a warm-up request with inputs that it takes")
         return
-    for batch in BATCHES:
-        try:
-            outputs = _run(session, signature, rows(batch, text))
-        except (tf.errors.OpError, ValueError, TypeError) as error:
-            remedy = "use -1 or tf.shape(x)[0] for the batch size, in reshapes above all"
-            yield Finding("error", f"{name} fails at batch {batch}: {_short(error)}", remedy)
-            return
-        wrong = {
-            key: value.shape
-            for key, value in outputs.items()
-            if not value.ndim or len(value) != batch
-        }
-        if wrong:
-            what = f"{name}: outputs whose dimension 0 is not the batch of {batch}: {wrong}"
-            remedy = (
-                "return one row for each input row, or remove the output: batching and the "
-                "'instances' of REST need it"
+    if all(map(_may_be_batched, infos)):  # of another input it is said already
+        fails = "TF Serving fails its requests with batching on"
+        if not way.rank:
+            what = f"{name}: an input of unknown rank is taken as a scalar alone. {fails}"
+            yield Finding("warning", what, f"{NO_BATCHING}; or export it with a shape")
+        elif wrong:
+            what = (
+                f"{name}: outputs whose dimension 0 is not the batch of {batch}: {wrong}. {fails}"
             )
-            yield Finding("error", what, remedy)
-            return
+            remedy = f"return one row for each input row, or remove the output; or {NO_BATCHING}"
+            yield Finding("warning", what, remedy)
     raw = sorted(key for key, v in outputs.items() if not key.endswith("_bytes") and _binary(v))
     if raw:
         remedy = "end their names in _bytes: REST then encodes them as base64"
@@ -118,24 +194,31 @@ def _try_signature(
         yield Finding("error", what, remedy)
 
 
-def _run(session: Any, signature: Any, inputs: Inputs) -> dict[str, np.ndarray]:
+def _shape(info: Any, batch: int, rank: int) -> list[int]:
+    if info.tensor_shape.unknown_rank:
+        return [batch, SIDE, SIDE, 3][:rank]
+    sizes = [SIDE if dim.size < 0 else dim.size for dim in info.tensor_shape.dim]
+    return [batch, *sizes[1:]] if _batched(info) else sizes
+
+
+def _batched(info: Any) -> bool:
+    dims = info.tensor_shape.dim
+    return bool(dims) and dims[0].size == -1
+
+
+def _may_be_batched(info: Any) -> bool:
+    return _batched(info) or info.tensor_shape.unknown_rank
+
+
+def _made_up(info: Any, batch: int, text: bytes, rank: int) -> np.ndarray:
     import tensorflow as tf
 
-    inputs = {key: tf.make_ndarray(value) for key, value in signature.defaults.items()} | inputs
-    fetched = {key: info.name for key, info in signature.outputs.items()}
-    fed = {signature.inputs[key].name: value for key, value in inputs.items()}
-    return {key: np.asarray(value) for key, value in session.run(fetched, fed).items()}
-
-
-def _made_up(info: Any, batch: int, text: bytes) -> np.ndarray:
-    import tensorflow as tf
-
-    shape = [batch, *(SIDE if dim.size < 0 else dim.size for dim in info.tensor_shape.dim[1:])]
+    shape = _shape(info, batch, rank)
     if info.dtype == tf.string.as_datatype_enum:
         return np.full(shape, text, object)
     dtype = tf.as_dtype(info.dtype)
     random = np.random.default_rng(batch).random(shape)
-    return (random if dtype.is_floating else np.zeros(shape)).astype(dtype.as_numpy_dtype)
+    return np.asarray(random if dtype.is_floating else np.zeros(shape), dtype.as_numpy_dtype)
 
 
 def _binary(value: np.ndarray) -> bool:
@@ -175,7 +258,7 @@ def _warmup(path: pathlib.Path) -> tuple[list[tuple[str, Inputs]], list[Finding]
             requests.append((request.model_spec.signature_name or "serving_default", inputs))
     except (tf.errors.OpError, DecodeError, ValueError, TypeError) as error:
         remedy = "write it again or delete it: TF Serving does not load a version with it"
-        return [], [Finding("error", f"the warm-up file is corrupt: {_short(error)}", remedy)]
+        return [], [Finding("error", f"the warm-up file is corrupt: {reason_of(error)}", remedy)]
     if len(records) > MOST_WARMUP_RECORDS:
         what = f"{len(records)} warm-up records, but TF Serving takes at most {MOST_WARMUP_RECORDS}"
         remedy = f"keep {MOST_WARMUP_RECORDS}: TF Serving does not load a version with more"
@@ -197,10 +280,3 @@ def _mismatch(name: str, inputs: Inputs, signatures: Mapping[str, Any]) -> str |
         if sent != taken:
             return f"{name}: '{key}' is {sent.name}, but the signature takes {taken.name}"
     return None
-
-
-def _short(error: Exception) -> str:
-    """The line with the reason, without the place in the graph."""
-    where = ("Graph execution error", "Detected at", "<stack traces", "(")
-    lines = [line for line in str(error).splitlines() if line and not line.startswith(where)]
-    return f"{type(error).__name__}: {lines[0][:300] if lines else ''}"

@@ -155,8 +155,10 @@ def stored_report(path: str | os.PathLike[str]) -> SharingReport:
         raise ValueError(f"{path} holds no variables that can be read: {error}") from error
     shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
     suffix = "/.ATTRIBUTES/VARIABLE_VALUE"
+    # TensorFlow 1 writes variables under their names, with no graph of the objects beside them
+    objects = "_CHECKPOINTABLE_OBJECT_GRAPH" in shapes
     weights = []
-    for key in sorted(k for k in shapes if k.endswith(suffix)):
+    for key in sorted(k for k in shapes if k.endswith(suffix) or not objects):
         size = math.prod(shapes[key]) * dtypes[key].size
         name, shape = key.removesuffix(suffix), tuple(shapes[key])
         weights.append(Weight(name, "", shape, dtypes[key].name, size, False, "", {}, 0, None))

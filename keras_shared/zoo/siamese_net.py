@@ -8,6 +8,7 @@ from pydantic import PositiveInt
 
 from keras_shared.layers import Shared
 from keras_shared.losses import ContrastiveLoss
+from keras_shared.losses.contrastive_loss import contrastive_loss
 from keras_shared.signature import Signature
 from keras_shared.zoo.calibration import calibrate
 from keras_shared.zoo.checked_images import checked_images
@@ -192,7 +193,9 @@ class SiameseNet(ZooModel):
             optimizer: as in Keras; "auto" is Adam with a rate of 0.001.
             loss: `"contrastive"` or a `ContrastiveLoss` goes to the distance, any other single
                 loss (`"binary_crossentropy"`, which "auto" stands for) to the probability. A dict
-                goes by output.
+                goes by output. With the contrastive loss, `w` and `v` follow the distances by a
+                cross-entropy of their own: `loss` is the sum of both, `distance_loss` the
+                contrastive loss alone.
             metrics: a list goes to the probability, a dict by output; "auto" is the accuracy where
                 the loss is "auto" too, otherwise none.
             **kwargs: further arguments of `keras.Model.compile`.
@@ -205,12 +208,18 @@ class SiameseNet(ZooModel):
             loss = self.default_loss()
             metrics = list(self.default_metrics) if metrics == "auto" else metrics
         loss = ContrastiveLoss() if loss == "contrastive" else loss
+        alone = None
         if isinstance(loss, ContrastiveLoss):
+            alone = keras.metrics.MeanMetricWrapper(
+                contrastive_loss, name="loss", dtype="float32", margin=loss.margin
+            )
             loss = {"distance": loss, "probability": None}
         elif loss is not None and not isinstance(loss, dict):
             loss = {"distance": None, "probability": loss}
         if metrics is not None and metrics != "auto" and not isinstance(metrics, dict):
             metrics = {"probability": metrics}
+        if alone is not None:  # `loss` has the cross-entropy that w and v follow added to it
+            metrics = {"distance": [alone], **(metrics if isinstance(metrics, dict) else {})}
         super().compile(optimizer, loss, metrics=metrics, **kwargs)
 
     def compute_loss(
@@ -308,8 +317,8 @@ class SiameseNet(ZooModel):
 
         image = keras.KerasTensor((None, *self.image_shape))
         taken = _tower_input(self.tower, self.image_shape)
-        height, width = (self.image_shape[i] or taken[i] for i in range(2))
-        size = (height, width) if height and width else None
+        sides = [self.image_shape[i] or taken[i] for i in range(2)]
+        size = (sides[0], sides[1]) if all(sides) else (None, None)
         return {
             "verify": Signature(verify, {"image_a": image, "image_b": image}, size),
             "embed": Signature(embed, {"image": image}, size),

@@ -153,19 +153,135 @@ def test_generated_names_are_a_warning(tmp_path):
     assert "names that TensorFlow or Keras made up: ['args_0', 'output_0']" in str(check(folder))
 
 
-def test_static_batch_and_scalar_input(tmp_path):
+def warnings_of(folder):
+    """The warnings, but for that of warm-up requests, which these folders lack."""
+    found = [f for f in check(folder) if f.severity != "note"]
+    assert [f for f in found if f.severity == "error"] == []
+    return [f"{f.what} -> {f.remedy}" for f in found if "warm-up requests:" not in f.what]
+
+
+def only_warning(folder):
+    found = warnings_of(folder)
+    assert len(found) == 1, found
+    return found[0]
+
+
+def test_inputs_without_a_batch_are_served_without_batching(tmp_path):
     four = tf.TensorSpec((4, 3), "float32", name="x")
-    assert "input 'x' takes exactly 4 rows" in only_error(write(tmp_path / "1", product, four))
+    said = only_warning(write(tmp_path / "1", product, four))
+    assert "input 'x' takes exactly 4 rows: TF Serving fails its requests with batching on" in said
+    assert "keras-shared serve --no-batching" in said
     scale = tf.TensorSpec((), "float32", name="scale")
     folder = write(tmp_path / "2", lambda k, x, scale: {"y": x @ k * scale}, X, scale)
-    assert "input 'scale' is a scalar: dimension 0 must be the batch" in only_error(folder)
+    assert "input 'scale' is a scalar: TF Serving fails" in only_warning(folder)
+    count = tf.TensorSpec((), "int32", name="count")
+    made = write(tmp_path / "3", lambda k, count: {"made": tf.ones((count, 2)) @ k[:2]}, count)
+    assert "input 'count' is a scalar" in only_warning(made)
+    picture = tf.TensorSpec((1, None, None, 3), "uint8", name="picture")
+
+    def boxes(kernel, picture):
+        return {"box": tf.reshape(tf.cast(picture, tf.float32), (1, -1, 3)) @ kernel}
+
+    [batch, size] = warnings_of(write(tmp_path / "4", boxes, picture))
+    assert "takes exactly 1 rows" in batch and "dimensions of unknown size" in size
 
 
 def test_an_output_whose_first_dimension_is_not_the_batch(tmp_path):
     folder = write(tmp_path / "1", lambda k, x: {"y": x @ k, "mean": tf.reduce_mean(x @ k)})
-    assert "dimension 0 is not the batch of 1: {'mean': ()}" in only_error(folder)
+    assert "dimension 0 is not the batch of 1: {'mean': ()}" in only_warning(folder)
     folder = write(tmp_path / "2", lambda k, x: {"y": x @ k, "kernel": k[:1]})
-    assert "dimension 0 is not the batch of 2: {'kernel': (1, 2)}" in only_error(folder)
+    assert "dimension 0 is not the batch of 2: {'kernel': (1, 2)}" in only_warning(folder)
+
+
+def test_ragged_and_sparse_tensors_are_named(tmp_path):
+    ragged = write(
+        tmp_path / "1", lambda k, x: {"kept": tf.RaggedTensor.from_tensor(x @ k, padding=0.0)}
+    )
+    assert "output 'kept' is ragged, not a dense tensor -> convert" in only_error(ragged)
+    words = write(tmp_path / "2", lambda k, text: {"parts": tf.strings.split(text)}, TEXT)
+    assert "output 'parts' is ragged" in only_error(words)
+    sparse = write(tmp_path / "3", lambda k, x: {"kept": tf.sparse.from_dense(x @ k)})
+    assert "output 'kept' is sparse" in only_error(sparse)
+
+
+@pytest.mark.parametrize("splits", ["int64", "int32"])
+def test_rows_of_unequal_length_are_not_condemned_for_made_up_ones(tmp_path, splits):
+    module = Weights()
+    spec = tf.RaggedTensorSpec((None, None), tf.float32, 1, getattr(tf, splits))
+    mean = tf.function(lambda rows: {"mean": tf.reduce_mean(rows, 1)}, input_signature=[spec])
+    tf.saved_model.save(module, str(tmp_path / "1"), mean)
+    assert "could not be tried with made-up inputs" in only_warning(tmp_path / "1")
+    warm_up(
+        tmp_path / "1",
+        record(rows=np.array([1, 3, 5], "float32"), rows_1=np.array([0, 2, 3], splits)),
+    )
+    assert errors(tmp_path / "1") == []
+
+
+def of_tensorflow_1(folder, build, start=None):
+    """What `build(session)` makes of placeholders: ({name: input}, {name: output})."""
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        inputs, outputs = build()
+        session.run([v1.global_variables_initializer(), v1.tables_initializer()])
+        v1.saved_model.simple_save(
+            session, str(folder), inputs, outputs, legacy_init_op=start and v1.tables_initializer()
+        )
+    return folder
+
+
+@pytest.mark.parametrize("initialised", [True, False])
+def test_a_table_that_nothing_fills_is_an_error_with_its_reason(tmp_path, initialised):
+    def build():
+        word = tf.compat.v1.placeholder("string", (None,), name="word")
+        known = tf.lookup.KeyValueTensorInitializer(["a"], tf.constant([1], "int64"))
+        return {"word": word}, {"id": tf.lookup.StaticHashTable(known, 0).lookup(word)}
+
+    folder = of_tensorflow_1(tmp_path / "1", build, start=initialised)
+    if initialised:
+        assert errors(folder) == []
+    else:
+        assert "serving_default fails: FailedPreconditionError: Table not initialized. -> " in (
+            only_error(folder)
+        )
+
+
+def test_an_input_of_unknown_rank_may_be_a_scalar(tmp_path):
+    def build():
+        x = tf.compat.v1.placeholder("float32", (None, 3), name="x")
+        share = tf.compat.v1.placeholder("float32", name="share")
+        kernel = tf.compat.v1.get_variable("kernel", (3, 2))
+        return {"x": x, "share": share}, {"y": tf.nn.dropout(x, 1 - share) @ kernel}
+
+    folder = of_tensorflow_1(tmp_path / "1", build)
+    assert "input of unknown rank is taken as a scalar alone" in only_warning(folder)
+    warm_up(folder, record(x=np.ones((1, 3), "float32"), share=np.float32(1)))
+    assert errors(folder) == []
+
+
+def test_a_warm_up_request_in_which_one_input_is_no_batch(tmp_path):
+    def build():
+        x = tf.compat.v1.placeholder("float32", (None, 3), name="x")
+        weight = tf.compat.v1.placeholder("float32", name="weight")
+        return {"x": x, "weight": weight}, {"y": x * tf.ensure_shape(weight, (3,))}
+
+    folder = of_tensorflow_1(tmp_path / "1", build)
+    assert "could not be tried with made-up inputs" in only_warning(folder)
+    warm_up(folder, record(x=np.ones((1, 3), "float32"), weight=np.ones(3, "float32")))
+    assert errors(folder) == []
+
+
+def test_large_inputs_are_tried_with_few_rows(tmp_path):
+    large = tf.TensorSpec((None, 1024, 1536, 3), "float32", name="x")
+
+    def at_most_two(kernel, x):
+        few = tf.debugging.assert_less(tf.shape(x)[0], 3)
+        with tf.control_dependencies([few]):
+            return {"y": tf.reduce_mean(x, (1, 2, 3))[:, None] * kernel[:1]}
+
+    assert errors(write(tmp_path / "1", at_most_two, large)) == []
+    small = tf.TensorSpec((None, 8, 8, 3), "float32", name="x")
+    assert "fails at batch 17: " in only_error(write(tmp_path / "2", at_most_two, small))
 
 
 def test_a_batch_that_is_built_into_the_graph(tmp_path):
@@ -296,7 +412,18 @@ def test_the_tensorflow_version_is_recorded(good):
 
 def test_an_operation_that_the_server_lacks(good):
     folder = edited(good, product_becomes("SomebodysMatMul"))
-    assert "SomebodysMatMul" in only_error(folder)
+    assert "TensorFlow has no operation SomebodysMatMul" in only_error(folder)
+
+
+@pytest.mark.parametrize(
+    ("operation", "library"),
+    [("CaseFoldUTF8", "TF Text"), ("TFText>RoundRobinTrim", "TF Text"),
+     ("WordpieceTokenizeWithOffsets", "TF Text"), ("SentencepieceTokenizeOp", "TF Text"),
+     ("SimpleMLInferenceOpWithHandle", "TF Decision Forests")],
+)  # fmt: skip
+def test_an_operation_that_tf_serving_has_and_tensorflow_lacks(good, operation, library):
+    said = only_warning(edited(good, product_becomes(operation)))
+    assert f"operations of {library} ({operation}), which TF Serving has built in" in said
 
 
 def test_an_input_with_a_default_may_be_left_out_of_a_warm_up_record(good):

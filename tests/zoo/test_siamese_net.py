@@ -252,3 +252,26 @@ def test_a_tower_of_several_outputs_is_named():
         SiameseNet(two, image_shape=(8, 8, 1))
     picked = keras.Model(image, two(image)["a"])  # as the message says
     assert SiameseNet(picked, image_shape=(8, 8, 1)).embed(A[:2, :8, :8]).shape == (2, 2)
+
+
+def test_the_contrastive_loss_is_reported_by_itself(tmp_path):
+    """`loss` has the cross-entropy of the probability in it; `distance_loss` has not."""
+    keras.utils.set_random_seed(1)
+    tower = keras.Sequential(
+        [keras.Input((6, 6, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]
+    )
+    model = SiameseNet(tower, image_shape=(6, 6, 1))
+    model.compile("sgd", ContrastiveLoss(margin=0.7), metrics=["accuracy"])
+    pair = [*np.random.default_rng(0).integers(0, 256, (2, 20, 6, 6, 1))]
+    same = np.arange(20) % 2
+    answers = model.predict(pair, verbose=0)
+    d, p = answers["distance"][:, 0], answers["probability"][:, 0]
+    contrastive = np.mean(same * d**2 / 2 + (1 - same) * np.maximum(0, 0.7 - d) ** 2 / 2)
+    entropy = -np.mean(same * np.log(p) + (1 - same) * np.log(1 - p))
+    figures = model.evaluate(pair, same, verbose=0, return_dict=True)
+    np.testing.assert_allclose(figures["distance_loss"], contrastive, rtol=1e-5)
+    np.testing.assert_allclose(figures["loss"], contrastive + entropy, rtol=1e-4)
+    assert sorted(figures) == ["distance_loss", "loss", "probability_accuracy"]
+    model.save(tmp_path / "m.keras")
+    again = keras.models.load_model(tmp_path / "m.keras")
+    assert again.evaluate(pair, same, verbose=0, return_dict=True) == pytest.approx(figures)

@@ -1,0 +1,69 @@
+"""A SavedModel in a Session of its own, as TF Serving loads and runs it."""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+
+@contextmanager
+def loaded(folder: str | os.PathLike[str]) -> Iterator[tuple[Any, Mapping[str, Any]]]:
+    """Load a SavedModel, of any program and TensorFlow.
+
+    Args:
+        folder: what holds `saved_model.pb`.
+
+    Yields:
+        The session, and its signatures: name -> SignatureDef.
+
+    Raises:
+        Exception: whatever TensorFlow raises for a graph that it cannot load.
+    """
+    import tensorflow as tf
+
+    session = tf.compat.v1.Session(graph=tf.Graph())
+    logger = tf.get_logger()
+    kept = logger.level
+    try:
+        logger.setLevel(logging.ERROR)  # TF Serving's way to load is called deprecated here
+        with session.graph.as_default():
+            graph = tf.compat.v1.saved_model.load(session, ["serve"], os.fspath(folder))
+        logger.setLevel(kept)
+        yield session, dict(graph.signature_def)
+    finally:
+        logger.setLevel(kept)
+        session.close()
+
+
+def run(session: Any, signature: Any, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The outputs of a signature by name, but for ragged and sparse ones.
+
+    Args:
+        session: as `loaded` yields it.
+        signature: one of its SignatureDefs.
+        inputs: name -> array; those with a default may be left out.
+
+    Returns:
+        Name -> array.
+
+    Raises:
+        tensorflow.errors.OpError: if the graph fails.
+        ValueError, TypeError: for arrays that it does not take.
+    """
+    import tensorflow as tf
+
+    defaults = {key: tf.make_ndarray(value) for key, value in signature.defaults.items()}
+    fetched = {key: info.name for key, info in signature.outputs.items() if info.name}
+    fed = {signature.inputs[key].name: value for key, value in {**defaults, **inputs}.items()}
+    return {key: np.asarray(value) for key, value in session.run(fetched, fed).items()}
+
+
+def reason_of(error: Exception) -> str:
+    """The whole reason of TensorFlow's error, without the places in its graph and its source."""
+    places = ("Graph execution error", "Detected at", "Node:", "<stack traces", "File ", "(", "[[")
+    lines = [line.strip() for line in str(error).partition("Original stack trace")[0].splitlines()]
+    reason = " ".join(line for line in lines if line and not line.startswith(places))
+    return f"{type(error).__name__}: {reason[:600]}"
