@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from keras_shared.sharing import draw_sharing as draw_sharing
     from keras_shared.sharing import sharing_report as sharing_report
     from keras_shared.sharing import unshare as unshare
-    from keras_shared.tying import TieError as TieError
-    from keras_shared.tying import check_ties as check_ties
-    from keras_shared.tying import tie as tie
-    from keras_shared.tying import untie as untie
+    from keras_shared.tying.check_ties import check_ties as check_ties
+    from keras_shared.tying.tie_error import TieError as TieError
+    from keras_shared.tying.untie import tie as tie
+    from keras_shared.tying.untie import untie as untie
 
 __version__ = "0.1.0"
 
@@ -42,14 +42,16 @@ _HOMES = {
 }
 _PACKAGES = (
     "atomic", "batching", "cli", "comparing", "datasets", "demo", "evaluation", "exporting",
-    "layers", "lookup", "losses", "pictures", "presets", "recipes", "section", "serving", "sharing",
-    "signature", "tasks", "training", "tying", "zoo",
+    "layers", "lookup", "losses", "pictures", "presets", "quiet", "recipes", "section", "serving",
+    "sharing", "signature", "start", "tasks", "training", "tying", "zoo",
 )  # fmt: skip
 __all__ = [*sorted(_HOMES)]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
+        if _HOMES[name] != "keras_shared.presets.names":  # which needs no Keras
+            importlib.import_module("keras_shared.start")
         return getattr(importlib.import_module(_HOMES[name]), name)
     if name in _PACKAGES:
         return importlib.import_module(f"keras_shared.{name}")

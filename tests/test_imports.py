@@ -7,9 +7,10 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "keras_shared"
 ORDER = (  # each imports only what stands before it
-    "atomic", "pictures", "lookup", "section", "signature", "presets.names", "presets.headline",
-    "serving", "tying", "losses", "layers", "datasets", "batching", "exporting", "sharing",
-    "presets.reading", "zoo", "tasks", "presets", "recipes", "training", "evaluation", "comparing",
+    "atomic", "quiet", "start", "pictures", "lookup", "section", "signature", "presets.names",
+    "presets.headline", "serving", "tying", "losses", "layers", "datasets", "batching", "exporting",
+    "sharing", "presets.reading", "zoo", "tasks", "presets", "recipes", "training", "evaluation",
+    "comparing",
     "demo", "cli",
 )  # fmt: skip
 NEVER = {  # folder: what it may import nowhere, not even inside a function
@@ -19,7 +20,16 @@ NEVER = {  # folder: what it may import nowhere, not even inside a function
     "zoo": ("tensorflow", "keras_shared.datasets", "keras_shared.batching"),
     "serving": ("keras",),
 }
-LIGHT = ("atomic", "pictures", "lookup", "recipes", "cli", "presets.names", "presets.headline")
+LIGHT = (
+    "atomic",
+    "quiet",
+    "pictures",
+    "lookup",
+    "recipes",
+    "cli",
+    "presets.names",
+    "presets.headline",
+)
 HEAVY = ("keras", "tensorflow", "sklearn", "matplotlib", "rich", "numpy", "pydantic", "scipy")
 NAMELESS = ("recipes", "training", "evaluation", "comparing")  # know no model, task or data set
 FILES = {
@@ -104,7 +114,7 @@ def test_what_a_folder_never_imports(folder):
 
 
 def test_the_server_stands_alone():
-    allowed = ("serving", "atomic", "pictures", "presets.names")
+    allowed = ("serving", "atomic", "quiet", "pictures", "presets.names")
     found = {m for n, f in FILES.items() if within(n, "serving") for m in ours(f)}
     assert all(any(within(m, a) for a in allowed) for m in found), found
 

@@ -91,3 +91,26 @@ def test_every_package_is_listed():
     }
     listed = setup.partition("packages =")[2].partition("package_dir")[0].split()
     assert found == {name for name in listed if "_data" not in name}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import keras_shared; keras_shared.load('lenet5_mnist').predict",
+        "from keras_shared.layers import Shared; import keras; keras.ops.zeros(3)",
+        "from keras_shared.datasets import load_digits",
+        "from keras_shared.serving import check; check('lenet5_mnist')",
+        "from keras_shared.training import train",
+    ],
+)
+def test_a_script_starts_without_notes_of_tensorflow(code, tmp_path):
+    quiet = {key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=quiet
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    loud = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path,
+        env={**quiet, "TF_CPP_MIN_LOG_LEVEL": "0"},
+    )  # fmt: skip
+    assert "oneDNN" in loud.stderr  # who asks for the notes has them

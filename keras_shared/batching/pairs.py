@@ -1,7 +1,7 @@
 """Pairs of images: the section [data] that describes them, and how they are drawn."""
 
 import math
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -10,17 +10,24 @@ from pydantic import model_validator
 from keras_shared.batching.autotuning import without_autotuning
 from keras_shared.batching.fetching import fetcher
 from keras_shared.batching.images import EVALUATION_BATCH
+from keras_shared.batching.listed_pairs import listed_batches, listed_training_data
 from keras_shared.batching.training_data import TrainingData
-from keras_shared.datasets import DataError, LabelledImages
+from keras_shared.datasets import DataError, ImagePairs, LabelledImages
 from keras_shared.section import Count, Section, Seed
+
+LISTED = "pairs"  # the data set whose pairs are listed in a file
+Negatives: TypeAlias = Literal["any", "same_group"]
 
 
 class PairData(Section):
     """Pairs of images for verification; half of them show the same class.
 
+    Of the data set "pairs", which lists them in a CSV file, `path` and `seed` are all; see
+    `keras_shared.datasets.from_pairs`.
+
     Attributes:
         name: name of the data set.
-        path: of your own data, as in `ImageData`.
+        path: of your own data, as in `ImageData`; of "pairs", the file.
         validation_groups: groups of classes (alphabets; of digits: the classes) that validate; none
             for other images of the classes that train.
         test_groups: groups that test; none for the images of the test split. The rest trains.
@@ -36,7 +43,7 @@ class PairData(Section):
     path: str = ""
     validation_groups: tuple[str, ...] = ()
     test_groups: tuple[str, ...] = ()
-    negatives: Literal["any", "same_group"] = "any"
+    negatives: Negatives = "any"
     pairs_per_epoch: Count = 32000
     validation_pairs: Count = 4000
     test_pairs: Count = 20000
@@ -47,13 +54,20 @@ class PairData(Section):
         both = sorted(set(self.validation_groups).intersection(self.test_groups))
         if both:
             raise ValueError(f"{both} cannot be both in `validation_groups` and in `test_groups`")
+        changed = [
+            key
+            for key, field in type(self).model_fields.items()
+            if key not in ("name", "path", "seed") and getattr(self, key) != field.default
+        ]
+        if self.name == LISTED and changed:
+            raise ValueError(f"{changed} draw pairs, and '{LISTED}' lists them: leave these out")
         return self
 
 
 def pair_training_data(
-    split: LabelledImages, data: PairData, batch_size: int, seed: int
+    split: LabelledImages | ImagePairs, data: PairData, batch_size: int, seed: int
 ) -> TrainingData:
-    """Training and validation pairs of a training split.
+    """Training and validation pairs of a training split: drawn from classes, or as listed.
 
     Args:
         split: the training split of the data set.
@@ -64,6 +78,8 @@ def pair_training_data(
     Raises:
         DataError: if a group is unknown, or too small to draw from.
     """
+    if isinstance(split, ImagePairs):
+        return listed_training_data(split, batch_size, seed)
     held_out = (*data.validation_groups, *data.test_groups)
     unknown = sorted(set(held_out).difference(split.group_names))
     if unknown:  # a misspelt group would be trained on
@@ -89,12 +105,14 @@ def pair_training_data(
     )
 
 
-def pair_test_batches(split: LabelledImages, data: PairData) -> tf.data.Dataset:
+def pair_test_batches(split: LabelledImages | ImagePairs, data: PairData) -> tf.data.Dataset:
     """The test pairs of a test split, in a fixed order.
 
     Raises:
         DataError: if a group is unknown, or too small to draw from.
     """
+    if isinstance(split, ImagePairs):
+        return listed_batches(split)
     groups = data.test_groups or tuple(sorted(_groups(split)))
     pairs = Pairs(split, groups, data.negatives)
     return pairs.fixed(data.test_pairs, data.seed)
@@ -189,8 +207,24 @@ class Pairs:
 
     def draw(self, batch_size: int, seed: Any, number: Any) -> tuple[Any, Any, Any]:
         """Indices of the left and right images, and whether they are the same class."""
-        base = tf.stack([tf.cast(seed, tf.int64), tf.cast(number, tf.int64)])
+        left, positive, negative = self._drawn(batch_size, seed, number)
         same = tf.range(batch_size) < (batch_size + 1) // 2
+        return left, tf.where(same, positive, negative), same
+
+    def triplets(self, batch_size: int, seed: int) -> tf.data.Dataset:
+        """Batches of anchor, positive and negative, without end."""
+        names = ("anchor", "positive", "negative")
+
+        def batch(number: Any) -> Any:
+            drawn = self._drawn(batch_size, seed, number)
+            return {name: self._fetch(index) for name, index in zip(names, drawn, strict=True)}
+
+        numbers = tf.data.Dataset.range(tf.int64.max)
+        return without_autotuning(numbers.map(batch, num_parallel_calls=2).prefetch(4))
+
+    def _drawn(self, batch_size: int, seed: Any, number: Any) -> tuple[Any, ...]:
+        """Indices of images: one, another of its class, and one of another class."""
+        base = tf.stack([tf.cast(seed, tf.int64), tf.cast(number, tf.int64)])
 
         def uniform(stream: int, limit: Any) -> Any:  # int32 (batch,) in [0, limit)
             key = tf.random.experimental.stateless_fold_in(base, stream)
@@ -199,17 +233,14 @@ class Pairs:
         left = uniform(0, tf.size(self._count))
         size, start = tf.gather(self._size, left), tf.gather(self._start, left)
         other = start + (left - start + 1 + _below(uniform, 1, size - 1)) % size
-        right = tf.where(same, left, other)
         count = tf.gather(self._count, left)
         i = _below(uniform, 2, count)
-        j = tf.where(
-            same,
-            (i + 1 + _below(uniform, 3, count - 1)) % count,
-            _below(uniform, 4, tf.gather(self._count, right)),
+        j = (i + 1 + _below(uniform, 3, count - 1)) % count
+        k = _below(uniform, 4, tf.gather(self._count, other))
+        return tuple(
+            tf.gather(self._order, tf.gather(self._first, classes) + numbers)
+            for classes, numbers in ((left, i), (left, j), (other, k))
         )
-        index_a = tf.gather(self._order, tf.gather(self._first, left) + i)
-        index_b = tf.gather(self._order, tf.gather(self._first, right) + j)
-        return index_a, index_b, same
 
     def _images_of(self, index_a: Any, index_b: Any, same: Any) -> Any:
         images = {

@@ -2,6 +2,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import keras_shared
 from keras_shared.cli import (
@@ -51,7 +52,12 @@ variable TFDS_DATA_DIR if they are prepared there, else by download."""
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; the exit status: 0 if done, 2 for a wrong call, 1 for the rest."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    given = sys.argv[1:] if arguments is None else arguments
+    if not given:
+        parser.print_help()
+        return 0
+    options = parser.parse_args(given)
     if os.getcwd() not in sys.path:  # noqa: PTH109
         sys.path.append(os.getcwd())  # noqa: PTH109  (models and data sets of one's own)
     try:
@@ -69,6 +75,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
+class _PrintCompletion(argparse.Action):
+    """Print the script of a shell, and end."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> None:
+        try:
+            import shtab
+        except ImportError:
+            parser.exit(
+                1, "keras-shared: completion needs shtab: pip install 'keras_shared[completion]'\n"
+            )
+        print(shtab.complete(parser, given[1]))
+        parser.exit(0)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="keras-shared",
@@ -78,6 +98,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=keras_shared.__version__)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument(
+        "--print-completion",
+        action=_PrintCompletion,
+        choices=("bash", "zsh", "tcsh"),
+        help="a script that completes commands and options in a shell",
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         sub = commands.add_parser(

@@ -30,7 +30,8 @@ def add_own_data(parser: argparse.ArgumentParser) -> None:
     """Add --data."""
     parser.add_argument(
         "--data", metavar="PATH",
-        help="your own images: a folder with a sub-folder for each class, or a .npz file",
+        help="your own images: a folder with a sub-folder for each class, a .npz file, or a CSV "
+        "file of pairs",
     )  # fmt: skip
 
 

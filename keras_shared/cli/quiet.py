@@ -1,21 +1,15 @@
 import os
-import sys
+
+from keras_shared.quiet import LEVEL, nothing_on_stderr
 
 
 def import_quietly() -> None:
-    """Import TensorFlow without the notes that its C++ part writes to file descriptor 2."""
-    sys.stderr.flush()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    """Import TensorFlow without notes, those of its first tensor included."""
+    os.environ.setdefault(LEVEL, "3")
     # oneDNN's convolutions: twice as fast on processors where TensorFlow leaves them out
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    kept = os.dup(2)
-    try:
-        with open(os.devnull, "w") as nowhere:  # noqa: PTH123
-            os.dup2(nowhere.fileno(), 2)
-            import tensorflow as tf
+    with nothing_on_stderr():
+        import tensorflow as tf
 
-            tf.get_logger().setLevel("ERROR")
-            tf.constant(0)  # the rest of the notes come with the first tensor
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        tf.get_logger().setLevel("ERROR")
+        tf.constant(0)

@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     from keras_shared.training import Run, train, training_data
     from keras_shared.training.build import with_class_names
+    from keras_shared.training.callbacks import in_words
 
     recipe = with_class_names(recipe_of(options), options.data_dir)
     run = Run(options.out or f"runs/{recipe.name}")
@@ -26,9 +27,16 @@ def run(options: argparse.Namespace) -> None:
     if options.seed is not None and options.seed not in runs:
         raise ValueError(f"{recipe.path} has the seeds {list(runs)}. Received: {options.seed}")
     run.expect(recipe)
-    for seed in runs if options.seed is None else [options.seed]:
+    took = 0.0
+    seeds = list(runs) if options.seed is None else [options.seed]
+    for number, seed in enumerate(seeds, 1):
         one = recipe.with_seed(seed)
+        if len(seeds) > 1:
+            to_go = len(seeds) - number + 1
+            known = f", about {in_words(took * to_go)} to go" if took else ""
+            print(f"seed {number} of {len(seeds)}: {seed}{known}", flush=True)
         train(one, training_data(one, options.data_dir), runs[seed])
+        took = runs[seed].facts()["seconds"]
         print(f"trained: {runs[seed].model_file}")
     if options.seed is None:
         print(f"next: keras-shared evaluate {run.path}")

@@ -1,7 +1,6 @@
 """Data sets. A new one is a file here and a line in `DATASETS`, or in `OWN` for users' data."""
 
-from collections.abc import Callable
-
+from keras_shared import start as start
 from keras_shared.datasets.arrays import arrays_dataset
 from keras_shared.datasets.arrays import from_arrays as from_arrays
 from keras_shared.datasets.dataset import DataError as DataError
@@ -12,12 +11,15 @@ from keras_shared.datasets.fashion_mnist import FASHION_MNIST
 from keras_shared.datasets.fashion_mnist import load_fashion_mnist as load_fashion_mnist
 from keras_shared.datasets.folder import folder_dataset
 from keras_shared.datasets.folder import from_folder as from_folder
+from keras_shared.datasets.image_pairs import ImagePairs as ImagePairs
+from keras_shared.datasets.image_pairs import from_pairs as from_pairs
+from keras_shared.datasets.image_pairs import pairs_dataset
 from keras_shared.datasets.labelled_images import LabelledImages as LabelledImages
-from keras_shared.datasets.lazy_images import Shape
 from keras_shared.datasets.mnist import MNIST
 from keras_shared.datasets.mnist import load_mnist as load_mnist
 from keras_shared.datasets.omniglot import OMNIGLOT
 from keras_shared.datasets.omniglot import load_omniglot as load_omniglot
+from keras_shared.datasets.own import OwnData as OwnData
 from keras_shared.datasets.tfds import tfds_dataset
 
 DATASETS: dict[str, Dataset] = {
@@ -27,9 +29,10 @@ DATASETS: dict[str, Dataset] = {
     "omniglot": OMNIGLOT,
 }
 
-# the user's own: made from `data.path`, the image shape of the model, and `data.seed`
-OWN: dict[str, Callable[[str, Shape, int], Dataset]] = {
-    "arrays": arrays_dataset,
-    "folder": folder_dataset,
-    "tfds": tfds_dataset,
+# the user's own, which lie at `data.path`
+OWN: dict[str, OwnData] = {
+    "arrays": OwnData(arrays_dataset, "a .npz file of arrays", ".npz"),
+    "folder": OwnData(folder_dataset, "a folder with a sub-folder for each class", ""),
+    "pairs": OwnData(pairs_dataset, "a .csv file of pairs (for verification)", ".csv", ImagePairs),
+    "tfds": OwnData(tfds_dataset, "the name of a set of TFDS", None),
 }

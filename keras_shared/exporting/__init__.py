@@ -1,3 +1,4 @@
 """A Keras model as what other programs run: SavedModel, ONNX, LiteRT; each weight stored once."""
 
+from keras_shared import start as start
 from keras_shared.exporting.formats import export as export

@@ -1,5 +1,6 @@
 """Layers that share: importing this module registers them with Keras' saving."""
 
+from keras_shared import start as start
 from keras_shared.layers.connection_table_conv2d import (
     ConnectionTableConv2D as ConnectionTableConv2D,
 )

@@ -47,11 +47,11 @@ def publish(model: keras.Model, base_dir: str | os.PathLike[str]) -> pathlib.Pat
     `for old, new in zip(model.variables, loaded.variables): old.assign(new)`.
 
     The version is written under a name that TF Serving ignores, loaded into a Session as TF
-    Serving does, and compared with Keras signature by signature (batch 1, 2 and 17; large images 1 and 2), as is the
-    Keras model inside; `keras_shared.serving.check_version` must find no error, and the warm-up
-    requests are replayed. Then it is flushed to disk, and only then renamed. A number is never used
-    twice, not even that of a version that was deleted since: TF Serving does not look again at a
-    number that it knows.
+    Serving does, and compared with Keras signature by signature (batch 1, 2 and 17; of large images
+    1 and 2), as is the Keras model inside; `keras_shared.serving.check_version` must find no
+    error, and the warm-up requests are replayed. Then it is flushed to disk, and only then
+    renamed. A number is never used twice, not even that of a version that was deleted since: TF
+    Serving does not look again at a number that it knows.
 
     Args:
         model: a zoo model, or any functional Keras model (or Sequential that was built).

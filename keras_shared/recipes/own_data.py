@@ -6,7 +6,6 @@ from typing import Any
 
 from keras_shared.recipes.recipe import Recipe, RecipeError, recipe_from
 
-KINDS = "a folder with a sub-folder for each class, or a .npz file of arrays"
 LEFT_OPEN = ("class_names", "num_classes")  # for the data to say
 FINE_TUNING = {"epochs": 20, "batch_size": 16}  # for the tens to hundreds of images people bring
 
@@ -16,7 +15,8 @@ def on_own_data(recipe: Recipe, path: str) -> Recipe:
 
     Args:
         recipe: names the model, and how to train it.
-        path: a folder with a sub-folder for each class, or a .npz file.
+        path: a folder with a sub-folder for each class, or a file of a kind in
+            `keras_shared.datasets.OWN`.
 
     Raises:
         RecipeError: for another path.
@@ -71,9 +71,12 @@ def _name(model: str, path: str) -> str:
 
 
 def _data(path: str) -> dict[str, Any]:
+    from keras_shared.datasets import OWN
+
     own = pathlib.Path(path).resolve()  # the recipe is read from other folders too
-    if own.is_dir():
-        return {"name": "folder", "path": str(own)}
-    if own.suffix == ".npz" and own.is_file():
-        return {"name": "arrays", "path": str(own)}
-    raise RecipeError(f"--data takes {KINDS}. Received: {path}")
+    known = {kind.suffix: name for name, kind in OWN.items() if kind.suffix is not None}
+    suffix = "" if own.is_dir() else own.suffix.lower()
+    if suffix in known and (own.is_dir() or (suffix and own.is_file())):
+        return {"name": known[suffix], "path": str(own)}
+    kinds = [kind.what for kind in OWN.values() if kind.suffix is not None]
+    raise RecipeError(f"--data takes {', or '.join(kinds)}. Received: {path}")

@@ -83,7 +83,7 @@ class Recipe:
                 f"{self.path}: `data.name` = '{self.data.name}' gives images, and "
                 f"{self.model.class_name} takes none of a known size."
             )
-        return OWN[self.data.name](self.data.path, self.image_shape, self.data.seed)
+        return OWN[self.data.name].dataset(self.data.path, self.image_shape, self.data.seed)
 
     @property
     def image_shape(self) -> tuple[int, int, int] | None:
@@ -305,16 +305,17 @@ def _disagreements(table: Mapping[str, Any]) -> list[str]:
                 f"{loss!r}; others compare both: {sorted({*allowed} - {*task.losses_of_shared})}"
             )
     if isinstance(data, Mapping) and isinstance(name := data.get("name"), str):
-        from keras_shared.datasets import OWN, LabelledImages
+        from keras_shared.datasets import OWN
 
         if name in OWN and not data.get("path"):
             wrong.append(f"`data.path` is missing: where the images of '{name}' are")
         try:
-            kind = LabelledImages if name in OWN else _dataset(name).kind
+            kind = OWN[name].kind if name in OWN else _dataset(name).kind
             if not issubclass(kind, task.takes):
+                takes = task.takes if isinstance(task.takes, tuple) else (task.takes,)
                 wrong.append(
                     f"`data.name`: '{name}' holds {kind.__name__}, and {task.name} takes "
-                    f"{task.takes.__name__}"
+                    f"{' or '.join(one.__name__ for one in takes)}"
                 )
         except ValueError as error:
             wrong.append(f"`data.name`: {error}")

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from keras_shared.presets.names import holds_saved_model, locate, version_dir, version_numbers
+from keras_shared.quiet import import_quietly
 from keras_shared.serving.finding import Finding
 from keras_shared.serving.trial import NO_BATCHING, try_version
 
@@ -86,6 +87,7 @@ def check_version(folder: str | os.PathLike[str]) -> list[Finding]:
         >>> [finding.severity for finding in check_version(version_dir("lenet5_mnist"))]
         ['note']
     """
+    import_quietly("tensorflow")
     folder = pathlib.Path(folder)
     graph = _read(folder)
     if isinstance(graph, Finding):

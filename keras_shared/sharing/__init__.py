@@ -1,5 +1,6 @@
 """What a model shares: each weight once, who reads it, how often, and what that saves."""
 
+from keras_shared import start as start
 from keras_shared.sharing.picture import draw_sharing as draw_sharing
 from keras_shared.sharing.report import Reading as Reading
 from keras_shared.sharing.report import SharingReport as SharingReport

@@ -1,5 +1,6 @@
 """What a model is for. A new task is a file here and a line in `TASKS`."""
 
+from keras_shared import start as start
 from keras_shared.tasks.classification import CLASSIFICATION
 from keras_shared.tasks.reconstruction import RECONSTRUCTION
 from keras_shared.tasks.task import Metric as Metric

@@ -80,7 +80,7 @@ class Task:
 
     Attributes:
         name: as a model's class names it.
-        takes: type of a data set's split, such as `LabelledImages`.
+        takes: type of a data set's split, such as `LabelledImages`, or several.
         data: section [data] of a recipe.
         losses: names of losses that `training.loss` may have; the first is the default of models
             that name none of their own.
@@ -110,7 +110,7 @@ class Task:
     """
 
     name: str
-    takes: type
+    takes: type | tuple[type, ...]
     data: type[Section]
     losses: tuple[str, ...]
     training_data: Callable[[Any, Any, int, int], TrainingData]

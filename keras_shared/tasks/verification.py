@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from keras_shared.batching import PairData
 from keras_shared.batching.pairs import pair_test_batches, pair_training_data
-from keras_shared.datasets import LabelledImages
+from keras_shared.datasets import ImagePairs, LabelledImages
 from keras_shared.losses import ContrastiveLoss
 from keras_shared.tasks.task import Metric, Monitor, Shown, Task, Tested
 from keras_shared.zoo.calibration import calibrate
@@ -117,7 +117,7 @@ def _show(outputs: Mapping[str, np.ndarray], top: int) -> Shown:
 
 VERIFICATION = Task(
     name="verification",
-    takes=LabelledImages,
+    takes=(LabelledImages, ImagePairs),
     data=PairData,
     losses=("binary_crossentropy", "contrastive"),
     losses_of_shared=("contrastive",),  # nothing trains an unshared copy's probability then

@@ -7,6 +7,8 @@ import keras
 
 from keras_shared.training.run import Run
 
+SHORT = 20.0  # seconds that nobody needs to be told of
+
 
 class EpochSeeds(keras.callbacks.Callback):
     """Lets noise and dropout depend on seed and epoch: Keras saves no state of its generators."""
@@ -33,6 +35,37 @@ class EpochSeconds(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         logs["seconds"] = round(time.monotonic() - self._start, 2)
+
+
+class TimeToGo(keras.callbacks.Callback):
+    """Says once how long the rest takes: by the second epoch, since the first builds graphs."""
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__()
+        self._epochs = epochs
+        self._seconds: list[float] = []
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        left = self._epochs - epoch
+        if len(self._seconds) == 2 and left * self._seconds[1] > SHORT:
+            print(f"{left} epochs to go, about {in_words(left * self._seconds[1])}", flush=True)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._seconds.append(logs["seconds"])
+
+
+def in_words(seconds: float) -> str:
+    """A time as people say it.
+
+    Example:
+        >>> from keras_shared.training.callbacks import in_words
+        >>> in_words(40), in_words(400), in_words(8000)
+        ('40 seconds', '7 minutes', '2 hours 13 minutes')
+    """
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{round(seconds)} seconds"
+    return f"{minutes} minutes" if minutes < 90 else f"{minutes // 60} hours {minutes % 60} minutes"
 
 
 class Checkpoint(keras.callbacks.Callback):

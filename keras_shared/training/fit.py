@@ -18,7 +18,7 @@ from keras_shared.training.build import (
     fingerprint,
     named_classes,
 )
-from keras_shared.training.callbacks import Checkpoint, EpochSeconds, EpochSeeds
+from keras_shared.training.callbacks import Checkpoint, EpochSeconds, EpochSeeds, TimeToGo
 from keras_shared.training.run import Run
 
 
@@ -97,6 +97,7 @@ def train(
                     keras.callbacks.CSVLogger(run.history_file, append=True),
                     keras.callbacks.TensorBoard(run.logs, write_graph=False),
                     Checkpoint(run),
+                    *([TimeToGo(recipe.training.epochs)] if verbose else []),
                 ],
                 verbose=verbose,
             )

@@ -1,5 +1,6 @@
 """How a layer reads a weight that another layer owns, and finds it again after every operation."""
 
+import keras_shared.start  # noqa: F401
 from keras_shared.tying.bind_ties import bind_ties as bind_ties
 from keras_shared.tying.bind_ties import readers_of as readers_of
 from keras_shared.tying.check_ties import check_ties as check_ties

@@ -1,5 +1,6 @@
 """Models that shared layers combine into. A new one is a file here and a line in `MODELS`."""
 
+from keras_shared import start as start
 from keras_shared.zoo.image_classifier import ImageClassifier as ImageClassifier
 from keras_shared.zoo.lecun_1989 import LeCun1989 as LeCun1989
 from keras_shared.zoo.lenet5 import LeNet5 as LeNet5

@@ -1,5 +1,6 @@
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -46,7 +47,32 @@ print("\\nheavy:", sorted(heavy & set(sys.modules)))
     assert fresh_python(code).endswith("heavy: []")
 
 
-@pytest.mark.parametrize("wrong", [(), ("dance",), ("train",), ("verify", "a.png")])
+def test_the_bare_command_shows_help(capsys):
+    assert main([]) == 0
+    bare = capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert bare == capsys.readouterr().out and "keras-shared demo" in bare
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="bash is not here")
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("keras-shared pu", "publish"), ("keras-shared predict --to", "--top")],
+)
+def test_bash_completes_commands_and_options(typed, offered, tmp_path):
+    (tmp_path / "script").write_text(run("--print-completion", "bash").stdout)
+    words = typed.split()
+    line = f'COMP_WORDS=({typed}) COMP_CWORD={len(words) - 1} COMP_LINE="{typed}"'
+    ask = f"source ./script; {line}; $(complete -p keras-shared | sed 's/.*-F \\([^ ]*\\).*/\\1/')"
+    done = subprocess.run(
+        ["bash", "-c", f'{ask} keras-shared {words[-1]}; echo "${{COMPREPLY[@]}}"'],
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.stdout.split() == [offered], done.stderr
+
+
+@pytest.mark.parametrize("wrong", [("dance",), ("train",), ("verify", "a.png")])
 def test_wrong_calls_exit_with_2(wrong):
     with pytest.raises(SystemExit) as stop:
         main(wrong)
@@ -214,7 +240,10 @@ def test_several_seeds(recipe, tmp_path, monkeypatch, capsys):
     assert main(["train", "small.toml", "--seed", "7"]) == 0
     assert main(["evaluate", "runs/small"]) == 1
     assert "Not trained to the end: runs/small/seed-4" in capsys.readouterr().err
+    capsys.readouterr()
     assert main(["train", "small.toml"]) == 0
+    said = capsys.readouterr().out
+    assert "seed 1 of 2: 4\n" in said and "seed 2 of 2: 7, about " in said
     assert main(["evaluate", "runs/small"]) == 0
     metrics = json.loads(pathlib.Path("runs/small/metrics.json").read_text())
     seeds = {s["seed"]: s for s in metrics["seeds"]}

@@ -1,0 +1,74 @@
+"""Pairs and triplets of your own images, endlessly: for a training loop or a loss of your own."""
+
+import tensorflow as tf
+
+from keras_shared.batching.pairs import Negatives, Pairs
+from keras_shared.datasets import LabelledImages
+
+
+def pair_batches(
+    data: LabelledImages, batch_size: int = 32, negatives: Negatives = "any", seed: int = 1
+) -> tf.data.Dataset:
+    """Batches of pairs without end; half of each show the same class, in two different images.
+
+    Args:
+        data: a split, as from `keras_shared.datasets.from_folder`.
+        batch_size: pairs in a batch.
+        negatives: for pairs of two classes: the second drawn from all ("any"), or from the group
+            of the first ("same_group").
+        seed: the same seed gives the same batches.
+
+    Returns:
+        Of `({"image_a": ..., "image_b": ...}, same)`: uint8 (batch, height, width, channels) twice,
+        float32 (batch,).
+
+    Raises:
+        DataError: if a class has one image, or there are not two classes.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_shared.batching import pair_batches
+        >>> from keras_shared.datasets import load_digits
+        >>> from keras_shared.zoo import SiameseNet
+        >>> pairs = pair_batches(load_digits("train"), batch_size=16)
+        >>> model = SiameseNet(image_shape=(8, 8, 1))
+        >>> model.compile()
+        >>> history = model.fit(pairs, steps_per_epoch=2, shuffle=False, verbose=0)
+        >>> images, same = next(iter(pairs))
+        >>> images["image_a"].shape, float(np.mean(same))
+        (TensorShape([16, 8, 8, 1]), 0.5)
+    """
+    drawn = Pairs(data, _all(data), negatives).batches(0, tf.int64.max, batch_size, seed)
+    return drawn.map(lambda images, same: (images, same["probability"]))
+
+
+def triplet_batches(
+    data: LabelledImages, batch_size: int = 32, negatives: Negatives = "any", seed: int = 1
+) -> tf.data.Dataset:
+    """Batches of triplets without end: two images of one class, and one of another.
+
+    Args:
+        data: as of `pair_batches`.
+        batch_size: triplets in a batch.
+        negatives: as of `pair_batches`.
+        seed: the same seed gives the same batches.
+
+    Returns:
+        Of `{"anchor": ..., "positive": ..., "negative": ...}`, each uint8 (batch, height, width,
+        channels).
+
+    Raises:
+        DataError: if a class has one image, or there are not two classes.
+
+    Example:
+        >>> from keras_shared.batching import triplet_batches
+        >>> from keras_shared.datasets import load_digits
+        >>> batch = next(iter(triplet_batches(load_digits("train"), batch_size=16)))
+        >>> sorted(batch), batch["anchor"].shape
+        (['anchor', 'negative', 'positive'], TensorShape([16, 8, 8, 1]))
+    """
+    return Pairs(data, _all(data), negatives).triplets(batch_size, seed)
+
+
+def _all(data: LabelledImages) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(data.group_names))

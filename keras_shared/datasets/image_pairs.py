@@ -1,0 +1,198 @@
+import csv
+import pathlib
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_shared.datasets.dataset import DataError, Dataset
+from keras_shared.datasets.lazy_images import LazyImages, Shape
+from keras_shared.datasets.splitting import SHARE
+from keras_shared.pictures import PictureError, check_picture
+
+YES, NO = ("1", "same", "true", "yes"), ("0", "different", "false", "no")
+SPLITS = ("train", "validation", "test")
+HEADER = "image_a,image_b,same"
+SHOWN = 5  # rows that a message names
+
+
+class ImagePairs(NamedTuple):
+    """One split of a list of pairs of images.
+
+    Attributes:
+        images: each image once.
+        left: int (pairs,), number of the first image of each pair.
+        right: int (pairs,), number of the second.
+        same: bool (pairs,), whether they show the same thing.
+        held_out: of a training split, numbers of the pairs that validate.
+    """
+
+    images: LazyImages
+    left: np.ndarray
+    right: np.ndarray
+    same: np.ndarray
+    held_out: np.ndarray | None = None
+
+    def fitted(self, shape: Shape) -> "ImagePairs":
+        """The same with images of this shape, resized when they are read."""
+        return self._replace(images=self.images.of_shape(shape))
+
+    def part(self, pairs: np.ndarray) -> "ImagePairs":
+        """Some of the pairs."""
+        chosen = {key: getattr(self, key)[pairs] for key in ("left", "right", "same")}
+        return self._replace(**chosen, held_out=None)
+
+
+def from_pairs(
+    path: str | pathlib.Path, split: str, image_shape: Shape, seed: int = 1
+) -> ImagePairs:
+    """Your own pairs of images from a CSV file: two paths, and whether they show the same.
+
+    A row is `image_a,image_b,same`, with paths relative to the file and `same` as 1 or 0 (or same,
+    different, true, false, yes, no). A fourth column may name the split: train, validation or test.
+    Without it, the seed draws a fifth of the pairs of each kind to test, and a fifth of the rest to
+    validate. Images are read when they are needed.
+
+    Args:
+        path: the file, with or without a header.
+        split: `"train"` (with the pairs that validate) or `"test"`.
+        image_shape: height, width and channels to which images are brought.
+        seed: of the draw.
+
+    Raises:
+        DataError: for a file that is none, or rows that are none, by their numbers; or too few.
+
+    Warns:
+        UserWarning: for pairs whose pictures cannot be read, which are left out, and for pictures
+            that train and test.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> import numpy as np
+        >>> from keras_shared.datasets import from_pairs
+        >>> from keras_shared.pictures import png_bytes
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> for i in range(20):
+        ...     _ = (folder / f"{i}.png").write_bytes(png_bytes(np.full((9, 9, 1), i, "uint8")))
+        >>> rows = [f"{2 * i}.png,{2 * i + 1}.png,{i % 2}" for i in range(10)]
+        >>> _ = (folder / "pairs.csv").write_text("\\n".join(rows))
+        >>> train = from_pairs(folder / "pairs.csv", "train", (8, 8, 1))
+        >>> len(train.same), len(train.held_out), train.images.shape[1:]
+        (8, 2, (8, 8, 1))
+    """
+    path = pathlib.Path(path)
+    rows = _readable(path, _rows(path))
+    files = sorted({file for row in rows for file in row[:2]})
+    number = {file: i for i, file in enumerate(files)}
+    pairs = ImagePairs(
+        LazyImages(np.array([str(file) for file in files], dtype=str), image_shape),
+        np.array([number[a] for a, *_ in rows], int),
+        np.array([number[b] for _, b, *_ in rows], int),
+        np.array([same for *_, same, _ in rows], bool),
+    )
+    train, test = _parted(path, pairs, [where for *_, where in rows], seed)
+    both = set(np.r_[train.left, train.right]) & set(np.r_[test.left, test.right])
+    if both and split == "train":
+        named = [pathlib.Path(files[i]).name for i in sorted(both)[:SHOWN]]
+        warnings.warn(
+            f"{path}: {len(both)} pictures train and test, which flatters the test: {named}. Name "
+            "the splits in a fourth column to keep them apart.",
+            stacklevel=2,
+        )
+    return train if split == "train" else test
+
+
+def pairs_dataset(path: str, image_shape: Shape, seed: int) -> Dataset:
+    """A CSV file of pairs as a data set that a recipe names."""
+    return Dataset(
+        f"own pairs of images, the file '{pathlib.Path(path).name}'", "", "", ImagePairs,
+        lambda split, data_dir: from_pairs(path, split, image_shape, seed),
+    )  # fmt: skip
+
+
+_Row = tuple[pathlib.Path, pathlib.Path, bool, str]
+
+
+def _rows(path: pathlib.Path) -> list[_Row]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            lines = [
+                (i, [cell.strip() for cell in row]) for i, row in enumerate(csv.reader(file), 1)
+            ]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is not a CSV file of pairs, {HEADER}: {error}") from error
+    lines = [(i, row) for i, row in lines if any(row)]
+    if lines and not any(_is_path(path, name) for name in lines[0][1][:2]):
+        del lines[0]  # a header
+    wrong, rows = [], []
+    for i, row in lines:
+        answer, where = (cell.lower() for cell in (*row[2:3], *row[3:4], "", "")[:2])
+        if len(row) not in (3, 4):
+            wrong.append(f"row {i} has {len(row)} columns")
+        elif answer not in YES + NO:
+            wrong.append(f"row {i}: same is '{row[2]}', expected 1 or 0")
+        elif len(row) == 4 and where not in SPLITS:
+            wrong.append(f"row {i}: the split is '{row[3]}', expected one of {list(SPLITS)}")
+        elif missing := [name for name in row[:2] if not (path.parent / name).is_file()]:
+            wrong.append(f"row {i}: there is no file {path.parent / missing[0]}")
+        else:
+            files = [path.parent / name for name in row[:2]]
+            rows.append((files[0], files[1], answer in YES, where if len(row) == 4 else ""))
+    if wrong:
+        more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        raise DataError(f"{path}: expected rows {HEADER}. {'; '.join(wrong[:SHOWN])}{more}.")
+    if len({bool(row[3]) for row in rows}) > 1:
+        raise DataError(f"{path}: name the split in each row, or in none.")
+    return rows
+
+
+def _is_path(listed: pathlib.Path, name: str) -> bool:
+    return bool(pathlib.Path(name).suffix) or (listed.parent / name).is_file()
+
+
+def _readable(path: pathlib.Path, rows: list[_Row]) -> list[_Row]:
+    """Without the pairs of which a picture cannot be read."""
+    bad: dict[pathlib.Path, str] = {}
+    for file in {file for row in rows for file in row[:2]}:
+        try:
+            check_picture(file)
+        except PictureError as error:
+            bad[file] = str(error)
+    if bad:
+        reasons = "; ".join(sorted(bad.values())[:SHOWN])
+        warnings.warn(f"{path}: pairs with {len(bad)} files are left out: {reasons}", stacklevel=3)
+    return [row for row in rows if row[0] not in bad and row[1] not in bad]
+
+
+def _parted(
+    path: pathlib.Path, pairs: ImagePairs, named: list[str], seed: int
+) -> tuple[ImagePairs, ImagePairs]:
+    """Training split, with the pairs that validate, and test split."""
+    kinds: dict[str, list[int]] = {name: [] for name in SPLITS}
+    if any(named):
+        for i, name in enumerate(named):
+            kinds[name].append(i)
+    else:
+        order = np.random.default_rng(seed).permutation(len(named))
+        for value in (True, False):
+            own = order[pairs.same[order] == value]
+            tested = round(SHARE * len(own))
+            validated = round(SHARE * (len(own) - tested))
+            kinds["test"] += own[:tested].tolist()
+            kinds["validation"] += own[tested : tested + validated].tolist()
+            kinds["train"] += own[tested + validated :].tolist()
+    if any(named) and not kinds["validation"]:
+        validated = max(2, round(SHARE * len(kinds["train"])))
+        order = np.random.default_rng(seed).permutation(kinds["train"])
+        kinds["validation"], kinds["train"] = order[:validated].tolist(), order[validated:].tolist()
+    for name, members in kinds.items():
+        both = len(set(pairs.same[members].tolist())) == 2 if members else False
+        if not both:
+            raise DataError(
+                f"{path}: the {name} split has {len(members)} pairs and needs some that show the "
+                "same and some that do not. Add pairs (ten of each kind make a split by seed)."
+            )
+    training = np.sort(np.array(kinds["train"] + kinds["validation"]))
+    held_out = np.searchsorted(training, np.sort(kinds["validation"]))
+    train = pairs.part(training)._replace(held_out=held_out)
+    return train, pairs.part(np.sort(np.array(kinds["test"])))
