@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image, ImageDraw
 
 from keras_shared.cli import main
@@ -225,3 +226,45 @@ def test_top_needs_a_number(wrong, here, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["predict", "lenet5_mnist", "seven.png", f"--top={wrong}"])
     assert stop.value.code == 2 and "expected a number from 1" in capsys.readouterr().err
+
+
+def of_tensorflow_1(folder):
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder("float32", (None, 2), name="x")
+        kernel = v1.get_variable("kernel", (2, 3), initializer=v1.ones_initializer())
+        y = x @ kernel
+        session.run(v1.global_variables_initializer())
+        v1.saved_model.simple_save(session, str(folder / "1"), {"x": x}, {"y": y})
+
+
+def test_savedmodels_of_other_programs_are_asked_and_counted(here, ask):
+    np.save("rows.npy", np.array([[1.0, 2.0]]))
+    of_tensorflow_1(here / "old")
+    assert json.loads(ask("predict", "old", "rows.npy", "--json")[1])[0]["y"] == [3, 3, 3]
+    assert ask("inspect", "old", "--json", "report.json")[0] == 0
+    assert json.loads((here / "report.json").read_text())["totals"]["parameters"] == 6
+    kernel = tf.Variable([[1.0], [2.0]])
+    optimizer = tf.compat.v1.train.MomentumOptimizer(0.1, 0.9)  # plain tf.saved_model.load fails
+    optimizer.apply_gradients([(tf.zeros_like(kernel), kernel)])
+    module = tf.Module()
+    module.holds = [kernel, optimizer]
+    spec = tf.TensorSpec((None, 2), tf.float32, name="x")
+    function = tf.function(lambda x: {"y": x @ kernel}, input_signature=[spec])
+    tf.saved_model.save(module, "trained/1", function)
+    assert json.loads(ask("predict", "trained", "rows.npy", "--json")[1])[0]["y"] == [5]
+    (here / "trained/1/saved_model.pb").write_bytes(b"\xff")
+    status, _, said = ask("predict", "trained", "rows.npy")
+    assert status == 1 and "cannot load the SavedModel trained/1" in said and "keras-shared" in said
+
+
+def test_whole_numbers_and_text_in_npy_files(here, ask):
+    spec = tf.TensorSpec((None, 2), tf.int64, name="ids")
+    double = tf.function(lambda ids: {"y": ids * 2}, input_signature=[spec])
+    tf.saved_model.save(tf.Module(), "ids/1", double)
+    np.save("ids.npy", np.array([[2**40, 3]]))
+    assert json.loads(ask("predict", "ids", "ids.npy", "--json")[1])[0]["y"] == [2**41, 6]
+    np.save("half.npy", np.array([[0.5, 3]]))
+    assert "no signature that takes ['half.npy']" in ask("predict", "ids", "half.npy")[2]
+    np.save("words.npy", np.array(["a", "b"]))
+    assert "words.npy is not a .npy file of numbers" in ask("predict", "ids", "words.npy")[2]

@@ -16,6 +16,7 @@ import pytest
 import tensorflow as tf
 
 import keras_shared
+from keras_shared.cli import main
 from keras_shared.exporting.checks import check_saved_model
 from keras_shared.presets.names import (
     LoadError,
@@ -352,3 +353,63 @@ print(sorted(model.signatures), "keras_shared" in sys.modules)
     printed = fresh_python(code, version_dir("lenet5_mnist"))
     assert printed == "['classify', 'classify_bytes', 'serving_default'] False"
     assert os.path.exists(version_dir("lenet5_mnist") / "saved_model.pb")
+
+
+def test_images_of_any_size_are_published_with_bytes(tmp_path, monkeypatch, capsys):
+    """A net that resizes nothing: each image of a request keeps its size, also in one batch."""
+    tower = keras.Sequential(
+        [keras.Input((None, None, 3)), keras.layers.Conv2D(4, 3), keras.layers.GlobalMaxPooling2D()]
+    )
+    model = SiameseNet(tower, image_shape=(None, None, 3))
+    with pytest.warns(UserWarning, match="dimensions of unknown size .* with batching on"):
+        version = keras_shared.publish(model, tmp_path / "open")
+    served = tf.saved_model.load(str(version)).signatures
+    random = np.random.default_rng(0)
+    pairs = [[random.integers(0, 256, (*size, 3), "uint8") for size in sizes]
+             for sizes in (((9, 12), (7, 8)), ((20, 6), (5, 5)))]  # fmt: skip
+    sent = [tf.constant([tf.io.encode_png(pair[i]).numpy() for pair in pairs]) for i in (0, 1)]
+    answer = served["verify_bytes"](image_a_bytes=sent[0], image_b_bytes=sent[1])
+    expected = [model.verify(a[None], b[None])[0] for a, b in pairs]
+    np.testing.assert_allclose(answer["probability"], expected, atol=1e-5)
+    embedded = served["embed_bytes"](image_bytes=sent[0])["embedding"]
+    np.testing.assert_allclose(
+        embedded, np.concatenate([model.embed(a[None]) for a, _ in pairs]), atol=1e-5
+    )
+    monkeypatch.chdir(tmp_path)
+    for i, picture in enumerate(pairs[0]):
+        (tmp_path / f"{i}.png").write_bytes(tf.io.encode_png(picture).numpy())
+    assert main(["verify", "0.png", "1.png", "--model", "open"]) == 0
+    assert f"probability {expected[0]:.4g}" in capsys.readouterr().out
+
+
+@keras.saving.register_keras_serializable("tests")
+class MeanOfBatch(keras.layers.Layer):
+    def call(self, inputs):
+        return keras.ops.mean(inputs)
+
+    def compute_output_shape(self, shape):
+        return ()
+
+
+def test_what_tf_serving_cannot_batch_is_published_with_a_warning(tmp_path):
+    x = keras.Input((3,), name="x")
+    scores = keras.layers.Dense(2, name="y")(x)
+    model = keras.Model(x, {"y": scores, "mean": MeanOfBatch(name="mean")(scores)})
+    with pytest.warns(UserWarning, match="dimension 0 is not the batch of 1: .*--no-batching"):
+        version = keras_shared.publish(model, tmp_path / "m")
+    answer = tf.saved_model.load(str(version)).signatures["serving_default"](x=tf.ones((4, 3)))
+    assert answer["mean"].shape == () and answer["y"].shape == (4, 2)
+
+
+def test_a_whole_model_in_an_h5_file(tmp_path):
+    model = TiedAutoencoder(units=(8, 2), input_dim=12)
+    plain = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    plain.save(tmp_path / "old.h5")
+    again = keras_shared.load(tmp_path / "old.h5")
+    np.testing.assert_array_equal(again(np.ones((1, 3))), plain(np.ones((1, 3))))
+    model.save_weights(tmp_path / "w.weights.h5")
+    with pytest.raises(LoadError, match="weights alone: build the model.*load_weights.*.keras"):
+        keras_shared.load(tmp_path / "w.weights.h5")
+    (tmp_path / "bad.h5").write_text("no file of HDF5")
+    with pytest.raises(LoadError, match="bad.h5 is corrupt and cannot be loaded"):
+        keras_shared.load(tmp_path / "bad.h5")

@@ -1,6 +1,7 @@
 """serving/ without the rest of the library, and what the README says of it, as typed."""
 
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -54,7 +55,8 @@ def test_the_saved_model_stands_alone(server, tmp_path, image):
     shutil.copytree(PACKAGE / "serving", package / "serving")
     (package / "presets").mkdir()
     for file in (
-        "__init__.py", "lookup.py", "pictures.py", "presets/__init__.py", "presets/names.py",
+        "__init__.py", "lookup.py", "pictures.py", "quiet.py",
+        "presets/__init__.py", "presets/names.py",
     ):  # fmt: skip
         shutil.copy(PACKAGE / file, package / file)
     model = shutil.copytree(locate("lenet5_mnist"), tmp_path / "model")
@@ -78,35 +80,41 @@ def image(tmp_path, monkeypatch):
 
 def here(code, server):
     """The README's code with the ports of this server."""
-    assert "localhost:8501" in code or "localhost:8500" in code
     ports = {"8501": server.rest_port, "8500": server.grpc_port}
     return re.sub(r"localhost:(850[01])", lambda m: f"127.0.0.1:{ports[m[1]]}", code)
 
 
-def test_the_client_of_the_readme(server, image, capsys):
-    [code] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    exec(compile(here(code, server), "README.md", "exec"), {})
-    label, verified, inputs = capsys.readouterr().out.strip().split("\n")
-    assert re.fullmatch(r"\['\d'\] \(1, 10\) \[Status\(version=1, state='AVAILABLE', .*", label)
-    assert float(verified) > 0.5
-    assert "'image_a': TensorInfo(dtype='float32', shape=(None, 105, 105, 3))" in inputs
-
-
-def test_the_curl_request_of_the_readme(server, image):
-    [request] = [c for c in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) if "curl" in c]
-    done = subprocess.run(
-        ["bash", "-c", here(request, server)], capture_output=True, text=True, timeout=60
+def test_the_serve_section_works_in_its_order(server, tmp_path):
+    """From an empty folder; only `serve` waits for no end, and stands for the server here."""
+    blocks = re.findall(r"```(bash|python)\n(.*?)```", README, re.DOTALL)
+    assert [kind for kind, _ in blocks] == ["bash", "bash", "python", "bash"]
+    answers = []
+    for kind, code in blocks:
+        if kind == "bash":
+            typed = re.sub(r"^keras-shared serve .*$", "", code, flags=re.MULTILINE)
+            command = ["bash", "-ec", here(typed, server)]
+        else:
+            command = [sys.executable, "-c", here(code, server)]
+        path = f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=tmp_path, timeout=180,
+            env={**os.environ, "PATH": path, "COLUMNS": "100"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        answers.append(done.stdout)
+    files, curl, client, rest = answers
+    assert re.search(r"label\s*│ 7 \(", files) and "lenet5_mnist: TF Serving serves it" in files
+    outputs = json.loads(curl)["outputs"]
+    assert outputs["label"] == ["7"] and len(outputs["scores"][0]) == 10
+    label, verified, inputs = client.strip().split("\n")
+    assert re.fullmatch(r"\['7'\] \(1, 10\) \[Status\(version=1, state='AVAILABLE', .*", label)
+    assert float(verified) > 0.5 and float(verified) == pytest.approx(
+        float(re.search(r"probability ([\d.]+)", rest)[1]), abs=1e-3
     )
-    outputs = json.loads(done.stdout)["outputs"]
-    assert re.fullmatch(r"\d", outputs["label"][0]) and len(outputs["scores"][0]) == 10
-
-
-def test_the_commands_of_the_readme_exist():
-    [commands] = [c for c in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) if "serve" in c]
-    for line in commands.strip().splitlines():
-        with pytest.raises(SystemExit) as stop:
-            main([line.split()[1], "--help"])
-        assert stop.value.code == 0
+    assert "'image_a': TensorInfo(dtype='float32', shape=(None, 105, 105, 3))" in inputs
+    assert (tmp_path / "deploy").is_dir()
+    served = re.findall(r"^keras-shared serve ([\w ]+?) +#", README, re.MULTILINE)
+    assert served == ["lenet5_mnist siamese_omniglot"]
 
 
 def test_the_command_check(tmp_path, capsys):
