@@ -19,7 +19,8 @@ def run(options: argparse.Namespace) -> None:
     from keras_shared.presets.names import list_presets
 
     typed = (Column(header, no_wrap=True) for header in ("name", "model"))
-    table = Table(*typed, "parameters", "on test data, or where it lies")
+    reaches = Column("on test data, or where it lies", overflow="fold")
+    table = Table(*typed, "parameters", reaches)
     for name, preset in list_presets().items():
         metrics = preset["metrics"]
         parameters = f"{metrics['parameters']['trainable']:,}" if metrics else ""

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import statistics
+import sys
 from typing import Any
 
 import keras
@@ -22,7 +23,13 @@ from keras_shared.recipes import Recipe, RecipeError
 from keras_shared.recipes.schema import Arm, Comparison
 from keras_shared.sharing import sharing_report
 from keras_shared.training import Run, build_model, start_model, train, training_data
-from keras_shared.training.build import fingerprint, load_split, test_data, with_class_names
+from keras_shared.training.build import (
+    check_data,
+    fingerprint,
+    load_split,
+    test_data,
+    with_class_names,
+)
 
 RESULT = "result.json"
 SIZES = {"images_per_class", "images_per_epoch"}  # keys of [data] that sizes set
@@ -38,7 +45,8 @@ def compare(
 
     With the same seed, all arms see the same data in the same order (unless they differ in that).
     A run that is complete is kept and not repeated; one that was interrupted goes on from its last
-    epoch.
+    epoch. An arm that cannot be built is left out, which is printed before training begins; if it
+    is the first, or none is left beside the first, its error is raised.
 
     Args:
         recipe: what all arms have in common.
@@ -52,11 +60,11 @@ def compare(
     Raises:
         RecipeError: if an arm changes what the recipe has not, or sizes are asked of data that
             have none.
-        DataError: if the data set cannot be had, or is too small.
+        DataError: if the first arm's data set cannot be had, or is too small.
         RunError: if `out_dir` holds runs of another recipe or from another start, or another
             process trains there.
-        ValueError: if an arm's model cannot be unshared, or `out_dir` is a published entry or
-            holds a comparison of other arms.
+        ValueError: if the first arm's model cannot be unshared, or `out_dir` is a published entry
+            or holds a comparison of other arms.
 
     Peak memory is measured in a process of its own: a script that calls this needs the guard
     `if __name__ == "__main__":`.
@@ -64,11 +72,13 @@ def compare(
     out_dir = pathlib.Path(out_dir)
     _check_folder(out_dir, comparison)
     sizes = comparison.images_per_class or (0,)
-    recipes = _recipes(recipe, comparison, data_dir)
-    _try_all(comparison, recipes, max(sizes), data_dir)
+    recipes, left_out = _try_all(
+        comparison, _recipes(recipe, comparison, data_dir), max(sizes), data_dir
+    )
+    arms = [arm for arm in comparison.arms if arm.name not in left_out]
     out_dir.mkdir(parents=True, exist_ok=True)
     runs = []
-    jobs = list(itertools.product(sizes, comparison.seeds, comparison.arms))
+    jobs = list(itertools.product(sizes, comparison.seeds, arms))
     for size, seed, arm in track(jobs, f"comparing {recipe.name}"):
         run = Run(out_dir / "runs" / arm.slug / f"{size or 'all'}" / f"seed-{seed}")
         one = recipes[arm.name, size].with_seed(seed)
@@ -95,8 +105,10 @@ def compare(
                     if run["arm"] == arm.name and run["images_per_class"] == max(sizes)
                 ),
             }
-            for arm in comparison.arms
+            for arm in arms
         ],
+        "left_out": left_out,
+        "changes_left_out": [_changes(a) for a in comparison.arms if a.name in left_out],
         "seeds": list(comparison.seeds),
         "summary": summarise(runs, task.headline.key),
         "runs": runs,
@@ -116,10 +128,19 @@ def _check_folder(out_dir: pathlib.Path, comparison: Comparison) -> None:
     if (out_dir / METRICS).exists():
         raise ValueError(f"{out_dir} holds a card that would be lost. Name another folder: --out")
     kept = out_dir / COMPARISON
-    known = json.loads(kept.read_text())["arms"] if kept.exists() else ()
-    if known and [arm["changes"] for arm in known] != [_changes(arm) for arm in comparison.arms]:
-        names = ", ".join(arm["name"] for arm in known)
+    if not kept.exists():
+        return
+    known = json.loads(kept.read_text())
+    first, *others = [arm["changes"] for arm in known["arms"]]
+    others += known.get("changes_left_out", [])  # an older file has none
+    asked, *more = [_changes(arm) for arm in comparison.arms]
+    if first != asked or _in_any_order(others) != _in_any_order(more):
+        names = ", ".join([*(arm["name"] for arm in known["arms"]), *known.get("left_out", {})])
         raise ValueError(f"{out_dir} compares other arms: {names}. Name another folder: --out")
+
+
+def _in_any_order(changes: list[dict[str, Any]]) -> list[str]:
+    return sorted(json.dumps(one, sort_keys=True) for one in changes)
 
 
 def _changes(arm: Arm) -> dict[str, Any]:
@@ -135,10 +156,7 @@ def _recipes(
     """The recipe of each arm and size; smaller sets come round until all took as many steps."""
     sizes = comparison.images_per_class
     if not sizes:
-        return {
-            (arm.name, 0): with_class_names(recipe.with_changes(arm.changes), data_dir)
-            for arm in comparison.arms
-        }
+        return {(arm.name, 0): recipe.with_changes(arm.changes) for arm in comparison.arms}
     if not set(type(recipe.data).model_fields) >= SIZES:
         raise RecipeError(
             f"{recipe.path}: images_per_class needs data of images with labels. Received: "
@@ -151,8 +169,7 @@ def _recipes(
         twice = sorted(set(of_size) & set(arm.changes))
         if twice:
             raise RecipeError(f"{recipe.path}: arm '{arm.name}' changes {twice}, as sizes do.")
-        changed = recipe.with_changes({**arm.changes, **of_size})
-        recipes[arm.name, size] = with_class_names(changed, data_dir)
+        recipes[arm.name, size] = recipe.with_changes({**arm.changes, **of_size})
     return recipes
 
 
@@ -161,16 +178,30 @@ def _try_all(
     recipes: dict[tuple[str, int], Recipe],
     largest: int,
     data_dir: str | None,
-) -> None:
-    """What cannot be built, loaded or drawn is known before hours of training."""
+) -> tuple[dict[tuple[str, int], Recipe], dict[str, str]]:
+    """What cannot be built, loaded or drawn is known before hours of training.
+
+    The recipes of the other arms, with the names of their classes, and why an arm is left out.
+    """
+    first, left_out, errors = comparison.arms[0], dict[str, str](), list[Exception]()
     for arm in comparison.arms:
-        recipe = recipes[arm.name, largest]
-        if arm.start:
-            start_model(recipe, arm.start)
-        else:
-            build_model(recipe)
-    for arm in comparison.arms:  # after the models: reading data takes longer
-        training_data(recipes[arm.name, largest], data_dir)
+        own = {key: recipe for key, recipe in recipes.items() if key[0] == arm.name}
+        try:
+            own = {key: with_class_names(recipe, data_dir) for key, recipe in own.items()}
+            whole = own[arm.name, largest]
+            model = start_model(whole, arm.start) if arm.start else build_model(whole)
+            check_data(model, whole, training_data(whole, data_dir))
+        except Exception as error:
+            if arm is first:
+                raise
+            left_out[arm.name] = str(error).strip() or type(error).__name__
+            errors.append(error)
+        recipes = {**recipes, **own}
+    if errors and len(left_out) == len(comparison.arms) - 1:
+        raise errors[0]
+    for name, reason in left_out.items():
+        print(f"'{name}' is left out: {reason}", file=sys.stderr)
+    return recipes, left_out
 
 
 def _result(

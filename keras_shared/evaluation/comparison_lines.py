@@ -1,6 +1,6 @@
 """A comparison as text: its table for the terminal, and its Markdown for cards."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 CAPTIONS = {
     "comparison_curves": "Compared: validation over the epochs",
@@ -9,8 +9,19 @@ CAPTIONS = {
 }
 
 
+COST = ("KB", "peak MB", "s/epoch")
+
+
+class TextTable(NamedTuple):
+    """A table for the terminal."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+
+
 def comparison_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows, as text.
+    """Header and rows, as text: all that is known.
 
     Args:
         result: what comparison.json holds.
@@ -21,8 +32,8 @@ def comparison_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]
     memory = {arm["name"]: arm["peak_memory_bytes"] for arm in result["arms"]}
     header = [
         *(["images a class"] if sized else []),
-        "", "parameters", "KB in a file", "peak MB", "s/epoch",
-        f"{metric['title']}{metric['unit']}", "difference to the first", "",
+        "arm", "parameters", *COST,
+        f"{metric['title']}{metric['unit']}", "difference", "verdict",
         *(["paper"] if paper else []),
     ]  # fmt: skip
     rows = []
@@ -44,6 +55,29 @@ def comparison_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]
     return header, rows
 
 
+def narrow_tables(result: dict[str, Any]) -> list[TextTable]:
+    """The same in tables that a terminal of 80 columns holds: one a size, then what it costs.
+
+    Args:
+        result: what comparison.json holds.
+    """
+    header, rows = comparison_table(result)
+    sized = header[0] != "arm"
+    tables = []
+    for size in dict.fromkeys(row[0] for row in rows) if sized else ("",):
+        title = f"{result['name']}, {size} images a class" if sized else result["name"]
+        of_size = [row for row in rows if not sized or row[0] == size]
+        shown = [i for i, name in enumerate(header) if name not in ("images a class", *COST)]
+        tables.append(_columns(title, header, of_size, shown))
+    kept = ("images a class", "arm", *COST)
+    cost = [i for i, name in enumerate(header) if name in kept]
+    return [*tables, _columns("cost", header, rows, cost)]
+
+
+def _columns(title: str, header: list[str], rows: list[list[str]], shown: list[int]) -> TextTable:
+    return TextTable(title, [header[i] for i in shown], [[row[i] for i in shown] for row in rows])
+
+
 def _with_interval(value: dict[str, Any], sign: str = "") -> str:
     if value["mean"] is None:
         return "diverged"
@@ -59,9 +93,33 @@ def _verdict(row: dict[str, Any], more_is_better: bool) -> str:
     return "better" if (row["difference"]["mean"] > 0) == more_is_better else "worse"
 
 
-def _rank(mean: float | None, more_is_better: bool) -> float:
-    """Less is better; what diverged is last."""
-    return float("inf") if mean is None else -mean if more_is_better else mean
+def _standing(result: dict[str, Any]) -> str:
+    """A sentence: what is known of the arms beside the first, and no more than that."""
+    largest = max(row["images_per_class"] for row in result["summary"])
+    first, *others = (row for row in result["summary"] if row["images_per_class"] == largest)
+    names: dict[str, list[str]] = {}
+    for row in others:
+        lost = row["metric"]["mean"] is None
+        verdict = "diverged" if lost else _verdict(row, result["headline"]["more_is_better"])
+        names.setdefault(verdict, []).append(f"'{row['arm']}'")
+    diverged = [f"{_and(names['diverged'])} diverged"] if "diverged" in names else []
+    if first["metric"]["mean"] is None:
+        known = [f"'{first['arm']}' diverged: nothing can be compared with it"]
+    elif len(result["seeds"]) == 1:
+        known = ["One seed: nothing can be ranked"]
+    else:
+        known = [
+            f"{_and(names[verdict])} {'is' if len(names[verdict]) == 1 else 'are'} {verdict}"
+            for verdict in ("better", "worse", "within noise")
+            if verdict in names
+        ]
+        with_size = f" with {largest:,} training images of each class" if largest else ""
+        return f"Compared with '{first['arm']}'{with_size}, {'; '.join([*known, *diverged])}."
+    return "; ".join([*known, *diverged]) + "."
+
+
+def _and(names: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def comparison_plots(result: dict[str, Any]) -> list[str]:
@@ -78,18 +136,12 @@ def comparison_plots(result: dict[str, Any]) -> list[str]:
 
 
 def comparison_lines(result: dict[str, Any]) -> list[str]:
-    """The comparison as Markdown: arms, table, order, protocol, plots.
+    """The comparison as Markdown: arms, table, what is known, protocol, plots.
 
     Args:
         result: what comparison.json holds.
     """
     header, rows = comparison_table(result)
-    metric = result["headline"]
-    largest = max(row["images_per_class"] for row in result["summary"])
-    order = sorted(
-        (row for row in result["summary"] if row["images_per_class"] == largest),
-        key=lambda row: _rank(row["metric"]["mean"], metric["more_is_better"]),
-    )
     epochs = " or ".join(map(str, sorted({arm["epochs"] for arm in result["arms"]})))
     return [
         *(
@@ -97,18 +149,22 @@ def comparison_lines(result: dict[str, Any]) -> list[str]:
             + (", ".join(f"`{k}` = {v!r}" for k, v in arm["changes"].items()) or "the recipe as is")
             for arm in result["arms"]
         ),
+        *(
+            f"- {name} was left out: {' '.join(reason.split())}"
+            for name, reason in result.get("left_out", {}).items()  # an older file has none
+        ),
         "",
         f"| {' | '.join(header)} |",
         "|---" * len(header) + "|",
         *(f"| {' | '.join(row)} |" for row in rows),
         "",
-        f"Best first: {', '.join(row['arm'] for row in order)}.",
-        "",
+        *([_standing(result), ""] if len(result["arms"]) > 1 else []),
         f"{len(result['seeds'])} seeds, {epochs} epochs each; with the same seed all see the same "
-        "data in the same order, but for what an arm changes. Intervals are 95 % by Student's t "
-        "over the seeds; differences are paired by seed, and within noise where their interval "
-        "holds 0. Metrics on test data. The file holds the weights alone; peak memory is what the "
-        "model and ten steps of its training add to a process.",
+        "data in the same order, but for what an arm changes. Arms are compared with the first "
+        "alone, not with one another. Intervals are 95 % by Student's t over the seeds; "
+        "differences are paired by seed, and within noise where their interval holds 0. Metrics "
+        "on test data. KB are those of the weights in a file; peak MB are what the model and ten "
+        "steps of its training add to the memory of a process.",
         "",
         *(
             line

@@ -1,16 +1,20 @@
 import os
 import pathlib
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from keras_shared.atomic import replacing
 from keras_shared.sharing.report import SharingReport
 
 DRAWN = 60  # weights; of a larger model only the shared ones are drawn
+MOST_LINES = 4  # from a weight to one reader
 
 
 def draw_sharing(report: SharingReport, path: str | os.PathLike[str]) -> pathlib.Path:
     """Draw which layer reads which weight: a shared weight is one node with lines to all readers.
+
+    A layer that reads it in several calls has a line for each, four at most.
 
     Args:
         report: see `sharing_report`.
@@ -34,6 +38,13 @@ def draw_sharing(report: SharingReport, path: str | os.PathLike[str]) -> pathlib
     path = pathlib.Path(path)
     if path.suffix not in (".png", ".svg"):
         raise ValueError(f"The picture is a .png or .svg file. Received: {path}")
+    metadata = {"Date": None} if path.suffix == ".svg" else None
+    with replacing(path) as scratch:
+        _figure(report).savefig(scratch, dpi=110, metadata=metadata)
+    return path
+
+
+def _figure(report: SharingReport) -> Figure:
     weights = [w for w in report.weights if w.readers]
     left_out = 0
     if len(weights) > DRAWN:
@@ -49,7 +60,8 @@ def draw_sharing(report: SharingReport, path: str | os.PathLike[str]) -> pathlib
         colour = "C1" if weight.uses > 1 else "C0"
         for name, reading in weight.readers.items():
             dashed = "-" if reading.form == "as is" else "--"
-            axes.plot([1, 2], [y, heights[name]], dashed, color=colour, linewidth=1, zorder=1)
+            for x, line in _lines(y, heights[name], reading.times):
+                axes.plot(x, line, dashed, color=colour, linewidth=1, zorder=1)
         label = f"{weight.path}  {'x'.join(map(str, weight.shape))}"
         axes.text(0.98, y, label, ha="right", va="center", fontsize=8)
         axes.plot([1], [y], "o", color=colour, zorder=2)
@@ -74,14 +86,19 @@ def draw_sharing(report: SharingReport, path: str | os.PathLike[str]) -> pathlib
     more = f"; {left_out} weights that are read once are left out" if left_out else ""
     axes.set_title(
         f"{report.name}: {unique:,} parameters, {apart:,} without sharing{more}\n"
-        "weights (orange: read more than once)  —  readers"
+        "weights (orange: read more than once, one line a call)  —  readers"
         + (f" (dashed: {forms})" if forms else ""),
         fontsize=10,
     )
-    metadata = {"Date": None} if path.suffix == ".svg" else None
-    with replacing(path) as scratch:
-        figure.savefig(scratch, dpi=110, metadata=metadata)
-    return path
+    return figure
+
+
+def _lines(start: float, end: float, times: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """From a weight to a reader: a line for each call, bowed so that they can be told apart."""
+    along, count = np.linspace(0, 1, 25), min(times, MOST_LINES)
+    straight = start + (end - start) * along
+    bows = 0.4 * (np.arange(count) - (count - 1) / 2)
+    return [(1 + along, straight + 4 * bow * along * (1 - along)) for bow in bows]
 
 
 def _spread(index: int, count: int, rows: int) -> float:
