@@ -82,11 +82,14 @@ def _unique(names: list[str]) -> list[str]:
 
 
 def examples(signature: Signature, batch: int, encoded: bool) -> dict[str, np.ndarray]:
-    """Inputs to try a signature with: images of noise, fractions, zeros for whole numbers."""
+    """Inputs to try a signature with: images of noise, fractions, zeros for whole numbers.
+
+    A batch that the model fixes stays what it is.
+    """
     random = np.random.default_rng(batch)
     inputs = {}
     for name, spec in signature.inputs.items():
-        shape = [batch, *(32 if side is None else side for side in spec.shape[1:])]
+        shape = [spec.shape[0] or batch, *(32 if side is None else side for side in spec.shape[1:])]
         if signature.image_size is not None:
             shape[1:3] = [
                 side or taken for side, taken in zip(signature.image_size, shape[1:3], strict=True)

@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras_shared.exporting.checks import check_answers
 from keras_shared.exporting.copies import layouts, tied_weights
 from keras_shared.exporting.saved_model import write_saved_model
+from keras_shared.tying.keras_private import flatten_layers
 
 
 def litert_model(model: keras.Model, name: str) -> tuple[bytes, str]:
@@ -33,12 +34,12 @@ def litert_model(model: keras.Model, name: str) -> tuple[bytes, str]:
         try:
             content = converter.convert()
         except Exception as error:  # ConverterError, with the whole program in its message
-            lines = [line for line in str(error).splitlines() if line.startswith("Custom ops:")]
-            reason = lines[0] if lines else str(error).strip().split("\n")[0]
+            reason = _reason(str(error))
             resizing = "Image resizing with antialias gives it: resize before the model. "
             raise ValueError(
                 f"LiteRT cannot run '{model.name}' ({reason}). "
-                f"{resizing if 'ScaleAndTranslate' in reason else ''}Nothing was kept."
+                f"{resizing if 'ScaleAndTranslate' in reason else ''}"
+                f"{_recurrent(model) if 'TensorList' in str(error) else ''}Nothing was kept."
             ) from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TensorFlow recommends a package that it does not need
@@ -46,6 +47,24 @@ def litert_model(model: keras.Model, name: str) -> tuple[bytes, str]:
     runner = interpreter.get_signature_runner(name)
     check_answers(model, name, runner, "LiteRT")
     return content, _doubled(content, tied_weights(model))
+
+
+def _reason(message: str) -> str:
+    """What the converter says, without the places in its program."""
+    lines = [line for line in message.splitlines() if line.startswith("Custom ops:")]
+    if "TensorList" in message:
+        return "it has no operation for a loop over the steps of a sequence"
+    said = (line.rpartition("error: ")[2].strip() for line in message.splitlines())
+    return lines[0] if lines else next((s for s in said if s and not s.startswith("loc(")), "")
+
+
+def _recurrent(model: keras.Model) -> str:
+    """Which layers loop over time, and what to do."""
+    loops = [layer for layer in flatten_layers(model) if isinstance(layer, keras.layers.RNN)]
+    if not loops:
+        return ""
+    named = ", ".join(f"{type(layer).__name__} '{layer.name}'" for layer in loops)
+    return f"{named}: build it with unroll=True and sequences of a fixed length. "
 
 
 def _doubled(content: bytes, weights: dict[str, np.ndarray]) -> str:

@@ -1,8 +1,11 @@
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
+
+from keras_shared.tying.keras_private import flatten_layers
 
 
 @keras.saving.register_keras_serializable("keras_shared")
@@ -25,6 +28,11 @@ class Shared(keras.layers.Wrapper):
             and variance over all inputs. Joined needs inputs of equal shape, without masks.
         **kwargs: arguments of `keras.layers.Layer`.
 
+    Call:
+        A list, tuple or dict of what the layer takes, one entry for each use. `mask` likewise; any
+        other keyword argument is given to every use, or, as a list (tuple, dict) like the inputs,
+        one entry to each.
+
     Input shape:
         A list, tuple or dict of what the layer takes. A single tensor is refused.
 
@@ -33,7 +41,7 @@ class Shared(keras.layers.Wrapper):
 
     Raises:
         ValueError: for an unknown `mode`; for inputs that are not a list, tuple or dict; for
-            joined inputs of unequal shape, or with masks.
+            joined inputs of unequal shape, or with masks; for a stateful layer and several inputs.
 
     Example:
         >>> import keras
@@ -57,6 +65,13 @@ class Shared(keras.layers.Wrapper):
         self.supports_masking = True
 
     def build(self, input_shape: Any) -> None:
+        keeps = [one.name for one in flatten_layers(self.layer) if getattr(one, "stateful", False)]
+        if keeps and len(_values(input_shape)) > 1:
+            raise ValueError(
+                f"Shared '{self.name}' calls '{self.layer.name}' once for each input, and its "
+                f"stateful layer '{keeps[0]}' would go on in one use where another use ended. "
+                "Build it with stateful=False, and pass states by `initial_state`."
+            )
         super().build(_values(input_shape)[0])
         spec = self.layer.input_spec
         axes = (spec.axes or {}) if isinstance(spec, keras.layers.InputSpec) else {}
@@ -68,26 +83,55 @@ class Shared(keras.layers.Wrapper):
                     f"{wrong} (axis: size). Received: inputs of the shapes {_values(input_shape)}"
                 )
 
-    def call(self, inputs: Any, mask: Any = None) -> Any:
+    def call(self, inputs: Any, mask: Any = None, **kwargs: Any) -> Any:
         if self.mode == "joined":
-            return _repack(inputs, self._call_joined(_values(inputs), mask))
-        return self.as_calls(lambda layer, x: layer(x), inputs)
+            return _repack(inputs, self._call_joined(_values(inputs), mask, kwargs))
+        return self.as_calls(lambda layer, x, **given: layer(x, **given), inputs, mask, **kwargs)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         shapes = [self.layer.compute_output_shape(s) for s in _values(input_shape)]
         return _repack(input_shape, shapes)
 
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
+        # by a trial of `call`: the shapes of the first argument alone do not tell
+        return keras.Operation.compute_output_spec(self, *args, **kwargs)
+
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "mode": self.mode}
 
-    def as_calls(self, call: Callable[..., Any], inputs: Any, mask: Any = None) -> Any:
-        """The outputs for `inputs`, with `call(layer, x)` for each use of the layer."""
-        return _repack(inputs, [call(self.layer, x) for x in _values(inputs)])
+    def as_calls(
+        self, call: Callable[..., Any], inputs: Any, mask: Any = None, **kwargs: Any
+    ) -> Any:
+        """The outputs for `inputs`, with `call(layer, x, ...)` for each use of the layer."""
+        uses = _values(inputs)
+        given = [self._given(i, len(uses), inputs, kwargs) for i in range(len(uses))]
+        if mask is not None and _takes_mask(self.layer):
+            masks = self._one_each(mask, inputs, "mask")
+            given = [
+                k | ({} if m is None else {"mask": m}) for k, m in zip(given, masks, strict=True)
+            ]
+        return _repack(inputs, [call(self.layer, x, **k) for x, k in zip(uses, given, strict=True)])
+
+    def _given(self, i: int, uses: int, inputs: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The keyword arguments of one use: its entry of a list like the inputs, or all."""
+        alike = {k for k, v in kwargs.items() if type(v) is type(inputs) and len(v) == uses}
+        return {k: _values(v)[i] if k in alike else v for k, v in kwargs.items()}
+
+    def _one_each(self, values: Any, inputs: Any, name: str) -> list[Any]:
+        entries = list(values.values()) if isinstance(values, dict) else values
+        if not isinstance(entries, (list, tuple)) or len(entries) != len(_values(inputs)):
+            raise ValueError(
+                f"Shared '{self.name}' takes `{name}` as a list like its inputs, one entry for "
+                f"each use. Received: {name}={values!r}"
+            )
+        if isinstance(values, dict) and isinstance(inputs, dict):
+            return [values[key] for key in inputs]
+        return list(entries)
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
         return None  # each output already carries the mask that the layer gave it
 
-    def _call_joined(self, uses: list[Any], mask: Any) -> list[Any]:
+    def _call_joined(self, uses: list[Any], mask: Any, kwargs: dict[str, Any]) -> list[Any]:
         shapes = [keras.tree.map_structure(lambda x: tuple(x.shape[1:]), x) for x in uses]
         if any(s != shapes[0] for s in shapes) or any(
             m is not None for m in keras.tree.flatten(mask)
@@ -97,13 +141,18 @@ class Shared(keras.layers.Wrapper):
                 f"masks. Received: shapes {shapes}, mask={mask!r}. Use mode='looped'."
             )
         sizes = [ops.shape(keras.tree.flatten(x)[0])[0] for x in uses]
-        outputs = self.layer(keras.tree.map_structure(lambda *x: ops.concatenate(x, axis=0), *uses))
+        joined = keras.tree.map_structure(lambda *x: ops.concatenate(x, axis=0), *uses)
+        outputs = self.layer(joined, **kwargs)
         parts, start = [], 0
         for size in sizes:
             end = start + size
             parts.append(keras.tree.map_structure(lambda y: y[start:end], outputs))  # noqa: B023
             start = end
         return parts
+
+
+def _takes_mask(layer: keras.Layer) -> bool:
+    return "mask" in inspect.signature(layer.call).parameters
 
 
 def _values(uses: Any) -> list[Any]:

@@ -1,3 +1,4 @@
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,9 @@ class TiedLayer(TiedReader):
             layer is built; given only in a config.
         own_layer: the copy that `keras_shared.tying.untie` made; given only in a config.
         **kwargs: arguments of `keras.layers.Layer`.
+
+    Call:
+        As the source: several tensors, masks, states, `training`.
 
     Input shape:
         What the source takes.
@@ -61,12 +65,21 @@ class TiedLayer(TiedReader):
         if source is not None:
             if not source.built:
                 source.build(input_shape)
-            self.output_shape = source.compute_output_shape(input_shape)
+            if len(inspect.signature(source.compute_output_shape).parameters) == 1:
+                self.output_shape = source.compute_output_shape(input_shape)
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         if self.own_layer is None:
             self._refuse_constant(self.source())
-        return self.as_calls(lambda layer, x: layer(x), inputs)
+        return self.as_calls(lambda layer, *a, **k: layer(*a, **k), inputs, *args, **kwargs)
+
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
+        if self.own_layer is None and self._reference.layer is None:
+            return super().compute_output_spec(*args, **kwargs)
+        # by a trial of `call`: the source may take and give several tensors
+        outputs = keras.Operation.compute_output_spec(self, *args, **kwargs)
+        self.output_shape = keras.tree.map_structure(lambda spec: spec.shape, outputs)
+        return outputs
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         source = self.own_layer or self._reference.layer
@@ -80,9 +93,9 @@ class TiedLayer(TiedReader):
             "own_layer": None if own is None else keras.saving.serialize_keras_object(own),
         }
 
-    def as_calls(self, call: Callable[..., Any], inputs: Any) -> Any:
-        """The output for `inputs`, with `call(layer, x)` where the source is called."""
-        return call(self.own_layer or self.source(), inputs)
+    def as_calls(self, call: Callable[..., Any], inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """The output for `inputs`, with `call(layer, x, ...)` where the source is called."""
+        return call(self.own_layer or self.source(), inputs, *args, **kwargs)
 
     def read_variables(self) -> list[keras.Variable]:
         return []  # the calls of the source itself read them

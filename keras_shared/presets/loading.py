@@ -7,7 +7,10 @@ from keras_shared.presets.reading import read_model
 
 
 def load(
-    path_or_name: str | os.PathLike[str], version: int | None = None, compile: bool = True
+    path_or_name: str | os.PathLike[str],
+    version: int | None = None,
+    compile: bool = True,
+    safe_mode: bool = True,
 ) -> keras.Model:
     """Load a published model as the trainable Keras model that it was, ties included.
 
@@ -20,6 +23,8 @@ def load(
         version: number of the version; the newest by default.
         compile: as in `keras.models.load_model`. Published models carry no optimizer: they come
             uncompiled, and `compile()` without arguments is enough for one of the zoo.
+        safe_mode: as in `keras.models.load_model`. False also loads what Python was pickled into
+            the file, such as a Lambda: only for files whose maker you trust.
 
     Returns:
         The model, every reader bound to its source.
@@ -35,4 +40,4 @@ def load(
         >>> model.decoder.get_layer("decoder_1").source() is model.encoder.get_layer("encoder_1")
         True
     """
-    return read_model(path_or_name, version, compile)
+    return read_model(path_or_name, version, compile, safe_mode)

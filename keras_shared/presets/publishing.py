@@ -161,6 +161,12 @@ def _advice(model: keras.Model) -> str:
                 "with keras_shared.export, which needs no Keras file: TF Serving serves that "
                 "folder, and plain TensorFlow fine-tunes it."
             )
+        if isinstance(layer, keras.layers.Lambda):
+            return (
+                f"'{layer.name}' is a Lambda, whose Python code Keras does not load from a file. "
+                "Write it as a layer of its own: a class with a `call`, registered by "
+                '@keras.saving.register_keras_serializable("my_package").'
+            )
         registered = keras.saving.get_registered_object(keras.saving.get_registered_name(kind))
         if registered is None and kind.__module__.partition(".")[0] != "keras":
             return (

@@ -16,7 +16,10 @@ FILES = (".keras", ".h5")  # a whole model in one file, of Keras 3 or as earlier
 
 
 def read_model(
-    path_or_name: str | os.PathLike[str], version: int | None = None, compile: bool = True
+    path_or_name: str | os.PathLike[str],
+    version: int | None = None,
+    compile: bool = True,
+    safe_mode: bool = True,
 ) -> keras.Model:
     """As `keras_shared.load`, of models whose classes Keras knows already."""
     path = pathlib.Path(path_or_name)
@@ -41,7 +44,7 @@ def read_model(
     try:
         if path.suffix != ".h5" and not zipfile.is_zipfile(path):
             raise zipfile.BadZipFile("not a zip file")
-        model = keras.models.load_model(path, compile=compile)
+        model = keras.models.load_model(path, compile=compile, safe_mode=safe_mode)
     except (OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         others = other_versions(path.parents[1]) if path.parent.name == "assets.extra" else ""
         raise LoadError(

@@ -7,22 +7,25 @@ from typing import Any, NamedTuple
 import keras
 
 from keras_shared.tying.keras_private import flatten_layers
+from keras_shared.tying.state_kept import state_kept
 
 UNKNOWN_SIDE = 8  # stands for a side that the model leaves open
 
 
 class Call(NamedTuple):
-    """One call of a layer.
+    """One call of a layer; of a cell inside of an RNN, all of its steps are one.
 
     Attributes:
         layer: what was called.
         inputs: shape of its first input, batch included.
         outputs: shape of its first output.
+        steps: whether an RNN called it, at each of its steps.
     """
 
     layer: keras.Layer
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    steps: bool = False
 
 
 def calls_of(model: keras.Model) -> list[Call]:
@@ -36,7 +39,7 @@ def calls_of(model: keras.Model) -> list[Call]:
     """
     example = keras.tree.map_structure(_zeros, _inputs(model))
     calls: list[Call] = []
-    with _watched(flatten_layers(model), calls):
+    with state_kept(model), _watched(flatten_layers(model), calls):
         model(example, training=False)
     return calls
 
@@ -57,7 +60,7 @@ def _inputs(model: keras.Model) -> Any:
 
 def _zeros(spec: Any) -> Any:
     sides = [UNKNOWN_SIDE if side is None else side for side in spec.shape[1:]]
-    return keras.ops.zeros((1, *sides), spec.dtype)
+    return keras.ops.zeros((spec.shape[0] or 1, *sides), spec.dtype)
 
 
 @contextmanager
@@ -65,6 +68,7 @@ def _watched(layers: list[keras.Layer], calls: list[Call]) -> Iterator[None]:
     """Note each call of these layers while the context is open."""
     watched: list[tuple[keras.Layer, str]] = []
     running: set[int] = set()  # a quantised layer may run its `call` inside of `quantized_call`
+    in_time: list[set[int]] = []  # of each RNN that is running: the layers that it called already
 
     def watch(layer: keras.Layer, method: str) -> None:
         original = getattr(layer, method)
@@ -73,11 +77,21 @@ def _watched(layers: list[keras.Layer], calls: list[Call]) -> Iterator[None]:
             if id(layer) in running:
                 return original(*args, **kwargs)
             running.add(id(layer))
+            rnn = isinstance(layer, keras.layers.RNN)
+            if rnn:
+                in_time.append(set())
             try:
                 outputs = original(*args, **kwargs)
             finally:
                 running.discard(id(layer))
-            calls.append(Call(layer, _shape(args or tuple(kwargs.values())), _shape(outputs)))
+                if rnn:
+                    in_time.pop()
+            steps = in_time[-1] if in_time else None
+            if steps is None or id(layer) not in steps:
+                shapes = _shape(args or tuple(kwargs.values())), _shape(outputs)
+                calls.append(Call(layer, *shapes, steps is not None))
+            if steps is not None:
+                steps.add(id(layer))
             return outputs
 
         setattr(layer, method, noted)

@@ -11,7 +11,7 @@ import numpy as np
 from keras_shared.sharing.calls import Call, calls_of
 from keras_shared.sharing.multiply_adds import multiply_adds
 from keras_shared.tying import TieError, check_ties, readers_of
-from keras_shared.tying.keras_private import flatten_layers
+from keras_shared.tying.keras_private import children_of, flatten_layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +20,9 @@ class Reading:
 
     Attributes:
         form: "as is", "transposed", "convolution adjoint", or what another
-            `keras_shared.tying.TiedReader` gives as its `form`.
-        times: number of its calls in one forward pass.
+            `keras_shared.tying.TiedReader` gives as its `form`. With ", at each step" where an RNN
+            reads it.
+        times: number of its calls in one forward pass; all steps of an RNN are one.
     """
 
     form: str
@@ -126,11 +127,12 @@ def sharing_report(model: keras.Model) -> SharingReport:
         by_layer.setdefault(id(owner), []).append(variable)
     read = {id(reader): reader.read_variables() for reader in readers_of(model)}
     for call in calls:
+        steps = ", at each step" if call.steps else ""
         for variable in by_layer.get(id(call.layer), ()):
-            uses[id(variable)].append((call, "as is"))
+            uses[id(variable)].append((call, f"as is{steps}"))
         for variable in read.get(id(call.layer), ()):
             if id(variable) in uses:
-                uses[id(variable)].append((call, call.layer.form))
+                uses[id(variable)].append((call, f"{call.layer.form}{steps}"))
     weights = tuple(_weight(v, owner, uses[id(v)]) for v, owner in owners)
     return SharingReport(
         model.name, weights, _totals(weights), _stored(weights), tuple(_warnings(model, weights))
@@ -170,12 +172,9 @@ def stored_report(path: str | os.PathLike[str]) -> SharingReport:
 def _owners(model: keras.Model) -> list[tuple[keras.Variable, keras.Layer]]:
     """Each variable with the innermost layer that lists it, in the model's order."""
     innermost: dict[int, keras.Layer] = {}
-    widths: dict[int, int] = {}
     for layer in flatten_layers(model):
-        variables = layer.variables
-        for variable in variables:
-            if len(variables) <= widths.get(id(variable), len(variables)):
-                innermost[id(variable)], widths[id(variable)] = layer, len(variables)
+        deeper = {id(v) for child in children_of(layer) for v in child.variables}
+        innermost |= {id(v): layer for v in layer.variables if id(v) not in deeper}
     owners = [(v, innermost[id(v)]) for v in model.variables]
     for reader in readers_of(model):  # of a decoder alone: owned elsewhere, and read here
         for variable in reader.source().variables:

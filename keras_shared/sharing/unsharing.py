@@ -150,6 +150,15 @@ class _Copies:
         self._uses[layer.name] = number + 1
         name = f"{layer.name}_use_{number}" if number else layer.name
         tied = isinstance(layer, TiedReader) and not layer.untied
+        for inner in flatten_layers(layer):
+            shares = isinstance(inner, TiedReader) and not inner.untied
+            if inner is not layer and (shares or callable(getattr(inner, "as_calls", None))):
+                raise ValueError(
+                    f"unshare cannot look into {type(layer).__name__} '{layer.name}', inside of "
+                    f"which {type(inner).__name__} '{inner.name}' shares weights. Give "
+                    f"{type(layer).__name__} a method `as_calls` (see "
+                    "`keras_shared.tying.TiedReader`), or build the model without it."
+                )
         if self._convolutions and _convolves(layer):
             copy, values = self._of_convolution(layer, name, args[0].shape)
         else:

@@ -1,3 +1,5 @@
+"""Every reader of a model finds its source, at once."""
+
 import keras
 
 from keras_shared.tying.keras_private import flatten_layers
@@ -36,15 +38,22 @@ def bind_ties(model: keras.Model) -> keras.Model:
     """
     layers = flatten_layers(model)
     inside = {id(layer) for layer in layers}
-    for reader in readers_of(model):
-        source = reader._find_source(layers)
-        if id(source) not in inside:
-            raise TieError(
-                f"{type(reader).__name__} '{reader.name}' reads the weight of '{source.name}', "
-                f"which is not part of '{model.name}': a file of this model would not contain it. "
-                "Build a model that contains both layers, or call `keras_shared.tying.untie` on "
-                "the reader."
-            )
+    readers = readers_of(model)
+    unbound = [reader for reader in readers if reader._reference.layer is None]
+    try:
+        for reader in readers:
+            source = reader._find_source(layers)
+            if id(source) not in inside:
+                raise TieError(
+                    f"{type(reader).__name__} '{reader.name}' reads the weight of '{source.name}', "
+                    f"which is not part of '{model.name}': a file of this model would not contain "
+                    "it. Build a model that contains both layers, or call "
+                    "`keras_shared.tying.untie` on the reader."
+                )
+    except TieError:
+        for reader in unbound:  # all or none: what was bound first may be the wrong one
+            reader._reference.release()
+        raise
     revive_lora(model)
     return model
 

@@ -1,7 +1,9 @@
+"""A dry run of loading and cloning."""
+
 import keras
 
 from keras_shared.tying.bind_ties import bind_ties
-from keras_shared.tying.keras_private import flatten_layers
+from keras_shared.tying.keras_private import children_of, flatten_layers
 from keras_shared.tying.tie_error import TieError
 
 
@@ -49,14 +51,18 @@ def check_ties(model: keras.Model) -> None:
 
 
 def _culprits(model: keras.Model) -> str:
-    """What to do about the layers that more than one (sub-)model contains."""
-    holders: dict[str, list[str]] = {}
-    for holder in flatten_layers(model):
-        if isinstance(holder, keras.Model):
-            for layer in holder.layers:
-                if layer.weights:
-                    holders.setdefault(layer.path, []).append(holder.name)
-    twice = [f"'{path}' (in {' and '.join(by)})" for path, by in holders.items() if len(by) > 1]
+    """What to do about the layers that more than one model, wrapper or block contains."""
+    holders: dict[int, dict[int, keras.Layer]] = {}
+    inside = flatten_layers(model)
+    for holder in inside:
+        for child in children_of(holder):
+            if child.weights:
+                holders.setdefault(id(child), {})[id(holder)] = holder
+    twice = [
+        f"'{layer.path or layer.name}' (in {' and '.join(h.name for h in by.values())})"
+        for layer in inside
+        if len(by := holders.get(id(layer), {})) > 1
+    ]
     if not twice:
         return (
             "A layer that it uses more than once comes back as several. Run `check_ties` on its "
@@ -64,7 +70,7 @@ def _culprits(model: keras.Model) -> str:
             "`keras_shared.layers.TiedLayer` instead of keeping it in a second attribute."
         )
     return (
-        f"More than one model contains {', '.join(twice)}, and Keras rebuilds a separate layer for "
-        "each. Use the layer itself in one of them, and call it through "
+        f"More than one model or layer contains {', '.join(twice)}, and Keras rebuilds a separate "
+        "layer for each. Use the layer itself in one of them, and call it through "
         "`keras_shared.layers.TiedLayer` in the others."
     )

@@ -50,6 +50,8 @@ def effective_weight(source: keras.Layer, dtype: str) -> Any:
     """
     is_embedding = isinstance(source, keras.layers.Embedding)
     mode = source.quantization_mode
+    if mode in ("gptq", "awq") and not getattr(source, f"is_{mode}_calibrated", True):
+        mode = None  # begun, and the kernel is still what it was
     if mode in (None, "float8"):  # float8 keeps a float kernel; Keras merges LoRA itself
         return ops.cast(source.embeddings if is_embedding else source.kernel, dtype)
     if mode not in ("int8", "int4") or not (is_embedding or isinstance(source, keras.layers.Dense)):

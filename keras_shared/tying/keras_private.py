@@ -29,6 +29,12 @@ def flatten_layers(layer: keras.Layer) -> list[keras.Layer]:
     return layers
 
 
+def children_of(layer: keras.Layer) -> list[keras.Layer]:
+    """What is inside of `layer`, without what is inside of that."""
+    layers: list[keras.Layer] = layer._flatten_layers(include_self=False, recursive=False)
+    return layers
+
+
 def upstream_layers(tensors: Any) -> Iterator[keras.Layer]:
     """The layers that the symbolic `tensors` were computed by, inside of sub-models too."""
     stack = [t for t in keras.tree.flatten(tensors) if hasattr(t, "_keras_history")]

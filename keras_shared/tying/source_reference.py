@@ -1,5 +1,7 @@
 """How a reader finds the layer that owns its weight."""
 
+import uuid
+import weakref
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,12 +24,17 @@ class SourceReference:
         source: the layer, or its description from a config.
         attributes: names of attributes of the source that belong into the description.
 
+    Names repeat: a model may hold two copies of a network. So a description also has the `id` of
+    its source, which comes back with every copy: readers with different ids never bind to one
+    layer. And it says whether the source lay `upstream` of the reader in its graph, where a copy
+    of the graph must hold the copy of the source.
+
     Attributes:
         layer: the source, or None until it has been found. Once found it is never replaced: a
             reader that is called on another model's outputs goes on reading its own source.
     """
 
-    __slots__ = ("_attributes", "_description", "layer")
+    __slots__ = ("_attributes", "_description", "_doubt", "_named", "_upstream", "layer")
 
     def __init__(
         self, source: keras.Layer | dict[str, Any], attributes: tuple[str, ...] = ()
@@ -36,6 +43,9 @@ class SourceReference:
         given = isinstance(source, keras.Layer)
         self.layer: keras.Layer | None = source if given else None
         self._description: dict[str, Any] = {} if given else dict(source)
+        self._upstream: bool | None = None  # not known before it is called in a graph
+        self._named = False  # whether this reference gave the layer its id
+        self._doubt: list[str] = []  # layers upstream that may be the source under another name
 
     def describe(self) -> dict[str, Any]:
         """The source as it stands in a config: JSON, and enough to find it again."""
@@ -45,6 +55,8 @@ class SourceReference:
             "name": self.layer.name,
             "class_name": type(self.layer).__name__,
             "weight_shape": weight_shape(self.layer),
+            "id": _ids.setdefault(self.layer, uuid.uuid4().hex[:12]),
+            "upstream": bool(self._upstream),
         } | {name: getattr(self.layer, name) for name in self._attributes}
         if getattr(self.layer, "lora_enabled", False):
             description["lora_alpha"] = self.layer.lora_alpha
@@ -57,7 +69,7 @@ class SourceReference:
 
     def cut(self) -> None:
         """Keep of the source what the reader must know, and forget which layer it was."""
-        self._description = self.describe() | {"name": None, "class_name": None}
+        self._description = self.describe() | {"name": None, "class_name": None, "id": None}
         self.layer = None
 
     def bind(self, candidates: Iterable[keras.Layer], reader: keras.Layer) -> None:
@@ -73,6 +85,7 @@ class SourceReference:
                 and type(c).__name__ == wanted["class_name"]
                 and c is not reader
                 and _shape_fits(c, wanted["weight_shape"])
+                and _ids.get(c, wanted.get("id")) == wanted.get("id", _ids.get(c))
             }.values()
         )
         if len(fits) > 1:
@@ -81,10 +94,45 @@ class SourceReference:
                 f"'{wanted['name']}' (weight {wanted['weight_shape']}), but {len(fits)} layers of "
                 "the model match this description. Give the source a name that no other layer has."
             )
+        if fits and self._doubt:
+            raise TieError(
+                f"{type(reader).__name__} '{reader.name}' is a copy of a reader whose source lay "
+                f"before it in the same graph. There, no layer is named '{wanted['name']}', but "
+                f"{self._doubt} would fit; the '{wanted['name']}' that is found elsewhere "
+                "belongs to another copy. Call `keras_shared.tying.tie(reader, source)` with the "
+                "layer that it shall read."
+            )
         if fits:
             self.layer = fits[0]
+            if wanted.get("id") and self.layer not in _ids:
+                _ids[self.layer] = wanted["id"]
+                self._named = True
             if "lora_alpha" in wanted and self.layer.lora_enabled:
                 self.layer.lora_alpha = wanted["lora_alpha"]  # a rebuilt Keras layer forgets it
+
+    def release(self) -> None:
+        """Take a binding back."""
+        if self._named and self.layer is not None:
+            _ids.pop(self.layer, None)
+        self._named, self.layer = False, None
+
+    def note_upstream(self, upstream: list[keras.Layer]) -> None:
+        """Remember of a call in a graph whether the source lay before the reader."""
+        if self.layer is not None:
+            here = any(layer is self.layer for layer in upstream)
+            self._upstream = here and self._upstream is not False
+        elif not self.untied and self._description.get("upstream"):
+            wanted = self._description
+            self._doubt = [
+                f"'{layer.name}'"
+                for layer in upstream
+                if type(layer).__name__ == wanted["class_name"]
+                and _shape_fits(layer, wanted["weight_shape"])
+            ]
+
+
+# Which source a layer is, for as long as it lives: the original, or a copy that readers bound to
+_ids: "weakref.WeakKeyDictionary[keras.Layer, str]" = weakref.WeakKeyDictionary()
 
 
 def _shape_fits(layer: keras.Layer, wanted: list[int] | None) -> bool:

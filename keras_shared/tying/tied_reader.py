@@ -1,3 +1,4 @@
+import warnings
 from typing import Any
 
 import keras
@@ -15,6 +16,8 @@ from keras_shared.tying.keras_private import (
 )
 from keras_shared.tying.source_reference import SourceReference
 from keras_shared.tying.tie_error import TieError
+
+UNREADABLE = ("gptq", "awq")  # quantisations whose weight readers cannot compute
 
 
 class TiedReader(SourceInSavedModel, keras.layers.Layer):
@@ -125,7 +128,10 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
         self.own_weight: keras.Variable | None = None  # after `untie` alone
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        self._reference.bind(upstream_layers((args, kwargs)), reader=self)
+        upstream = list(upstream_layers((args, kwargs)))
+        self._reference.bind(upstream, reader=self)
+        if upstream:
+            self._reference.note_upstream(upstream)
         return super().__call__(*args, **kwargs)
 
     def build(self, input_shape: Any) -> None:
@@ -185,12 +191,16 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
             return self._reference.layer
         wanted = self._reference.describe()
         others = [weight_shape(c) for c in candidates if c.name == wanted["name"]]
-        hint = f" A layer of that name has a weight of shape {others}: was its width changed?"
+        hint = (
+            f" A layer of that name has a weight of shape {others}: was its width changed, or is "
+            "it the source of another copy, and this one's was renamed?"
+        )
         raise TieError(
             f"{type(self).__name__} '{self.name}' is tied to the {wanted['class_name']} "
             f"'{wanted['name']}' (weight {wanted['weight_shape']}), which is not part of the "
-            "model that is being called. Call the model that contains both, or run "
-            "`keras_shared.tying.bind_ties(model)` on it once after loading."
+            "model that is being called. Call the model that contains both, run "
+            "`keras_shared.tying.bind_ties(model)` on it once after loading, or name the layer "
+            "with `keras_shared.tying.tie(reader, source)`."
             f"{hint if others else ''}"
         )
 
@@ -296,13 +306,33 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
             raise TieError(
                 f"{type(self).__name__} '{self.name}' is tied to '{wanted['name']}' (weight "
                 f"{wanted['weight_shape']}) and owns variables {expected}; the file holds "
-                f"{found} for it. If an untied model was saved, call `keras_shared.tying.untie` on "
-                "this one before loading its weights; if the config was edited, restore it."
+                f"{found} for it. If a model without ties was saved, load the file into "
+                "`keras_shared.unshare(model)`, and copy from there layer by layer with "
+                "`set_weights`; if one was saved after `untie`, call `keras_shared.tying.untie` on "
+                "this one before loading; if the config was edited, restore it."
             )
         super().load_own_variables(store)
 
-    def quantize(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing to do: storage belongs to the source, and `tied_weight` follows it."""
+    def quantize(self, mode: Any = None, *args: Any, **kwargs: Any) -> None:
+        """Nothing to do while tied: storage belongs to the source, and `tied_weight` follows it.
+
+        Raises:
+            TieError: for a mode in which the source's weight cannot be read any more.
+        """
+        if self.untied:
+            warnings.warn(
+                f"{type(self).__name__} '{self.name}' was untied, and its own kernel stays as it "
+                f"is: only Keras' layers are quantised. To have one in its place, build the model "
+                "with `keras_shared.unshare` before.",
+                stacklevel=2,
+            )
+        elif mode in UNREADABLE:
+            raise TieError(
+                f"{type(self).__name__} '{self.name}' could not read the weight of its source "
+                f"'{self._reference.describe()['name']}' quantised by {mode!r}. Nothing is "
+                "computed differently so far. Quantise by 'int8', 'int4' or 'float8', or call "
+                "`keras_shared.tying.untie` on the model first."
+            )
 
     def enable_lora(self, *args: Any, **kwargs: Any) -> None:
         """A reader owns no kernel to adapt.
@@ -310,6 +340,12 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
         Raises:
             TieError: always; the message names the source.
         """
+        if self.untied:
+            raise TieError(
+                f"{type(self).__name__} '{self.name}' was untied, and has no LoRA of its own. Tie "
+                "it to a layer that has (`keras_shared.tying.tie`), or build the model with "
+                "`keras_shared.unshare`, which puts Keras' layers in the place of readers."
+            )
         name = self._reference.describe()["name"]
         raise TieError(
             f"{type(self).__name__} '{self.name}' owns no kernel. Enable LoRA on its source "

@@ -1,3 +1,6 @@
+"""Cut a reader from its source, and tie it again."""
+
+import warnings
 from typing import Literal
 
 import keras
@@ -25,6 +28,9 @@ def untie(layer_or_model: keras.Layer) -> keras.Layer:
     Returns:
         The same object.
 
+    Warns:
+        UserWarning: if there is no reader inside.
+
     Raises:
         TieError: if a source cannot be found (call the whole model, or `bind_ties`, first), or a
             reader was never called.
@@ -40,7 +46,15 @@ def untie(layer_or_model: keras.Layer) -> keras.Layer:
         >>> untie(model).count_params() - before  # a kernel of 4 x 2 of its own
         8
     """
-    for reader in readers_of(layer_or_model):
+    readers = readers_of(layer_or_model)
+    if not readers:
+        warnings.warn(
+            f"'{layer_or_model.name}' has no layer that is tied to another: `untie` changes "
+            "nothing. Uses of one layer, as by `keras_shared.layers.Shared`, are parted by "
+            "`keras_shared.unshare`, which gives a new model.",
+            stacklevel=2,
+        )
+    for reader in readers:
         source = reader.source()
         if not reader.built:
             raise TieError(
@@ -57,10 +71,11 @@ def untie(layer_or_model: keras.Layer) -> keras.Layer:
 def tie(
     reader: TiedReader, source: keras.Layer, keep: Literal["source", "reader"] | None = None
 ) -> TiedReader:
-    """Tie a layer that was untied: the way back.
+    """Tie a layer that was untied: the way back. Or say which layer a reader reads.
 
     Args:
-        reader: a layer that `untie` cut from its source.
+        reader: a layer that `untie` cut from its source; or one from a file or a config that has
+            not found its source.
         source: the layer to read from then on; need not be the former one.
         keep: whose values stay where they differ: the source's, or the reader's, which are then
             copied into the source. None refuses to tie different values.
@@ -69,9 +84,9 @@ def tie(
         The reader. Compile every model that contains it again, as after `untie`.
 
     Raises:
-        TieError: if the reader is tied already, if the source was never built, if shapes or (with
-            `keep=None`) values differ, or if the source cannot take the reader's values since it is
-            quantised or has LoRA.
+        TieError: if `reader` is no reader, or is tied already, if the source was never built, if
+            shapes or (with `keep=None`) values differ, or if the source cannot take the reader's
+            values since it is quantised or has LoRA.
 
     Example:
         >>> import keras
@@ -84,7 +99,15 @@ def tie(
         >>> tie(untie(reader), code).source() is code
         True
     """
-    if not reader.untied:
+    if not isinstance(reader, TiedReader):
+        raise TieError(
+            f"`tie` takes a reader, a layer that can read another's weight, such as TiedDense or "
+            f"TiedLayer. Received: {type(reader).__name__} '{reader.name}', to tie to "
+            f"'{source.name}'. Build TiedLayer({source.name}) in its place, or, to read the kernel "
+            f"transposed, TiedDense({source.name})."
+        )
+    lost = not reader.untied and reader._reference.layer is None
+    if not reader.untied and not lost:
         raise TieError(
             f"{type(reader).__name__} '{reader.name}' is already tied to "
             f"'{reader.source().name}'. Call `keras_shared.tying.untie` on it first."
@@ -97,6 +120,15 @@ def tie(
             f"The source '{source.name}' was never built, so it has no weight to read. Call it on "
             "its inputs once before `tie`."
         )
+    if lost:
+        if list(weight_shape(source) or ()) != list(reader.tied_weight_shape()):
+            raise TieError(
+                f"{type(reader).__name__} '{reader.name}' reads a weight of shape "
+                f"{reader.tied_weight_shape()}, but the source '{source.name}' has "
+                f"{weight_shape(source)}. Pass a source whose weight has the same shape."
+            )
+        reader._reference = SourceReference(source, reader.source_attributes)
+        return reader
     owned, shared = reader._owned(), reader._shared(source)
     shapes = [[value.shape for value in values] for values in (owned, shared)]
     if shapes[0] != shapes[1]:
