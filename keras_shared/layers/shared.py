@@ -1,11 +1,10 @@
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_shared.tying.keras_private import flatten_layers
+from keras_shared.tying.keras_private import arguments_of, flatten_layers, take_arguments
 
 
 @keras.saving.register_keras_serializable("keras_shared")
@@ -63,6 +62,9 @@ class Shared(keras.layers.Wrapper):
         super().__init__(layer, **kwargs)
         self.mode = mode
         self.supports_masking = True
+        _, *others = arguments_of(layer)
+        known = [name for name in others if name != "mask" and not name.startswith("*")]
+        take_arguments(self, ["inputs", "mask", *known, "**kwargs"])
 
     def build(self, input_shape: Any) -> None:
         keeps = [one.name for one in flatten_layers(self.layer) if getattr(one, "stateful", False)]
@@ -105,7 +107,7 @@ class Shared(keras.layers.Wrapper):
         """The outputs for `inputs`, with `call(layer, x, ...)` for each use of the layer."""
         uses = _values(inputs)
         given = [self._given(i, len(uses), inputs, kwargs) for i in range(len(uses))]
-        if mask is not None and _takes_mask(self.layer):
+        if mask is not None and "mask" in arguments_of(self.layer):
             masks = self._one_each(mask, inputs, "mask")
             given = [
                 k | ({} if m is None else {"mask": m}) for k, m in zip(given, masks, strict=True)
@@ -114,8 +116,13 @@ class Shared(keras.layers.Wrapper):
 
     def _given(self, i: int, uses: int, inputs: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The keyword arguments of one use: its entry of a list like the inputs, or all."""
-        alike = {k for k, v in kwargs.items() if type(v) is type(inputs) and len(v) == uses}
-        return {k: _values(v)[i] if k in alike else v for k, v in kwargs.items()}
+
+        def of_use(value: Any) -> Any:
+            if type(value) is not type(inputs) or len(value) != uses:
+                return value
+            return value[list(inputs)[i]] if isinstance(value, dict) else value[i]
+
+        return {key: of_use(value) for key, value in kwargs.items()}
 
     def _one_each(self, values: Any, inputs: Any, name: str) -> list[Any]:
         entries = list(values.values()) if isinstance(values, dict) else values
@@ -149,10 +156,6 @@ class Shared(keras.layers.Wrapper):
             parts.append(keras.tree.map_structure(lambda y: y[start:end], outputs))  # noqa: B023
             start = end
         return parts
-
-
-def _takes_mask(layer: keras.Layer) -> bool:
-    return "mask" in inspect.signature(layer.call).parameters
 
 
 def _values(uses: Any) -> list[Any]:

@@ -1,11 +1,16 @@
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 
 from keras_shared.tying import TiedReader
-from keras_shared.tying.keras_private import drop_layer, flatten_layers
+from keras_shared.tying.keras_private import (
+    arguments_of,
+    drop_layer,
+    flatten_layers,
+    take_arguments,
+)
 
 
 @keras.saving.register_keras_serializable("keras_shared")
@@ -21,6 +26,7 @@ class TiedLayer(TiedReader):
         output_shape: shape of the result, or nested shapes, batch included. Recorded when the
             layer is built; given only in a config.
         own_layer: the copy that `keras_shared.tying.untie` made; given only in a config.
+        arguments: names of what the source's `call` takes; given only in a config.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call:
@@ -54,9 +60,13 @@ class TiedLayer(TiedReader):
         source: keras.Layer | dict[str, Any],
         output_shape: Any = None,
         own_layer: keras.Layer | None = None,
+        arguments: Sequence[str] = ("inputs", "*args", "**kwargs"),
         **kwargs: Any,
     ) -> None:
         super().__init__(source, **kwargs)
+        known = isinstance(source, keras.Layer)
+        self.arguments = arguments_of(source) if known else list(arguments)
+        take_arguments(self, self.arguments)
         self.output_shape = output_shape
         self.own_layer = own_layer
 
@@ -68,10 +78,10 @@ class TiedLayer(TiedReader):
             if len(inspect.signature(source.compute_output_shape).parameters) == 1:
                 self.output_shape = source.compute_output_shape(input_shape)
 
-    def call(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(self, *args: Any, **kwargs: Any) -> Any:
         if self.own_layer is None:
             self._refuse_constant(self.source())
-        return self.as_calls(lambda layer, *a, **k: layer(*a, **k), inputs, *args, **kwargs)
+        return self.as_calls(lambda layer, *a, **k: layer(*a, **k), *args, **kwargs)
 
     def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
         if self.own_layer is None and self._reference.layer is None:
@@ -90,12 +100,13 @@ class TiedLayer(TiedReader):
         return {
             **super().get_config(),
             "output_shape": self.output_shape,
+            "arguments": self.arguments,
             "own_layer": None if own is None else keras.saving.serialize_keras_object(own),
         }
 
-    def as_calls(self, call: Callable[..., Any], inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """The output for `inputs`, with `call(layer, x, ...)` where the source is called."""
-        return call(self.own_layer or self.source(), inputs, *args, **kwargs)
+    def as_calls(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """The output, with `call(layer, ...)` where the source is called."""
+        return call(self.own_layer or self.source(), *args, **kwargs)
 
     def read_variables(self) -> list[keras.Variable]:
         return []  # the calls of the source itself read them

@@ -5,6 +5,7 @@ symbolic tensor, or what a quantised kernel means. tests/tying/test_keras_privat
 fails on the day that one of these names changes.
 """
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -53,6 +54,35 @@ def upstream_layers(tensors: Any) -> Iterator[keras.Layer]:
 def run_graph(model: keras.Model, inputs: Any, call: Callable[..., Any]) -> Any:
     """The outputs of a functional model, with `call(layer, *args)` where it calls a layer."""
     return model._run_through_graph(keras.tree.flatten(inputs), call_fn=call)
+
+
+def arguments_of(layer: keras.Layer) -> list[str]:
+    """The names of what `layer.call` takes, `*` and `**` before those of catch-alls."""
+    names = []
+    for parameter in inspect.signature(layer.call).parameters.values():
+        star = "*" if parameter.kind is parameter.VAR_POSITIONAL else ""
+        star = "**" if parameter.kind is parameter.VAR_KEYWORD else star
+        names.append(star + parameter.name)
+    return names
+
+
+def take_arguments(layer: keras.Layer, names: list[str]) -> None:
+    """Let `layer`, whose `call` has catch-alls, be called as if it had these arguments.
+
+    Keras looks at tensors by the names of arguments, and takes a catch-all for one argument, in
+    which it refuses tensors beside other values.
+    """
+    kinds = inspect.Parameter
+    parameters = []
+    for name in names:
+        if name.startswith("**"):
+            parameters.append(kinds(name[2:], kinds.VAR_KEYWORD))
+        elif name.startswith("*"):
+            parameters.append(kinds(name[1:], kinds.VAR_POSITIONAL))
+        else:
+            default = None if parameters else kinds.empty
+            parameters.append(kinds(name, kinds.POSITIONAL_OR_KEYWORD, default=default))
+    layer._call_signature = inspect.Signature(parameters)
 
 
 def shapes_alone_matter() -> bool:

@@ -139,20 +139,37 @@ def test_shared_hands_on_states_and_several_tensors():
         Shared(layers.LSTM(4, stateful=True, name="memory"))(x)
 
 
+def test_tensors_and_other_arguments_may_be_mixed():
+    attention = layers.MultiHeadAttention(2, 4)
+    q, v, mask = noise(2, 5, 8), noise(2, 6, 8), RANDOM.random((2, 5, 6)) > 0.3
+    given = {"value": v, "attention_mask": mask, "return_attention_scores": True}
+    wanted = attention(query=q, **given)
+    symbols = [keras.Input((5, 8)), keras.Input((6, 8)), keras.Input((5, 6), dtype="bool")]
+    named = dict(zip(("query", "value", "attention_mask"), symbols, strict=True))
+    graph = keras.Model(symbols, TiedLayer(attention)(**named, return_attention_scores=True))
+    twice = {k: [v, v] if k != "return_attention_scores" else v for k, v in given.items()}
+    answers = Shared(attention)([q, q], **twice)
+    for found in (TiedLayer(attention)(query=q, **given), graph([q, v, mask]), *answers):
+        for answer, value in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(answer, value, atol=1e-6)
+    again = keras.Model.from_config(graph.get_config())
+    assert again.layers[-1].arguments == ["query", "value", *again.layers[-1].arguments[2:]]
+
+
 def test_tied_layers_take_what_their_source_takes(tmp_path):
     lstm = layers.LSTM(4, return_sequences=True, return_state=True, name="lstm")
     attention = layers.MultiHeadAttention(2, 4, name="attention")
     x, y, h, c = (keras.Input(shape) for shape in ((5, 4), (6, 4), (4,), (4,)))
     encoder = keras.Model(x, [attention(x, x), *lstm(x)[1:]], name="encoder")
     again = TiedLayer(lstm, name="again")(y, initial_state=[h, c])[0]
-    attended = TiedLayer(attention, name="attended")(again, again, key=again)
+    attended = TiedLayer(attention, name="attended")(again, value=again, use_causal_mask=True)
     decoder = keras.Model([y, h, c], attended, name="decoder")
     inputs = [keras.Input((5, 4)), keras.Input((6, 4))]
     first, *state = encoder(inputs[0])
     model = keras.Model(inputs, [first, decoder([inputs[1], *state])])
     a, b = noise(2, 5, 4), noise(2, 6, 4)
     sequence = lstm(b, initial_state=lstm(a)[1:])[0]
-    wanted = [attention(a, a), attention(sequence, sequence)]
+    wanted = [attention(a, a), attention(sequence, sequence, use_causal_mask=True)]
     model.save(tmp_path / "m.keras")
     for one in (model, keras_shared.load(tmp_path / "m.keras"), bind_ties(
         keras.models.clone_model(model))):  # fmt: skip
