@@ -1,11 +1,19 @@
 import argparse
+from typing import TYPE_CHECKING, Any
 
 from keras_shared.cli.options import add_data_dir, add_recipe, recipe_of
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from keras_shared.evaluation.comparison_lines import TextTable
 
 NAME = "compare"
 HELP = "train a recipe shared and unshared, or several ways, side by side"
 EXAMPLE = "compare tied_autoencoder_mnist --seeds 5 --sizes 10,100"
 TRAINS = True
+ARM, NUMBER = 20, 7  # widest column of names; narrowest of numbers, for the words of its header
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,19 +33,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
 
     from keras_shared.comparing import compare
-    from keras_shared.evaluation.comparison_lines import comparison_table
     from keras_shared.recipes.changes import comparison_of
 
     recipe = recipe_of(options)
     comparison = comparison_of(recipe, options.seeds, options.vary, options.sizes)
     out = options.out or f"runs/{recipe.name}_compared"
-    header, rows = comparison_table(compare(recipe, comparison, out, options.data_dir))
-    table = Table(*header, title=recipe.name)
-    for row in rows:
-        table.add_row(*map(escape, row))
-    Console().print(table)
+    print_tables(compare(recipe, comparison, out, options.data_dir), Console())
     print(f"written: comparison.json, README.md and plots in {out}/")
+
+
+def print_tables(result: dict[str, Any], console: "Console") -> None:
+    """Print a comparison for a terminal of 80 columns."""
+    from keras_shared.evaluation.comparison_lines import narrow_tables
+
+    for table in narrow_tables(result):
+        console.print(_as_rich(table))
+        console.print()
+
+
+def _as_rich(table: "TextTable") -> "Table":
+    """Numbers stand at the right and whole; headers and other texts are wrapped."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    shown = Table(
+        title=escape(table.title), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False,
+        padding=(0, 1, 0, 0), pad_edge=False,
+    )  # fmt: skip
+    for i, name in enumerate(table.header):
+        longest = max(len(row[i]) for row in table.rows)
+        if name in ("verdict", "paper"):
+            shown.add_column(escape(name), overflow="fold")
+        elif name == "arm":
+            shown.add_column(name, overflow="fold", width=max(len(name), min(longest, ARM)))
+        else:
+            width = max(longest, NUMBER, *map(len, name.split()))
+            shown.add_column(escape(name), justify="right", width=width)
+    for row in table.rows:
+        shown.add_row(*map(escape, row))
+    return shown

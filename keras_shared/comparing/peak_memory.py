@@ -4,8 +4,13 @@ import concurrent.futures
 import ctypes
 import gc
 import multiprocessing
+import os
 import pathlib
-from typing import Any
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
 
 from keras_shared.recipes import Recipe, recipe_from
 from keras_shared.training import build_model, start_model, training_data
@@ -27,13 +32,41 @@ def peak_memory(recipe: Recipe, start: str, data_dir: str | None) -> int | None:
         The bytes; None where no /proc tells (all but Linux).
 
     Raises:
-        concurrent.futures.BrokenExecutor: if the process was killed (memory, most likely).
+        concurrent.futures.BrokenExecutor: if the process was killed (memory, most likely), with
+            the end of what it wrote to stderr.
     """
     if not _STATUS.exists():
         return None
     spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
-        return pool.submit(_measure, recipe.to_dict(), start, data_dir).result()
+    with (
+        tempfile.TemporaryFile() as written,
+        concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool,
+    ):
+        with _stderr_to(written):  # the process keeps it, and TensorFlow's notes go there
+            waiting = pool.submit(_measure, recipe.to_dict(), start, data_dir)
+        try:
+            return waiting.result()
+        except concurrent.futures.BrokenExecutor as error:
+            written.seek(0)
+            said = written.read().decode(errors="replace").strip()
+            raise type(error)(f"{error}\n{said[-2000:]}".strip()) from error
+
+
+@contextmanager
+def _stderr_to(file: IO[bytes]) -> Iterator[None]:
+    """Processes that start meanwhile have `file` as their stderr."""
+    try:
+        sys.stderr.flush()
+        kept = os.dup(2)
+    except (AttributeError, OSError, ValueError):  # no stderr: nothing to keep clean
+        yield
+        return
+    try:
+        os.dup2(file.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _measure(table: dict[str, Any], start: str, data_dir: str | None) -> int:

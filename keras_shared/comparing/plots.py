@@ -1,4 +1,3 @@
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from keras_shared.evaluation.comparison_lines import comparison_plots
 from keras_shared.evaluation.learning_curves import show_the_end
 
 APART = 0.025  # of the axis' width: error bars do not lie on one another
-LABELS_APART = 0.09  # nor do labels of ticks
+LABELS_APART = 0.13  # nor do labels of ticks
 
 
 def plot_comparison(result: dict[str, Any]) -> dict[str, Figure]:
@@ -39,7 +38,7 @@ def _curves(result: dict[str, Any]) -> Figure:
     name = result["monitor"]["key"]
     seeds = len(result["seeds"])
     said = f"mean and standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
-    figure, axes = _axes(f"{result['name']}: {said}{_of_size(largest)}")
+    figure, axes = _axes(f"{result['name']}: {said}", largest)
     drawn = []
     for i, arm in enumerate(result["arms"]):
         lines = np.array([r["history"][name] for r in runs if r["arm"] == arm["name"]], "float64")
@@ -60,21 +59,21 @@ def _curves(result: dict[str, Any]) -> Figure:
 def _against_parameters(result: dict[str, Any], label: str) -> Figure:
     largest = max(row["images_per_class"] for row in result["summary"])
     rows = [row for row in result["summary"] if row["images_per_class"] == largest]
-    figure, axes = _axes(f"{result['name']}{_of_size(largest)}")
+    figure, axes = _axes(result["name"], largest)
     counts = np.array([row["parameters"] for row in rows], "float64")
-    low, high = counts.min() / 1.3, counts.max() * 1.3
-    axes.set(xscale="log", xlim=(low, high), xlabel="parameters", ylabel=label)
-    width = np.log(high / low)
-    places = low * np.exp(width * _apart(np.log(counts / low) / width))
+    axes.set(xlabel="parameters", ylabel=label)
+    left, width = _log_axis(axes, counts, len(counts))
+    places = np.exp(left + width * _apart((np.log(counts) - left) / width))
     for i, (row, place) in enumerate(zip(rows, places, strict=True)):
         name = f"{row['arm']} ({row['parameters']:,} parameters)"
         axes.errorbar(
             place, _or_nan(row["metric"]["mean"]), yerr=row["metric"]["half"] or 0,
             fmt="o", capsize=4, color=f"C{i}", label=name,
         )  # fmt: skip
-    wide = LogLocator(subs=(1, 2, 5) if high / low < 100 else (1,))
-    locator = wide if high / low > 8 else MaxNLocator(5, steps=[1, 2, 5, 10])
-    _ticks(axes, locator.tick_values(low, high))
+    decades = width / np.log(10)
+    wide = LogLocator(subs=(1, 2, 5) if decades < 2.5 else (1,))
+    locator = wide if decades > 0.9 else MaxNLocator(8, steps=[1, 2, 5, 10])
+    _ticks(axes, locator.tick_values(*axes.get_xlim()))
     _legend(figure, axes)
     return figure
 
@@ -82,9 +81,9 @@ def _against_parameters(result: dict[str, Any], label: str) -> Figure:
 def _against_size(result: dict[str, Any], label: str) -> Figure:
     figure, axes = _axes(result["name"])
     sizes = np.array(sorted({row["images_per_class"] for row in result["summary"]}), "float64")
-    low, high = sizes.min() / 1.3, sizes.max() * 1.3
-    axes.set(xscale="log", xlim=(low, high), xlabel="training images of each class", ylabel=label)
-    width, arms = np.log(high / low), len(result["arms"])
+    axes.set(xlabel="training images of each class", ylabel=label)
+    arms = len(result["arms"])
+    _, width = _log_axis(axes, sizes, arms)
     step = min(APART, 0.7 * np.diff(np.log(sizes)).min() / width / arms)
     for i, arm in enumerate(result["arms"]):
         rows = [row for row in result["summary"] if row["arm"] == arm["name"]]
@@ -100,15 +99,24 @@ def _against_size(result: dict[str, Any], label: str) -> Figure:
     return figure
 
 
-def _axes(title: str) -> tuple[Figure, Axes]:
+def _axes(title: str, images_per_class: int = 0) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.subplots()
-    axes.set_title(textwrap.fill(title, 65))
+    if images_per_class:
+        size = f"{images_per_class:,} training images of each class"
+        title += f", {size}" if len(title + size) < 60 else f",\n{size}"
+    axes.set_title(title)
     return figure, axes
 
 
-def _of_size(images_per_class: int) -> str:
-    return f", {images_per_class:,} training images of each class" if images_per_class else ""
+def _log_axis(axes: Axes, values: np.ndarray, arms: int) -> tuple[float, float]:
+    """Scale the x axis for values and for arms beside them; its left end, and its width as log."""
+    low, high = np.log(values.min()), np.log(values.max())
+    margin = 0.05 + APART * arms / 2  # of the axis' width
+    width = max(high - low, 0.3) / (1 - 2 * margin)
+    left = (low + high - width) / 2
+    axes.set(xscale="log", xlim=(np.exp(left), np.exp(left + width)))
+    return float(left), float(width)
 
 
 def _apart(places: np.ndarray) -> np.ndarray:

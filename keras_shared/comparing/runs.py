@@ -181,27 +181,41 @@ def _try_all(
 ) -> tuple[dict[tuple[str, int], Recipe], dict[str, str]]:
     """What cannot be built, loaded or drawn is known before hours of training.
 
-    The recipes of the other arms, with the names of their classes, and why an arm is left out.
+    Returns the recipes with the names of their classes, and why arms are left out.
     """
-    first, left_out, errors = comparison.arms[0], dict[str, str](), list[Exception]()
-    for arm in comparison.arms:
-        own = {key: recipe for key, recipe in recipes.items() if key[0] == arm.name}
+    first, *others = comparison.arms
+    named, models, errors = dict(recipes), dict[str, keras.Model](), dict[str, Exception]()
+
+    def build(arm: Arm) -> None:
+        for (name, size), recipe in recipes.items():
+            if name == arm.name:
+                named[name, size] = with_class_names(recipe, data_dir)
+        whole = named[arm.name, largest]
+        models[arm.name] = start_model(whole, arm.start) if arm.start else build_model(whole)
+
+    def read(arm: Arm) -> None:
+        whole = named[arm.name, largest]
+        check_data(models[arm.name], whole, training_data(whole, data_dir))
+
+    for step, arm in itertools.product((build, read), comparison.arms):  # reading takes longer
+        if arm.name in errors:
+            continue
         try:
-            own = {key: with_class_names(recipe, data_dir) for key, recipe in own.items()}
-            whole = own[arm.name, largest]
-            model = start_model(whole, arm.start) if arm.start else build_model(whole)
-            check_data(model, whole, training_data(whole, data_dir))
+            step(arm)
         except Exception as error:
+            errors[arm.name] = error
             if arm is first:
                 raise
-            left_out[arm.name] = str(error).strip() or type(error).__name__
-            errors.append(error)
-        recipes = {**recipes, **own}
-    if errors and len(left_out) == len(comparison.arms) - 1:
-        raise errors[0]
+            if len(errors) == len(others):
+                raise next(iter(errors.values())) from None
+    left_out = {
+        arm.name: str(errors[arm.name]).strip() or type(errors[arm.name]).__name__
+        for arm in others
+        if arm.name in errors
+    }
     for name, reason in left_out.items():
         print(f"'{name}' is left out: {reason}", file=sys.stderr)
-    return recipes, left_out
+    return named, left_out
 
 
 def _result(

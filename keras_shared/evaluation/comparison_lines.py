@@ -106,16 +106,16 @@ def _standing(result: dict[str, Any]) -> str:
     if first["metric"]["mean"] is None:
         known = [f"'{first['arm']}' diverged: nothing can be compared with it"]
     elif len(result["seeds"]) == 1:
-        known = ["One seed: nothing can be ranked"]
+        return "; ".join(["One seed: nothing can be ranked", *diverged]) + "."
     else:
         known = [
-            f"{_and(names[verdict])} {'is' if len(names[verdict]) == 1 else 'are'} {verdict}"
-            for verdict in ("better", "worse", "within noise")
+            f"{_and(names[verdict])} {'is' if len(names[verdict]) == 1 else 'are'} "
+            f"{verdict} {than} '{first['arm']}'"
+            for verdict, than in (("better", "than"), ("worse", "than"), ("within noise", "of"))
             if verdict in names
         ]
-        with_size = f" with {largest:,} training images of each class" if largest else ""
-        return f"Compared with '{first['arm']}'{with_size}, {'; '.join([*known, *diverged])}."
-    return "; ".join([*known, *diverged]) + "."
+    where = f"With {largest:,} training images of each class, " if largest else ""
+    return where + "; ".join([*known, *diverged]) + "."
 
 
 def _and(names: list[str]) -> str:

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 MARGIN = 0.05  # of the axis, above and below the curves
+BEFORE = 2  # times the range of the last half of the epochs: what is shown of those before, at most
 
 
 def plot_learning_curves(seeds: list[dict[str, Any]]) -> dict[str, Figure]:
@@ -42,8 +43,8 @@ def plot_learning_curves(seeds: list[dict[str, Any]]) -> dict[str, Figure]:
 def show_the_end(axes: Axes, curves: Iterable[Sequence[float | None]]) -> None:
     """Fit the axes to where curves end, and label the epochs.
 
-    The first tenth of the epochs, of five or more at least one, does not stretch the y axis; if it
-    lies outside then, the label says so.
+    Of five epochs or more, those before the last half do not stretch the y axis so far that the
+    end cannot be read, and the first tenth, one at least, not at all. The label says so.
 
     Args:
         axes: with the curves drawn and the scale set.
@@ -55,30 +56,31 @@ def show_the_end(axes: Axes, curves: Iterable[Sequence[float | None]]) -> None:
         >>> axes = Figure().subplots()
         >>> show_the_end(axes, [[9.0, 1.0, 0.8, 0.7, 0.6]])
         >>> [round(float(limit), 2) for limit in axes.get_ylim()], axes.get_xlabel()
-        ([0.58, 1.02], 'epoch (the first lies outside)')
+        ([0.58, 1.02], 'epoch (the first ones lie partly outside)')
     """
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
-    values = [np.array(curve, "float64") for curve in curves]  # None becomes nan
-    epochs = max(map(len, values), default=0)
-    skipped = max(1, epochs // 10) if epochs >= 5 else 0
-    log = axes.get_yscale() == "log"
-    end = np.concatenate([curve[skipped:] for curve in values] or [np.empty(0)])
-    end = end[np.isfinite(end) & ((end > 0) | (not log))]
-    if not skipped or not end.size or end.min() == end.max():
+    epochs = max(map(len, curves := list(curves)), default=0)
+    if epochs < 5:
         return
-    low, high = np.log(end.min()) if log else end.min(), np.log(end.max()) if log else end.max()
-    margin = MARGIN * (high - low)
-    limits = np.array([low - margin, high + margin])
-    bottom, top = np.exp(limits) if log else limits
-    outside = [
-        i + 1
-        for curve in values
-        for i, value in enumerate(curve[:skipped])
-        if value < bottom or value > top
-    ]
-    if outside:
-        axes.set_ylim(bottom, top)
-        last = max(outside)
-        which = "the first lies" if last == 1 else f"the first {last} lie"
-        axes.set_xlabel(f"epoch ({which} outside)")
+    log = axes.get_yscale() == "log"
+    whole = [_finite(curve, log) for curve in curves]
+    every = np.concatenate(whole)
+    later = np.concatenate([curve[max(1, epochs // 10) :] for curve in whole])
+    end = np.concatenate([curve[epochs // 2 :] for curve in whole])
+    if np.isnan(end).all() or np.nanmin(later) == np.nanmax(later):
+        return
+    before = BEFORE * (np.nanmax(end) - np.nanmin(end)) or np.inf
+    low = max(np.nanmin(later), np.nanmin(end) - before)
+    high = min(np.nanmax(later), np.nanmax(end) + before)
+    limits = np.array([low, high]) + MARGIN * (high - low) * np.array([-1, 1])
+    if ((every < limits[0]) | (every > limits[1])).any():
+        axes.set_ylim(*(np.exp(limits) if log else limits))
+        axes.set_xlabel("epoch (the first ones lie partly outside)")
+
+
+def _finite(curve: Sequence[float | None], log: bool) -> np.ndarray:
+    """Values as they lie on the axis; nan for what it cannot hold, None included."""
+    values = np.array(curve, "float64")
+    values[~np.isfinite(values) | ((values <= 0) & log)] = np.nan
+    return np.log(values) if log else values

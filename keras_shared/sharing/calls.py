@@ -29,7 +29,7 @@ class Call(NamedTuple):
 
 
 def calls_of(model: keras.Model) -> list[Call]:
-    """The calls of one forward pass with one example of zeros, in order.
+    """The calls of one forward pass with one example, in order; no value is computed.
 
     Args:
         model: a built model.
@@ -37,10 +37,11 @@ def calls_of(model: keras.Model) -> list[Call]:
     Raises:
         ValueError: if the model has no weights yet, or its inputs cannot be known.
     """
-    example = keras.tree.map_structure(_zeros, _inputs(model))
+    example = keras.tree.map_structure(_one, _inputs(model))
     calls: list[Call] = []
+    trial = _Trial(model)
     with state_kept(model), _watched(flatten_layers(model), calls):
-        model(example, training=False)
+        trial.compute_output_spec(example)
     return calls
 
 
@@ -58,9 +59,21 @@ def _inputs(model: keras.Model) -> Any:
     return keras.tree.map_shape_structure(keras.KerasTensor, config["input_shape"])
 
 
-def _zeros(spec: Any) -> Any:
+class _Trial(keras.Operation):
+    """A call of a model that works out shapes and computes no value."""
+
+    def __init__(self, model: keras.Model) -> None:
+        super().__init__()
+        self._call = lambda inputs: model(inputs, training=False)
+
+    def call(self, inputs: Any) -> Any:
+        return self._call(inputs)
+
+
+def _one(spec: Any) -> keras.KerasTensor:
+    """One example, of sides that are all known."""
     sides = [UNKNOWN_SIDE if side is None else side for side in spec.shape[1:]]
-    return keras.ops.zeros((spec.shape[0] or 1, *sides), spec.dtype)
+    return keras.KerasTensor((spec.shape[0] or 1, *sides), spec.dtype)
 
 
 @contextmanager

@@ -40,11 +40,12 @@ def draw_sharing(report: SharingReport, path: str | os.PathLike[str]) -> pathlib
         raise ValueError(f"The picture is a .png or .svg file. Received: {path}")
     metadata = {"Date": None} if path.suffix == ".svg" else None
     with replacing(path) as scratch:
-        _figure(report).savefig(scratch, dpi=110, metadata=metadata)
+        picture(report).savefig(scratch, dpi=110, metadata=metadata)
     return path
 
 
-def _figure(report: SharingReport) -> Figure:
+def picture(report: SharingReport) -> Figure:
+    """The picture that `draw_sharing` writes."""
     weights = [w for w in report.weights if w.readers]
     left_out = 0
     if len(weights) > DRAWN:

@@ -2,26 +2,44 @@ from typing import Literal
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from keras_shared.sharing.report import Reading, SharingReport
+from keras_shared.sharing.report import Reading, SharingReport, Weight
 
 
 def print_report(report: SharingReport, console: Console) -> None:
     """Print a report: a row for each weight, totals, and warnings."""
-    table = Table(title=report.name, box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
-    for name in ("weight", "shape", "dtype", "bytes", "read by", "uses", "multiply-adds"):
+    dtypes = {w.dtype for w in report.weights}
+    one = dtypes.pop() if len(dtypes) == 1 else ""  # stands in the title, for width
+    columns = {
+        "weight": [w.path for w in report.weights],
+        "shape": ["x".join(map(str, w.shape)) or "scalar" for w in report.weights],
+        "kind": [_kind(w, one) for w in report.weights],
+        "bytes": [f"{w.bytes:,}" for w in report.weights],
+        "read by": [
+            "\n".join(_as_read(name, reading) for name, reading in w.readers.items())
+            for w in report.weights
+        ],
+        "uses": [str(w.uses) for w in report.weights],
+        "multiply-adds": [
+            "?" if w.multiply_adds is None else f"{w.multiply_adds:,}" for w in report.weights
+        ],
+    }
+    if not any(columns["kind"]):
+        del columns["kind"]
+    title = escape(f"{report.name}, {one}" if one else report.name)
+    table = Table(
+        title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0, 0, 1), pad_edge=False
+    )
+    for name, cells in columns.items():
         number = name in ("bytes", "uses", "multiply-adds")
         justify: Literal["left", "right"] = "right" if number else "left"
-        table.add_column(name, justify=justify, no_wrap=name != "read by", overflow="fold")
-    for w in report.weights:
-        readers = "\n".join(_as_read(name, reading) for name, reading in w.readers.items())
-        style = "bold" if w.uses > 1 else None
-        count = "?" if w.multiply_adds is None else f"{w.multiply_adds:,}"
-        kind = w.dtype + ("" if w.trainable or not w.uses else ", frozen")
-        kind += f", {w.regularizer}" if w.regularizer else ""
-        shape = "x".join(map(str, w.shape)) or "scalar"
-        table.add_row(w.path, shape, kind, f"{w.bytes:,}", readers, str(w.uses), count, style=style)
+        whole = max(map(len, [name, *cells])) if number or name == "shape" else None
+        table.add_column(name, justify=justify, width=whole, overflow="fold")
+    rows = zip(*columns.values(), strict=True)
+    for w, row in zip(report.weights, rows, strict=True):
+        table.add_row(*map(escape, row), style="bold" if w.uses > 1 else None)
     console.print(table)
     for title, values in (("total", report.totals), ("bytes stored as", report.stored_bytes)):
         if values:
@@ -31,7 +49,15 @@ def print_report(report: SharingReport, console: Console) -> None:
                 sums.add_row(key.replace("_", " "), "?" if value is None else f"{value:,}")
             console.print(sums)
     for warning in report.warnings:
-        console.print(f"[yellow]warning:[/yellow] {warning}")
+        console.print(f"[yellow]warning:[/yellow] {escape(warning)}")
+
+
+def _kind(weight: Weight, dtype: str) -> str:
+    """What sets a weight apart from one of `dtype` that is trained."""
+    kinds = [weight.dtype] if weight.dtype != dtype else []
+    kinds += ["frozen"] if weight.uses and not weight.trainable else []
+    kinds += [weight.regularizer] if weight.regularizer else []
+    return ", ".join(kinds)
 
 
 def _as_read(name: str, reading: Reading) -> str:

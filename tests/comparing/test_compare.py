@@ -1,20 +1,29 @@
+import io
+import itertools
 import json
+import os
 import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import scipy.stats
+from rich.console import Console
 
 import keras_shared
 from keras_shared.cli import main
+from keras_shared.cli.compare import print_tables
 from keras_shared.comparing import compare
 from keras_shared.comparing.card import write_comparison_card
+from keras_shared.comparing.peak_memory import peak_memory
+from keras_shared.comparing.plots import plot_comparison
 from keras_shared.comparing.statistics import interval, summarise
-from keras_shared.evaluation.comparison_lines import comparison_plots
-from keras_shared.presets.names import entry_dir
+from keras_shared.evaluation.comparison_lines import comparison_lines, comparison_plots
+from keras_shared.presets.names import LoadError, entry_dir
 from keras_shared.recipes import read_recipe
 from keras_shared.recipes.schema import Arm, Comparison
-from keras_shared.training import build_model
+from keras_shared.training import RunError, build_model, train
 from keras_shared.zoo import LeNet5, TiedAutoencoder
 
 STUDIES = pathlib.Path(__file__).parents[2] / "studies"
@@ -88,12 +97,217 @@ def test_compare(small_recipe, tmp_path, monkeypatch, capsys):
     pathlib.Path("small.toml").write_text(small_recipe.replace("0.005", "0.006"))
     assert main(call) == 1  # nothing stale passes for the new recipe
     assert "holds a run of another recipe" in capsys.readouterr().err
-    assert main(["compare", "lenet5_mnist"]) == 1  # at once, and not after the first arm
+    assert main(["compare", "lenet5_mnist"]) == 1  # at once: no arm is left beside the first
     assert "'S2' has no local counterpart" in capsys.readouterr().err
+    assert not pathlib.Path("runs/lenet5_mnist_compared").exists()
     assert main(["compare", "small.toml", "--vary", "model.units=3", "--seeds", "1"]) == 1
     assert "KEY=A,B with at least two values" in capsys.readouterr().err
     assert main(["compare", "siamese_omniglot", "--sizes", "5"]) == 1
     assert "images_per_class needs data of images with labels" in capsys.readouterr().err
+
+
+def test_an_arm_that_cannot_be_built_is_left_out(recipe, tmp_path, monkeypatch, capsys):
+    """Its reason is kept, the others are compared, and the same call finds its folder again."""
+    monkeypatch.chdir(tmp_path)
+    arms = (
+        Arm(name="as is"),
+        Arm(name="wide", changes={"model.input_dim": 65}),  # the data have 64 pixels
+        Arm(name="slow", changes={"training.learning_rate": 0.001}),
+        Arm(name="tuned", start="nowhere"),
+    )
+    small = recipe("autoencoder", **{"training.epochs": 1})
+    monkeypatch.setattr("keras_shared.comparing.runs.peak_memory", lambda *_: None)
+    trained = []
+
+    def train_seen(*given, **options):
+        trained.append(capsys.readouterr().err)
+        return train(*given, **options)
+
+    monkeypatch.setattr("keras_shared.comparing.runs.train", train_seen)
+    result = compare(small, Comparison(seeds=(1,), arms=arms), "out")
+    assert [arm["name"] for arm in result["arms"]] == ["as is", "slow"]
+    assert result == json.loads(pathlib.Path("out/comparison.json").read_text())
+    assert list(result["left_out"]) == ["wide", "tuned"]
+    reason = result["left_out"]["wide"]
+    assert "gives inputs of shape (64,)" in reason and reason.endswith("so that they agree.")
+    assert reason in trained[0] and result["left_out"]["tuned"] in trained[0]
+    card = pathlib.Path("out/README.md").read_text()
+    assert f"\n- wide was left out: {reason}\n" in card and "- tuned was left out: " in card
+    assert compare(small, Comparison(seeds=(1,), arms=arms), "out") == result
+    assert len(trained) == 2  # nothing is trained again
+    with pytest.raises(ValueError, match="compares other arms: as is, slow, wide, tuned"):
+        compare(small, Comparison(seeds=(1,), arms=arms[:3]), "out")
+    with pytest.raises(RunError, match="gives inputs of shape"):
+        compare(small, Comparison(seeds=(1,), arms=(arms[1], arms[0], arms[2])), "first")
+    with pytest.raises(RunError, match="gives inputs of shape"):
+        compare(small, Comparison(seeds=(1,), arms=arms[:2]), "none_left")
+    assert len(trained) == 2 and not pathlib.Path("none_left").exists()
+    monkeypatch.setattr("keras_shared.comparing.runs.start_model", wordless)
+    kept = compare(small, Comparison(seeds=(1,), arms=arms), "out")["left_out"]
+    assert kept["tuned"] == "MemoryError"
+
+
+def wordless(*_):
+    raise MemoryError
+
+
+def test_a_comparison_from_before_arms_were_left_out():
+    result = made_up()
+    lines = comparison_lines(result)
+    assert not any("left out" in line for line in lines)
+    assert comparison_lines({**result, "left_out": {}, "changes_left_out": []}) == lines
+
+
+def made_up(errors=((5, 6, 7), (6, 7.1, 8)), names=None, counts=None, sizes=(0,), epochs=20):
+    """A comparison of arms with the errors of each seed."""
+    names = names or [f"net {i}" for i in range(len(errors))]
+    counts = counts or [1000 + 10 * i for i in range(len(errors))]
+    curves = {"val_loss": [3 * 0.3**epoch + 0.5 for epoch in range(epochs)]}
+    runs = [
+        {"arm": name, "images_per_class": size, "seed": seed, "parameters": count,
+         "weights_bytes": 4 * count, "seconds_per_epoch": 1.0, "test": {"error": error},
+         "history": curves}
+        for size in sizes
+        for name, count, values in zip(names, counts, errors)
+        for seed, error in enumerate(values)
+    ]  # fmt: skip
+    return {
+        "name": "made_up",
+        "headline": {"title": "test error", "key": "error", "unit": " %", "more_is_better": False},
+        "monitor": {"key": "val_loss", "more_is_better": False},
+        "arms": [
+            {"name": name, "changes": {}, "paper": "", "epochs": epochs, "peak_memory_bytes": None}
+            for name in names
+        ],
+        "seeds": list(range(len(errors[0]))),
+        "summary": summarise(runs, "error"),
+        "runs": runs,
+    }
+
+
+FIRST = (5.0, 6.0, 7.0)
+
+
+@pytest.mark.parametrize(
+    ("others", "sizes", "said"),
+    [
+        ([(4, 5.1, 6)], (0,), "'net 1' is better than 'net 0'."),
+        (
+            [(6, 7.1, 8), (3, 6, 9), (6, 7, 8.1), (4, 5, 6.1), (5, None, 6)],
+            (0,),
+            "'net 4' is better than 'net 0'; 'net 1' and 'net 3' are worse than 'net 0'; "
+            "'net 2' is within noise of 'net 0'; 'net 5' diverged.",
+        ),
+        (
+            [(3, 6, 9)],
+            (10, 1000),
+            "With 1,000 training images of each class, 'net 1' is within noise of 'net 0'.",
+        ),
+    ],
+)
+def test_only_what_is_known_is_ranked(others, sizes, said):
+    lines = comparison_lines(made_up([FIRST, *others], sizes=sizes))
+    assert said in lines and "compared with the first alone" in " ".join(lines)
+
+
+def test_nothing_is_ranked_that_cannot_be():
+    assert "One seed: nothing can be ranked." in comparison_lines(made_up([(5,), (9,)]))
+    lines = comparison_lines(made_up([(5,), (None,), (1,)]))
+    assert "One seed: nothing can be ranked; 'net 1' diverged." in lines
+    lines = comparison_lines(made_up([(5, None), (1, 2)]))
+    assert "'net 0' diverged: nothing can be compared with it." in lines
+
+
+def test_tables_fit_80_columns():
+    names = ["fine-tuned_from_digit", "unshared, narrow nets", "c"]
+    errors = [(15.6, 29.1, 11.2), (100, 61.2, 98), (8, 9, 8)]
+    result = made_up(errors, names, [1_420_814, 22_837_314, 7], sizes=(10, 1000))
+    result["headline"]["title"] = "verification accuracy"
+    result["arms"][0]["paper"] = "test error 0.95 %"
+    result["arms"][1]["peak_memory_bytes"] = 12_345_678_901
+    page = io.StringIO()
+    print_tables(result, Console(file=page, width=80))
+    lines = page.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80 and "…" not in page.getvalue()
+    for row in result["summary"]:
+        shown = [f"{row['parameters']:,}", f"{row['metric']['mean']:.2f} ± "]
+        assert any(all(text in line for text in shown) for line in lines)
+    for whole in ("91,349", "12,346", "1,000 images a class", "fine-tuned_from_digi"):
+        assert whole in page.getvalue()
+    assert "KB" in comparison_lines(result)[4]
+
+
+def test_plots_say_which_training_set_they_show():
+    plots = plot_comparison(made_up(sizes=(10, 100)))
+    for name in ("comparison_curves", "comparison_parameters"):
+        title = plots[name].axes[0].get_title()
+        assert "100 training images of each class" in title
+        assert max(map(len, title.split("\n"))) < 65
+    assert "images" not in plot_comparison(made_up())["comparison_curves"].axes[0].get_title()
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        (2570, 2580),
+        (103_456, 205_856, 103_328),
+        (1000, 1000, 1000, 1003, 1010, 1060),
+        (1000, 1000, 1003, 1010, 9000, 1_000_000),
+    ],
+)
+def test_markers_and_ticks_do_not_lie_on_one_another(counts):
+    errors = RANDOM.normal(5, 1, (len(counts), 3)).tolist()
+    plots = plot_comparison(made_up(errors, counts=counts, sizes=(10, 15, 1000)))
+    for name in ("comparison_parameters", "comparison_sizes"):
+        figure = plots[name]
+        figure.canvas.draw()
+        [axes] = figure.axes
+        box, to_display = axes.get_window_extent(), axes.transData.transform
+        drawn = [bars.lines[0].get_xydata() for bars in axes.containers]
+        assert len(drawn) == len(counts)
+        places = np.sort([[x for x, _ in to_display(points)] for points in drawn], axis=0)
+        assert np.diff(places, axis=0).min() > 4 and np.diff(places.T, axis=0).min(initial=9) > 4
+        assert box.x0 < places.min() and places.max() < box.x1
+        labels = [label.get_window_extent() for label in axes.get_xticklabels()]
+        inside = [one for one in labels if box.x0 <= (one.x0 + one.x1) / 2 <= box.x1]
+        assert 2 <= len(inside) <= 8
+        assert all(left.x1 < right.x0 for left, right in itertools.pairwise(inside))
+    said = [text.get_text() for text in plots["comparison_parameters"].legends[0].get_texts()]
+    assert said[0] == f"net 0 ({counts[0]:,} parameters)"
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="no /proc")
+def test_the_process_that_measures_memory_is_silent(recipe, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(f"""
+from keras_shared.cli.quiet import import_quietly
+
+if __name__ == "__main__":
+    import_quietly()
+    from keras_shared.comparing import compare
+    from keras_shared.recipes import recipe_from
+    from keras_shared.recipes.schema import Arm, Comparison
+
+    recipe = recipe_from({recipe("autoencoder", **{"training.epochs": 1}).to_dict()!r})
+    result = compare(recipe, Comparison(seeds=(1,), arms=(Arm(name="one"),)), "out")
+    print(result["arms"][0]["peak_memory_bytes"])
+""")
+    plain = {key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, cwd=tmp_path, env=plain
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) > 0
+    assert not [x for x in ("oneDNN", "cudart", "absl") if x in done.stderr], done.stderr
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="no /proc")
+def test_errors_of_the_process_that_measures_memory_arrive(recipe, capfd):
+    with pytest.raises(LoadError, match="nowhere"):
+        peak_memory(recipe("autoencoder"), "nowhere", None)
+    assert capfd.readouterr().err == ""
+    os.write(2, b"ours")  # is itself again
+    assert capfd.readouterr().err == "ours"
 
 
 def test_fine_tuning_for_other_classes(tmp_path, monkeypatch):

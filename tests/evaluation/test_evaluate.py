@@ -4,6 +4,7 @@ import pytest
 
 from keras_shared.evaluation import evaluate
 from keras_shared.evaluation.card import write_card
+from keras_shared.evaluation.learning_curves import plot_learning_curves
 from keras_shared.presets.headline import headline
 from keras_shared.presets.names import entry_dir, entry_names
 from keras_shared.recipes import read_recipe
@@ -32,6 +33,29 @@ def test_the_card_says_what_the_recipe_says(recipe, tmp_path):
     evaluate(build_model(plain), plain, tmp_path, training=FACTS)
     card = (tmp_path / "README.md").read_text()
     assert plain.model_class.description in card and plain.model_class.limits in card
+
+
+@pytest.mark.parametrize("metric", ["loss", "accuracy"])
+def test_learning_curves_show_where_they_end(metric):
+    """The first epochs do not stretch the axis; the last half is whole, and fills enough of it."""
+    curves = [[8 * 0.4**epoch + 0.5 + 0.01 * seed for epoch in range(20)] for seed in range(3)]
+    history = [{"history": {metric: c, f"val_{metric}": [None, *c[1:]]}} for c in curves]
+    [axes] = plot_learning_curves(history)["learning_curves"].axes
+    bottom, top = axes.get_ylim()
+    last = [value for curve in curves for value in curve[10:]]
+    assert bottom < min(last) and max(last) < top < curves[0][2]
+    assert max(last) - min(last) > 0.2 * (top - bottom)
+    assert axes.get_xlabel() == "epoch (the first ones lie partly outside)"
+    assert axes.get_yscale() == ("log" if metric == "loss" else "linear")
+
+
+def test_short_and_even_learning_curves_show_everything():
+    for curve in ([9, 3, 2, 1], [5, 4.5, 5, 4, 5, 4.5], [2.0] * 6, [None] * 6):
+        history = {"accuracy": curve, "val_accuracy": curve}
+        [axes] = plot_learning_curves([{"history": history}])["learning_curves"].axes
+        bottom, top = axes.get_ylim()
+        assert all(bottom < value < top for value in curve if value is not None)
+        assert axes.get_xlabel() == "epoch"
 
 
 @pytest.mark.parametrize("name", entry_names())

@@ -1,3 +1,4 @@
+import io
 import json
 
 import keras
@@ -11,6 +12,7 @@ import keras_shared
 from keras_shared.cli import main
 from keras_shared.layers import Shared, TiedConv2DTranspose, TiedDense, TiedLayer
 from keras_shared.sharing import Reading, draw_sharing, sharing_report, stored_report
+from keras_shared.sharing.picture import picture
 from keras_shared.sharing.table import print_report
 from keras_shared.tying import untie
 from keras_shared.zoo import LeNet5, SiameseNet, TiedAutoencoder
@@ -96,6 +98,64 @@ def test_printed(capsys):
     print_report(sharing_report(reader_called_twice()), Console(width=120))
     said = capsys.readouterr().out
     assert "back (transposed) x 2" in said and "multiply-adds" in said and "code x 2" in said
+
+
+@pytest.mark.parametrize(
+    "name", ["lenet5_mnist", "siamese_omniglot", "tied_autoencoder_mnist", "lecun_1989"]
+)
+def test_printed_in_80_columns(name):
+    report = sharing_report(keras_shared.load(name, compile=False))
+    text, lines = printed(report)
+    assert max(map(len, lines)) <= 80 and "…" not in text
+    for w in report.weights:
+        [line] = [line for line in lines if line.startswith(f"{w.path} ")]
+        counts = (f"{w.bytes:,}", str(w.uses), f"{w.multiply_adds:,}")
+        assert "x".join(map(str, w.shape)) in line.split()
+        assert all(count in line.split() for count in counts)
+        assert all(reader in text for reader in w.readers)
+
+
+def test_long_paths_are_folded_and_numbers_are_not():
+    inputs = keras.Input((4000,))
+    name = "a_layer_with_a_name_that_is_longer_than_any_column"
+    half = layers.Dense(3, name="half", dtype="float16", kernel_regularizer="l2")
+    model = keras.Model(inputs, half(layers.Dense(5000, name=name)(inputs)))
+    text, lines = printed(sharing_report(model))
+    assert max(map(len, lines)) <= 80 and "…" not in text
+    for whole in ("80,000,000", "20,000,000", "4000x5000", "float16", "L2"):
+        assert whole in text
+
+
+def printed(report):
+    page = io.StringIO()
+    print_report(report, Console(file=page, width=80))
+    return page.getvalue(), page.getvalue().splitlines()
+
+
+def drawn_lines(report, weight, reader):
+    """The lines of the picture that end at the heights of a weight and of its reader."""
+    [axes] = picture(report).axes
+    heights = {text.get_text(): text.get_position()[1] for text in axes.texts}
+    [start] = [y for text, y in heights.items() if text.startswith(f"{weight} ")]
+    ends = (start, heights[reader])
+    lines = [line.get_ydata() for line in axes.lines if len(line.get_ydata()) > 1]
+    return [y for y in lines if (y[0], y[-1]) == pytest.approx(ends)]
+
+
+def test_a_picture_shows_each_use():
+    towers = sharing_report(SiameseNet())
+    lines = drawn_lines(towers, "conv_2/kernel", "conv_2 x 2")
+    assert len(lines) == 2 and np.abs(lines[0] - lines[1]).max() > 0.1
+    assert len(drawn_lines(towers, "probability/kernel", "probability")) == 1
+    tied = sharing_report(TiedAutoencoder(units=(4, 2), input_dim=6))
+    assert len(drawn_lines(tied, "encoder_1/kernel", "encoder_1")) == 1
+    assert len(drawn_lines(tied, "encoder_1/kernel", "decoder_1")) == 1
+    assert "orange: read more than once, one line a call" in picture(tied).axes[0].get_title()
+    for uses in (3, 4, 6):
+        inputs = [keras.Input((6,)) for _ in range(uses)]
+        outputs = Shared(layers.Dense(4, name="dense"), name="pair")(inputs)
+        report = sharing_report(keras.Model(inputs, layers.Add()(outputs)))
+        assert len(drawn_lines(report, "pair/dense/kernel", f"dense x {uses}")) == min(uses, 4)
 
 
 def reader_called_twice():

@@ -176,7 +176,5 @@ def test_one_plain_layer_in_two_sub_models():
 
 def test_the_sub_model_alone_says_how_to_call_it():
     decoder = keras.models.clone_model(encoder_decoder()).get_layer("decoder")
-    with pytest.raises(
-        TieError, match=r"Call the model that contains both, run.*bind_ties\(model"
-    ):
+    with pytest.raises(TieError, match=r"Call the model that contains both, run.*bind_ties\(model"):
         decoder(X[:, :4])
