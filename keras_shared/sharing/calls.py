@@ -39,7 +39,8 @@ def calls_of(model: keras.Model) -> list[Call]:
     """
     example = keras.tree.map_structure(_one, _inputs(model))
     calls: list[Call] = []
-    trial = _Trial(model)
+    trial = _Trial()
+    trial.model = model
     with state_kept(model), _watched(flatten_layers(model), calls):
         trial.compute_output_spec(example)
     return calls
@@ -62,12 +63,10 @@ def _inputs(model: keras.Model) -> Any:
 class _Trial(keras.Operation):
     """A call of a model that works out shapes and computes no value."""
 
-    def __init__(self, model: keras.Model) -> None:
-        super().__init__()
-        self._call = lambda inputs: model(inputs, training=False)
+    model: keras.Model
 
     def call(self, inputs: Any) -> Any:
-        return self._call(inputs)
+        return self.model(inputs, training=False)
 
 
 def _one(spec: Any) -> keras.KerasTensor:
