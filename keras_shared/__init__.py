@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from keras_shared.sharing import draw_sharing as draw_sharing
     from keras_shared.sharing import sharing_report as sharing_report
     from keras_shared.sharing import unshare as unshare
+    from keras_shared.sharing.tying_existing import tie_weights as tie_weights
     from keras_shared.tying.check_ties import check_ties as check_ties
     from keras_shared.tying.tie_error import TieError as TieError
     from keras_shared.tying.untie import tie as tie
@@ -37,6 +38,7 @@ _HOMES = {
     "publish": "keras_shared.presets.publishing",
     "sharing_report": "keras_shared.sharing",
     "tie": "keras_shared.tying",
+    "tie_weights": "keras_shared.sharing",
     "unshare": "keras_shared.sharing",
     "untie": "keras_shared.tying",
 }

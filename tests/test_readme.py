@@ -23,7 +23,9 @@ def test_table_is_generated_from_the_metrics():
     assert table.strip() == readme_table(ROOT / "zoo")
 
 
-@pytest.mark.parametrize("code", PYTHON, ids=["share", "tie", "export", "see", "zoo", "fine-tune"])
+@pytest.mark.parametrize(
+    "code", PYTHON, ids=["share", "tie", "existing", "export", "see", "zoo", "fine-tune"]
+)
 def test_python_works_as_typed(code, tmp_path, monkeypatch, request):
     if "fashion_mnist" in code:
         request.getfixturevalue("data_dir")

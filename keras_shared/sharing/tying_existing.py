@@ -1,0 +1,251 @@
+"""From a model whose layers own their weights to one in which some read those of others."""
+
+import fnmatch
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import keras
+import numpy as np
+
+from keras_shared.layers import TiedConv2DTranspose, TiedDense, TiedLayer
+from keras_shared.tying import TiedReader, TieError
+from keras_shared.tying.keras_private import flatten_layers, run_graph
+
+Keep = Literal["source", "reader"]
+TRANSPOSED: dict[tuple[type, type], type[TiedReader]] = {  # (reader, source) -> what reads so
+    (keras.layers.Dense, keras.layers.Dense): TiedDense,
+    (keras.layers.Dense, keras.layers.Embedding): TiedDense,
+    (keras.layers.Conv2DTranspose, keras.layers.Conv2D): TiedConv2DTranspose,
+}
+NOT_COMPARED = re.compile(r"name|trainable|.*_initializer|.*_regularizer|.*_constraint")
+
+
+def tie_weights(
+    model: keras.Model,
+    ties: Mapping[str, str],
+    keep: Keep | None = None,
+    transpose: bool | None = None,
+) -> keras.Model:
+    """A copy of a plain model in which layers read the weights of others: an existing net, tied.
+
+    `{"decoder": "encoder"}` puts in the place of the layer `decoder` one that reads the kernel of
+    `encoder`: transposed (`TiedDense`, `TiedConv2DTranspose`) where the shapes say so, else the
+    whole layer as it is (`TiedLayer`). A transposed reader keeps its own bias. All other weights
+    are copied. The way back is `keras_shared.tying.untie`.
+
+    Args:
+        model: a functional model, or a Sequential that was built; it stays as it is. Sub-models
+            that are functional come back as such.
+        ties: reader -> source, by name or by path; one `*` in both stands for the same text:
+            `{"decoder_*": "encoder_*"}`.
+        keep: whose values stay where they differ: the source's or the reader's. None refuses to
+            tie different values.
+        transpose: for square kernels, whose shape does not say how they are read.
+
+    Returns:
+        The tied model, not compiled.
+
+    Raises:
+        TieError: for names that no layer or several layers have, layers that cannot be tied, or
+            (with `keep=None`) values that differ.
+        ValueError: for a model without a graph.
+
+    Example:
+        >>> import keras
+        >>> from keras_shared.sharing import tie_weights
+        >>> pixels = keras.Input((784,))
+        >>> code = keras.layers.Dense(30, "relu", name="encoder")(pixels)
+        >>> plain = keras.Model(pixels, keras.layers.Dense(784, name="decoder")(code))
+        >>> tied = tie_weights(plain, {"decoder": "encoder"}, keep="source")
+        >>> plain.count_params() - tied.count_params()  # one kernel of 784 x 30
+        23520
+
+    Reference:
+        Hinton & Salakhutdinov 2006, "Reducing the Dimensionality of Data with Neural Networks",
+        figure 1 (transposed); Press & Wolf 2017, "Using the Output Embedding to Improve Language
+        Models" (an output layer and an embedding).
+    """
+    if not getattr(model, "inputs", None):
+        raise ValueError(
+            f"'{model.name}' (of type {type(model).__name__}) has no graph of layers to copy. Pass "
+            "a functional model, or a Sequential that was built."
+        )
+    return _Copy(_pairs(model, ties), keep, transpose).of_model(model)
+
+
+def _pairs(
+    model: keras.Model, ties: Mapping[str, str]
+) -> dict[int, tuple[keras.Layer, keras.Layer]]:
+    """id of a reader -> the reader and its source, patterns written out."""
+    layers = [layer for layer in flatten_layers(model) if layer is not model]
+    pairs: dict[int, tuple[keras.Layer, keras.Layer]] = {}
+    for reader, source in ties.items():
+        if reader.count("*") > 1 or reader.count("*") != source.count("*"):
+            raise TieError(
+                f"A pattern has one * on both sides. Received: {{{reader!r}: {source!r}}}"
+            )
+        found = [n for layer in layers for n in _names(layer) if fnmatch.fnmatchcase(n, reader)]
+        before, _, after = reader.partition("*")
+        for name in dict.fromkeys(found) if "*" in reader else [reader]:
+            same = name[len(before) : len(name) - len(after)] if "*" in reader else ""
+            pair = _one(model, layers, name), _one(model, layers, source.replace("*", same))
+            if pair[0] is pair[1]:
+                raise TieError(f"'{name}' cannot be tied to itself. Received: {dict(ties)}")
+            pairs[id(pair[0])] = pair
+        if "*" in reader and not found:
+            raise TieError(f"'{model.name}' has no layer whose name fits {reader!r}.")
+    chained = [r.name for r, _ in pairs.values() if any(s is r for _, s in pairs.values())]
+    if chained:
+        raise TieError(f"{chained} cannot be reader and source at once: tie both to one owner.")
+    return pairs
+
+
+def _names(layer: keras.Layer) -> set[str]:
+    return {layer.name, layer.path or layer.name}
+
+
+def _one(model: keras.Model, layers: list[keras.Layer], name: str) -> keras.Layer:
+    fits = [layer for layer in layers if name in _names(layer)]
+    if len(fits) != 1:
+        owners = [layer.path for layer in fits] or [x.name for x in layers if x.weights][:12]
+        raise TieError(
+            f"'{model.name}' has {len(fits)} layers named '{name}'; expected one, by its name or "
+            f"its path. It has: {owners}"
+        )
+    return fits[0]
+
+
+class _Copy:
+    """New layers with the values of the old ones, and readers in the place of some."""
+
+    def __init__(
+        self,
+        pairs: dict[int, tuple[keras.Layer, keras.Layer]],
+        keep: Keep | None,
+        transpose: bool | None,
+    ) -> None:
+        self._pairs, self._keep, self._transpose = pairs, keep, transpose
+        self._copies: dict[int, keras.Layer] = {}
+
+    def of_model(self, model: keras.Model) -> keras.Model:
+        if isinstance(model, keras.Sequential):
+            head = keras.Input(batch_shape=model.inputs[0].shape, dtype=model.inputs[0].dtype)
+            layers = [self._of(layer) for layer in model.layers]
+            return keras.Sequential([head, *layers], name=model.name)
+        inputs = keras.tree.map_structure(
+            lambda t: keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name), model.input
+        )
+        return keras.Model(inputs, run_graph(model, inputs, self._call), name=model.name)
+
+    def _call(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(layer, keras.Layer):  # an operation such as keras.ops.negative
+            return layer(*args, **kwargs)
+        return self._of(layer)(*args, **kwargs)
+
+    def _of(self, layer: keras.Layer) -> keras.Layer:
+        if id(layer) not in self._copies:
+            self._copies[id(layer)] = self._new(layer)
+        return self._copies[id(layer)]
+
+    def _new(self, layer: keras.Layer) -> keras.Layer:
+        if id(layer) in self._pairs:
+            return self._reader(*self._pairs[id(layer)])
+        within = [
+            inner for inner in flatten_layers(layer)
+            if id(inner) in self._pairs or any(s is inner for _, s in self._pairs.values())
+        ]  # fmt: skip
+        if within and within != [layer]:
+            if not isinstance(layer, keras.Model) or not getattr(layer, "inputs", None):
+                raise TieError(
+                    f"'{within[0].name}' lies inside of {type(layer).__name__} '{layer.name}', "
+                    "which has no graph to build anew. Tie it where you build the model."
+                )
+            return self.of_model(layer)
+        copy = type(layer).from_config(layer.get_config())
+        if layer.weights:
+            copy.build_from_config(layer.get_build_config())
+            copy.set_weights(layer.get_weights())
+        return copy
+
+    def _reader(self, layer: keras.Layer, source: keras.Layer) -> keras.Layer:
+        owner = self._of(source)
+        shapes = [[tuple(w.shape) for w in one.weights] for one in (layer, source)]
+        kind = TRANSPOSED.get((type(layer), type(source)))
+        turned = kind is not None and shapes[0][0] == _as_read(source)
+        whole = type(layer) is type(source) and shapes[0] == shapes[1]
+        if turned and whole and self._transpose is None:
+            raise TieError(
+                f"The kernels of '{layer.name}' and '{source.name}' are square, {shapes[0][0]}: "
+                "say by transpose=True or False how it is read. Received: transpose=None"
+            )
+        if turned and not (whole and self._transpose is False):
+            assert kind is not None
+            return self._transposed(kind, layer, source, owner)
+        if not whole:
+            raise TieError(
+                f"'{layer.name}' ({type(layer).__name__}, weights {shapes[0]}) cannot read "
+                f"'{source.name}' ({type(source).__name__}, weights {shapes[1]}): neither are "
+                "they the same layer, nor is one the transpose of the other."
+            )
+        configs = [one.get_config() for one in (layer, source)]
+        differ = [
+            key for key in configs[0]
+            if configs[0][key] != configs[1].get(key) and not NOT_COMPARED.fullmatch(key)
+        ]  # fmt: skip
+        if differ:
+            raise TieError(
+                f"'{layer.name}' and '{source.name}' differ in {differ}: as a whole, one cannot "
+                "stand for the other."
+            )
+        if self._differs(layer, source, layer.get_weights(), source.get_weights()):
+            owner.set_weights(layer.get_weights())
+        return TiedLayer(owner, name=layer.name)
+
+    def _transposed(
+        self, kind: type[TiedReader], layer: keras.Layer, source: keras.Layer, owner: keras.Layer
+    ) -> keras.Layer:
+        config, known = layer.get_config(), kind.__init__.__code__.co_varnames
+        taken = {k: v for k, v in config.items() if k in known or k in ("name", "dtype")}
+        reader = kind(owner, **taken)
+        expected = reader.plain_counterpart()[1]
+        geometry = ("strides", "padding", "data_format")
+        differ = [k for k in geometry if k in config and _plain(config[k]) != _plain(expected[k])]
+        if differ:
+            raise TieError(
+                f"'{layer.name}' and its source '{source.name}' differ in {differ}, and one is not "
+                "the adjoint of the other."
+            )
+        kernel, *own = layer.get_weights()
+        axes = reader.plain_axes or tuple(range(kernel.ndim))
+        wanted = kernel.transpose(np.argsort(axes))
+        values = source.get_weights()
+        if self._differs(layer, source, [wanted], values[:1]):
+            owner.set_weights([wanted, *values[1:]])
+        reader.build(layer.get_build_config()["input_shape"])
+        reader.built = True
+        reader.set_weights(own)
+        return reader
+
+    def _differs(
+        self, layer: keras.Layer, source: keras.Layer, mine: list[Any], theirs: list[Any]
+    ) -> bool:
+        """Whether the reader's values must be copied into the source."""
+        same = all(np.array_equal(a, b) for a, b in zip(mine, theirs, strict=True))
+        if not same and self._keep is None:
+            raise TieError(
+                f"'{layer.name}' and '{source.name}' hold different values. Pass keep='source' to "
+                "use the source's, or keep='reader' to copy the reader's into the source. "
+                "Received: keep=None"
+            )
+        return not same and self._keep == "reader"
+
+
+def _as_read(source: keras.Layer) -> tuple[int, ...]:
+    """The shape of the kernel that a layer must own to be the transpose of `source`."""
+    shape = tuple(source.weights[0].shape)
+    return shape if isinstance(source, keras.layers.Conv2D) else shape[::-1]
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,170 @@
+"""An existing model, tied: values, gradients, names, sub-models, refusals."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_shared
+from keras_shared import TieError, tie_weights, untie
+from keras_shared.layers import TiedConv2DTranspose, TiedDense, TiedLayer
+from keras_shared.tying import check_ties
+
+RANDOM = np.random.default_rng(5)
+
+
+def noise(*shape):
+    return RANDOM.normal(size=shape).astype("float32")
+
+
+def plain(square=False):
+    x = keras.Input((6,), name="x")
+    width = 6 if square else 2
+    code = layers.Dense(width, "tanh", name="enc_1")(x)
+    model = keras.Model(x, layers.Dense(6, "sigmoid", name="dec_1")(code), name="net")
+    for layer in model.layers[1:]:
+        layer.bias.assign(noise(*layer.bias.shape))
+    return model
+
+
+def sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
+@pytest.mark.parametrize("keep", ["source", "reader"])
+def test_a_dense_pair_by_hand(keep, tmp_path):
+    model, x = plain(), noise(4, 6)
+    before = [np.array(w) for w in model.weights]
+    tied = tie_weights(model, {"dec_1": "enc_1"}, keep=keep)
+    w, b, v, c = before
+    kernel = w if keep == "source" else v.T
+    wanted = sigmoid(np.tanh(x @ kernel + b) @ kernel.T + c)
+    np.testing.assert_allclose(tied.predict(x, verbose=0), wanted, atol=1e-6)
+    assert isinstance(tied.get_layer("dec_1"), TiedDense) and tied.name == "net"
+    assert tied.count_params() == model.count_params() - 12
+    for now, then in zip(model.weights, before, strict=True):  # the old model stays
+        np.testing.assert_array_equal(now, then)
+    check_ties(tied)
+    tied.save(tmp_path / "m.keras")
+    loaded = keras_shared.load(tmp_path / "m.keras")
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), wanted, atol=1e-6)
+    tied.compile(keras.optimizers.SGD(0.1), "mse")
+    tied.fit(x, x, verbose=0)
+    assert tied.get_layer("dec_1").source() is tied.get_layer("enc_1")
+    assert untie(tied).count_params() == model.count_params()  # the way back
+
+
+def test_equal_values_need_no_choice_and_others_do():
+    model = plain()
+    with pytest.raises(TieError, match="'dec_1' and 'enc_1' hold different values. Pass keep="):
+        tie_weights(model, {"dec_1": "enc_1"})
+    enc, dec = model.get_layer("enc_1"), model.get_layer("dec_1")
+    dec.kernel.assign(np.transpose(enc.kernel))
+    x = noise(3, 6)
+    tied = tie_weights(model, {"dec_1": "enc_1"})
+    np.testing.assert_allclose(tied(x), model(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("transpose", [True, False])
+def test_square_kernels_are_read_as_told(transpose):
+    model, x = plain(square=True), noise(3, 6)
+    ties = {"dec_1": "enc_1"}
+    with pytest.raises(TieError, match="are square, .6, 6.: say by transpose="):
+        tie_weights(model, ties, keep="source")
+    if not transpose:  # as a whole: the activations differ
+        with pytest.raises(TieError, match=r"differ in \['activation'\]"):
+            tie_weights(model, ties, keep="source", transpose=False)
+        return
+    tied = tie_weights(model, ties, keep="source", transpose=True)
+    w, b, _, c = (np.array(weight) for weight in model.weights)
+    np.testing.assert_allclose(tied(x), sigmoid(np.tanh(x @ w + b) @ w.T + c), atol=1e-6)
+
+
+def test_a_pattern_ties_pairs_of_the_same_number_in_sub_models():
+    x, z = keras.Input((8,)), keras.Input((2,))
+    encoder = keras.Model(
+        x, layers.Dense(2, name="enc_2")(layers.Dense(4, name="enc_1")(x)), name="encoder"
+    )
+    decoder = keras.Sequential(
+        [keras.Input((2,)), layers.Dense(4, name="dec_2"), layers.Dense(8, name="dec_1")],
+        name="decoder",
+    )
+    assert decoder(z).shape == (None, 8)
+    y = keras.Input((8,))
+    model, data = keras.Model(y, decoder(encoder(y))), noise(3, 8)
+    tied = tie_weights(model, {"dec_*": "enc_*"}, keep="source")
+    w1, b1, w2, b2 = (np.array(w) for w in encoder.weights)
+    _, c2, _, c1 = (np.array(w) for w in decoder.weights)
+    code = (data @ w1 + b1) @ w2 + b2
+    wanted = (code @ w2.T + c2) @ w1.T + c1
+    np.testing.assert_allclose(tied.predict(data, verbose=0), wanted, atol=1e-5)
+    assert [type(layer) for layer in tied.get_layer("decoder").layers] == [TiedDense] * 2
+    assert tied.get_layer("encoder").count_params() == encoder.count_params()
+    clone = keras.models.clone_model(tied)
+    clone.set_weights(tied.get_weights())
+    np.testing.assert_allclose(clone.predict(data, verbose=0), wanted, atol=1e-5)
+
+
+def test_an_embedding_and_a_head_and_a_convolution_and_its_adjoint():
+    ids = keras.Input((4,), dtype="int32")
+    table = layers.Embedding(10, 3, name="table")
+    words = keras.Model(ids, layers.Dense(10, name="head")(table(ids)))
+    tied = tie_weights(words, {"head": "table"}, keep="reader")
+    tokens = RANDOM.integers(0, 10, (2, 4))
+    head, bias = (np.array(w) for w in words.get_layer("head").weights)
+    np.testing.assert_allclose(tied(tokens), head.T[tokens] @ head + bias, atol=1e-5)
+
+    image = keras.Input((6, 6, 1))
+    maps = layers.Conv2D(2, 3, strides=2, padding="same", name="conv")(image)
+    back = layers.Conv2DTranspose(1, 3, strides=2, padding="same", name="back")(maps)
+    net, pixels = keras.Model(image, back), noise(2, 6, 6, 1)
+    tied = tie_weights(net, {"back": "conv"}, keep="source")
+    assert isinstance(tied.get_layer("back"), TiedConv2DTranspose)
+    net.get_layer("back").kernel.assign(net.get_layer("conv").kernel)
+    np.testing.assert_allclose(tied(pixels), net(pixels), atol=1e-5)
+
+
+def test_whole_layers_of_one_kind():
+    a, b = keras.Input((5, 3)), keras.Input((5, 3))
+    outputs = [layers.LSTM(2, name="left")(a), layers.LSTM(2, name="right")(b)]
+    model, data = keras.Model([a, b], outputs), [noise(2, 5, 3), noise(2, 5, 3)]
+    tied = tie_weights(model, {"right": "left"}, keep="source")
+    assert isinstance(tied.get_layer("right"), TiedLayer)
+    left = model.get_layer("left")
+    for found, wanted in zip(tied(data), (left(data[0]), left(data[1])), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
+    assert 2 * tied.count_params() == model.count_params()
+
+
+@pytest.mark.parametrize(
+    ("ties", "said"),
+    [
+        ({"dec": "enc_1"}, "'net' has 0 layers named 'dec'; expected one.*'enc_1', 'dec_1'"),
+        ({"dec_1": "dec_1"}, "'dec_1' cannot be tied to itself"),
+        ({"dec_*": "enc_1"}, "A pattern has one . on both sides"),
+        ({"other_*": "enc_*"}, "no layer whose name fits 'other_.'"),
+        ({"dec_1": "enc_1", "enc_1": "dec_1"}, "cannot be reader and source at once"),
+    ],
+)
+def test_names_that_fit_nothing(ties, said):
+    with pytest.raises(TieError, match=said):
+        tie_weights(plain(), ties, keep="source")
+
+
+def test_what_cannot_be_tied_is_refused_by_name():
+    x = keras.Input((6,))
+    wide = layers.Dense(3, name="wide")(layers.Dense(5, name="narrow")(x))
+    with pytest.raises(TieError, match="'wide' .Dense, weights .* cannot read 'narrow'"):
+        tie_weights(keras.Model(x, wide), {"wide": "narrow"}, keep="source")
+    y = keras.Input((4, 6))
+    inner = layers.TimeDistributed(layers.Dense(6, name="inner"), name="wrapper")
+    model = keras.Model(y, inner(layers.Dense(2, name="code")(y)))
+    with pytest.raises(TieError, match="'inner' lies inside of TimeDistributed 'wrapper'"):
+        tie_weights(model, {"inner": "code"}, keep="source")
+
+    class Sub(keras.Model):
+        def call(self, x):
+            return x
+
+    with pytest.raises(ValueError, match="has no graph of layers to copy"):
+        tie_weights(Sub(), {"a": "b"})
