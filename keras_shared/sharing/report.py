@@ -261,8 +261,10 @@ def _warnings(model: keras.Model, weights: tuple[Weight, ...]) -> list[str]:
                     "call normalises with its own statistics and moves the averages. "
                     "GroupNormalization has none."
                 )
+    shares = bool(readers_of(model)) or any(w.uses > 1 for w in weights)
     try:
-        check_ties(model)
+        if shares:  # else there is nothing to lose, and a large model takes seconds to rebuild
+            check_ties(model)
     except TieError as error:
         found.append(f"A tie would not survive: {error}")
     except Exception as error:  # whatever a foreign get_config raises

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_shared.tying.bind_ties import bind_ties
+from keras_shared.tying.bind_ties import bind_ties, readers_of
 from keras_shared.tying.keras_private import children_of, flatten_layers
 from keras_shared.tying.tie_error import TieError
 
@@ -38,7 +38,8 @@ def check_ties(model: keras.Model) -> None:
         True
     """
     again = [type(model).from_config(model.get_config())]
-    if isinstance(model, keras.Sequential) or getattr(model, "inputs", None):
+    graph = isinstance(model, keras.Sequential) or getattr(model, "inputs", None)
+    if graph and (readers_of(model) or _held_twice(model)):  # else a clone can lose nothing
         again.append(keras.models.clone_model(model))
     for rebuilt in again:
         bind_ties(rebuilt)
@@ -50,18 +51,22 @@ def check_ties(model: keras.Model) -> None:
             )
 
 
-def _culprits(model: keras.Model) -> str:
-    """What to do about the layers that more than one model, wrapper or block contains."""
-    holders: dict[int, dict[int, keras.Layer]] = {}
+def _held_twice(model: keras.Model) -> list[tuple[keras.Layer, list[keras.Layer]]]:
+    """Layers with weights that more than one model, wrapper or block contains, and which."""
+    holders: dict[int, list[keras.Layer]] = {}
     inside = flatten_layers(model)
     for holder in inside:
-        for child in children_of(holder):
+        for child in {id(child): child for child in children_of(holder)}.values():
             if child.weights:
-                holders.setdefault(id(child), {})[id(holder)] = holder
+                holders.setdefault(id(child), []).append(holder)
+    return [(x, by) for x in inside if len(by := holders.get(id(x), [])) > 1]
+
+
+def _culprits(model: keras.Model) -> str:
+    """What to do about the layers that more than one model, wrapper or block contains."""
     twice = [
-        f"'{layer.path or layer.name}' (in {' and '.join(h.name for h in by.values())})"
-        for layer in inside
-        if len(by := holders.get(id(layer), {})) > 1
+        f"'{layer.path or layer.name}' (in {' and '.join(holder.name for holder in holders)})"
+        for layer, holders in _held_twice(model)
     ]
     if not twice:
         return (
