@@ -24,6 +24,7 @@ from keras import layers
 from rich.console import Console
 from rich.table import Table
 
+from keras_shared import check_ties, sharing_report
 from keras_shared.layers import Shared, TiedDense
 
 
@@ -140,6 +141,11 @@ def main():
                 3,
             )
         table.add_row(f"saving and loading {number} ties", "", f"{cost:.2f}")
+    large = keras.applications.EfficientNetB7(weights=None)  # 1,040 weights
+    build = lambda: keras.applications.EfficientNetB7(weights=None)  # noqa: E731
+    for name, look in (("sharing_report", sharing_report), ("check_ties", check_ties)):
+        cost = ratio(lambda look=look: look(large), build, 3)
+        table.add_row(f"{name} of EfficientNetB7, beside building it", "", f"{cost:.2f}")
     Console().print(table)
 
 
