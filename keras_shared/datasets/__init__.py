@@ -31,8 +31,8 @@ DATASETS: dict[str, Dataset] = {
 
 # the user's own, which lie at `data.path`
 OWN: dict[str, OwnData] = {
-    "arrays": OwnData(arrays_dataset, "a .npz file of arrays", ".npz"),
     "folder": OwnData(folder_dataset, "a folder with a sub-folder for each class", ""),
+    "arrays": OwnData(arrays_dataset, "a .npz file of arrays", ".npz"),
     "pairs": OwnData(pairs_dataset, "a .csv file of pairs (for verification)", ".csv", ImagePairs),
     "tfds": OwnData(tfds_dataset, "the name of a set of TFDS", None),
 }
