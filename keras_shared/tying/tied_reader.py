@@ -150,7 +150,9 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
 
     def _owned(self) -> list[Any]:
         """What an untied layer owns instead of its source's weight, as arrays."""
-        return [] if self.own_weight is None else [ops.convert_to_numpy(self.own_weight)]
+        if self.own_weight is None:
+            return []
+        return [ops.convert_to_numpy(ops.convert_to_tensor(self.own_weight))]
 
     def _shared(self, source: keras.Layer) -> list[Any]:
         return [ops.convert_to_numpy(effective_weight(source, self.variable_dtype))]
