@@ -283,7 +283,7 @@ def _look_tied(model: keras.Model) -> list[tuple[str, str]]:
     for variable in model.variables:
         if math.prod(variable.shape) < 2 or not variable.trainable:
             continue
-        values = keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(variable))
+        values = variable.numpy()
         if np.all(values == values.flat[0]):
             continue
         keys = [hashlib.sha256(str(v.shape).encode() + v.tobytes()).digest()

@@ -152,7 +152,7 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
         """What an untied layer owns instead of its source's weight, as arrays."""
         if self.own_weight is None:
             return []
-        return [ops.convert_to_numpy(ops.convert_to_tensor(self.own_weight))]
+        return [self.own_weight.numpy()]
 
     def _shared(self, source: keras.Layer) -> list[Any]:
         return [ops.convert_to_numpy(effective_weight(source, self.variable_dtype))]

@@ -1,5 +1,6 @@
 import io
 import json
+import warnings
 
 import keras
 import numpy as np
@@ -11,10 +12,10 @@ from rich.console import Console
 import keras_shared
 from keras_shared.cli import main
 from keras_shared.layers import Shared, TiedConv2DTranspose, TiedDense, TiedLayer
-from keras_shared.sharing import Reading, draw_sharing, sharing_report, stored_report
+from keras_shared.sharing import Reading, draw_sharing, sharing_report, stored_report, unshare
 from keras_shared.sharing.picture import picture
 from keras_shared.sharing.table import print_report
-from keras_shared.tying import untie
+from keras_shared.tying import tie, untie
 from keras_shared.zoo import LeNet5, SiameseNet, TiedAutoencoder
 
 
@@ -343,3 +344,13 @@ def test_inspect(tmp_path, monkeypatch, capsys):
     (tmp_path / "foreign/1/variables/variables.index").unlink()
     with pytest.raises(ValueError, match="no variables that can be read"):
         stored_report("foreign/1")
+
+
+def test_no_deprecation_warning_of_our_own_calls():
+    model = TiedAutoencoder(units=(4, 2), input_dim=6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sharing_report(model)
+        unshare(model)
+        reader = untie(model).decoder.layers[-1]
+        tie(reader, model.encoder.get_layer("encoder_1"))
