@@ -153,12 +153,12 @@ def _try_signature(
         sizes = (1,)  # whose number of rows is their own
     failed: list[tuple[int, Exception]] = []
     for way in _ways(signature, typical, image):
+        unlike: list[tuple[int, dict[str, tuple[int, ...]]]] = []
         try:
             for batch in sizes:
                 outputs = run(session, signature, way(batch))
                 wrong = {k: v.shape for k, v in outputs.items() if v.shape[:1] != (batch,)}
-                if wrong:
-                    break
+                unlike += [(batch, wrong)] if wrong else []
             break
         except (tf.errors.OpError, ValueError, TypeError) as error:
             failed.append((batch, error))
@@ -181,7 +181,8 @@ def _try_signature(
         if not way.rank:
             what = f"{name}: an input of unknown rank is taken as a scalar alone. {fails}"
             yield Finding("warning", what, f"{NO_BATCHING}; or export it with a shape")
-        elif wrong:
+        elif unlike:
+            batch, wrong = unlike[0]
             what = (
                 f"{name}: outputs whose dimension 0 is not the batch of {batch}: {wrong}. {fails}"
             )

@@ -191,6 +191,12 @@ def test_an_output_whose_first_dimension_is_not_the_batch(tmp_path):
     assert "dimension 0 is not the batch of 1: {'mean': ()}" in only_warning(folder)
     folder = write(tmp_path / "2", lambda k, x: {"y": x @ k, "kernel": k[:1]})
     assert "dimension 0 is not the batch of 2: {'kernel': (1, 2)}" in only_warning(folder)
+    both = {
+        "y": lambda k, x: tf.ensure_shape(x @ k, (1, 2)),
+        "mean": lambda k, x: tf.reduce_mean(x),
+    }
+    folder = write(tmp_path / "3", lambda k, x: {n: f(k, x) for n, f in both.items()})
+    assert "fails at batch 2" in only_error(folder)  # a warning hides no error
 
 
 def test_ragged_and_sparse_tensors_are_named(tmp_path):
