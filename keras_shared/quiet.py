@@ -5,26 +5,33 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import IO, Any
 
 LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 
 
 @contextmanager
-def nothing_on_stderr() -> Iterator[None]:
-    """Send file descriptor 2 to nowhere for a while; Python's exceptions are raised as ever."""
+def stderr_to(file: IO[Any]) -> Iterator[None]:
+    """Send file descriptor 2 to `file` for a while, that of processes that start meanwhile too."""
     try:
         sys.stderr.flush()
         kept = os.dup(2)
-    except (AttributeError, OSError, ValueError):  # no terminal: nothing to keep clean
+    except (AttributeError, OSError, ValueError):  # no stderr: nothing to keep clean
         yield
         return
     try:
-        with open(os.devnull, "w") as nowhere:  # noqa: PTH123
-            os.dup2(nowhere.fileno(), 2)
+        os.dup2(file.fileno(), 2)
         yield
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+@contextmanager
+def nothing_on_stderr() -> Iterator[None]:
+    """Send file descriptor 2 to nowhere for a while; Python's exceptions are raised as ever."""
+    with open(os.devnull, "w") as nowhere, stderr_to(nowhere):  # noqa: PTH123
+        yield
 
 
 def import_quietly(module: str) -> None:

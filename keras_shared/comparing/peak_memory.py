@@ -4,14 +4,11 @@ import concurrent.futures
 import ctypes
 import gc
 import multiprocessing
-import os
 import pathlib
-import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import IO, Any
+from typing import Any
 
+from keras_shared.quiet import stderr_to
 from keras_shared.recipes import Recipe, recipe_from
 from keras_shared.training import build_model, start_model, training_data
 from keras_shared.training.build import compile_model
@@ -42,7 +39,7 @@ def peak_memory(recipe: Recipe, start: str, data_dir: str | None) -> int | None:
         tempfile.TemporaryFile() as written,
         concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool,
     ):
-        with _stderr_to(written):  # the process keeps it, and TensorFlow's notes go there
+        with stderr_to(written):  # the process keeps it, and TensorFlow's notes go there
             waiting = pool.submit(_measure, recipe.to_dict(), start, data_dir)
         try:
             return waiting.result()
@@ -50,23 +47,6 @@ def peak_memory(recipe: Recipe, start: str, data_dir: str | None) -> int | None:
             written.seek(0)
             said = written.read().decode(errors="replace").strip()
             raise type(error)(f"{error}\n{said[-2000:]}".strip()) from error
-
-
-@contextmanager
-def _stderr_to(file: IO[bytes]) -> Iterator[None]:
-    """Processes that start meanwhile have `file` as their stderr."""
-    try:
-        sys.stderr.flush()
-        kept = os.dup(2)
-    except (AttributeError, OSError, ValueError):  # no stderr: nothing to keep clean
-        yield
-        return
-    try:
-        os.dup2(file.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def _measure(table: dict[str, Any], start: str, data_dir: str | None) -> int:
