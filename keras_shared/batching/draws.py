@@ -1,9 +1,11 @@
 """Pairs and triplets of your own images, endlessly: for a training loop or a loss of your own."""
 
+import numpy as np
 import tensorflow as tf
 
 from keras_shared.batching.pairs import Negatives, Pairs
 from keras_shared.datasets import LabelledImages
+from keras_shared.datasets.splitting import part
 
 
 def pair_batches(
@@ -12,7 +14,8 @@ def pair_batches(
     """Batches of pairs without end; half of each show the same class, in two different images.
 
     Args:
-        data: a split, as from `keras_shared.datasets.from_folder`.
+        data: a split, as from `keras_shared.datasets.from_folder`; images that it holds out to
+            validate are left out.
         batch_size: pairs in a batch.
         negatives: for pairs of two classes: the second drawn from all ("any"), or from the group
             of the first ("same_group").
@@ -38,7 +41,7 @@ def pair_batches(
         >>> images["image_a"].shape, float(np.mean(same))
         (TensorShape([16, 8, 8, 1]), 0.5)
     """
-    drawn = Pairs(data, _all(data), negatives).batches(0, tf.int64.max, batch_size, seed)
+    drawn = _pairs(data, negatives).batches(0, tf.int64.max, batch_size, seed)
     return drawn.map(lambda images, same: (images, same["probability"]))
 
 
@@ -67,8 +70,12 @@ def triplet_batches(
         >>> sorted(batch), batch["anchor"].shape
         (['anchor', 'negative', 'positive'], TensorShape([16, 8, 8, 1]))
     """
-    return Pairs(data, _all(data), negatives).triplets(batch_size, seed)
+    return _pairs(data, negatives).triplets(batch_size, seed)
 
 
-def _all(data: LabelledImages) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(data.group_names))
+def _pairs(data: LabelledImages, negatives: Negatives) -> Pairs:
+    """Of all classes, without the images that are held out to validate."""
+    if data.held_out is not None:
+        rest = np.setdiff1d(np.arange(len(data.labels)), data.held_out)
+        data = part(data, rest)._replace(held_out=None)
+    return Pairs(data, tuple(dict.fromkeys(data.group_names)), negatives)

@@ -195,3 +195,13 @@ def test_pairs_and_triplets_for_a_loop_of_ones_own(negatives):
     np.testing.assert_array_equal(first["negative"], again["negative"])
     with pytest.raises(DataError, match=r"two images of each class. These have one: \['b'\]"):
         triplet_batches(labelled([2, 1]))
+
+
+def test_images_that_validate_are_not_drawn():
+    data = labelled([6, 6])._replace(held_out=np.array([0, 1, 7, 11]))
+    seen = set()
+    for batch in triplet_batches(data, 16).take(20):
+        seen |= {int(n) for images in batch.values() for n in images.numpy()[:, 0, 0, 0]}
+    for images, _ in pair_batches(data, 16).take(20):
+        seen |= {int(n) for side in images.values() for n in side.numpy()[:, 0, 0, 0]}
+    assert seen == set(range(12)) - {0, 1, 7, 11}
