@@ -153,7 +153,7 @@ def _is_path(listed: pathlib.Path, name: str) -> bool:
 def _readable(path: pathlib.Path, rows: list[_Row]) -> list[_Row]:
     """Without the pairs of which a picture cannot be read."""
     bad: dict[pathlib.Path, str] = {}
-    for file in {file for row in rows for file in row[:2]}:
+    for file in dict.fromkeys(file for row in rows for file in row[:2]):
         try:
             check_picture(file)
         except PictureError as error:

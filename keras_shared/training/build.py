@@ -216,11 +216,16 @@ def _check_start(model: keras.Model, recipe: Recipe, start: str) -> None:
             f"start from has '{type(model).__name__}'. Set the recipe to the model's own."
         )
     config = model.get_config()
-    for key in set(recipe.given["model"]) - {"class_name"}:
-        wanted = getattr(recipe.model, key)
-        if wanted is not None and config.get(key) != wanted:
-            raise RunError(
-                f"{recipe.path}: `model.{key}` is {wanted!r}, and the model to start from, "
-                f"'{start}', has {config.get(key)!r}. Set it to the model's own, or leave it out; "
-                f"the data '{recipe.data.name}' are brought to what the model takes."
-            )
+    differing = [
+        f"`model.{key}` is {wanted!r}, and the model to start from, '{start}', has "
+        f"{config.get(key)!r}"
+        for key in recipe.given["model"]
+        if key != "class_name"
+        and (wanted := getattr(recipe.model, key)) is not None
+        and config.get(key) != wanted
+    ]
+    if differing:
+        raise RunError(
+            f"{recipe.path}: {'; '.join(differing)}. Set it to the model's own, or leave it out; "
+            f"the data '{recipe.data.name}' are brought to what the model takes."
+        )
