@@ -10,7 +10,10 @@ from keras_shared.layers.position_bias import PositionBias as PositionBias
 from keras_shared.layers.scale import Scale as Scale
 from keras_shared.layers.scaled_tanh import scaled_tanh as scaled_tanh
 from keras_shared.layers.shared import Shared as Shared
-from keras_shared.layers.tied_conv2d_transpose import TiedConv2DTranspose as TiedConv2DTranspose
+from keras_shared.layers.tied_conv import TiedConv as TiedConv
+from keras_shared.layers.tied_conv_transpose import TiedConv2DTranspose as TiedConv2DTranspose
+from keras_shared.layers.tied_conv_transpose import TiedConvTranspose as TiedConvTranspose
 from keras_shared.layers.tied_dense import TiedDense as TiedDense
+from keras_shared.layers.tied_einsum_dense import TiedEinsumDense as TiedEinsumDense
 from keras_shared.layers.tied_layer import TiedLayer as TiedLayer
 from keras_shared.layers.trainable_subsampling import TrainableSubsampling as TrainableSubsampling

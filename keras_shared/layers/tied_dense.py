@@ -4,19 +4,16 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_shared.tying import TiedReader, TieError
+from keras_shared.layers.reader_with_bias import ReaderWithBias
+from keras_shared.tying import TieError
 
-_OF_DENSE = {  # what Dense has too
-    "activation", "use_bias", "bias_initializer", "bias_regularizer", "bias_constraint",
-    "activity_regularizer", "trainable", "dtype",
-}  # fmt: skip
 # From this number of kernel elements on, a CPU is faster where the other factor is transposed, and
 # the gradient needs no transpose of the kernel's size: benchmarks/cost_of_ties.py. Below, slower.
 LARGE = 2**22
 
 
 @keras.saving.register_keras_serializable("keras_shared")
-class TiedDense(TiedReader):
+class TiedDense(ReaderWithBias):
     """A dense layer that reads the kernel of a Dense, or the table of an Embedding, transposed.
 
     `y = activation(x W^T + b)`. `W` (inputs, units) belongs to `source` and is read at every
@@ -66,23 +63,6 @@ class TiedDense(TiedReader):
     form = "transposed"
     plain_axes = (1, 0)
 
-    def __init__(
-        self,
-        source: keras.Layer | dict[str, Any],
-        activation: Any = None,
-        use_bias: bool = True,
-        bias_initializer: Any = "zeros",
-        bias_regularizer: Any = None,
-        bias_constraint: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(source, **kwargs)
-        self.activation = keras.activations.get(activation)
-        self.use_bias = use_bias
-        self.bias_initializer = keras.initializers.get(bias_initializer)
-        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
-        self.bias_constraint = keras.constraints.get(bias_constraint)
-
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         inputs, units = self.tied_weight_shape()
         if input_shape[-1] != units:
@@ -90,15 +70,7 @@ class TiedDense(TiedReader):
                 f"TiedDense '{self.name}' takes inputs (..., {units}), the outputs of its source, "
                 f"whose kernel is ({inputs}, {units}). Received: input_shape={input_shape}"
             )
-        self.bias = None
-        if self.use_bias:
-            self.bias = self.add_weight(
-                name="bias",
-                shape=(inputs,),
-                initializer=self.bias_initializer,
-                regularizer=self.bias_regularizer,
-                constraint=self.bias_constraint,
-            )
+        self.add_bias((inputs,))
         super().build(input_shape)
 
     def call(self, inputs: Any) -> Any:
@@ -107,22 +79,10 @@ class TiedDense(TiedReader):
             outputs = ops.transpose(ops.matmul(kernel, ops.transpose(inputs)))  # (W x^T)^T
         else:
             outputs = ops.matmul(inputs, ops.transpose(kernel))  # the transpose is folded away
-        if self.bias is not None:
-            outputs = ops.add(outputs, self.bias)
-        return self.activation(outputs)
+        return self.finish(outputs)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (*input_shape[:-1], self.tied_weight_shape()[0])
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "activation": keras.activations.serialize(self.activation),
-            "use_bias": self.use_bias,
-            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
-            "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
-            "bias_constraint": keras.constraints.serialize(self.bias_constraint),
-        }
 
     def multiply_adds(
         self, weight: keras.Variable, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
@@ -131,7 +91,5 @@ class TiedDense(TiedReader):
         return math.prod(input_shape[1:-1]) * size  # once for each vector
 
     def plain_counterpart(self) -> tuple[type[keras.Layer], dict[str, Any]]:
-        config = {k: v for k, v in self.get_config().items() if k in _OF_DENSE}
         units, _ = self.tied_weight_shape()
-        config |= {"units": units, "kernel_initializer": self.source_initializer()}
-        return keras.layers.Dense, config
+        return keras.layers.Dense, {"units": units, **self.plain_config()}

@@ -7,7 +7,6 @@ import keras
 from keras_shared.tying import TiedReader
 from keras_shared.tying.keras_private import (
     arguments_of,
-    drop_layer,
     flatten_layers,
     take_arguments,
 )
@@ -25,7 +24,6 @@ class TiedLayer(TiedReader):
         source: the layer or model to call, owned elsewhere.
         output_shape: shape of the result, or nested shapes, batch included. Recorded when the
             layer is built; given only in a config.
-        own_layer: the copy that `keras_shared.tying.untie` made; given only in a config.
         arguments: names of what the source's `call` takes; given only in a config.
         **kwargs: arguments of `keras.layers.Layer`.
 
@@ -59,7 +57,6 @@ class TiedLayer(TiedReader):
         self,
         source: keras.Layer | dict[str, Any],
         output_shape: Any = None,
-        own_layer: keras.Layer | None = None,
         arguments: Sequence[str] = ("inputs", "*args", "**kwargs"),
         **kwargs: Any,
     ) -> None:
@@ -68,7 +65,6 @@ class TiedLayer(TiedReader):
         self.arguments = arguments_of(source) if known else list(arguments)
         take_arguments(self, self.arguments)
         self.output_shape = output_shape
-        self.own_layer = own_layer
 
     def build(self, input_shape: Any) -> None:
         source = self.own_layer or self._reference.layer
@@ -96,12 +92,10 @@ class TiedLayer(TiedReader):
         return self.output_shape if source is None else source.compute_output_shape(input_shape)
 
     def get_config(self) -> dict[str, Any]:
-        own = self.own_layer
         return {
             **super().get_config(),
             "output_shape": self.output_shape,
             "arguments": self.arguments,
-            "own_layer": None if own is None else keras.saving.serialize_keras_object(own),
         }
 
     def as_calls(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -114,22 +108,6 @@ class TiedLayer(TiedReader):
     def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
         return None  # the output already carries the mask that the source gave it
 
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "TiedLayer":
-        own = config.get("own_layer")
-        if own is not None:
-            config = {**config, "own_layer": keras.saving.deserialize_keras_object(own)}
-        layer: TiedLayer = super().from_config(config)
-        return layer
-
-    def save_own_variables(self, store: Any) -> None:
-        if self.untied:
-            store["untied"] = [1]  # so that these weights do not pass for those of a tied layer
-
-    def load_own_variables(self, store: Any) -> None:
-        if not self.untied:
-            super().load_own_variables(store)
-
     def _own(self, source: keras.Layer) -> None:
         config = source.get_config() | {"name": f"{source.name}_of_{self.name}"}
         copy = type(source).from_config(config)
@@ -141,9 +119,6 @@ class TiedLayer(TiedReader):
                 mine.lora_alpha = theirs.lora_alpha  # a rebuilt Keras layer forgets it
         self.own_layer = copy
 
-    def _owned(self) -> list[Any]:
-        return self.own_layer.get_weights() if self.own_layer else []
-
     def _shared(self, source: keras.Layer) -> list[Any]:
         weights: list[Any] = source.get_weights()
         return weights
@@ -151,5 +126,4 @@ class TiedLayer(TiedReader):
     def _disown(self, values: list[Any] | None, source: keras.Layer) -> None:
         if values is not None:
             source.set_weights(values)
-        drop_layer(self, self.own_layer)
-        self.own_layer = None
+        super()._disown(None, source)

@@ -18,6 +18,8 @@ _ONCE_FOR_EACH_INPUT_POSITION = (
     keras.layers.Conv3DTranspose,
 )
 _ONCE_FOR_EACH_OUTPUT_POSITION = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
+_DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+_SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)  # positions of outputs
 
 
 def multiply_adds(call: Call, weight: keras.Variable) -> int | None:
@@ -45,7 +47,9 @@ def multiply_adds(call: Call, weight: keras.Variable) -> int | None:
         times = inputs // call.inputs[-1]  # for each vector
     elif isinstance(layer, _ONCE_FOR_EACH_INPUT_POSITION):
         times = inputs // shape[-1]  # shape: (..., filters, channels of the input)
-    elif isinstance(layer, _ONCE_FOR_EACH_OUTPUT_POSITION):
+    elif isinstance(layer, _DEPTHWISE):
+        times = outputs // math.prod(shape[-2:])  # shape: (..., channels, depth multiplier)
+    elif isinstance(layer, (*_ONCE_FOR_EACH_OUTPUT_POSITION, *_SEPARABLE)):
         times = outputs // layer.filters
     else:
         return None

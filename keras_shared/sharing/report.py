@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_shared.sharing.calls import Call, calls_of
 from keras_shared.sharing.multiply_adds import multiply_adds
-from keras_shared.tying import TieError, check_ties, readers_of
+from keras_shared.tying import TiedReader, TieError, check_ties, readers_of
 from keras_shared.tying.keras_private import children_of, flatten_layers
 
 
@@ -125,7 +125,8 @@ def sharing_report(model: keras.Model) -> SharingReport:
     by_layer: dict[int, list[keras.Variable]] = {}
     for variable, owner in owners:
         by_layer.setdefault(id(owner), []).append(variable)
-    read = {id(reader): reader.read_variables() for reader in readers_of(model)}
+    readers = [layer for layer in flatten_layers(model) if isinstance(layer, TiedReader)]
+    read = {id(reader): reader.read_variables() for reader in readers}  # untied ones read their own
     for call in calls:
         steps = ", at each step" if call.steps else ""
         for variable in by_layer.get(id(call.layer), ()):

@@ -5,12 +5,30 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_shared.tying.keras_private import dequantized_dense, dequantized_embedding
+from keras_shared.tying.keras_private import (
+    dequantized_dense,
+    dequantized_einsum_dense,
+    dequantized_embedding,
+)
 from keras_shared.tying.tie_error import TieError
 
+_SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
+_DEQUANTIZED = {  # the layers that Keras quantises
+    keras.layers.Dense: dequantized_dense,
+    keras.layers.EinsumDense: dequantized_einsum_dense,
+    keras.layers.Embedding: dequantized_embedding,
+}
 
-def weight_shape(source: keras.Layer) -> tuple[int, ...] | None:
-    """The shape of the weight that readers see; None while the source is not built.
+
+def weight_names(source: keras.Layer) -> tuple[str, ...]:
+    """The attributes of `source` that hold what readers read."""
+    if isinstance(source, _SEPARABLE):
+        return "depthwise_kernel", "pointwise_kernel"
+    return ("embeddings",) if isinstance(source, keras.layers.Embedding) else ("kernel",)
+
+
+def weight_shape(source: keras.Layer) -> tuple[Any, ...] | None:
+    """The shape of the weight that readers see, two of a SeparableConv; None if it is not built.
 
     A quantised kernel is stored packed, so its variable's shape says nothing.
     """
@@ -20,24 +38,34 @@ def weight_shape(source: keras.Layer) -> tuple[int, ...] | None:
         return None
     if isinstance(source, keras.layers.Dense):
         return (source.input_spec.axes[-1], source.units)
-    kernel = getattr(source, "kernel", None)  # of a convolution, or of any layer that has one
-    return None if kernel is None else tuple(kernel.shape)
+    if isinstance(source, keras.layers.EinsumDense) and source.quantization_mode is not None:
+        return tuple(getattr(source, "original_kernel_shape", source.kernel.shape))
+    shapes = [
+        tuple(kernel.shape)
+        for name in weight_names(source)
+        if (kernel := getattr(source, name, None)) is not None
+    ]
+    if not shapes:
+        return None
+    return shapes[0] if len(shapes) == 1 else tuple(shapes)
 
 
 def effective_weight(source: keras.Layer, dtype: str) -> Any:
     """The weight that `source` multiplies by: LoRA merged, int8 and int4 dequantised.
 
     Args:
-        source: a built Dense, Embedding, Conv2D, or another layer with a `kernel`.
+        source: a built Dense, EinsumDense, Embedding, a convolution, or another layer with a
+            `kernel`.
         dtype: dtype of the tensor that comes back.
 
     Returns:
         A tensor: (inputs, units) of a Dense, (input_dim, output_dim) of an Embedding,
-        (rows, columns, channels, filters) of a Conv2D; in general the shape of the `kernel`.
+        (rows, columns, channels, filters) of a Conv2D; in general the shape of the `kernel`. Of
+        a SeparableConv a tuple of two: the depthwise and the pointwise kernel.
 
     Raises:
         TieError: for a source quantised in a way that cannot be read (gptq, awq), or quantised
-            and neither a Dense nor an Embedding.
+            and none of Dense, EinsumDense and Embedding.
 
     Example:
         >>> import keras
@@ -48,26 +76,23 @@ def effective_weight(source: keras.Layer, dtype: str) -> Any:
         >>> effective_weight(dense, "float32").shape
         TensorShape([2, 3])
     """
-    is_embedding = isinstance(source, keras.layers.Embedding)
     mode = source.quantization_mode
     if mode in ("gptq", "awq") and not getattr(source, f"is_{mode}_calibrated", True):
         mode = None  # begun, and the kernel is still what it was
     if mode in (None, "float8"):  # float8 keeps a float kernel; Keras merges LoRA itself
-        return ops.cast(source.embeddings if is_embedding else source.kernel, dtype)
-    if mode not in ("int8", "int4") or not (is_embedding or isinstance(source, keras.layers.Dense)):
+        weights = [ops.cast(getattr(source, name), dtype) for name in weight_names(source)]
+        return weights[0] if len(weights) == 1 else tuple(weights)
+    dequantized = next((f for kind, f in _DEQUANTIZED.items() if isinstance(source, kind)), None)
+    if mode not in ("int8", "int4") or dequantized is None:
         raise TieError(
             f"A reader cannot dequantise the weight of the {type(source).__name__} "
-            f"'{source.name}', which is quantised as {mode!r}. Quantise a Dense or an Embedding as "
-            "'int8', 'int4' or 'float8', or call `keras_shared.tying.untie` on the model before "
-            "you quantise it."
+            f"'{source.name}', which is quantised as {mode!r}. Quantise a Dense, an EinsumDense "
+            "or an Embedding as 'int8', 'int4' or 'float8', or call `keras_shared.tying.untie` on "
+            "the model before you quantise it."
         )
-    if is_embedding:
-        weight = dequantized_embedding(source, dtype)
-        factors = "lora_embeddings_a", "lora_embeddings_b"
-    else:
-        weight = dequantized_dense(source, dtype)
-        factors = "lora_kernel_a", "lora_kernel_b"
+    weight = dequantized(source, dtype)
     if source.lora_enabled:
-        low_rank = ops.matmul(*(getattr(source, name) for name in factors))
+        name = f"lora_{weight_names(source)[0]}"
+        low_rank = ops.matmul(getattr(source, f"{name}_a"), getattr(source, f"{name}_b"))
         weight += ops.cast(source.lora_alpha / source.lora_rank * low_rank, dtype)
     return weight

@@ -112,6 +112,23 @@ def dequantized_dense(source: keras.layers.Dense, dtype: str) -> Any:
     return ops.divide(ops.cast(codes, dtype), ops.cast(scale, dtype))
 
 
+def dequantized_einsum_dense(source: keras.layers.EinsumDense, dtype: str) -> Any:
+    """The kernel that an int8 or int4 EinsumDense stands for, without LoRA."""
+    codes, scale = source._kernel, source.kernel_scale
+    if source.quantization_mode == "int8":
+        scale = source._adjust_scale_for_dequant(scale)
+        return ops.divide(ops.cast(codes, dtype), ops.cast(scale, dtype))
+    # (rows, columns): the axes that are summed over, and those that are not
+    codes = keras.quantizers.unpack_int4(codes, source._int4_unpacked_column_size, axis=-1)
+    if source._int4_block_size not in (None, -1):
+        kernel = dequantize_with_sz_map(
+            codes, scale, source.kernel_zero, source.g_idx, group_axis=0
+        )
+    else:
+        kernel = ops.divide(ops.cast(codes, dtype), ops.cast(scale, dtype))
+    return ops.cast(ops.reshape(kernel, source.original_kernel_shape), dtype)
+
+
 def dequantized_embedding(source: keras.layers.Embedding, dtype: str) -> Any:
     """The table (input_dim, output_dim) that an int8 or int4 Embedding stands for."""
     codes, scale = source._embeddings, source.embeddings_scale  # (in,) or (in, groups)
@@ -133,12 +150,6 @@ def variables_may_change(layer: keras.Layer) -> Iterator[None]:
         yield
     finally:
         layer._tracker.lock()
-
-
-def drop_variable(layer: keras.Layer, variable: keras.Variable) -> None:
-    """Take `variable` out of what `layer` lists and saves."""
-    with variables_may_change(layer):
-        layer._untrack_variable(variable)
 
 
 def drop_layer(layer: keras.Layer, child: keras.Layer) -> None:

@@ -57,10 +57,10 @@ class SourceReference:
             "weight_shape": weight_shape(self.layer),
             "id": _ids.setdefault(self.layer, uuid.uuid4().hex[:12]),
             "upstream": bool(self._upstream),
-        } | {name: getattr(self.layer, name) for name in self._attributes}
+        } | {name: getattr(self.layer, name, None) for name in self._attributes}
         if getattr(self.layer, "lora_enabled", False):
             description["lora_alpha"] = self.layer.lora_alpha
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in description.items()}  # JSON
+        return {name: as_lists(value) for name, value in description.items()}  # JSON
 
     @property
     def untied(self) -> bool:
@@ -135,6 +135,11 @@ class SourceReference:
 _ids: "weakref.WeakKeyDictionary[keras.Layer, str]" = weakref.WeakKeyDictionary()
 
 
-def _shape_fits(layer: keras.Layer, wanted: list[int] | None) -> bool:
+def as_lists(value: Any) -> Any:
+    """With lists in the place of tuples, as JSON gives them back."""
+    return [as_lists(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def _shape_fits(layer: keras.Layer, wanted: list[Any] | None) -> bool:
     shape = weight_shape(layer)
-    return wanted is None or shape is None or list(shape) == list(wanted)
+    return wanted is None or shape is None or as_lists(shape) == as_lists(wanted)

@@ -1,13 +1,13 @@
-import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_shared.tying.effective_weight import effective_weight, weight_shape
+from keras_shared.tying.effective_weight import effective_weight, weight_names, weight_shape
 from keras_shared.tying.keras_private import (
     SourceInSavedModel,
-    drop_variable,
+    drop_layer,
     flatten_layers,
     frozen_into_program,
     outermost_layer,
@@ -43,9 +43,10 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
     `keras.saving.register_keras_serializable`. Calling, saving, cloning, quantising and untying
     need what every layer has:
 
-    - `source_classes`, the kinds of layers that it takes as a source, each with a `kernel` or a
-      table of `embeddings`; `source_attributes`, what else it must know of the source before that
-      is found (strides, padding), which `describe_source()` then gives;
+    - `source_classes`, the kinds of layers that it takes as a source, each with a `kernel`, a
+      table of `embeddings`, or the two kernels of a SeparableConv; `source_attributes`, what else
+      it must know of the source before that is found (strides, padding), which
+      `describe_source()` then gives;
     - `build`: variables of its own, a bias for example, with shapes from `tied_weight_shape()`;
       at its end, `super().build(input_shape)`;
     - `call`: reads `tied_weight()` at every call, and keeps no copy;
@@ -67,6 +68,8 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
 
     Args:
         source: the layer that owns the weight, or its description from a config.
+        own_layer: after `keras_shared.tying.untie`, the copy of the source that this layer owns
+            and reads; given only in a config.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Raises:
@@ -115,7 +118,12 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
     plain_axes: tuple[int, ...] | None = None
     convolves: bool = False
 
-    def __init__(self, source: keras.Layer | dict[str, Any], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        source: keras.Layer | dict[str, Any],
+        own_layer: keras.Layer | None = None,
+        **kwargs: Any,
+    ) -> None:
         if not isinstance(source, (*self.source_classes, dict)):
             raise TieError(
                 f"{type(self).__name__} reads the weight of another layer: pass a "
@@ -125,7 +133,7 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
         super().__init__(**kwargs)
         self.supports_masking = True
         self._reference = SourceReference(source, self.source_attributes)
-        self.own_weight: keras.Variable | None = None  # after `untie` alone
+        self.own_layer = own_layer
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         upstream = list(upstream_layers((args, kwargs)))
@@ -135,34 +143,51 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
         return super().__call__(*args, **kwargs)
 
     def build(self, input_shape: Any) -> None:
-        if self._reference.untied:  # from the config of a layer that was untied
-            self._add_own_weight()
+        """The end of every `build`; the shared weight is not built here."""
+        if self.untied and self.own_layer is None:
+            raise TieError(
+                f"{type(self).__name__} '{self.name}' was untied, and its config has no "
+                "`own_layer`: keras_shared 0.1 saved it so. Load it with that version, `tie` it, "
+                "and save it again."
+            )
+        if self.own_layer is not None and not self.untied:
+            raise TieError(
+                f"{type(self).__name__} '{self.name}' is tied to "
+                f"'{self._reference.describe()['name']}', and has an `own_layer`, which untied "
+                "layers alone have: the config was edited. Restore it."
+            )
 
-    def _add_own_weight(self) -> keras.Variable:
-        self.own_weight = self.add_weight(name="kernel", shape=self.tied_weight_shape())
-        return self.own_weight
-
-    # What `untie` and `tie` do, here for one weight; TiedLayer does it for a whole layer.
+    # What `untie` and `tie` do: an untied layer reads a copy of the source that it owns.
 
     def _own(self, source: keras.Layer) -> None:
-        weight = effective_weight(source, self.variable_dtype)
-        self._add_own_weight().assign(weight)
+        config = source.get_config()
+        changed = {
+            "use_bias": False,
+            "bias_axes": None,
+            "lora_rank": None,
+            "quantization_config": None,
+            "name": f"{source.name}_of_{self.name}",
+            "trainable": self.trainable,
+            "dtype": self.dtype_policy,
+        } | {key: None for key in config if key.endswith(("_regularizer", "_constraint"))}
+        copy = type(source).from_config(config | {k: v for k, v in changed.items() if k in config})
+        if not copy.built:
+            copy.build_from_config(source.get_build_config())
+        _assign(copy, _weights(source, self.variable_dtype))
+        self.own_layer = copy
 
     def _owned(self) -> list[Any]:
         """What an untied layer owns instead of its source's weight, as arrays."""
-        if self.own_weight is None:
-            return []
-        return [self.own_weight.numpy()]
+        return [] if self.own_layer is None else self._shared(self.own_layer)
 
     def _shared(self, source: keras.Layer) -> list[Any]:
-        return [ops.convert_to_numpy(effective_weight(source, self.variable_dtype))]
+        return [ops.convert_to_numpy(w) for w in _weights(source, self.variable_dtype)]
 
     def _disown(self, values: list[Any] | None, source: keras.Layer) -> None:
         if values is not None:
-            weight = source.embeddings if hasattr(source, "embeddings") else source.kernel
-            weight.assign(values[0])
-        drop_variable(self, self.own_weight)
-        self.own_weight = None
+            _assign(source, values)
+        drop_layer(self, self.own_layer)
+        self.own_layer = None
 
     @property
     def untied(self) -> bool:
@@ -207,17 +232,26 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
         )
 
     def tied_weight(self) -> Any:
-        """The source's effective weight as a tensor in this layer's compute dtype."""
-        if self.own_weight is not None:
-            return ops.cast(self.own_weight, self.compute_dtype)
+        """The source's effective weight as a tensor in this layer's compute dtype.
+
+        Of a SeparableConv a tuple of two.
+        """
+        if self.own_layer is not None:
+            return effective_weight(self.own_layer, self.compute_dtype)
         if self._reference.layer is None and shapes_alone_matter():
-            return ops.zeros(self.tied_weight_shape(), self.compute_dtype)  # `build` of a subclass
+            shape = self.tied_weight_shape()  # in `build` of a subclass
+            if isinstance(shape[0], tuple):
+                return tuple(ops.zeros(one, self.compute_dtype) for one in shape)
+            return ops.zeros(shape, self.compute_dtype)
         source = self.source()
         self._refuse_constant(source)
         return effective_weight(source, self.compute_dtype)
 
-    def tied_weight_shape(self) -> tuple[int, ...]:
-        """The shape of the weight, known from the description before the source is found."""
+    def tied_weight_shape(self) -> tuple[Any, ...]:
+        """The shape of the weight, known from the description before the source is found.
+
+        Of a SeparableConv a tuple of two shapes.
+        """
         wanted = self._reference.describe()
         if wanted["weight_shape"] is None:
             raise TieError(
@@ -225,7 +259,7 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
                 "which has not been built, so its shape is unknown. Call the source on its input "
                 f"first, or build it: `{wanted['name']}.build((None, ...))`."
             )
-        return tuple(wanted["weight_shape"])
+        return tuple(tuple(n) if isinstance(n, list) else n for n in wanted["weight_shape"])
 
     def describe_source(self) -> dict[str, Any]:
         """Name, class and weight shape of the source, and its `source_attributes`.
@@ -237,9 +271,10 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
     def read_variables(self) -> list[keras.Variable]:
         """The variables of the source that this layer reads: all but biases.
 
-        Of a quantised source these are its codes and scales.
+        Of a quantised source these are its codes and scales; of an untied layer they are its own.
         """
-        return [v for v in self.source().variables if not v.name.startswith("bias")]
+        owner = self.own_layer or self.source()
+        return [v for v in owner.variables if not v.name.startswith("bias")]
 
     def multiply_adds(
         self, weight: keras.Variable, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
@@ -277,15 +312,15 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
 
         The source's first, with its axes in the order of `plain_axes`; then those of its own.
         """
-        weight = ops.convert_to_numpy(effective_weight(self.source(), self.variable_dtype))
+        (weight,) = self._shared(self.source())
         axes = self.plain_axes or tuple(range(weight.ndim))
         return [weight.transpose(axes), *self.get_weights()]
 
     def source_initializer(self) -> dict[str, Any]:
         """What the source's weight was drawn by, as a config for the plain counterpart."""
         source = self.source()
-        table = isinstance(source, keras.layers.Embedding)
-        drawn_by = source.embeddings_initializer if table else source.kernel_initializer
+        names = ("embeddings", "depthwise", "kernel")
+        drawn_by = next(d for n in names if (d := getattr(source, f"{n}_initializer", None)))
         config: dict[str, Any] = keras.initializers.serialize(drawn_by)
         return config
 
@@ -297,9 +332,21 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
                 "constant. Run the model that contains both."
             )
 
+    def save_own_variables(self, store: Any) -> None:
+        super().save_own_variables(store)
+        if self.untied:
+            store["untied"] = [1]  # so that these weights do not pass for those of a tied layer
+
     def load_own_variables(self, store: Any) -> None:
         if self.untied:
-            super().load_own_variables(store)
+            kept = {key: store[key] for key in store.keys() if key != "untied"}  # noqa: SIM118
+            if len(kept) == len(store.keys()):
+                raise TieError(
+                    f"{type(self).__name__} '{self.name}' was untied and owns its weight; the file "
+                    "holds it as tied. Load the file into a model that is tied, and call "
+                    "`keras_shared.tying.untie` then."
+                )
+            super().load_own_variables(kept)
             return
         found = [tuple(store[key].shape) for key in store.keys()]  # noqa: SIM118
         expected = [tuple(v.shape) for v in self.variables]
@@ -316,18 +363,13 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
         super().load_own_variables(store)
 
     def quantize(self, mode: Any = None, *args: Any, **kwargs: Any) -> None:
-        """Nothing to do while tied: storage belongs to the source, and `tied_weight` follows it.
+        """Of an untied layer its own weight; nothing to do while tied, for the source owns it.
 
         Raises:
             TieError: for a mode in which the source's weight cannot be read any more.
         """
-        if self.untied:
-            warnings.warn(
-                f"{type(self).__name__} '{self.name}' was untied, and its own kernel stays as it "
-                f"is: only Keras' layers are quantised. To have one in its place, build the model "
-                "with `keras_shared.unshare` before.",
-                stacklevel=2,
-            )
+        if self.own_layer is not None:
+            self.own_layer.quantize(mode, *args, **kwargs)
         elif mode in UNREADABLE:
             raise TieError(
                 f"{type(self).__name__} '{self.name}' could not read the weight of its source "
@@ -337,16 +379,21 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
             )
 
     def enable_lora(self, *args: Any, **kwargs: Any) -> None:
-        """A reader owns no kernel to adapt.
+        """Of an untied layer; a tied one owns no kernel to adapt.
 
         Raises:
-            TieError: always; the message names the source.
+            TieError: while it is tied; the message names the source. Of an untied tower too, whose
+                layers have LoRA each by itself.
         """
-        if self.untied:
+        own = self.own_layer
+        if own is not None and hasattr(own, "enable_lora"):
+            own.enable_lora(*args, **kwargs)
+            return
+        if own is not None:
             raise TieError(
-                f"{type(self).__name__} '{self.name}' was untied, and has no LoRA of its own. Tie "
-                "it to a layer that has (`keras_shared.tying.tie`), or build the model with "
-                "`keras_shared.unshare`, which puts Keras' layers in the place of readers."
+                f"{type(self).__name__} '{self.name}' owns the {type(own).__name__} "
+                f"'{own.name}', which has no LoRA as a whole. Enable it on the layers "
+                "inside of its `own_layer`."
             )
         name = self._reference.describe()["name"]
         raise TieError(
@@ -354,5 +401,26 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
             f"'{name}' instead: this layer reads what it adds."
         )
 
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "TiedReader":
+        own = config.get("own_layer")
+        if isinstance(own, dict):
+            config = {**config, "own_layer": keras.saving.deserialize_keras_object(own)}
+        layer: TiedReader = super().from_config(config)
+        return layer
+
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "source": self._reference.describe()}
+        config = {**super().get_config(), "source": self._reference.describe()}
+        if self.own_layer is not None:
+            config["own_layer"] = keras.saving.serialize_keras_object(self.own_layer)
+        return config
+
+
+def _weights(source: keras.Layer, dtype: str) -> tuple[Any, ...]:
+    weight = effective_weight(source, dtype)
+    return weight if isinstance(weight, tuple) else (weight,)
+
+
+def _assign(source: keras.Layer, values: Sequence[Any]) -> None:
+    for name, value in zip(weight_names(source), values, strict=True):
+        getattr(source, name).assign(value)

@@ -121,7 +121,7 @@ def tie(
             "its inputs once before `tie`."
         )
     if lost:
-        if list(weight_shape(source) or ()) != list(reader.tied_weight_shape()):
+        if weight_shape(source) != reader.tied_weight_shape():
             raise TieError(
                 f"{type(reader).__name__} '{reader.name}' reads a weight of shape "
                 f"{reader.tied_weight_shape()}, but the source '{source.name}' has "

@@ -227,7 +227,7 @@ def test_warnings():
 
     autoencoder = untie(TiedAutoencoder(units=(4,), input_dim=6))
     (said,) = sharing_report(autoencoder).warnings
-    assert "'encoder_1/kernel' and 'decoder_1/kernel' hold the same values" in said
+    assert "'encoder_1/kernel' and 'encoder_1_of_decoder_1/kernel' hold the same values" in said
 
     x, y = keras.Input((6,)), keras.Input((6,))
     dense = layers.Dense(6, name="dense")

@@ -21,7 +21,15 @@ from topologies import (
 import keras_shared
 from keras_shared.layers import TiedLayer
 from keras_shared.presets.publishing import PublishError
-from keras_shared.tying import TiedReader, TieError, bind_ties, check_ties, tie, untie
+from keras_shared.tying import (
+    TiedReader,
+    TieError,
+    bind_ties,
+    check_ties,
+    readers_of,
+    tie,
+    untie,
+)
 
 
 def edited(path, change):
@@ -30,7 +38,7 @@ def edited(path, change):
         parts = {name: file.read(name) for name in file.namelist()}
     config = json.loads(parts["config.json"])
     (reader,) = (la for la in config["config"]["layers"] if la["config"]["name"] == "reader")
-    change(reader["config"]["source"])
+    change(reader["config"])
     parts["config.json"] = json.dumps(config).encode()
     with zipfile.ZipFile(path, "w") as file:
         for name, content in parts.items():
@@ -40,11 +48,11 @@ def edited(path, change):
 
 def test_a_file_whose_tied_shape_was_edited(tmp_path):
     flat().save(tmp_path / "m.keras")
-    path = edited(tmp_path / "m.keras", lambda source: source.update(weight_shape=[7, 4]))
+    path = edited(tmp_path / "m.keras", lambda c: c["source"].update(weight_shape=[7, 4]))
     message = r"'code' \(weight \[7, 4\]\) and owns variables \[\(7,\)\].* holds \[\(6,\)\].*edited"
     with pytest.raises(ValueError, match=message):
         keras_shared.load(path)
-    path = edited(path, lambda source: source.update(weight_shape=[6, 5]))
+    path = edited(path, lambda c: c["source"].update(weight_shape=[6, 5]))
     with pytest.raises(ValueError, match=r"takes inputs \(..., 5\).*Received: input_shape"):
         keras_shared.load(path)
 
@@ -52,12 +60,21 @@ def test_a_file_whose_tied_shape_was_edited(tmp_path):
 def test_a_config_that_says_tied_over_variables_that_are_not(tmp_path):
     untie(flat()).save(tmp_path / "m.keras")
     tied = {"name": "code", "class_name": "Dense"}
-    path = edited(tmp_path / "m.keras", lambda source: source.update(tied))
+    path = edited(tmp_path / "m.keras", lambda c: c["source"].update(tied))
+    with pytest.raises(ValueError, match="(?s)'reader' is tied to 'code', and has an `own_layer`"):
+        keras_shared.load(path)
+    path = edited(path, lambda c: c.pop("own_layer"))
     with pytest.raises(
         ValueError,
-        match="'reader' is tied to 'code'.*the file holds .*6, 4.*one was saved after `untie`",
+        match="'reader' is tied to 'code'.*the file holds .*6.*one was saved after `untie`",
     ):
         keras_shared.load(path)
+    flat().save_weights(tmp_path / "tied.weights.h5")
+    with pytest.raises(ValueError, match="'reader' was untied .* the file holds it as tied"):
+        untie(flat()).load_weights(tmp_path / "tied.weights.h5")
+    model = flat()  # as the message says
+    model.load_weights(tmp_path / "tied.weights.h5")
+    assert readers_of(untie(model)) == []
 
 
 @pytest.mark.parametrize("topology", [flat, tower_in_two_sub_models, convolution])
@@ -106,22 +123,40 @@ def test_a_subclassed_model_that_comes_back_untied():
 def test_a_source_that_cannot_be_dequantised():
     def model():
         inputs = keras.Input((6,))
-        source = keras.layers.EinsumDense("ab,bc->ac", (6,), name="einsum")
-        return keras.Model(inputs, OfEinsum(source, name="reader")(source(inputs)))
+        source = Packed(name="packed")
+        return keras.Model(inputs, OfPacked(source, name="reader")(source(inputs)))
 
     quantised = model()
-    with pytest.raises(TieError, match="EinsumDense 'einsum', which is quantised as 'int8'"):
+    with pytest.raises(TieError, match="Packed 'packed', which is quantised as 'int8'"):
         quantised.quantize("int8")
         quantised(X)
     cut = untie(model())  # as the message says
     before = cut(X)
-    cut.quantize("int8")
+    cut.get_layer("packed").quantize("int8")
     np.testing.assert_allclose(cut(X), before, atol=0.05 * np.abs(before).max())
 
 
 @keras.saving.register_keras_serializable("tests")
-class OfEinsum(TiedReader):
-    source_classes = (keras.layers.EinsumDense,)
+class Packed(keras.layers.Layer):
+    """A layer of somebody else that quantises in its own way."""
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(name="kernel", shape=(input_shape[-1], input_shape[-1]))
+
+    def call(self, inputs):
+        return inputs @ keras.ops.cast(self.kernel, "float32")
+
+    _int8_call = call
+
+    def quantize(self, mode, **kwargs):
+        if not getattr(self, "begun", False):  # setting the policy calls it again
+            self.begun = True
+            self.dtype_policy = keras.dtype_policies.get("int8_from_float32")
+
+
+@keras.saving.register_keras_serializable("tests")
+class OfPacked(TiedReader):
+    source_classes = (Packed,)
 
     def call(self, inputs):
         return inputs @ self.tied_weight()

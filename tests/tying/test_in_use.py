@@ -257,19 +257,6 @@ def test_a_stateful_rnn_is_reported_and_exported_where_it_stands(tmp_path):
 # === Refusals and advice, followed ===
 
 
-def test_an_untied_reader_says_what_it_lacks():
-    model = untie(autoencoder())
-    with pytest.warns(UserWarning, match="TiedDense 'outward' was untied, and its own kernel stay"):
-        model.quantize("int8")
-    with pytest.raises(TieError, match="'outward' was untied, and has no LoRA of its own"):
-        untie(autoencoder()).get_layer("outward").enable_lora(1)
-    apart = unshare(autoencoder())  # what both advise
-    apart.get_layer("outward").enable_lora(1)
-    quantised = unshare(autoencoder())
-    quantised.quantize("int8")
-    assert {str(quantised.get_layer(n).kernel.dtype) for n in ("inward", "outward")} == {"int8"}
-
-
 def test_gptq_of_a_source_is_refused_while_the_model_still_answers():
     model, x = autoencoder(), noise(3, 6)
     before = model.predict(x, verbose=0)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from topologies import TOPOLOGIES, check_tied, data_for, flat, owner_of
 
-from keras_shared.layers import TiedDense
+from keras_shared.layers import TiedDense, TiedEinsumDense, TiedLayer
 from keras_shared.tying import TieError, readers_of, tie, untie
 from keras_shared.zoo import TiedAutoencoder
 
@@ -45,13 +45,13 @@ def test_after_the_cut_the_weights_part():
     source.kernel.assign(source.kernel * 2)
     np.testing.assert_array_equal(reader(z), before)
     model.compile("sgd", "mse")
-    old = reader.own_weight.numpy()
+    old = reader.own_layer.kernel.numpy()
     model.fit(data_for(flat), np.ones((3, 6)), verbose=0)
-    assert np.abs(reader.own_weight.numpy() - old).max() > 0
+    assert np.abs(reader.own_layer.kernel.numpy() - old).max() > 0
 
     with pytest.raises(TieError, match="different values. Pass keep='source'"):
         tie(reader, source)
-    own = reader.own_weight.numpy()
+    own = reader.own_layer.kernel.numpy()
     tie(reader, source, keep="reader")
     np.testing.assert_array_equal(source.kernel.numpy(), own)
     assert [v.name for v in reader.variables] == ["bias"]
@@ -87,7 +87,7 @@ def test_quantised_source_and_lora():
     untie(model)
     np.testing.assert_allclose(model.predict(x, verbose=0), before, atol=1e-5)
     reader = model.get_layer("reader")
-    reader.own_weight.assign(reader.own_weight + 1)
+    reader.own_layer.kernel.assign(reader.own_layer.kernel + 1)
     with pytest.raises(TieError, match="quantised or has LoRA"):
         tie(reader, source, keep="reader")
 
@@ -125,3 +125,110 @@ def test_cut_keeps_values_under_lora(topology):
     np.testing.assert_allclose(
         model.predict(x, verbose=0), before, atol=1e-5 * np.abs(before).max()
     )
+
+
+def einsum():
+    inputs, source = keras.Input((5, 6)), keras.layers.EinsumDense("bti,ihd->bthd", (5, 2, 4))
+    return keras.Model(inputs, TiedEinsumDense(source, name="reader")(source(inputs)))
+
+
+def wide():
+    inputs, source = keras.Input((64,)), keras.layers.Dense(32, "relu", name="code")
+    return keras.Model(inputs, TiedDense(source, name="reader")(source(inputs)))
+
+
+def wide_table():
+    inputs, source = keras.Input((3,), dtype="int32"), keras.layers.Embedding(32, 16, name="code")
+    return keras.Model(inputs, TiedDense(source, name="reader")(source(inputs)))
+
+
+def example(model):
+    spec = model.inputs[0]
+    if spec.dtype == "int32":
+        return np.array([[0, 31, 5]], "int32")
+    return np.random.default_rng(3).normal(size=(4, *spec.shape[1:])).astype("float32")
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
+@pytest.mark.parametrize("build", [wide, wide_table, einsum])
+def test_an_untied_layer_is_quantised_as_any_other(build, mode, tmp_path):
+    """Both weights shrink, each by itself; it is saved, loaded, and tied again."""
+    model = build()
+    x = example(model)
+    if mode == "float8" and build is wide_table:
+        return  # Keras has no such table
+    reader, source = model.layers[-1], model.layers[-2]
+    untie(model)
+    exact = model.predict(x, verbose=0)
+    model.quantize(mode)
+    own = reader.own_layer
+    stored = {"int8": "int8", "int4": "int8", "float8": "float32"}[mode]
+    for layer in (own, source):
+        assert layer.quantization_mode == mode
+        assert stored in {str(v.dtype) for v in layer.variables}
+    answer = model.predict(x, verbose=0)
+    assert np.abs(answer - exact).max() < (0.4 if mode == "int4" else 0.1) * np.abs(exact).max()
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), answer, atol=1e-5)
+    code = np.asarray(source(x))
+    before = np.asarray(reader(code))
+    for variable in source.variables:
+        if variable.name.endswith("scale") or mode == "float8":
+            variable.assign(variable * 2)
+    np.testing.assert_array_equal(reader(code), before)
+    with pytest.raises(TieError, match="cannot be copied into it. Pass keep='source'"):
+        tie(reader, source, keep="reader")
+    assert tie(reader, source, keep="source").source() is source
+    assert not reader.untied and own not in reader._flatten_layers()
+
+
+@pytest.mark.parametrize("build", [wide, wide_table, einsum])
+def test_an_untied_layer_has_lora(build, tmp_path):
+    model = build()
+    x = example(model)
+    reader = model.layers[-1]
+    untie(model)
+    before = model.predict(x, verbose=0)
+    reader.enable_lora(2)
+    np.testing.assert_allclose(model.predict(x, verbose=0), before, atol=1e-6)
+    own = reader.own_layer
+    kernel = own.variables[0].numpy()
+    model.compile("adam", "mse")
+    model.fit(x, np.ones_like(before), epochs=3, verbose=0)
+    np.testing.assert_array_equal(own.variables[0].numpy(), kernel)  # the factors alone train
+    after = model.predict(x, verbose=0)
+    assert np.abs(after - before).max() > 1e-3
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), after, atol=1e-5)
+
+
+def test_lora_of_an_untied_tower_is_that_of_its_layers():
+    inputs = keras.Input((6,))
+    tower = keras.Sequential([keras.layers.Dense(4), keras.layers.Dense(6)], name="tower")
+    model = keras.Model(inputs, TiedLayer(tower, name="reader")(tower(inputs)))
+    reader = untie(model).get_layer("reader")
+    with pytest.raises(TieError, match="owns the Sequential 'tower_of_reader', which has no LoRA"):
+        reader.enable_lora(1)
+    reader.own_layer.layers[0].enable_lora(1)  # as the message says
+    assert reader.own_layer.layers[0].lora_enabled
+
+
+def test_no_penalty_of_the_source_is_counted_twice():
+    model = flat()  # its kernel has an L2
+    before = [float(loss) for loss in model.losses]
+    untie(model)
+    assert [float(loss) for loss in model.losses] == before
+    assert len(model.get_layer("reader").trainable_variables) == 2
+
+
+def test_frozen_source_frozen_reader():
+    model = flat()
+    model.get_layer("code").trainable = False
+    untie(model)
+    assert len(model.get_layer("reader").trainable_variables) == 2  # the copy can train
+    model = flat()
+    model.get_layer("reader").trainable = False
+    untie(model)
+    assert model.get_layer("reader").trainable_variables == []

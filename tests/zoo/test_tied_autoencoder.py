@@ -90,7 +90,7 @@ def test_bad_input():
 def test_untied_as_a_whole(tmp_path):
     model = TiedAutoencoder(units=(4, 2), input_dim=6, tied=False)
     assert model.count_params() == 2 * (6 * 4 + 4 * 2) + 4 + 2 + 4 + 6
-    kernel = model.decoder.get_layer("decoder_1").own_weight
+    kernel = model.decoder.get_layer("decoder_1").own_layer.kernel
     np.testing.assert_array_equal(kernel, model.encoder.get_layer("encoder_1").kernel)
     x = np.random.default_rng(0).random((5, 6)).astype("float32")
     model.compile("sgd", "mse")
