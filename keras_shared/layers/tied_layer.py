@@ -4,10 +4,11 @@ from typing import Any
 
 import keras
 
-from keras_shared.tying import TiedReader
+from keras_shared.tying import TiedReader, TieError
 from keras_shared.tying.keras_private import (
     arguments_of,
     flatten_layers,
+    shapes_alone_matter,
     take_arguments,
 )
 
@@ -18,7 +19,9 @@ class TiedLayer(TiedReader):
 
     `y = source(x)`. It adds no parameter. At one level of a graph, call the tower itself again:
     Keras keeps that. A tower that is used inside of two sub-models comes back from Keras' saving
-    as two towers, or not at all; use it in the first and `TiedLayer(tower)` in the others.
+    as two towers, or not at all; use it in the first and `TiedLayer(tower)` in the others. The cell
+    of an RNN is shared so too: `RNN(cell)` and `RNN(TiedLayer(cell))`, which for one cell in both
+    directions stand side by side: `Bidirectional` makes a copy of its layer.
 
     Args:
         source: the layer or model to call, owned elsewhere.
@@ -37,7 +40,8 @@ class TiedLayer(TiedReader):
         What the source returns.
 
     Raises:
-        TieError: if `source` is no Keras layer or cannot be found in the model that is called.
+        TieError: if `source` is no Keras layer or cannot be found in the model that is called, or
+            is the cell of an RNN with dropout of its own.
 
     Example:
         >>> import keras
@@ -53,6 +57,8 @@ class TiedLayer(TiedReader):
         36
     """
 
+    source_attributes = ("state_size", "output_size")  # which an RNN asks of its cell
+
     def __init__(
         self,
         source: keras.Layer | dict[str, Any],
@@ -65,6 +71,17 @@ class TiedLayer(TiedReader):
         self.arguments = arguments_of(source) if known else list(arguments)
         take_arguments(self, self.arguments)
         self.output_shape = output_shape
+        of_cell = self.describe_source()
+        if of_cell.get("state_size") is None:
+            return
+        self.state_size, self.output_size = of_cell["state_size"], of_cell["output_size"]
+        masks = {name: getattr(source, name, 0.0) for name in ("dropout", "recurrent_dropout")}
+        if any(masks.values()):
+            raise TieError(
+                f"The cell '{of_cell['name']}' has dropout, whose mask belongs to one RNN. Build "
+                "it without, and put a keras.layers.Dropout before each RNN. Received: "
+                f"dropout={masks['dropout']}, recurrent_dropout={masks['recurrent_dropout']}"
+            )
 
     def build(self, input_shape: Any) -> None:
         source = self.own_layer or self._reference.layer
@@ -101,6 +118,18 @@ class TiedLayer(TiedReader):
     def as_calls(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """The output, with `call(layer, ...)` where the source is called."""
         return call(self.own_layer or self.source(), *args, **kwargs)
+
+    def get_initial_state(self, batch_size: int | None = None) -> Any:
+        """The states with which an RNN begins, if the source is its cell."""
+        if self._reference.layer is None and self.own_layer is None and shapes_alone_matter():
+            return keras.tree.map_structure(
+                lambda size: keras.ops.zeros((batch_size, size), self.compute_dtype),
+                self.state_size,
+            )
+        cell: Any = self.own_layer or self.source()
+        if hasattr(cell, "get_initial_state"):
+            return cell.get_initial_state(batch_size=batch_size)
+        return [keras.ops.zeros((batch_size, cell.state_size), self.compute_dtype)]
 
     def read_variables(self) -> list[keras.Variable]:
         return []  # the calls of the source itself read them

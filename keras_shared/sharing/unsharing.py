@@ -5,8 +5,9 @@ import keras
 import numpy as np
 
 from keras_shared.layers import LocallyConnected2D
-from keras_shared.tying import TiedReader
+from keras_shared.tying import TiedReader, TieError, readers_of, untie
 from keras_shared.tying.keras_private import flatten_layers, run_graph
+from keras_shared.tying.source_reference import SourceReference
 
 _CONVOLUTIONS = (  # of Keras; other layers say `convolves`
     keras.layers.Conv1D,
@@ -33,9 +34,9 @@ def unshare(
     Each call of a layer, in towers and sub-models too, becomes a call of a layer of its own; a
     `TiedDense` becomes a `Dense`, a `TiedConv2DTranspose` a `Conv2DTranspose`, and `Shared` as many
     layers as it has inputs. Other layers say what becomes of them: a reader by its
-    `plain_counterpart`, a layer that calls other layers by `as_calls(call, ...)`, which computes
-    its outputs with `call(layer, inputs)` in place of each `layer(inputs)`; see
-    `keras_shared.tying.TiedReader`.
+    `plain_counterpart` (else it comes back untied, as one inside of a wrapper does), a layer that
+    calls other layers by `as_calls(call, ...)`, which computes its outputs with
+    `call(layer, inputs)` in place of each `layer(inputs)`; see `keras_shared.tying.TiedReader`.
 
     Args:
         model: a functional model or a Sequential that was built, zoo models included.
@@ -132,7 +133,7 @@ class _Copies:
         """What `layer` gives, through new layers all the way down."""
         if not isinstance(layer, keras.Layer):  # an operation such as keras.ops.negative
             return layer(*args, **kwargs)
-        if callable(getattr(layer, "as_calls", None)):
+        if _calls_others(layer):
             return layer.as_calls(self.of_call, *args, **kwargs)
         if isinstance(layer, keras.Sequential):
             (x,) = args
@@ -150,16 +151,19 @@ class _Copies:
         self._uses[layer.name] = number + 1
         name = f"{layer.name}_use_{number}" if number else layer.name
         tied = isinstance(layer, TiedReader) and not layer.untied
+        readers = readers_of(layer)
         for inner in flatten_layers(layer):
-            shares = isinstance(inner, TiedReader) and not inner.untied
-            if inner is not layer and (shares or callable(getattr(inner, "as_calls", None))):
+            if inner is not layer and not isinstance(inner, TiedReader) and _calls_others(inner):
                 raise ValueError(
                     f"unshare cannot look into {type(layer).__name__} '{layer.name}', inside of "
                     f"which {type(inner).__name__} '{inner.name}' shares weights. Give "
                     f"{type(layer).__name__} a method `as_calls` (see "
                     "`keras_shared.tying.TiedReader`), or build the model without it."
                 )
-        if self._convolutions and _convolves(layer):
+        local = self._convolutions and _convolves(layer)
+        if readers and not local and not (tied and self._has_counterpart(layer)):
+            return self._untied(layer, name)(*args, **kwargs)
+        if local:
             copy, values = self._of_convolution(layer, name, args[0].shape)
         else:
             kind, config = layer.plain_counterpart() if tied else (type(layer), layer.get_config())
@@ -173,6 +177,38 @@ class _Copies:
         if tied and layer.plain_axes and not self._copy_values:
             _draw_as_read(copy, layer.plain_axes)
         return outputs
+
+    def _has_counterpart(self, reader: TiedReader) -> bool:
+        try:
+            reader.plain_counterpart()
+        except TieError:
+            if self._narrower != 1:
+                raise
+            return False
+        return True
+
+    def _untied(self, layer: keras.Layer, name: str) -> keras.Layer:
+        """A copy that holds readers, or is one, with their sources' weights as their own."""
+        if self._narrower != 1:
+            raise ValueError(
+                f"{type(layer).__name__} '{layer.name}' holds layers that read others' weights, "
+                "and cannot be made narrower. Leave out `parameters`."
+            )
+        copy = type(layer).from_config({**layer.get_config(), "name": name})
+        for theirs, mine in zip(flatten_layers(layer), flatten_layers(copy), strict=True):
+            if isinstance(theirs, TiedReader) and not theirs.untied:
+                mine._reference = SourceReference(theirs.source(), theirs.source_attributes)
+        readers = readers_of(copy)
+        copy.build_from_config(layer.get_build_config())
+        if self._copy_values:
+            copy.set_weights(layer.get_weights())
+        untie(copy)
+        owned = [reader.own_layer for reader in readers if reader.own_layer is not None]
+        for own in owned if not self._copy_values else []:
+            fresh = type(own).from_config(own.get_config())
+            fresh.build_from_config(own.get_build_config())
+            own.set_weights(fresh.get_weights())
+        return copy
 
     def _width(self, layer: keras.Layer, width: int) -> int:
         if layer.name in self._kept or self._narrower == 1:
@@ -203,6 +239,10 @@ class _Copies:
         kernel = kernel.reshape(-1, 1, 1, layer.filters)  # (inputs of a field, 1, 1, filters)
         values = [np.tile(kernel, (1, *positions, 1)), *(np.tile(b, (*positions, 1)) for b in bias)]
         return local, values
+
+
+def _calls_others(layer: keras.Layer) -> bool:
+    return callable(getattr(layer, "as_calls", None))
 
 
 def _convolves(layer: keras.Layer) -> bool:

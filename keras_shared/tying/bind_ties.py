@@ -36,26 +36,34 @@ def bind_ties(model: keras.Model) -> keras.Model:
         >>> clone.layers[-1].source() is clone.get_layer("code")
         True
     """
-    layers = flatten_layers(model)
-    inside = {id(layer) for layer in layers}
-    readers = readers_of(model)
-    unbound = [reader for reader in readers if reader._reference.layer is None]
+    unbound = [reader for reader in readers_of(model) if reader._reference.layer is None]
     try:
-        for reader in readers:
-            source = reader._find_source(layers)
-            if id(source) not in inside:
-                raise TieError(
-                    f"{type(reader).__name__} '{reader.name}' reads the weight of '{source.name}', "
-                    f"which is not part of '{model.name}': a file of this model would not contain "
-                    "it. Build a model that contains both layers, or call "
-                    "`keras_shared.tying.untie` on the reader."
-                )
+        sources_inside(model)
     except TieError:
         for reader in unbound:  # all or none: what was bound first may be the wrong one
             reader._reference.release()
         raise
     revive_lora(model)
     return model
+
+
+def sources_inside(model: keras.Layer) -> None:
+    """Let every reader find its source, and refuse one outside of `model`.
+
+    Raises:
+        TieError: if a source is missing or belongs to another model.
+    """
+    layers = flatten_layers(model)
+    inside = {id(layer) for layer in layers}
+    for reader in readers_of(model):
+        source = reader._find_source(layers)
+        if id(source) not in inside:
+            raise TieError(
+                f"{type(reader).__name__} '{reader.name}' is tied to the {type(source).__name__} "
+                f"'{source.name}', which is not part of the model '{model.name}': a file of it "
+                "would not contain the weight. Build a model that contains both layers, or call "
+                "`keras_shared.tying.untie` on the reader."
+            )
 
 
 def readers_of(model: keras.Layer) -> list[TiedReader]:

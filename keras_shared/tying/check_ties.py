@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_shared.tying.bind_ties import bind_ties, readers_of
+from keras_shared.tying.bind_ties import bind_ties, readers_of, sources_inside
 from keras_shared.tying.keras_private import children_of, flatten_layers
 from keras_shared.tying.tie_error import TieError
 
@@ -37,6 +37,7 @@ def check_ties(model: keras.Model) -> None:
         ...     print("not part of the model" in str(error))
         True
     """
+    sources_inside(model)
     again = [type(model).from_config(model.get_config())]
     graph = isinstance(model, keras.Sequential) or getattr(model, "inputs", None)
     if graph and (readers_of(model) or _held_twice(model)):  # else a clone can lose nothing

@@ -303,8 +303,8 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
         """
         raise TieError(
             f"unshare has no Keras layer to put in the place of {type(self).__name__} "
-            f"'{self.name}'. Define `plain_counterpart` in {type(self).__name__}, or call "
-            "`keras_shared.tying.untie` on the model first."
+            f"'{self.name}', whose width it could choose. Define `plain_counterpart` in "
+            f"{type(self).__name__}, or leave out `parameters`."
         )
 
     def plain_values(self) -> list[Any]:

@@ -265,12 +265,17 @@ def test_a_reader_that_says_nothing_is_seen_and_refused_with_advice():
     assert kernel.readers == {"code": Reading("as is", 1), "again": Reading("as is", 1)}
     assert kernel.multiply_adds is report.totals["multiply_adds"] is None
     assert report.stored_bytes["litert"] == report.stored_bytes["onnx"]  # read in one layout
-    with pytest.raises(TieError, match="'again'. Define `plain_counterpart` in Terse, or call"):
-        unshare(model)
+    with pytest.raises(TieError, match="'again', whose width it could choose. Define `plain_count"):
+        unshare(model, copy_values=False, parameters=20)
     x = np.random.default_rng(2).normal(size=(3, 4)).astype("float32")
-    before = model.predict(x, verbose=0)
-    apart = unshare(untie(model))
-    np.testing.assert_allclose(apart.predict(x, verbose=0), before, atol=1e-6)
+    apart = unshare(model)  # as the message says, without `parameters`
+    assert apart.count_params() == 2 * model.count_params()
+    np.testing.assert_allclose(apart.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-6)
+    fresh = unshare(model, copy_values=False)
+    own = fresh.get_layer("again").own_layer.kernel
+    assert np.abs(own - dense.kernel).max() > 0
+    untie(model)
+    assert sharing_report(model).totals["parameters"] == 32
 
 
 @keras.saving.register_keras_serializable("tests")

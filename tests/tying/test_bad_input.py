@@ -168,7 +168,8 @@ def test_a_source_of_another_model(tmp_path):
     model = keras.Model(code, reader_of(stranger)(code), name="lonely")
     model(X[:, :4])  # it works, as long as both live
     with pytest.raises(
-        TieError, match="'reader' reads the weight of 'code', which is not part of 'lonely'"
+        TieError,
+        match="'reader' is tied to the Dense 'code', which is not part of the model 'lonely'",
     ):
         bind_ties(model)
     with pytest.raises(TieError, match="not part of the model"):

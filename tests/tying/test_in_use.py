@@ -195,12 +195,17 @@ def test_steps_of_an_rnn_are_one_use():
     assert {w.uses for w in sharing_report(both).weights} == {1}
 
 
-def test_unshare_refuses_by_name_what_it_cannot_look_into():
+def test_unshare_looks_into_wrappers():
     x, inward = keras.Input((4, 6)), layers.Dense(3, name="inward")
     outward = layers.TimeDistributed(TiedDense(inward, name="outward"), name="wrapper")
     model = keras.Model(x, outward(layers.TimeDistributed(inward)(x)))
-    with pytest.raises(ValueError, match="TimeDistributed 'wrapper', inside of which TiedDense 'o"):
-        unshare(model)
+    apart, data = unshare(model), noise(2, 4, 6)
+    assert apart.count_params() == model.count_params() + 18
+    np.testing.assert_allclose(
+        apart.predict(data, verbose=0), model.predict(data, verbose=0), atol=1e-5
+    )
+    with pytest.raises(ValueError, match="'wrapper' holds .* narrower. Leave out `parameters`"):
+        unshare(model, copy_values=False, parameters=20)
 
 
 @pytest.mark.parametrize("holder", ["wrappers", "cells", "models"])
