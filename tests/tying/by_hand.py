@@ -12,13 +12,15 @@ def weight_of(owner):
     """The weight in float64: LoRA added, int8 and int4 decoded."""
     is_table = isinstance(owner, keras.layers.Embedding)
     name = "embeddings" if is_table else "kernel"
-    stored = array(getattr(owner, f"_{name}"))
+    stored = array(stored_in(owner))
     mode = owner.quantization_mode
     if mode in ("int8", "int4"):
         scale = array(getattr(owner, f"{name}_scale")).astype("float64")
         codes = stored
         if mode == "int4":
-            codes = nibbles(stored, owner._orig_output_dim)
+            einsum = isinstance(owner, keras.layers.EinsumDense)
+            width = owner._int4_unpacked_column_size if einsum else owner._orig_output_dim
+            codes = nibbles(stored, width)
         zero = getattr(owner, f"{name}_zero", None)
         if zero is not None:  # a scale and a zero for each block along the inputs of the layer
             groups, zero = array(owner.g_idx).astype(int), array(zero).astype("float64")
@@ -27,10 +29,16 @@ def weight_of(owner):
         else:
             stored = codes / (scale[:, None] if is_table else scale)
     weight = stored.astype("float64")
-    if owner.lora_enabled:
+    if getattr(owner, "lora_enabled", False):
         a, b = (array(getattr(owner, f"lora_{name}_{factor}")) for factor in "ab")
         weight = weight + owner.lora_alpha / owner.lora_rank * (a.astype("float64") @ b)
     return weight
+
+
+def stored_in(owner):
+    """The variable that holds the weight; not every layer of Keras has a private one."""
+    name = "embeddings" if isinstance(owner, keras.layers.Embedding) else "kernel"
+    return getattr(owner, f"_{name}" if hasattr(owner, f"_{name}") else name)
 
 
 def nibbles(packed, width):
@@ -43,14 +51,14 @@ def nibbles(packed, width):
 def perturb(owner, step):
     """Change the weight, in whichever variable it can be changed."""
     name = "embeddings" if isinstance(owner, keras.layers.Embedding) else "kernel"
-    if owner.lora_enabled:
+    if getattr(owner, "lora_enabled", False):
         variable = getattr(owner, f"lora_{name}_b")
     elif owner.quantization_mode in ("int8", "int4"):
         variable = getattr(owner, f"{name}_scale")
         variable.assign(array(variable) * np.linspace(0.5, 2, variable.shape[-1], dtype="float32"))
         return
     else:
-        variable = getattr(owner, f"_{name}")
+        variable = stored_in(owner)
     variable.assign(array(variable) * 1.5 + 0.1 * (step + 1))
 
 
@@ -58,7 +66,7 @@ def trains_as_float(owner):
     return (
         owner.trainable
         and owner.quantization_mode is None
-        and not owner.lora_enabled
+        and not getattr(owner, "lora_enabled", False)
         and owner.compute_dtype == "float32"
     )
 

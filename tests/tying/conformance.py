@@ -19,8 +19,8 @@ import numpy as np
 from by_hand import array, perturb, weight_of
 from elsewhere import loaded_in_a_fresh_process, trained_on_two_devices
 from keras import layers
-from operations import OPERATIONS
-from topologies import TOPOLOGIES, X, check_tied, data_for, owner_of
+from operations import OPERATIONS, lora_on_the_source
+from topologies import TOPOLOGIES, WITHOUT_LORA, X, check_tied, data_for, owner_of
 from written import EXPORTS
 
 ELSEWHERE = (loaded_in_a_fresh_process, trained_on_two_devices)
@@ -101,6 +101,8 @@ def check_plain(form, model, x):
 
 
 def cell(operation, form, check, x):
+    if operation is lora_on_the_source and form in WITHOUT_LORA:
+        return "–"  # noqa: RUF001
     done = False
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")

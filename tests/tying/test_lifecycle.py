@@ -11,9 +11,10 @@ from conformance import cell
 from elsewhere import loaded_in_a_fresh_process, trained_on_two_devices
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from operations import OPERATIONS, saved
+from operations import OPERATIONS, lora_on_the_source, saved
 from topologies import (
     TOPOLOGIES,
+    WITHOUT_LORA,
     X,
     check_tied,
     data_for,
@@ -33,6 +34,7 @@ CELLS = [  # an eighth of them, along diagonals, in the default run
                  marks=[pytest.mark.slow] if (row + column) % 8 else [])
     for row, operation in enumerate(OPERATIONS)
     for column, topology in enumerate(TOPOLOGIES)
+    if operation is not lora_on_the_source or topology not in WITHOUT_LORA
 ]  # fmt: skip
 
 

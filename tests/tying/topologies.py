@@ -9,7 +9,15 @@ import numpy as np
 from by_hand import gradient, perturb, trains_as_float, weight_of
 from keras import layers
 
-from keras_shared.layers import Shared, TiedConv2DTranspose, TiedDense, TiedLayer
+from keras_shared.layers import (
+    Shared,
+    TiedConv,
+    TiedConv2DTranspose,
+    TiedConvTranspose,
+    TiedDense,
+    TiedEinsumDense,
+    TiedLayer,
+)
 from keras_shared.signature import Signature
 
 X = np.random.default_rng(5).normal(size=(3, 6)).astype("float32")
@@ -143,20 +151,71 @@ def convolution_in_sub_models():
     return keras.Model(inputs, decoder(encoder(inputs)))
 
 
+def at_two_scales():
+    """One kernel, with a stride and with a dilation."""
+    inputs, source = keras.Input((4, 4, 1)), conv()
+    wide = TiedConv(
+        source, strides=1, dilation_rate=2, bias_initializer="normal", name="reader"
+    )  # fmt: skip
+    return keras.Model(inputs, layers.Concatenate()([source(inputs), wide(inputs)]))
+
+
+def depthwise():
+    """A depthwise kernel and its adjoint, on fields side by side."""
+    inputs = keras.Input((4, 4, 1))
+    source = layers.DepthwiseConv2D(
+        2, 2, depth_multiplier=3, depthwise_regularizer=keras.regularizers.L2(L2),
+        bias_initializer="normal", name="code",
+    )  # fmt: skip
+    reader = TiedConvTranspose(source, bias_initializer="normal", name="reader")
+    return keras.Model(inputs, reader(source(inputs)))
+
+
+def einsum():
+    inputs = keras.Input((6,))
+    source = layers.EinsumDense(
+        "ab,bc->ac", 4, bias_axes="c", kernel_regularizer=keras.regularizers.L2(L2),
+        bias_initializer="normal", name="code",
+    )  # fmt: skip
+    reader = TiedEinsumDense(source, bias_axes="b", bias_initializer="normal", name="reader")
+    return keras.Model(inputs, reader(source(inputs)))
+
+
+def reader_in_a_wrapper():
+    """The source outside: Keras' TimeDistributed takes the int8 codes of a Dense for its weights."""
+    inputs, source = keras.Input((2, 6)), dense()
+    return keras.Model(inputs, layers.TimeDistributed(reader_of(source))(source(inputs)))
+
+
+def cell_in_two_rnns():
+    inputs = keras.Input((2, 6))
+    source = layers.SimpleRNNCell(
+        4, None, kernel_regularizer=keras.regularizers.L2(L2), bias_initializer="normal",
+        name="code",
+    )  # fmt: skip
+    onward = layers.RNN(source, unroll=True)(inputs)
+    back = layers.RNN(TiedLayer(source, name="reader"), go_backwards=True, unroll=True)(inputs)
+    return keras.Model(inputs, layers.Concatenate()([onward, back]))
+
+
 EMBEDDINGS = (embedding, embedding_in_sub_models)
-CONVOLUTIONS = (convolution, convolution_in_sub_models)
+CONVOLUTIONS = (convolution, convolution_in_sub_models, depthwise)
 TOWERS = (tower_in_two_sub_models, shared, shared_in_sub_model)
+IN_TIME = (reader_in_a_wrapper, cell_in_two_rnns)
 TOPOLOGIES = (
     flat, sequential, subclassed, encoder_decoder, source_in_sub_model, *TOWERS, *EMBEDDINGS,
-    *CONVOLUTIONS,
+    *CONVOLUTIONS, at_two_scales, einsum, *IN_TIME,
 )  # fmt: skip
+WITHOUT_LORA = (depthwise, cell_in_two_rnns)  # layers for which Keras has none
 
 
 def data_for(topology):
     if topology in EMBEDDINGS:
         return np.array([[0, 5], [3, 2], [1, 1]], "int32")
-    if topology in CONVOLUTIONS:
+    if topology in (*CONVOLUTIONS, at_two_scales):
         return np.random.default_rng(6).normal(size=(3, 4, 4, 1)).astype("float32")
+    if topology in IN_TIME:
+        return np.random.default_rng(7).normal(size=(3, 2, 6)).astype("float32")
     return X
 
 
@@ -181,6 +240,16 @@ def expected(topology, model, x, w=None):
     x, b = x.astype("float64"), np.asarray(owner.bias, "float64")
     if topology in TOWERS:
         return np.concatenate([x @ w + b] * 2, axis=-1)
+    if topology is cell_in_two_rnns:  # h1 = x1 W + b, h2 = x2 W + b + h1 U
+        u = np.asarray(owner.recurrent_kernel, "float64")
+        first, last = x[:, 0] @ w + b, x[:, 1] @ w + b
+        return np.concatenate([first @ u + last, last @ u + first], axis=-1)
+    if topology is at_two_scales:
+        dilated = np.stack([x[:, i : i + 3 : 2, j : j + 3 : 2].reshape(3, 4)
+                            for i in range(2) for j in range(2)], 1)  # fmt: skip
+        wide = dilated.reshape(3, 2, 2, 4) @ w.reshape(4, 3) + reader_bias(model)
+        fields = x.reshape(3, 2, 2, 2, 2).transpose(0, 1, 3, 2, 4).reshape(3, 2, 2, 4)
+        return np.concatenate([fields @ w.reshape(4, 3) + b, wide], axis=-1)
     if topology in CONVOLUTIONS:  # fields of 2x2 side by side: a dense layer on each
         fields = x.reshape(3, 2, 2, 2, 2).transpose(0, 1, 3, 2, 4).reshape(3, 2, 2, 4)
         back = (fields @ w.reshape(4, 3) + b) @ w.reshape(4, 3).T
@@ -211,7 +280,7 @@ def check_tied(topology, model, x):
     for step in range(2):
         check_outputs(topology, model, x)
         perturb(owner, step)
-    others = 0 if topology in TOWERS else 1  # the reader's bias
+    others = 0 if topology in (*TOWERS, cell_in_two_rnns) else 1  # the reader's bias
     variables = {id(v) for v in model.variables}
     assert len(variables) == len(model.variables) == len(owner.variables) + others
     if trains_as_float(owner):
