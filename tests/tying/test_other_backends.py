@@ -14,11 +14,11 @@ import pytest
 
 HERE = pathlib.Path(__file__).parent
 WRITTEN = ("published and loaded", "published fine tuned published")  # TensorFlow alone writes them
-# Under JAX, `fit` and `predict` do not go through the model's `__call__`: a reader inside of a
-# sub-model or a subclassed model cannot see it, and says to run `bind_ties(model)` once.
+# Under JAX, `fit` and `predict` do not go through the model's `__call__`: a reader whose source is
+# not before it in the same graph cannot see it, and says to run `bind_ties(model)` once.
 SUB_MODELS = (
     "encoder_decoder", "tower_in_two_sub_models", "embedding_in_sub_models",
-    "convolution_in_sub_models",
+    "convolution_in_sub_models", "at_two_scales", "reader_in_a_wrapper", "cell_in_two_rnns",
 )  # fmt: skip
 REBUILT = (
     "saved", "saved unzipped", "from config", "from json", "from config then weights", "cloned",
@@ -46,7 +46,8 @@ def test_ties_hold_there_too(backend):
     assert done.returncode == 0, done.stderr[-3000:]
     cells = json.loads(done.stdout.splitlines()[-1])
     found = {(row, form): r for row, forms in cells.items() for form, r in forms.items()}
-    wrong = {key: result for key, result in found.items() if result != "ok"}
+    without_lora = "–"  # noqa: RUF001
+    wrong = {key: r for key, r in found.items() if r not in ("ok", without_lora)}
     assert set(wrong.values()) <= {"error"}  # loud, never silently untied
     expected = FAILING[backend] | {(row, form) for row in WRITTEN for form in cells[row]}
     assert set(wrong) == expected

@@ -182,7 +182,7 @@ def einsum():
 
 
 def reader_in_a_wrapper():
-    """The source outside: Keras' TimeDistributed takes the int8 codes of a Dense for its weights."""
+    """The source outside: TimeDistributed takes the int8 codes of a Dense for its weights."""
     inputs, source = keras.Input((2, 6)), dense()
     return keras.Model(inputs, layers.TimeDistributed(reader_of(source))(source(inputs)))
 
