@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from keras_shared import check_ties, sharing_report
-from keras_shared.layers import Shared, TiedDense
+from keras_shared.layers import Shared, TiedConv, TiedConvTranspose, TiedDense, TiedEinsumDense
 
 
 def ratio(tied, plain, repetitions):
@@ -60,6 +60,31 @@ def dense_pair(inputs, units, tied):
     x, source = keras.Input((inputs,)), layers.Dense(units)
     back = TiedDense(source) if tied else layers.Dense(inputs)
     return keras.Model(x, back(source(x)))
+
+
+def convolutions(tied):
+    """64x64 images -> 32 maps of half the size -> images, with a kernel of 5x5."""
+    x = keras.Input((64, 64, 3))
+    source = layers.Conv2D(32, 5, strides=2, padding="same")
+    plain = layers.Conv2DTranspose(3, 5, strides=2, padding="same")
+    return keras.Model(x, (TiedConvTranspose(source) if tied else plain)(source(x)))
+
+
+def scales(tied):
+    """One kernel of 3x3 with dilation 1 and 2, beside two kernels."""
+    x = keras.Input((32, 32, 32))
+    source = layers.Conv2D(32, 3, padding="same")
+    plain = layers.Conv2D(32, 3, padding="same", dilation_rate=2)
+    wide = TiedConv(source, dilation_rate=2) if tied else plain
+    return keras.Model(x, layers.Add()([source(x), wide(x)]))
+
+
+def heads(tied):
+    """64 tokens of 256 numbers -> 8 heads of 32 -> tokens, as attention projects them."""
+    x = keras.Input((64, 256))
+    source = layers.EinsumDense("bti,ihd->bthd", (64, 8, 32))
+    plain = layers.EinsumDense("bthd,ihd->bti", (64, 256))
+    return keras.Model(x, (TiedEinsumDense(source) if tied else plain)(source(x)))
 
 
 def twin(shared):
@@ -102,9 +127,12 @@ print(peak() - before)
     return int(done.stdout)
 
 
+SIZES = ((256, 64, 64, 200), (784, 1000, 128, 60), (20_000, 512, 32, 12))
+
+
 def main():
     table = Table("what", "mode", "tied / plain", title="Cost of ties, ratios within one run")
-    for inputs, units, batch, repetitions in ((256, 64, 64, 200), (20_000, 512, 32, 12)):
+    for inputs, units, batch, repetitions in SIZES:
         x = np.random.default_rng(0).random((batch, inputs), "float32")
         models = [dense_pair(inputs, units, tied) for tied in (True, False)]
         for graph in (True, False):
@@ -119,6 +147,18 @@ def main():
         if inputs > 1000:
             cost = peak_memory(inputs, units, True) / peak_memory(inputs, units, False)
             table.add_row(f"{name}, peak memory of a training step", "graph", f"{cost:.2f}")
+
+    kinds = {
+        "TiedConvTranspose": convolutions,
+        "TiedConv, two dilations": scales,
+        "TiedEinsumDense": heads,
+    }
+    for name, build in kinds.items():
+        models = [build(tied) for tied in (True, False)]
+        x = np.random.default_rng(0).random((32, *models[0].input_shape[1:]), "float32")
+        (_, step), (_, plain_step) = (calls(model, x, True) for model in models)
+        cost = ratio(step, plain_step, 40)
+        table.add_row(f"{name}, training step", "graph", f"{cost:.2f}")
 
     pair = list(np.random.default_rng(0).random((2, 64, 128), "float32"))
     for graph in (True, False):
