@@ -9,8 +9,9 @@ import keras
 import numpy as np
 
 from keras_shared.layers import TiedConv2DTranspose, TiedDense, TiedLayer
+from keras_shared.sharing.copying import Copies, layer_named, names_of
 from keras_shared.tying import TiedReader, TieError
-from keras_shared.tying.keras_private import flatten_layers, run_graph
+from keras_shared.tying.keras_private import flatten_layers
 
 Keep = Literal["source", "reader"]
 TRANSPOSED: dict[tuple[type, type], type[TiedReader]] = {  # (reader, source) -> what reads so
@@ -85,11 +86,11 @@ def _pairs(
             raise TieError(
                 f"A pattern has one * on both sides. Received: {{{reader!r}: {source!r}}}"
             )
-        found = [n for layer in layers for n in _names(layer) if fnmatch.fnmatchcase(n, reader)]
+        found = [n for layer in layers for n in names_of(layer) if fnmatch.fnmatchcase(n, reader)]
         before, _, after = reader.partition("*")
         for name in dict.fromkeys(found) if "*" in reader else [reader]:
             same = name[len(before) : len(name) - len(after)] if "*" in reader else ""
-            pair = _one(model, layers, name), _one(model, layers, source.replace("*", same))
+            pair = layer_named(model, name), layer_named(model, source.replace("*", same))
             if pair[0] is pair[1]:
                 raise TieError(f"'{name}' cannot be tied to itself. Received: {dict(ties)}")
             pairs[id(pair[0])] = pair
@@ -101,23 +102,8 @@ def _pairs(
     return pairs
 
 
-def _names(layer: keras.Layer) -> set[str]:
-    return {layer.name, layer.path or layer.name}
-
-
-def _one(model: keras.Model, layers: list[keras.Layer], name: str) -> keras.Layer:
-    fits = [layer for layer in layers if name in _names(layer)]
-    if len(fits) != 1:
-        owners = [layer.path for layer in fits] or [x.name for x in layers if x.weights][:12]
-        raise TieError(
-            f"'{model.name}' has {len(fits)} layers named '{name}'; expected one, by its name or "
-            f"its path. It has: {owners}"
-        )
-    return fits[0]
-
-
-class _Copy:
-    """New layers with the values of the old ones, and readers in the place of some."""
+class _Copy(Copies):
+    """Readers in the place of some layers."""
 
     def __init__(
         self,
@@ -125,51 +111,16 @@ class _Copy:
         keep: Keep | None,
         transpose: bool | None,
     ) -> None:
+        super().__init__([layer for pair in pairs.values() for layer in pair])
         self._pairs, self._keep, self._transpose = pairs, keep, transpose
-        self._copies: dict[int, keras.Layer] = {}
 
-    def of_model(self, model: keras.Model) -> keras.Model:
-        if isinstance(model, keras.Sequential):
-            head = keras.Input(batch_shape=model.inputs[0].shape, dtype=model.inputs[0].dtype)
-            layers = [self._of(layer) for layer in model.layers]
-            return keras.Sequential([head, *layers], name=model.name)
-        inputs = keras.tree.map_structure(
-            lambda t: keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name), model.input
-        )
-        return keras.Model(inputs, run_graph(model, inputs, self._call), name=model.name)
-
-    def _call(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
-        if not isinstance(layer, keras.Layer):  # an operation such as keras.ops.negative
-            return layer(*args, **kwargs)
-        return self._of(layer)(*args, **kwargs)
-
-    def _of(self, layer: keras.Layer) -> keras.Layer:
-        if id(layer) not in self._copies:
-            self._copies[id(layer)] = self._new(layer)
-        return self._copies[id(layer)]
-
-    def _new(self, layer: keras.Layer) -> keras.Layer:
+    def new(self, layer: keras.Layer) -> keras.Layer:
         if id(layer) in self._pairs:
             return self._reader(*self._pairs[id(layer)])
-        within = [
-            inner for inner in flatten_layers(layer)
-            if id(inner) in self._pairs or any(s is inner for _, s in self._pairs.values())
-        ]  # fmt: skip
-        if within and within != [layer]:
-            if not isinstance(layer, keras.Model) or not getattr(layer, "inputs", None):
-                raise TieError(
-                    f"'{within[0].name}' lies inside of {type(layer).__name__} '{layer.name}', "
-                    "which has no graph to build anew. Tie it where you build the model."
-                )
-            return self.of_model(layer)
-        copy = type(layer).from_config(layer.get_config())
-        if layer.weights:
-            copy.build_from_config(layer.get_build_config())
-            copy.set_weights(layer.get_weights())
-        return copy
+        return super().new(layer)
 
     def _reader(self, layer: keras.Layer, source: keras.Layer) -> keras.Layer:
-        owner = self._of(source)
+        owner = self.of(source)
         shapes = [[tuple(w.shape) for w in one.weights] for one in (layer, source)]
         kind = TRANSPOSED.get((type(layer), type(source)))
         turned = kind is not None and shapes[0][0] == _as_read(source)

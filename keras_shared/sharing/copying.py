@@ -1,0 +1,82 @@
+"""A functional model, copied layer by layer, with something else in the place of some."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+
+from keras_shared.tying import TieError
+from keras_shared.tying.keras_private import flatten_layers, run_graph
+
+
+class Copies:
+    """New layers with the values of the old ones. A subclass puts others in the place of some.
+
+    Args:
+        touched: layers that a subclass replaces, or asks for: models that contain them are built
+            anew from their graph, other layers from their config.
+    """
+
+    def __init__(self, touched: Iterable[keras.Layer]) -> None:
+        self._touched = {id(layer) for layer in touched}
+        self._copies: dict[int, keras.Layer] = {}
+
+    def of_model(self, model: keras.Model) -> keras.Model:
+        """A copy of a functional model or a Sequential."""
+        if isinstance(model, keras.Sequential):
+            head = keras.Input(batch_shape=model.inputs[0].shape, dtype=model.inputs[0].dtype)
+            layers = [self.of(layer) for layer in model.layers]
+            return keras.Sequential([head, *layers], name=model.name)
+        inputs = keras.tree.map_structure(
+            lambda t: keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name), model.input
+        )
+        return keras.Model(inputs, run_graph(model, inputs, self._call), name=model.name)
+
+    def _call(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(layer, keras.Layer):  # an operation such as keras.ops.negative
+            return layer(*args, **kwargs)
+        return self.of(layer)(*args, **kwargs)
+
+    def of(self, layer: keras.Layer) -> keras.Layer:
+        """The one copy of a layer."""
+        if id(layer) not in self._copies:
+            self._copies[id(layer)] = self.new(layer)
+        return self._copies[id(layer)]
+
+    def new(self, layer: keras.Layer) -> keras.Layer:
+        """A copy of a layer that has none yet."""
+        within = [inner for inner in flatten_layers(layer) if id(inner) in self._touched]
+        if within and within != [layer]:
+            if not isinstance(layer, keras.Model) or not getattr(layer, "inputs", None):
+                raise TieError(
+                    f"'{within[0].name}' lies inside of {type(layer).__name__} '{layer.name}', "
+                    "which has no graph to build anew. Change it where you build the model."
+                )
+            return self.of_model(layer)
+        copy = type(layer).from_config(layer.get_config())
+        if layer.weights:
+            copy.build_from_config(layer.get_build_config())
+            copy.set_weights(layer.get_weights())
+        return copy
+
+
+def names_of(layer: keras.Layer) -> set[str]:
+    """What a layer can be named by."""
+    return {layer.name, layer.path or layer.name}
+
+
+def layer_named(model: keras.Model, name: str) -> keras.Layer:
+    """The one layer inside of `model` that has this name or path.
+
+    Raises:
+        TieError: if there is none, or several.
+    """
+    layers = [layer for layer in flatten_layers(model) if layer is not model]
+    fits = [layer for layer in layers if name in names_of(layer)]
+    if len(fits) != 1:
+        owners = [layer.path for layer in fits] or [x.name for x in layers if x.weights][:12]
+        raise TieError(
+            f"'{model.name}' has {len(fits)} layers named '{name}'; expected one, by its name or "
+            f"its path. It has: {owners}"
+        )
+    return fits[0]
