@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from keras_shared.presets.publishing import PublishError as PublishError
     from keras_shared.presets.publishing import publish as publish
     from keras_shared.sharing import draw_sharing as draw_sharing
+    from keras_shared.sharing import load_weights as load_weights
     from keras_shared.sharing import sharing_report as sharing_report
     from keras_shared.sharing import unshare as unshare
+    from keras_shared.sharing.find_ties import find_ties as find_ties
     from keras_shared.sharing.tying_existing import tie_weights as tie_weights
     from keras_shared.tying.check_ties import check_ties as check_ties
     from keras_shared.tying.tie_error import TieError as TieError
@@ -33,8 +35,10 @@ _HOMES = {
     "check_ties": "keras_shared.tying",
     "draw_sharing": "keras_shared.sharing",
     "export": "keras_shared.exporting",
+    "find_ties": "keras_shared.sharing",
     "list_presets": "keras_shared.presets.names",
     "load": "keras_shared.presets.loading",
+    "load_weights": "keras_shared.sharing",
     "publish": "keras_shared.presets.publishing",
     "sharing_report": "keras_shared.sharing",
     "tie": "keras_shared.tying",

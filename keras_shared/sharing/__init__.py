@@ -1,6 +1,10 @@
 """What a model shares: each weight once, who reads it, how often, and what that saves."""
 
 from keras_shared import start as start
+from keras_shared.sharing.find_ties import StoredWeight as StoredWeight
+from keras_shared.sharing.find_ties import Ties as Ties
+from keras_shared.sharing.find_ties import find_ties as find_ties
+from keras_shared.sharing.loading_weights import load_weights as load_weights
 from keras_shared.sharing.picture import draw_sharing as draw_sharing
 from keras_shared.sharing.report import Reading as Reading
 from keras_shared.sharing.report import SharingReport as SharingReport

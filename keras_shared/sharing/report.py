@@ -1,5 +1,4 @@
 import dataclasses
-import hashlib
 import math
 import os
 import pathlib
@@ -9,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_shared.sharing.calls import Call, calls_of
+from keras_shared.sharing.equal_values import Candidate, equal_values
 from keras_shared.sharing.multiply_adds import multiply_adds
 from keras_shared.tying import TiedReader, TieError, check_ties, readers_of
 from keras_shared.tying.keras_private import children_of, flatten_layers
@@ -117,23 +117,10 @@ def sharing_report(model: keras.Model) -> SharingReport:
     Reference:
         LeCun, Bottou, Bengio, Haffner 1998, section II.B (connections and trainable parameters).
     """
-    calls = calls_of(model)
-    owners = _owners(model)
+    calls, owners = calls_of(model), owners_in(model)
     if not owners:
         raise ValueError(f"'{model.name}' has no weights to report.")
-    uses: dict[int, list[tuple[Call, str]]] = {id(variable): [] for variable, _ in owners}
-    by_layer: dict[int, list[keras.Variable]] = {}
-    for variable, owner in owners:
-        by_layer.setdefault(id(owner), []).append(variable)
-    readers = [layer for layer in flatten_layers(model) if isinstance(layer, TiedReader)]
-    read = {id(reader): reader.read_variables() for reader in readers}  # untied ones read their own
-    for call in calls:
-        steps = ", at each step" if call.steps else ""
-        for variable in by_layer.get(id(call.layer), ()):
-            uses[id(variable)].append((call, f"as is{steps}"))
-        for variable in read.get(id(call.layer), ()):
-            if id(variable) in uses:
-                uses[id(variable)].append((call, f"{call.layer.form}{steps}"))
+    uses = uses_in(model, owners, calls)
     weights = tuple(_weight(v, owner, uses[id(v)]) for v, owner in owners)
     return SharingReport(
         model.name, weights, _totals(weights), _stored(weights), tuple(_warnings(model, weights))
@@ -170,12 +157,12 @@ def stored_report(path: str | os.PathLike[str]) -> SharingReport:
     return SharingReport(path.name, tuple(weights), totals, {}, (seen,))
 
 
-def _owners(model: keras.Model) -> list[tuple[keras.Variable, keras.Layer]]:
+def owners_in(model: keras.Model) -> list[tuple[keras.Variable, keras.Layer]]:
     """Each variable with the innermost layer that lists it, in the model's order."""
     innermost: dict[int, keras.Layer] = {}
     for layer in flatten_layers(model):
         deeper = {id(v) for child in children_of(layer) for v in child.variables}
-        innermost |= {id(v): layer for v in layer.variables if id(v) not in deeper}
+        innermost = {id(v): layer for v in layer.variables if id(v) not in deeper} | innermost
     owners = [(v, innermost[id(v)]) for v in model.variables]
     for reader in readers_of(model):  # of a decoder alone: owned elsewhere, and read here
         for variable in reader.source().variables:
@@ -183,6 +170,26 @@ def _owners(model: keras.Model) -> list[tuple[keras.Variable, keras.Layer]]:
                 innermost[id(variable)] = reader.source()
                 owners.append((variable, reader.source()))
     return [(v, owner) for v, owner in owners if not v.path.endswith("seed_generator_state")]
+
+
+def uses_in(
+    model: keras.Model, owners: list[tuple[keras.Variable, keras.Layer]], calls: list[Call]
+) -> dict[int, list[tuple[Call, str]]]:
+    """id of a variable -> the calls that read it, each with the form in which it does."""
+    uses: dict[int, list[tuple[Call, str]]] = {id(variable): [] for variable, _ in owners}
+    by_layer: dict[int, list[keras.Variable]] = {}
+    for variable, owner in owners:
+        by_layer.setdefault(id(owner), []).append(variable)
+    readers = [layer for layer in flatten_layers(model) if isinstance(layer, TiedReader)]
+    read = {id(reader): reader.read_variables() for reader in readers}  # untied ones read their own
+    for call in calls:
+        steps = ", at each step" if call.steps else ""
+        for variable in by_layer.get(id(call.layer), ()):
+            uses[id(variable)].append((call, f"as is{steps}"))
+        for variable in read.get(id(call.layer), ()):
+            if id(variable) in uses:
+                uses[id(variable)].append((call, f"{call.layer.form}{steps}"))
+    return uses
 
 
 def _weight(variable: keras.Variable, owner: keras.Layer, uses: list[tuple[Call, str]]) -> Weight:
@@ -270,27 +277,10 @@ def _warnings(model: keras.Model, weights: tuple[Weight, ...]) -> list[str]:
         found.append(f"A tie would not survive: {error}")
     except Exception as error:  # whatever a foreign get_config raises
         found.append(f"The model cannot be rebuilt from its config: {error}")
+    trained = [(v, owner) for v, owner in owners_in(model) if v.trainable]
     found += [
-        f"'{a}' and '{b}' hold the same values and are two variables: equal, and not tied."
-        for a, b in _look_tied(model)
+        f"'{pair.first}' and '{pair.second}' hold the same values and are two variables: equal, "
+        "and not tied."
+        for pair in equal_values(Candidate.of(v, owner, v.path) for v, owner in trained)
     ]
     return found
-
-
-def _look_tied(model: keras.Model) -> list[tuple[str, str]]:
-    """Pairs of variables with equal values, as they are or transposed; constants aside."""
-    first: dict[bytes, str] = {}
-    pairs = []
-    for variable in model.variables:
-        if math.prod(variable.shape) < 2 or not variable.trainable:
-            continue
-        values = variable.numpy()
-        if np.all(values == values.flat[0]):
-            continue
-        keys = [hashlib.sha256(str(v.shape).encode() + v.tobytes()).digest()
-                for v in (values, np.ascontiguousarray(values.T))]  # fmt: skip
-        known = next((first[key] for key in keys if key in first), None)
-        if known is not None:
-            pairs.append((known, variable.path))
-        first.setdefault(keys[0], variable.path)
-    return pairs

@@ -1,3 +1,5 @@
+import io
+from collections.abc import Sequence
 from typing import Literal
 
 from rich import box
@@ -14,11 +16,11 @@ def print_report(report: SharingReport, console: Console) -> None:
     one = dtypes.pop() if len(dtypes) == 1 else ""  # stands in the title, for width
     columns = {
         "weight": [w.path for w in report.weights],
-        "shape": ["x".join(map(str, w.shape)) or "scalar" for w in report.weights],
+        "shape": [as_shape(w.shape) for w in report.weights],
         "kind": [_kind(w, one) for w in report.weights],
         "bytes": [f"{w.bytes:,}" for w in report.weights],
         "read by": [
-            "\n".join(_as_read(name, reading) for name, reading in w.readers.items())
+            "\n".join(as_read(name, reading) for name, reading in w.readers.items())
             for w in report.weights
         ],
         "uses": [str(w.uses) for w in report.weights],
@@ -60,6 +62,32 @@ def _kind(weight: Weight, dtype: str) -> str:
     return ", ".join(kinds)
 
 
-def _as_read(name: str, reading: Reading) -> str:
-    form = "" if reading.form == "as is" else f" ({reading.form})"
-    return f"{name}{form}" + (f" x {reading.times}" if reading.times > 1 else "")
+def as_shape(shape: tuple[int, ...]) -> str:
+    """A shape in a cell of a table."""
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def as_form(form: str) -> str:
+    """How a weight is read, in brackets behind a name."""
+    return "" if form == "as is" else f" ({form})"
+
+
+def as_read(name: str, reading: Reading) -> str:
+    """A reader in a cell of a table."""
+    return f"{name}{as_form(reading.form)}" + (f" x {reading.times}" if reading.times > 1 else "")
+
+
+def as_text(sections: Sequence[tuple[str, Sequence[tuple[str, ...]]]]) -> str:
+    """Titles, with rows of cells below, in 80 columns."""
+    file = io.StringIO()
+    console = Console(width=80, file=file, highlight=False)
+    for title, rows in sections:
+        console.print(escape(title))
+        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+        for number in range(len(rows[0]) if rows else 0):
+            table.add_column(overflow="fold", max_width=36 if number == 0 else None)
+        for row in rows:
+            table.add_row(*map(escape, row))
+        if rows:
+            console.print(table)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())

@@ -40,7 +40,7 @@ def check_ties(model: keras.Model) -> None:
     sources_inside(model)
     again = [type(model).from_config(model.get_config())]
     graph = isinstance(model, keras.Sequential) or getattr(model, "inputs", None)
-    if graph and (readers_of(model) or _held_twice(model)):  # else a clone can lose nothing
+    if graph and (readers_of(model) or held_twice(model)):  # else a clone can lose nothing
         again.append(keras.models.clone_model(model))
     for rebuilt in again:
         bind_ties(rebuilt)
@@ -52,7 +52,7 @@ def check_ties(model: keras.Model) -> None:
             )
 
 
-def _held_twice(model: keras.Model) -> list[tuple[keras.Layer, list[keras.Layer]]]:
+def held_twice(model: keras.Model) -> list[tuple[keras.Layer, list[keras.Layer]]]:
     """Layers with weights that more than one model, wrapper or block contains, and which."""
     holders: dict[int, list[keras.Layer]] = {}
     inside = flatten_layers(model)
@@ -67,7 +67,7 @@ def _culprits(model: keras.Model) -> str:
     """What to do about the layers that more than one model, wrapper or block contains."""
     twice = [
         f"'{layer.path or layer.name}' (in {' and '.join(holder.name for holder in holders)})"
-        for layer, holders in _held_twice(model)
+        for layer, holders in held_twice(model)
     ]
     if not twice:
         return (

@@ -16,6 +16,8 @@ from keras.src.backend.common import global_state
 from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 from keras.src.quantizers.quantizers import dequantize_with_sz_map
+from keras.src.saving.saving_lib import _get_unique_name, _walk_saveable
+from keras.src.utils.naming import to_snake_case
 
 
 def outermost_layer() -> keras.Layer | None:
@@ -54,6 +56,60 @@ def upstream_layers(tensors: Any) -> Iterator[keras.Layer]:
 def run_graph(model: keras.Model, inputs: Any, call: Callable[..., Any]) -> Any:
     """The outputs of a functional model, with `call(layer, *args)` where it calls a layer."""
     return model._run_through_graph(keras.tree.flatten(inputs), call_fn=call)
+
+
+def snake_case(name: str) -> str:
+    """The name of a class as Keras writes it in automatic names and in files."""
+    snake: str = to_snake_case(name)
+    return snake
+
+
+def saved_layers(
+    model: keras.Model, stand_in: Callable[[keras.Layer], tuple[keras.Layer, str]]
+) -> Iterator[tuple[str, list[keras.Layer]]]:
+    """Where a file of Keras 3 holds the variables of each layer of `model`.
+
+    Args:
+        model: any model.
+        stand_in: layer -> the one that is saved in its place, and the name of that one's class.
+
+    Returns:
+        For each layer its path in the file, and the layers down to it: those of the model, with
+        what stands in for the last one behind them.
+    """
+
+    def of(
+        layer: keras.Layer, path: str, above: list[keras.Layer], seen: set[int]
+    ) -> Iterator[tuple[str, list[keras.Layer]]]:
+        if id(layer) in seen:
+            return
+        seen.add(id(layer))
+        above, inner = [*above, layer], stand_in(layer)[0]
+        yield path, [*above, inner]
+        seen = seen if inner is layer else {id(inner)}
+        for name, child in _walk_saveable(inner):
+            below = f"{path}/{name}".lstrip("/")
+            if isinstance(child, keras.Layer):
+                yield from of(child, below, above, seen)
+            elif isinstance(child, (list, dict, tuple)):
+                yield from within(child, below, above, seen, set())
+
+    def within(
+        items: Any, path: str, above: list[keras.Layer], seen: set[int], containers: set[int]
+    ) -> Iterator[tuple[str, list[keras.Layer]]]:
+        if id(items) in containers:
+            return
+        containers.add(id(items))
+        used: dict[str, int] = {}
+        for item in items.values() if isinstance(items, dict) else items:
+            if isinstance(item, keras.Layer):
+                name = _get_unique_name(to_snake_case(stand_in(item)[1]), used)
+                yield from of(item, f"{path}/{name}", above, seen)
+            elif isinstance(item, (list, dict, tuple)):
+                name = _get_unique_name("container", used)
+                yield from within(item, f"{path}/{name}", above, seen, containers)
+
+    return of(model, "", [], set())
 
 
 def arguments_of(layer: keras.Layer) -> list[str]:

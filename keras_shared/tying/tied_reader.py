@@ -355,10 +355,10 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
             raise TieError(
                 f"{type(self).__name__} '{self.name}' is tied to '{wanted['name']}' (weight "
                 f"{wanted['weight_shape']}) and owns variables {expected}; the file holds "
-                f"{found} for it. If a model without ties was saved, load the file into "
-                "`keras_shared.unshare(model)`, and copy from there layer by layer with "
-                "`set_weights`; if one was saved after `untie`, call `keras_shared.tying.untie` on "
-                "this one before loading; if the config was edited, restore it."
+                f"{found} for it. If a model without ties was saved, or one after `untie`, call "
+                "`keras_shared.load_weights(model, filepath)`, which takes it into this one; to "
+                "load it untied, call `keras_shared.tying.untie` on this one before; if the config "
+                "was edited, restore it."
             )
         super().load_own_variables(store)
 

@@ -1,5 +1,6 @@
 """These fail on the day that Keras changes a name which keras_private.py uses."""
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -113,3 +114,40 @@ def test_tensorflow_learns_what_is_frozen_while_a_file_is_written():
     with keras_private.trainable_as_in_keras(layer.variables, layer.trainable_variables):
         assert not any(value.trainable for value in values)
     assert all(value.trainable for value in values)
+
+
+def test_saved_layers_are_where_keras_saves_them(tmp_path):
+    """Sub-models, wrappers, lists of layers: every group of the file."""
+
+    class Blocks(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.parts = [layers.Dense(3), [layers.Dense(3)], {"a": layers.LayerNormalization()}]
+
+        def call(self, inputs):
+            return self.parts[2]["a"](self.parts[1][0](self.parts[0](inputs)))
+
+    x, y = keras.Input((5, 3)), keras.Input((5, 3))
+    sub = keras.Model(x, layers.Bidirectional(layers.LSTM(2, return_sequences=True))(Blocks()(x)))
+    model = keras.Model(y, layers.TimeDistributed(layers.Dense(1))(sub(y)))
+    model.save_weights(tmp_path / "m.weights.h5")
+    with h5py.File(tmp_path / "m.weights.h5") as file:
+        held = {}
+        file.visititems(
+            lambda name, item: (
+                held.update({name[:-5].rstrip("/"): item})
+                if name.endswith("vars") and len(item)
+                else None
+            )
+        )
+        found = {
+            path: above[-1]
+            for path, above in keras_private.saved_layers(
+                model, lambda layer: (layer, type(layer).__name__)
+            )
+        }
+        assert set(held) <= set(found) and len(held) == 6
+        for path, group in held.items():
+            assert [tuple(v.shape) for v in found[path].weights] == [
+                group[str(i)].shape for i in range(len(group))
+            ]
