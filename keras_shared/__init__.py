@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from keras_shared.presets.publishing import publish as publish
     from keras_shared.sharing import draw_sharing as draw_sharing
     from keras_shared.sharing import load_weights as load_weights
+    from keras_shared.sharing import resize_vocabulary as resize_vocabulary
     from keras_shared.sharing import sharing_report as sharing_report
     from keras_shared.sharing import unshare as unshare
     from keras_shared.sharing.find_ties import find_ties as find_ties
@@ -40,6 +41,7 @@ _HOMES = {
     "load": "keras_shared.presets.loading",
     "load_weights": "keras_shared.sharing",
     "publish": "keras_shared.presets.publishing",
+    "resize_vocabulary": "keras_shared.sharing",
     "sharing_report": "keras_shared.sharing",
     "tie": "keras_shared.tying",
     "tie_weights": "keras_shared.sharing",

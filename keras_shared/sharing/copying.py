@@ -30,9 +30,10 @@ class Copies:
         inputs = keras.tree.map_structure(
             lambda t: keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name), model.input
         )
-        return keras.Model(inputs, run_graph(model, inputs, self._call), name=model.name)
+        return keras.Model(inputs, run_graph(model, inputs, self.call), name=model.name)
 
-    def _call(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
+        """What the copy of a layer, or an operation, gives."""
         if not isinstance(layer, keras.Layer):  # an operation such as keras.ops.negative
             return layer(*args, **kwargs)
         return self.of(layer)(*args, **kwargs)

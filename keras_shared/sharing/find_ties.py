@@ -209,10 +209,11 @@ def _readings(
 
     for variable, owner in owners:
         note(variable, owner, "as is", 0)
+    times = Counter(id(call.layer) for call in calls)
     for reader in readers_of(model):
-        whole = isinstance(reader, TiedLayer)  # whose source's own calls are counted
+        whole = isinstance(reader, TiedLayer)  # the calls of its source are counted as well
         for variable in reader.source().variables if whole else reader.read_variables():
-            note(variable, reader, reader.form, sum(c.layer is reader for c in calls) * whole)
+            note(variable, reader, reader.form, times[id(reader)] if whole else 0)
     uses = uses_in(model, owners, calls)
     for variable, _ in owners:
         for call, form in uses[id(variable)]:

@@ -162,7 +162,9 @@ def owners_in(model: keras.Model) -> list[tuple[keras.Variable, keras.Layer]]:
     innermost: dict[int, keras.Layer] = {}
     for layer in flatten_layers(model):
         deeper = {id(v) for child in children_of(layer) for v in child.variables}
-        innermost = {id(v): layer for v in layer.variables if id(v) not in deeper} | innermost
+        for variable in layer.variables:
+            if id(variable) not in deeper:
+                innermost.setdefault(id(variable), layer)
     owners = [(v, innermost[id(v)]) for v in model.variables]
     for reader in readers_of(model):  # of a decoder alone: owned elsewhere, and read here
         for variable in reader.source().variables:
