@@ -156,7 +156,7 @@ def test_a_decoder_alone_and_a_lost_reader():
 def test_nothing_changes_in_the_model():
     model = SiameseNet(image_shape=(8, 8, 1))
     before, config = [np.array(v) for v in model.variables], model.to_json()
-    find_ties(model)
+    assert all(weight.holders == () for weight in find_ties(model).shared)  # `model.tower` too
     for now, then in zip(model.variables, before, strict=True):
         np.testing.assert_array_equal(now, then)
     assert model.to_json() == config and not any("call" in vars(x) for x in model._flatten_layers())
@@ -189,6 +189,15 @@ def test_what_is_no_evidence():
     assert equal_values([candidate("a", kernel), candidate("b", kernel.astype("float64"))]) == []
     assert equal_values([candidate("a", kernel), candidate("b", kernel.reshape(8, 5))]) == []
     assert equal_values([candidate("a", kernel), candidate("b", -kernel)]) == []
+
+
+def test_weights_of_one_layer_are_not_compared():
+    kernel = noise(4, 4)
+    a, b = (Candidate(name, "one layer", (4, 4), "float32", lambda: kernel) for name in "ab")
+    assert equal_values([a, b]) == []
+    assert [(p.first, p.second) for p in equal_values([a, b, candidate("c", kernel)])] == [
+        ("a", "c")
+    ]
 
 
 def test_several_equal_ones_in_all_dtypes():

@@ -206,6 +206,48 @@ def test_names_that_were_given_count_more_than_order(tmp_path):
         np.testing.assert_array_equal(new.get_layer(name).kernel, old.get_layer(name).kernel)
 
 
+def test_names_that_keras_counts_say_nothing(tmp_path):
+    def build():
+        x = keras.Input((6,))
+        first = layers.Dense(6)
+        return with_noise(keras.Model(x, [layers.Dense(6)(first(x)), TiedDense(first)(x)]))
+
+    keras.utils.clear_session()
+    path = saved(build(), tmp_path / "old.weights.h5")  # dense, dense_1
+    keras.utils.clear_session()
+    layers.Dense(6)  # another one, built before
+    model = build()  # dense_1, dense_2
+    assert next(layer.name for layer in model.layers if "dense" in layer.name) == "dense_1"
+    load_weights(model, path)
+    keras.utils.clear_session()
+    again = build()
+    again.load_weights(path)
+    for now, then in zip(model.weights, again.weights, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+class Many(layers.Layer):
+    """More variables than a digit counts: a file lists 10 before 2."""
+
+    def build(self, input_shape):
+        self.parts = [self.add_weight(shape=(), name=f"part_{i}") for i in range(12)]
+
+    def call(self, inputs):
+        return sum(part * inputs**i for i, part in enumerate(self.parts))
+
+
+def test_a_layer_with_many_variables(tmp_path):
+    def build():
+        x = keras.Input((6,))
+        code = layers.Dense(3, name="enc")
+        return with_noise(keras.Model(x, TiedDense(code, name="dec")(Many()(code(x)))))
+
+    first, model = build(), build()
+    load_weights(model, saved(first, tmp_path / "m.weights.h5"))
+    for now, then in zip(model.weights, first.weights, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
 def test_a_flat_net_into_sub_models_by_the_names_of_layers(tmp_path):
     from keras_shared.zoo import TiedAutoencoder
 
@@ -264,6 +306,20 @@ def test_a_whole_layer_of_another_sub_model(file, tmp_path):
     apart = untie(towers(True))
     load_weights(apart, path)
     np.testing.assert_allclose(apart(data), old(data), atol=1e-5)
+
+
+def test_a_tower_that_was_untied_without_names(tmp_path):
+    def build():
+        tower = keras.Sequential([layers.Dense(4, "tanh"), layers.Dense(3)])
+        inputs = [keras.Input((5,)), keras.Input((5,))]
+        left = keras.Model(inputs[0], tower(inputs[0]))
+        right = keras.Model(inputs[1], TiedLayer(tower)(inputs[1]))
+        return keras.Model(inputs, layers.Add()([left(inputs[0]), right(inputs[1])]))
+
+    first, data = with_noise(build()), [noise(2, 5), noise(2, 5)]
+    wanted, model = first(data), build()
+    load_weights(model, saved(untie(first), tmp_path / "m.weights.h5"))
+    np.testing.assert_allclose(model(data), wanted, atol=1e-5)
 
 
 class Sub(keras.Model):

@@ -133,6 +133,22 @@ def test_sub_models_whose_readers_take_the_table_of_another():
     np.testing.assert_allclose(smaller(data), model(data), atol=1e-5)
 
 
+def test_a_reader_of_a_whole_model_that_holds_the_table():
+    ids, other = keras.Input((5,)), keras.Input((5,))
+    table = layers.Embedding(10, 4, name="table")
+    language = keras.Model(ids, TiedDense(table, name="head")(table(ids)), name="language")
+    again = keras.Model(other, TiedLayer(language, name="again")(other), name="second")
+    inputs = [keras.Input((5,)), keras.Input((5,))]
+    model = with_noise(keras.Model(inputs, [language(inputs[0]), again(inputs[1])]))
+    new = resize_vocabulary(model, 12)
+    reader = new.get_layer("second").get_layer("again")
+    assert reader.source() is new.get_layer("language")
+    assert new.output_shape == [(None, 5, 12)] * 2
+    for now, then in zip(new([IDS, IDS[::-1]]), model([IDS, IDS[::-1]]), strict=True):
+        np.testing.assert_allclose(now[..., :10], then, atol=1e-5)
+    check_ties(new)
+
+
 def test_a_sequential_and_positions():
     table = layers.Embedding(10, 4, name="table")
     model = keras.Sequential([keras.Input((5,)), table, layers.Dense(4), TiedDense(table)])
