@@ -8,17 +8,23 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from keras_shared.layers import TiedConv2DTranspose, TiedDense, TiedLayer
+from keras_shared.layers import TiedConv, TiedConvTranspose, TiedDense, TiedLayer
+from keras_shared.layers.convolution_reader import ConvolutionReader
 from keras_shared.sharing.copying import Copies, layer_named, names_of
 from keras_shared.tying import TiedReader, TieError
+from keras_shared.tying.effective_weight import weight_names
 from keras_shared.tying.keras_private import flatten_layers
 
 Keep = Literal["source", "reader"]
-TRANSPOSED: dict[tuple[type, type], type[TiedReader]] = {  # (reader, source) -> what reads so
-    (keras.layers.Dense, keras.layers.Dense): TiedDense,
-    (keras.layers.Dense, keras.layers.Embedding): TiedDense,
-    (keras.layers.Conv2DTranspose, keras.layers.Conv2D): TiedConv2DTranspose,
-}
+TRANSPOSED: tuple[tuple[type, tuple[type, ...], type[TiedReader]], ...] = (
+    # a reader of exactly this type, any of these sources, and what reads so
+    (keras.layers.Dense, (keras.layers.Dense, keras.layers.Embedding), TiedDense),
+    (keras.layers.Conv1DTranspose, (keras.layers.Conv1D,), TiedConvTranspose),
+    (keras.layers.Conv2DTranspose, (keras.layers.Conv2D,), TiedConvTranspose),
+    (keras.layers.Conv3DTranspose, (keras.layers.Conv3D,), TiedConvTranspose),
+)
+CONVOLUTIONS = ConvolutionReader.source_classes
+OF_ITS_OWN = {"strides", "padding", "dilation_rate", "activation", "use_bias"}  # of a TiedConv
 NOT_COMPARED = re.compile(r"name|trainable|.*_initializer|.*_regularizer|.*_constraint")
 
 
@@ -31,9 +37,10 @@ def tie_weights(
     """A copy of a plain model in which layers read the weights of others: an existing net, tied.
 
     `{"decoder": "encoder"}` puts in the place of the layer `decoder` one that reads the kernel of
-    `encoder`: transposed (`TiedDense`, `TiedConv2DTranspose`) where the shapes say so, else the
-    whole layer as it is (`TiedLayer`). A transposed reader keeps its own bias. All other weights
-    are copied. The way back is `keras_shared.tying.untie`.
+    `encoder`: transposed (`TiedDense`, `TiedConvTranspose`) where the shapes say so; a convolution
+    with other strides, dilation or padding by `TiedConv`; else the whole layer as it is
+    (`TiedLayer`). All but the last keep a bias of their own. All other weights are copied. The way
+    back is `keras_shared.tying.untie`.
 
     Args:
         model: a functional model, or a Sequential that was built; it stays as it is. Sub-models
@@ -122,7 +129,8 @@ class _Copy(Copies):
     def _reader(self, layer: keras.Layer, source: keras.Layer) -> keras.Layer:
         owner = self.of(source)
         shapes = [[tuple(w.shape) for w in one.weights] for one in (layer, source)]
-        kind = TRANSPOSED.get((type(layer), type(source)))
+        kinds = [k for of, by, k in TRANSPOSED if type(layer) is of and isinstance(source, by)]
+        kind = kinds[0] if kinds else None
         turned = kind is not None and shapes[0][0] == _as_read(source)
         whole = type(layer) is type(source) and shapes[0] == shapes[1]
         if turned and whole and self._transpose is None:
@@ -132,18 +140,22 @@ class _Copy(Copies):
             )
         if turned and not (whole and self._transpose is False):
             assert kind is not None
-            return self._transposed(kind, layer, source, owner)
+            return self._with_bias(kind, layer, source, owner)
+        configs = [one.get_config() for one in (layer, source)]
+        differ = [
+            key for key in configs[0]
+            if configs[0][key] != configs[1].get(key) and not NOT_COMPARED.fullmatch(key)
+        ]  # fmt: skip
+        number = len(weight_names(source))
+        kernels = type(layer) is type(source) and shapes[0][:number] == shapes[1][:number]
+        if kernels and differ and isinstance(source, CONVOLUTIONS) and set(differ) <= OF_ITS_OWN:
+            return self._with_bias(TiedConv, layer, source, owner)
         if not whole:
             raise TieError(
                 f"'{layer.name}' ({type(layer).__name__}, weights {shapes[0]}) cannot read "
                 f"'{source.name}' ({type(source).__name__}, weights {shapes[1]}): neither are "
                 "they the same layer, nor is one the transpose of the other."
             )
-        configs = [one.get_config() for one in (layer, source)]
-        differ = [
-            key for key in configs[0]
-            if configs[0][key] != configs[1].get(key) and not NOT_COMPARED.fullmatch(key)
-        ]  # fmt: skip
         if differ:
             raise TieError(
                 f"'{layer.name}' and '{source.name}' differ in {differ}: as a whole, one cannot "
@@ -153,28 +165,29 @@ class _Copy(Copies):
             owner.set_weights(layer.get_weights())
         return TiedLayer(owner, name=layer.name)
 
-    def _transposed(
+    def _with_bias(
         self, kind: type[TiedReader], layer: keras.Layer, source: keras.Layer, owner: keras.Layer
     ) -> keras.Layer:
-        config, known = layer.get_config(), kind.__init__.__code__.co_varnames
-        taken = {k: v for k, v in config.items() if k in known or k in ("name", "dtype")}
-        reader = kind(owner, **taken)
+        """A reader of kernels alone, with the bias and the rest of `layer`."""
+        config, known = layer.get_config(), kind(owner).get_config()
+        reader = kind(owner, **{k: v for k, v in config.items() if k in known})
+        reader.build(layer.get_build_config()["input_shape"])
+        reader.built = True
         expected = reader.plain_counterpart()[1]
-        geometry = ("strides", "padding", "data_format")
+        geometry = ("strides", "padding", "data_format", "dilation_rate")
         differ = [k for k in geometry if k in config and _plain(config[k]) != _plain(expected[k])]
         if differ:
             raise TieError(
                 f"'{layer.name}' and its source '{source.name}' differ in {differ}, and one is not "
                 "the adjoint of the other."
             )
-        kernel, *own = layer.get_weights()
-        axes = reader.plain_axes or tuple(range(kernel.ndim))
-        wanted = kernel.transpose(np.argsort(axes))
+        number = len(weight_names(source))
+        kernels, own = layer.get_weights()[:number], layer.get_weights()[number:]
+        axes = reader.plain_axes or tuple(range(kernels[0].ndim))
+        wanted = [kernels[0].transpose(np.argsort(axes)), *kernels[1:]]
         values = source.get_weights()
-        if self._differs(layer, source, [wanted], values[:1]):
-            owner.set_weights([wanted, *values[1:]])
-        reader.build(layer.get_build_config()["input_shape"])
-        reader.built = True
+        if self._differs(layer, source, wanted, values[:number]):
+            owner.set_weights([*wanted, *values[number:]])
         reader.set_weights(own)
         return reader
 
@@ -195,7 +208,7 @@ class _Copy(Copies):
 def _as_read(source: keras.Layer) -> tuple[int, ...]:
     """The shape of the kernel that a layer must own to be the transpose of `source`."""
     shape = tuple(source.weights[0].shape)
-    return shape if isinstance(source, keras.layers.Conv2D) else shape[::-1]
+    return shape if isinstance(source, CONVOLUTIONS) else shape[::-1]
 
 
 def _plain(value: Any) -> Any:

@@ -7,7 +7,7 @@ from keras import layers
 
 import keras_shared
 from keras_shared import TieError, tie_weights, untie
-from keras_shared.layers import TiedConv2DTranspose, TiedDense, TiedLayer
+from keras_shared.layers import TiedConvTranspose, TiedDense, TiedLayer
 from keras_shared.tying import check_ties
 
 RANDOM = np.random.default_rng(5)
@@ -119,7 +119,7 @@ def test_an_embedding_and_a_head_and_a_convolution_and_its_adjoint():
     back = layers.Conv2DTranspose(1, 3, strides=2, padding="same", name="back")(maps)
     net, pixels = keras.Model(image, back), noise(2, 6, 6, 1)
     tied = tie_weights(net, {"back": "conv"}, keep="source")
-    assert isinstance(tied.get_layer("back"), TiedConv2DTranspose)
+    assert isinstance(tied.get_layer("back"), TiedConvTranspose)
     net.get_layer("back").kernel.assign(net.get_layer("conv").kernel)
     np.testing.assert_allclose(tied(pixels), net(pixels), atol=1e-5)
 
@@ -168,3 +168,58 @@ def test_what_cannot_be_tied_is_refused_by_name():
 
     with pytest.raises(ValueError, match="has no graph of layers to copy"):
         tie_weights(Sub(), {"a": "b"})
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_convolutions_of_every_rank(rank):
+    down = getattr(layers, f"Conv{rank}D")
+    up = getattr(layers, f"Conv{rank}DTranspose")
+    inputs = keras.Input((*[6] * rank, 2))
+    maps = down(4, 3, strides=2, padding="same", name="down")(inputs)
+    plain = keras.Model(inputs, up(2, 3, strides=2, padding="same", name="up")(maps))
+    x = np.random.default_rng(rank).normal(size=(2, *[6] * rank, 2)).astype("float32")
+    for keep in ("source", "reader"):
+        tied = tie_weights(plain, {"up": "down"}, keep=keep)
+        owner = plain.get_layer("down" if keep == "source" else "up")
+        kernel = owner.kernel.numpy()
+        np.testing.assert_array_equal(tied.get_layer("down").kernel, kernel)
+        for layer in (plain.get_layer("down"), plain.get_layer("up")):
+            before = layer.kernel.numpy()
+            layer.kernel.assign(kernel)  # what the tied one computes
+        np.testing.assert_allclose(
+            tied.predict(x, verbose=0), plain.predict(x, verbose=0), atol=1e-5
+        )
+        plain.get_layer("up").kernel.assign(before * 0.5)
+
+
+@pytest.mark.parametrize("kind", ["Conv1D", "Conv2D", "DepthwiseConv2D", "SeparableConv2D"])
+def test_one_kernel_with_another_dilation_and_bias(kind):
+    rank = int(kind[-2])
+    width = {} if kind.startswith("Depthwise") else {"filters": 3}
+    arguments = {"kernel_size": 3, "padding": "same", **width}
+    inputs = keras.Input((*[6] * rank, 3))
+    near = getattr(layers, kind)(name="near", **arguments)(inputs)
+    far = getattr(layers, kind)(name="far", dilation_rate=2, activation="relu", **arguments)
+    plain = keras.Model(inputs, layers.Concatenate()([near, far(inputs)]))
+    far.bias.assign(np.ones(3))
+    tied = tie_weights(plain, {"far": "near"}, keep="source")
+    assert type(tied.get_layer("far")).__name__ == "TiedConv"
+    number = len(far.weights) - 1
+    assert len(tied.weights) == len(plain.weights) - number
+    near = plain.get_layer("near")
+    far.set_weights([*near.get_weights()[:number], np.ones(3)])
+    x = np.random.default_rng(rank).normal(size=(2, *[6] * rank, 3)).astype("float32")
+    np.testing.assert_allclose(tied.predict(x, verbose=0), plain.predict(x, verbose=0), atol=1e-5)
+
+
+@keras.saving.register_keras_serializable("tests")
+class OwnDense(layers.Dense):
+    """Of somebody else."""
+
+
+def test_a_source_of_a_subclass():
+    inputs = keras.Input((6,))
+    code = OwnDense(4, name="code")(inputs)
+    plain = keras.Model(inputs, layers.Dense(6, name="back")(code))
+    tied = tie_weights(plain, {"back": "code"}, keep="source")
+    assert plain.count_params() - tied.count_params() == 24
