@@ -101,10 +101,12 @@ def tie(
     """
     if not isinstance(reader, TiedReader):
         raise TieError(
-            f"`tie` takes a reader, a layer that can read another's weight, such as TiedDense or "
+            "`tie` takes a reader, a layer that can read another's weight, such as TiedDense or "
             f"TiedLayer. Received: {type(reader).__name__} '{reader.name}', to tie to "
-            f"'{source.name}'. Build TiedLayer({source.name}) in its place, or, to read the kernel "
-            f"transposed, TiedDense({source.name})."
+            f"'{source.name}'. In a model that exists, call `keras_shared.tie_weights(model, "
+            f"{{{reader.name!r}: {source.name!r}}})`; in a new one, build "
+            f"TiedLayer({source.name}) in its place, or TiedDense({source.name}) to read the "
+            "kernel transposed."
         )
     lost = not reader.untied and reader._reference.layer is None
     if not reader.untied and not lost:

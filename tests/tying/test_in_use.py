@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_shared
-from keras_shared import PublishError, TieError, sharing_report, unshare
+from keras_shared import PublishError, TieError, sharing_report, tie_weights, unshare
 from keras_shared.layers import Shared, TiedDense, TiedLayer
 from keras_shared.serving import check_version
 from keras_shared.tying import bind_ties, check_ties, tie, untie
@@ -290,8 +290,13 @@ def test_weights_of_a_net_without_ties_come_in_as_the_error_says(tmp_path):
 
 def test_what_is_no_reader_is_not_tied_or_untied_in_silence():
     first, second = layers.Dense(6, name="first"), layers.Dense(6, name="second")
-    with pytest.raises(TieError, match="Received: Dense 'first', to tie to 'second'"):
+    advice = r"Received: Dense 'first', to tie to 'second'.*tie_weights\(model, \{'first': 'second'\}"
+    with pytest.raises(TieError, match=advice):
         tie(first, second)
+    x = keras.Input((6,))
+    plain = keras.Model(x, first(second(x)))
+    tied = tie_weights(plain, {"first": "second"}, keep="source", transpose=False)
+    assert plain.count_params() == 2 * tied.count_params()  # as the message says
     x, y = keras.Input((6,)), keras.Input((6,))
     pair = keras.Model([x, y], Shared(layers.Dense(3))([x, y]), name="pair")
     with pytest.warns(UserWarning, match="'pair' has no layer that is tied.*keras_shared.unshare"):
