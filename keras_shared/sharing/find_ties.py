@@ -17,7 +17,7 @@ from keras_shared.sharing.matching import Matched, match
 from keras_shared.sharing.report import Reading, owners_in, uses_in
 from keras_shared.sharing.stored_layers import dtype_of, stored_layers, values_of
 from keras_shared.sharing.table import as_form, as_read, as_shape, as_text
-from keras_shared.tying import TieError, readers_of
+from keras_shared.tying import TiedReader, TieError, readers_of
 from keras_shared.tying.check_ties import held_twice
 from keras_shared.tying.keras_private import children_of, flatten_layers
 
@@ -141,6 +141,9 @@ def find_ties(model: keras.Model, filepath: str | os.PathLike[str] | None = None
     if not owners:
         raise ValueError(f"'{model.name}' has no weights. Call it once on its inputs first.")
     (whole, names), notes = _names(model), []
+    for layer in flatten_layers(model):
+        if isinstance(layer, TiedReader) and layer.own_layer is not None:  # shown as the reader's
+            names[id(layer.own_layer)] = names.get(id(layer), layer.name)
     try:
         calls = calls_of(model)
     except TieError:
@@ -207,8 +210,10 @@ def _readings(
             form = before.form if before.times else form
             found[id(variable)][name] = Reading(form, before.times + times)
 
+    inner = {id(la.own_layer) for la in flatten_layers(model) if isinstance(la, TiedReader)}
     for variable, owner in owners:
-        note(variable, owner, "as is", 0)
+        if id(owner) not in inner:  # what an untied reader owns is read by the reader alone
+            note(variable, owner, "as is", 0)
     times = Counter(id(call.layer) for call in calls)
     for reader in readers_of(model):
         whole = isinstance(reader, TiedLayer)  # the calls of its source are counted as well

@@ -19,6 +19,7 @@ from keras_shared.sharing.stored_layers import (
     values_of,
 )
 from keras_shared.tying import TiedReader, TieError
+from keras_shared.tying.effective_weight import weight_names
 from keras_shared.tying.keras_private import children_of, saved_layers, snake_case
 
 
@@ -196,6 +197,8 @@ def _by_path(model: keras.Model) -> Iterator[_Layer]:
     as_is = saved_layers(model, lambda layer: (_content(layer), type(layer).__name__))
     seen: set[int] = set()
     for (path, (*above, layer)), (own_path, _) in zip(plain, as_is, strict=True):
+        if any(_reads_kernels(one) for one in above[:-1]):
+            continue
         yield _Layer(layer, above, _reads(above, layer, seen), (path, own_path))
 
 
@@ -209,7 +212,7 @@ def _in_order(model: keras.Model) -> Iterator[_Layer]:
             here.add(id(layer))
             yield _Layer(layer, above, _reads(above, layer, seen), ("", ""))
             inside = layer.layers if isinstance(layer, keras.Model) else children_of(layer)
-            for child in inside:
+            for child in [] if _reads_kernels(layer) else inside:
                 yield from down([*above, child], here)
 
     for top in model.layers:
@@ -226,12 +229,17 @@ def _reads(above: list[keras.Layer], layer: keras.Layer, seen: set[int]) -> bool
     return again
 
 
+def _reads_kernels(layer: keras.Layer) -> bool:
+    """Whether it is a reader whose own layer, once it is untied, counts as part of it."""
+    return isinstance(layer, TiedReader) and not isinstance(layer, TiedLayer)
+
+
 def _content(layer: keras.Layer) -> keras.Layer:
     return (layer.own_layer or layer.source()) if isinstance(layer, TiedLayer) else layer
 
 
 def _plain_class(layer: keras.Layer) -> str:
-    if isinstance(layer, TiedReader) and not isinstance(layer, TiedLayer) and not layer.untied:
+    if isinstance(layer, TiedReader) and _reads_kernels(layer) and not layer.untied:
         try:
             return layer.plain_counterpart()[0].__name__
         except TieError:  # it has none
@@ -244,7 +252,10 @@ def _state(layer: keras.Layer) -> list[tuple[str, Any]]:
     store: dict[str, Any] = {}
     layer.save_own_variables(store)
     saved = [(key, store[key]) for key in sorted(store, key=in_file_order)]
-    return [(getattr(value, "name", key), value) for key, value in saved if hasattr(value, "shape")]
+    own = [(getattr(value, "name", key), value) for key, value in saved if hasattr(value, "shape")]
+    if _reads_kernels(layer) and layer.own_layer is not None:
+        return [*own, *_state(layer.own_layer)]
+    return own
 
 
 def _forms(one: _Layer, state: _State) -> list[_Form]:
@@ -256,21 +267,24 @@ def _forms(one: _Layer, state: _State) -> list[_Form]:
     if not isinstance(layer, TiedReader):
         form: _Form = [(value, None, whose) for _, value in state(layer)]
         return [form] if form else []
-    own: _Form = [(v, None, whose) for _, v in state(layer) if v is not layer.own_weight]
-    weight, reader = (
-        (layer.own_weight, whose) if layer.untied else (_read_by(layer, state), one.name)
-    )
+    weights, reader = _read_by(layer, state), whose if layer.untied else one.name
+    own: _Form = [
+        (value, None, whose)
+        for _, value in state(layer)
+        if all(value is not weight for weight in weights)
+    ]
     axes = None if layer.plain_axes is None else tuple(map(int, np.argsort(layer.plain_axes)))
-    forms = [[(weight, axes, reader), *own], [*own, (weight, None, reader)]]
+    plain: _Form = [(weight, axes, reader) for weight in weights]
+    forms = [[*plain, *own], [*own, *((weight, None, reader) for weight in weights)]]
     return forms if layer.untied else [*forms, own]
 
 
-def _read_by(reader: TiedReader, state: _State) -> Any:
-    """The weight that a reader reads, as its source saves it."""
-    source = reader.source()
-    weight = getattr(source, "embeddings" if hasattr(source, "embeddings") else "kernel", None)
+def _read_by(reader: TiedReader, state: _State) -> list[Any]:
+    """The weights that a reader reads, as its source saves them."""
+    source = reader.own_layer or reader.source()
+    weights = [getattr(source, name, None) for name in weight_names(source)]
     saved = [value for _, value in state(source)]
-    return next((value for value in saved if value is weight), saved[0])
+    return [w for w in saved if any(w is weight for weight in weights)] or saved[:1]
 
 
 def _shapes(form: _Form) -> list[tuple[int, ...]]:

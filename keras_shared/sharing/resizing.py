@@ -9,7 +9,8 @@ import numpy as np
 
 from keras_shared.sharing.calls import Call, calls_of
 from keras_shared.sharing.copying import Copies, layer_named
-from keras_shared.tying import TieError, bind_ties, readers_of
+from keras_shared.tying import TiedReader, TieError, bind_ties, readers_of
+from keras_shared.tying.effective_weight import weight_shape
 from keras_shared.tying.keras_private import flatten_layers
 
 
@@ -86,7 +87,9 @@ def resize_vocabulary(
 
 
 def _table(model: keras.Model, name: str | None) -> keras.layers.Embedding:
-    tables = [la for la in flatten_layers(model) if isinstance(la, keras.layers.Embedding)]
+    layers = flatten_layers(model)
+    inner = {id(la.own_layer) for la in layers if isinstance(la, TiedReader)}  # of untied readers
+    tables = [la for la in layers if isinstance(la, keras.layers.Embedding) and id(la) not in inner]
     if name is not None:
         tables = [layer_named(model, name)]
     if len(tables) != 1 or not isinstance(tables[0], keras.layers.Embedding):
@@ -107,9 +110,10 @@ def _plain_heads(
     words = table.input_dim
     if heads is None:
         for layer in flatten_layers(model):
-            own = getattr(layer, "own_weight", None)  # of a reader that was untied
+            own = getattr(layer, "own_layer", None)  # of a reader that was untied
+            shape = () if own is None else weight_shape(own) or ()
             width = getattr(layer, "units", getattr(layer, "filters", None))
-            if width == words or (own is not None and words in own.shape):
+            if width == words or words in shape:
                 raise ValueError(
                     f"{type(layer).__name__} '{layer.name}' is as wide as there are words "
                     f"({words}), and is not tied to '{table.name}'. If it predicts words, name it "

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import pathlib
+import re
 import tempfile
 import zipfile
 import zlib
@@ -117,7 +118,9 @@ def _of_keras_2(whole: h5py.Group) -> Iterator[StoredLayer]:
         group, parts = whole.get(top), dict[str, list[h5py.Dataset]]()
         for weight in _listed(group, "weight_names") if group is not None else ():
             layer = weight.rpartition("/")[0]  # 'enc_1' of 'enc_1/kernel:0'
-            parts.setdefault(layer, []).append(group[weight])
+            copied_for = re.fullmatch(r"(?:.+/)?.+_of_([^/]+)", layer)  # of an untied reader
+            readers = [p for p in (top, *parts) if copied_for and p.endswith(copied_for[1])]
+            parts.setdefault(readers[0] if readers else layer, []).append(group[weight])
         for layer, weights in parts.items():
             within = layer == top or layer.startswith(f"{top}/") or not layer
             name = (layer or top) if within else f"{top}/{layer}"
@@ -145,21 +148,24 @@ def _of_keras_3(files: list[h5py.File]) -> list[StoredLayer]:
 
     for file in files:
         file.visititems(visit)
-    layers = []
-    for path, variables in weights.items():
-        parts = path.split("/")
+    layers: dict[str, StoredLayer] = {}
+    # a reader that was untied keeps a copy of its source as `own_layer`: behind its own weights
+    for path in sorted(weights, key=lambda path: path.endswith("/own_layer")):
+        parts, variables = path.split("/"), weights[path]
         if not variables or parts[0] in _FOR_TRAINING:
             continue
         above = ["/".join(parts[:n]) for n in range(1, len(parts) + 1)]
-        # a TiedLayer that was untied keeps its own copy of the tower as `own_layer`
         chain = [names[p] for p in above if p in names and p and not p.endswith("/own_layer")]
         name = "/".join(chain) if all(chain) else ""
         ordered = [
             variables[key] for key in sorted(variables, key=in_file_order) if key != "untied"
         ]
+        place = path.replace("/own_layer", "")
+        if place in layers:
+            ordered = [*layers[place].weights, *ordered]
         if ordered:
-            layers.append(StoredLayer(path.replace("/own_layer", ""), name, tuple(ordered)))
-    return layers
+            layers[place] = StoredLayer(place, name, tuple(ordered))
+    return list(layers.values())
 
 
 def in_file_order(key: str) -> tuple[int, str]:

@@ -45,7 +45,7 @@ def test_ties_and_what_untie_leaves():
     assert cut.shared == ()
     [pair] = cut.equal
     assert (pair.first, pair.second, pair.form) == ("enc/kernel", "dec/kernel", "as is")
-    model.get_layer("dec").own_weight.assign_add(np.full((6, 3), 1e-3, "float32"))
+    model.get_layer("dec").own_layer.kernel.assign_add(np.full((6, 3), 1e-3, "float32"))
     assert find_ties(model).equal == ()  # trained apart
 
 

@@ -168,7 +168,7 @@ def test_a_real_file_of_keras_2_with_sub_models(changes):
     with pytest.raises(LoadError):  # readers that were untied are no plain layers
         load_weights(untie(tied()), DATA / "keras2_autoencoder.h5")
     load_weights(apart, DATA / "keras2_autoencoder.h5")
-    np.testing.assert_array_equal(apart.layers[2].get_layer("dec_1").own_weight, kernels[0].T)
+    np.testing.assert_array_equal(apart.layers[2].get_layer("dec_1").own_layer.kernel, kernels[0].T)
     np.testing.assert_allclose(apart(known["data"]), known["autoencoder"], atol=1e-5)
 
 

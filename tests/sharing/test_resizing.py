@@ -242,7 +242,7 @@ def test_an_untied_reader_is_tied_again_first():
         resize_vocabulary(model, 12)
     tie(model.get_layer("head"), model.get_layer("table"))
     other = untie(resize_vocabulary(model, 12))
-    assert other.get_layer("head").own_weight.shape == (12, 4)
+    assert other.get_layer("head").own_layer.embeddings.shape == (12, 4)
     kept = resize_vocabulary(untie(words()), 12, heads=[])
     assert kept.output_shape == (None, 5, 10)
 

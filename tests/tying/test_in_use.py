@@ -290,7 +290,7 @@ def test_weights_of_a_net_without_ties_come_in_as_the_error_says(tmp_path):
 
 def test_what_is_no_reader_is_not_tied_or_untied_in_silence():
     first, second = layers.Dense(6, name="first"), layers.Dense(6, name="second")
-    advice = r"Received: Dense 'first', to tie to 'second'.*tie_weights\(model, \{'first': 'second'\}"
+    advice = r"Dense 'first', to tie to 'second'.*tie_weights\(model, \{'first': 'second'\}"
     with pytest.raises(TieError, match=advice):
         tie(first, second)
     x = keras.Input((6,))
