@@ -143,7 +143,7 @@ def find_ties(model: keras.Model, filepath: str | os.PathLike[str] | None = None
     (whole, names), notes = _names(model), []
     for layer in flatten_layers(model):
         if isinstance(layer, TiedReader) and layer.own_layer is not None:  # shown as the reader's
-            names[id(layer.own_layer)] = names.get(id(layer), layer.name)
+            names[id(layer.own_layer)] = names.get(id(layer), str(layer.name))
     try:
         calls = calls_of(model)
     except TieError:
