@@ -1,24 +1,28 @@
 import os
 import pathlib
 import warnings
+from typing import Any
 
 import keras
 
 from keras_shared.atomic import replacing
+from keras_shared.exporting.known_inputs import with_known_inputs
 from keras_shared.exporting.saved_model import replace_saved_model
 from keras_shared.exporting.signatures import signatures_of
 from keras_shared.exporting.to_litert import litert_model
 from keras_shared.exporting.to_onnx import onnx_model
 from keras_shared.tying.keras_private import flatten_layers
 
-FORMATS = ("tf_saved_model", "onnx", "litert")
+SUFFIXES = {".onnx": "onnx", ".tflite": "litert"}
+FORMATS = ("tf_saved_model", *SUFFIXES.values())
 
 
 def export(
     model: keras.Model,
     filepath: str | os.PathLike[str],
-    format: str = "tf_saved_model",
+    format: str | None = None,
     signature: str | None = None,
+    input_signature: Any = None,
 ) -> pathlib.Path:
     """Write `model` for inference elsewhere, with each shared weight stored once.
 
@@ -29,20 +33,27 @@ def export(
     in a `UserWarning`.
 
     Args:
-        model: a zoo model, or any functional Keras model (or Sequential that was built).
+        model: a zoo model, a functional Keras model, a Sequential that was built, or a subclassed
+            model that was called.
         filepath: folder of the SavedModel; file of the others, for LiteRT with suffix `.tflite`.
         format: as in `keras.Model.export`: `"tf_saved_model"`, `"onnx"` (needs
-            `pip install "keras_shared[onnx]"`) or `"litert"`.
+            `pip install "keras_shared[onnx]"`) or `"litert"`. By default that of the suffix:
+            `.onnx`, `.tflite`, else a SavedModel.
         signature: the way to ask a zoo model that an ONNX or LiteRT file holds; the first by
             default. A SavedModel holds all of them.
+        input_signature: as in `keras.Model.export`, for a subclassed model: a list with shape and
+            dtype of each argument of its `call`. By default the shapes of its first call with any
+            batch, and the dtype of its weights. Inputs are named after the arguments, or the keys
+            of a dict; outputs `outputs`, of several `outputs_0`, `outputs_1`, or the keys of a
+            dict.
 
     Returns:
         `filepath`.
 
     Raises:
         ValueError: for an unknown format or signature, a wrong suffix, a folder that would be
-            lost, an ONNX or LiteRT model in half precision, or if what was written gives
-            other outputs than Keras.
+            lost, a subclassed model whose inputs are not known, an ONNX or LiteRT model in half
+            precision, or if what was written gives other outputs than Keras.
         ImportError: if the converter is not installed; the message says how to get it.
 
     Example:
@@ -54,22 +65,27 @@ def export(
         >>> file.stat().st_size < 4 * model.count_params() + 10_000  # float32, each once
         True
     """
+    path = pathlib.Path(filepath)
+    if format is None:
+        format = SUFFIXES.get(path.suffix, FORMATS[0])
     if format not in FORMATS:
         raise ValueError(f"`format` must be one of {FORMATS}. Received: format={format!r}")
-    path = pathlib.Path(filepath)
-    if format == "tf_saved_model":
-        if signature is not None:
-            raise ValueError(
-                "A SavedModel holds all signatures of a model. "
-                f"Received: signature={signature!r} with format='tf_saved_model'"
-            )
-        replace_saved_model(model, path)
-        return path
-    if path.is_dir() or (format == "litert" and path.suffix != ".tflite"):
+    if signature is not None and format == "tf_saved_model":
         raise ValueError(
-            f"An {format.upper()} model is one file"
+            "A SavedModel holds all signatures of a model. "
+            f"Received: signature={signature!r} with format='tf_saved_model'"
+        )
+    if format != "tf_saved_model" and (
+        path.is_dir() or (format == "litert" and path.suffix != ".tflite")
+    ):
+        raise ValueError(
+            f"What format={format!r} writes is one file"
             f"{', which must end in .tflite' if format == 'litert' else ''}. Received: {path}"
         )
+    model = with_known_inputs(model, input_signature)
+    if format == "tf_saved_model":
+        replace_saved_model(model, path)
+        return path
     signatures = signatures_of(model)
     name = next(iter(signatures)) if signature is None else signature
     if name not in signatures:
@@ -77,7 +93,8 @@ def export(
             f"'{model.name}' has no signature {name!r}. It has: {', '.join(signatures)}"
         )
     for layer in flatten_layers(model):
-        if layer.compute_dtype in ("float16", "bfloat16"):
+        computes = not isinstance(layer, keras.layers.InputLayer)
+        if computes and layer.compute_dtype in ("float16", "bfloat16"):
             raise ValueError(
                 f"{format.upper()} is written from models that compute in float32. Received: "
                 f"'{layer.name}' computes in {layer.compute_dtype}. Build the model under a "

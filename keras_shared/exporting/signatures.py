@@ -35,8 +35,8 @@ def signatures_of(model: keras.Model) -> dict[str, Signature]:
     inputs = getattr(model, "inputs", None)
     if not inputs:
         raise ValueError(
-            f"Only a model with known inputs can be exported: a functional one, or a Sequential "
-            f"that was built. Received: '{model.name}' (of type {type(model).__name__})"
+            "Only a model with known inputs has signatures, see `with_known_inputs`. "
+            f"Received: '{model.name}' (of type {type(model).__name__})"
         )
     structure = input_structure(model)
     names = [_input_name(model, tensor) for tensor in inputs]

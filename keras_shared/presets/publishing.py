@@ -8,12 +8,14 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_shared.atomic import flush, replace_text
 from keras_shared.exporting.checks import check_call, check_loaded_model, check_saved_model
+from keras_shared.exporting.known_inputs import tensor_arguments, with_known_inputs
 from keras_shared.exporting.saved_model import write_saved_model
 from keras_shared.exporting.signatures import examples, signatures_of
 from keras_shared.presets.loading import load
@@ -29,7 +31,9 @@ class PublishError(RuntimeError):
     """Nothing was published; the message says why. Older versions are as they were."""
 
 
-def publish(model: keras.Model, base_dir: str | os.PathLike[str]) -> pathlib.Path:
+def publish(
+    model: keras.Model, base_dir: str | os.PathLike[str], input_signature: Any = None
+) -> pathlib.Path:
     """Write `model` as the next version `base_dir/<N>/`, to be served and to be fine-tuned.
 
     The folder holds what TF Serving reads, with each weight once in `variables/`: named
@@ -54,8 +58,10 @@ def publish(model: keras.Model, base_dir: str | os.PathLike[str]) -> pathlib.Pat
     Serving does not look again at a number that it knows.
 
     Args:
-        model: a zoo model, or any functional Keras model (or Sequential that was built).
+        model: a zoo model, a functional Keras model, a Sequential that was built, or a subclassed
+            model that was called and whose class is registered with Keras.
         base_dir: the model's folder; its name is the model's name in TF Serving.
+        input_signature: for a subclassed model, see `keras_shared.export`.
 
     Returns:
         The folder of the new version.
@@ -86,7 +92,8 @@ def publish(model: keras.Model, base_dir: str | os.PathLike[str]) -> pathlib.Pat
         >>> gradients = tape.gradient(loss, loaded.trainable_variables)
         >>> keras.optimizers.SGD().apply(gradients, loaded.trainable_variables)
     """
-    signatures_of(model)  # refuses a model that cannot be exported, before anything is written
+    # refuses a model that cannot be exported, before anything is written
+    signatures_of(with_known_inputs(model, input_signature))
     base_dir = pathlib.Path(base_dir)
     if base_dir.name.isdecimal():
         raise ValueError(
@@ -99,7 +106,7 @@ def publish(model: keras.Model, base_dir: str | os.PathLike[str]) -> pathlib.Pat
             scratch = pathlib.Path(tempfile.mkdtemp(prefix=".new-", dir=base_dir))
             try:
                 version = scratch / "version"
-                _write(model, version)
+                _write(model, version, input_signature)
                 for path in [*version.rglob("*"), version]:
                     flush(path)
                 number = _next_number(base_dir)
@@ -110,7 +117,7 @@ def publish(model: keras.Model, base_dir: str | os.PathLike[str]) -> pathlib.Pat
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
     except Exception as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = " ".join(str(error).split())
         raise PublishError(
             f"'{model.name}' was not published in {base_dir} ({type(error).__name__}: {reason}). "
             f"Versions there, untouched: {version_numbers(base_dir) or 'none'}."
@@ -118,10 +125,11 @@ def publish(model: keras.Model, base_dir: str | os.PathLike[str]) -> pathlib.Pat
     return target
 
 
-def _write(model: keras.Model, version: pathlib.Path) -> None:
-    write_saved_model(model, version)
-    check_saved_model(model, version)
-    check_call(model, version)
+def _write(model: keras.Model, version: pathlib.Path, input_signature: Any) -> None:
+    known = with_known_inputs(model, input_signature)
+    write_saved_model(known, version)
+    check_saved_model(known, version)
+    check_call(known, version)
     inner = version / INNER_MODEL
     inner.parent.mkdir()
     with tempfile.TemporaryDirectory(dir=version.parent) as folder:
@@ -136,8 +144,10 @@ def _write(model: keras.Model, version: pathlib.Path) -> None:
                 "the Keras file of it cannot be written, or cannot be loaded again. "
                 f"{_advice(model)} Keras says: {reason}"
             ) from error
-    check_loaded_model(model, loaded)
-    _write_warmup(model, version / WARMUP)
+    if len(loaded.weights) < len(model.weights):  # Keras warns, and goes on
+        raise ValueError(f"the Keras file of it comes back without its weights. {_build(model)}")
+    check_loaded_model(known, with_known_inputs(loaded, input_signature))
+    _write_warmup(known, version / WARMUP)
     findings = check_version(version)
     errors = [finding for finding in findings if finding.severity == "error"]
     for finding in findings:
@@ -177,6 +187,18 @@ def _advice(model: keras.Model) -> str:
     return (
         "If a layer is used in two sub-models, call it through keras_shared.layers.TiedLayer in "
         "the second; if a reader's source lies elsewhere, untie it."
+    )
+
+
+def _build(model: keras.Model) -> str:
+    """What to do about a subclassed model that Keras cannot build when it loads it."""
+    shapes = [f"{name}_shape" for name in tensor_arguments(model)]
+    one = len(shapes) == 1
+    build = f"build(self, {'input_shape' if one else ', '.join(shapes)})"
+    return (
+        f"Keras builds '{model.name}' by the recorded shape of its first argument alone. In "
+        f"{type(model).__name__}, define `{build}` that builds every layer"
+        f"{'' if one else ', or take the tensors as one list or dict'}."
     )
 
 

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import zipfile
 import zlib
 
@@ -49,5 +50,16 @@ def read_model(
         others = other_versions(path.parents[1]) if path.parent.name == "assets.extra" else ""
         raise LoadError(
             f"{path} is corrupt and cannot be loaded ({type(error).__name__}: {error}).{others}"
+        ) from error
+    except TypeError as error:
+        unknown = re.search(r"locate (\w+) '([^']+)'.*?'module': '([^']+)'", str(error), re.DOTALL)
+        if unknown is None:
+            raise
+        kind, name, module = unknown.groups()
+        raise LoadError(
+            f"{path} holds the {kind} '{name}' of the module {module}, which is not registered "
+            f"here. Import {module} before the model is loaded, with "
+            f'@keras.saving.register_keras_serializable("my_package") above the {kind} there; a '
+            "model that was saved without must be saved again."
         ) from error
     return bind_ties(model)

@@ -139,14 +139,14 @@ class ZooModel(keras.Model):
         raise NotImplementedError
 
     def export(
-        self, filepath: str | os.PathLike[str], format: str = "tf_saved_model", **kwargs: Any
+        self, filepath: str | os.PathLike[str], format: str | None = None, **kwargs: Any
     ) -> None:
         """Write this model's named signatures for inference elsewhere, each weight stored once.
 
         Args:
             filepath: folder or file to write; replaces what was exported there before.
-            format: see `keras_shared.export`; other formats go to `keras.Model.export` as they
-                are.
+            format: see `keras_shared.export`, by default that of the suffix; other formats go to
+                `keras.Model.export` as they are.
             **kwargs: `signature`, see `keras_shared.export`; `verbose` is taken and ignored. The
                 inputs are those of `signatures()`.
 
@@ -165,7 +165,7 @@ class ZooModel(keras.Model):
         from keras_shared.exporting import export  # here, since it imports TensorFlow
         from keras_shared.exporting.formats import FORMATS
 
-        if format not in FORMATS:
+        if format not in (None, *FORMATS):
             super().export(filepath, format=format, **kwargs)
             return
         given = {key: value for key, value in kwargs.items() if value is not None}

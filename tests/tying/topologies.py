@@ -18,7 +18,6 @@ from keras_shared.layers import (
     TiedEinsumDense,
     TiedLayer,
 )
-from keras_shared.signature import Signature
 
 X = np.random.default_rng(5).normal(size=(3, 6)).astype("float32")
 L2 = 0.01
@@ -64,10 +63,6 @@ class OfTwoLayers(keras.Model):
 class Subclassed(OfTwoLayers):
     def call(self, inputs):
         return self.second(self.first(inputs))
-
-    def signatures(self):
-        call = lambda inputs: {"outputs": self(inputs, training=False)}  # noqa: E731
-        return {"serving_default": Signature(call, {"inputs": keras.KerasTensor((None, 6))})}
 
 
 def subclassed():
