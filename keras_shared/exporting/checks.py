@@ -92,18 +92,22 @@ def check_loaded_model(model: keras.Model, loaded: keras.Model) -> None:
         tensors = {key: keras.ops.convert_to_tensor(value) for key, value in inputs.items()}
         # by position: Keras names an unnamed input of a Sequential when it saves it
         again = dict(zip(copies[name].inputs, tensors.values(), strict=True))
-        answers = copies[name].call(**again)
-        for key, expected in signature.call(**tensors).items():
+        with state_kept(loaded), state_kept(model):
+            answers, asked = copies[name].call(**again), signature.call(**tensors)
+        for key, expected in asked.items():
             where = f"loaded again, {name}: {key}"
             _compare(answers.get(key), expected, where, _tolerance(model))
 
 
-def check_answers(model: keras.Model, name: str, answer: Any, program: str) -> None:
+def check_answers(
+    model: keras.Model, name: str, signature: Signature, answer: Any, program: str
+) -> None:
     """Compare what a converted model answers with Keras.
 
     Args:
         model: the model that was converted.
-        name: the signature that was converted.
+        name: of the signature that was converted.
+        signature: the signature itself.
         answer: takes its inputs by keyword, gives its outputs by name; NumPy in and out.
         program: what runs it, for the message.
 
@@ -111,12 +115,13 @@ def check_answers(model: keras.Model, name: str, answer: Any, program: str) -> N
         ValueError: if an output differs by more than 1e-5 of its largest value (4 steps where the
             model computes in half precision), or is missing.
     """
-    signature = signatures_of(model)[name]
     for batch in _sizes({name: signature}):
         inputs = examples(signature, batch, encoded=False)
         tensors = {key: keras.ops.convert_to_tensor(value) for key, value in inputs.items()}
         answers = answer(**inputs)
-        for key, expected in signature.call(**tensors).items():
+        with state_kept(model):
+            asked = signature.call(**tensors)
+        for key, expected in asked.items():
             where = f"{program}, {name}: {key}"
             _compare(answers.get(key), expected, where, _tolerance(model))
 

@@ -30,7 +30,9 @@ def export(
     step. A SavedModel can be fine-tuned in plain TensorFlow, see `keras_shared.publish`. An ONNX
     file holds a weight that is read transposed once, with a `Transpose` before its second use.
     LiteRT multiplies by one layout alone and keeps a copy for the other; what is doubled is said
-    in a `UserWarning`.
+    in a `UserWarning`. Loops over time (LSTM, GRU) it runs for a fixed batch alone: where the
+    model leaves the batch open, and does not unroll them, the file takes one row at a time, which
+    a `UserWarning` says too.
 
     Args:
         model: a zoo model, a functional Keras model, a Sequential that was built, or a subclassed
@@ -101,9 +103,9 @@ def export(
                 "float32 policy, and give it the weights with set_weights."
             )
     convert = onnx_model if format == "onnx" else litert_model
-    content, doubled = convert(model, name)
-    if doubled:
-        warnings.warn(doubled, stacklevel=2)
+    content, warning = convert(model, name)
+    if warning:
+        warnings.warn(warning, stacklevel=2)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as scratch:
         scratch.write_bytes(content)

@@ -11,12 +11,16 @@ import tensorflow as tf
 from keras_shared.exporting.checks import check_call, check_saved_model
 from keras_shared.exporting.reusable import functions_to_train, losses_of_weights, tables_of
 from keras_shared.exporting.signatures import functions_of, signatures_of
+from keras_shared.signature import Signature
 from keras_shared.tying import readers_of
 from keras_shared.tying.keras_private import trainable_as_in_keras
 
 
 def write_saved_model(
-    model: keras.Model, path: str | os.PathLike[str], to_train: bool = True
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    to_train: bool = True,
+    signatures: dict[str, Signature] | None = None,
 ) -> None:
     """Write `model` to the folder `path`: to be served, and to be fine-tuned by plain TensorFlow.
 
@@ -28,10 +32,11 @@ def write_saved_model(
         path: folder that does not exist yet.
         to_train: whether to write what `tf.saved_model.load` needs for training beside the
             signatures.
+        signatures: those to write in place of the model's own.
     """
     served = {
         variant: function
-        for name, signature in signatures_of(model).items()
+        for name, signature in (signatures or signatures_of(model)).items()
         for variant, function in functions_of(name, signature).items()
     }
     functions = served | (functions_to_train(model) if to_train else {})

@@ -9,44 +9,81 @@ import tensorflow as tf
 from keras_shared.exporting.checks import check_answers
 from keras_shared.exporting.copies import layouts, tied_weights
 from keras_shared.exporting.saved_model import write_saved_model
+from keras_shared.exporting.signatures import signatures_of
+from keras_shared.signature import Signature
 from keras_shared.tying.keras_private import flatten_layers
 
 
 def litert_model(model: keras.Model, name: str) -> tuple[bytes, str]:
-    """The signature `name` of `model` as the bytes of a LiteRT file, and what is stored twice.
+    """The signature `name` of `model` as the bytes of a LiteRT file, and what to know about it.
 
     Args:
         model: see `signatures_of`.
         name: one of its signatures.
 
     Returns:
-        The file's bytes, and a text that says which weights are stored more than once, and why;
-        an empty one if none is.
+        The file's bytes, and a text that says whether the file takes one row at a time, and which
+        weights are stored more than once, and why; an empty one if there is nothing to say.
 
     Raises:
         ValueError: if LiteRT lacks an operation of the model, or if its interpreter gives
             other outputs than Keras.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        path = f"{folder}/saved_model"
-        write_saved_model(model, path, to_train=False)
-        converter = tf.lite.TFLiteConverter.from_saved_model(path, signature_keys=[name])
+    signature, warning = signatures_of(model)[name], ""
+    try:
+        content = _converted(model, name, signature)
+    except Exception as error:  # ConverterError, with the whole program in its message
+        one = _of_one_row(signature)
+        if "TensorList" not in str(error) or one is None:
+            raise _refused(model, error) from error
+        # select TensorFlow operations would loop over any batch, but the interpreter of TensorFlow
+        # 2.21 has no Flex delegate to run and check them
         try:
-            content = converter.convert()
-        except Exception as error:  # ConverterError, with the whole program in its message
-            reason = _reason(str(error))
-            resizing = "Image resizing with antialias gives it: resize before the model. "
-            raise ValueError(
-                f"LiteRT cannot run '{model.name}' ({reason}). "
-                f"{resizing if 'ScaleAndTranslate' in reason else ''}"
-                f"{_recurrent(model) if 'TensorList' in str(error) else ''}Nothing was kept."
-            ) from error
+            content = _converted(model, name, one)
+        except Exception as again:
+            raise _refused(model, again) from again
+        signature = one
+        warning = (
+            f"The LiteRT file of '{model.name}' takes one row at a time (a batch of 1): LiteRT "
+            "runs a loop over the steps of a sequence for a fixed batch alone. "
+            f"{_recurrent(model, 'for any batch, build it with')}"
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TensorFlow recommends a package that it does not need
         interpreter = tf.lite.Interpreter(model_content=content)
     runner = interpreter.get_signature_runner(name)
-    check_answers(model, name, runner, "LiteRT")
-    return content, _doubled(content, tied_weights(model))
+    check_answers(model, name, signature, runner, "LiteRT")
+    return content, f"{warning}{_doubled(content, tied_weights(model))}".strip()
+
+
+def _converted(model: keras.Model, name: str, signature: Signature) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/saved_model"
+        write_saved_model(model, path, to_train=False, signatures={name: signature})
+        converter = tf.lite.TFLiteConverter.from_saved_model(path, signature_keys=[name])
+        content: bytes = converter.convert()
+        return content
+
+
+def _of_one_row(signature: Signature) -> Signature | None:
+    """The signature with a batch of 1; None if its batch is fixed already."""
+    if all(spec.shape[0] for spec in signature.inputs.values()):
+        return None
+    inputs = {
+        key: keras.KerasTensor((1, *spec.shape[1:]), spec.dtype)
+        for key, spec in signature.inputs.items()
+    }
+    return signature._replace(inputs=inputs)
+
+
+def _refused(model: keras.Model, error: Exception) -> ValueError:
+    reason = _reason(str(error))
+    resizing = "Image resizing with antialias gives it: resize before the model. "
+    loops = _recurrent(model, "build it with") if "TensorList" in str(error) else ""
+    return ValueError(
+        f"LiteRT cannot run '{model.name}' ({reason}). "
+        f"{resizing if 'ScaleAndTranslate' in reason else ''}{loops}Nothing was kept."
+    )
 
 
 def _reason(message: str) -> str:
@@ -58,13 +95,13 @@ def _reason(message: str) -> str:
     return lines[0] if lines else next((s for s in said if s and not s.startswith("loc(")), "")
 
 
-def _recurrent(model: keras.Model) -> str:
+def _recurrent(model: keras.Model, advice: str) -> str:
     """Which layers loop over time, and what to do."""
     loops = [layer for layer in flatten_layers(model) if isinstance(layer, keras.layers.RNN)]
     if not loops:
         return ""
     named = ", ".join(f"{type(layer).__name__} '{layer.name}'" for layer in loops)
-    return f"{named}: build it with unroll=True and sequences of a fixed length. "
+    return f"{named}: {advice} unroll=True and sequences of a fixed length. "
 
 
 def _doubled(content: bytes, weights: dict[str, np.ndarray]) -> str:

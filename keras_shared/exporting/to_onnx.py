@@ -36,7 +36,8 @@ def onnx_model(model: keras.Model, name: str) -> tuple[bytes, str]:
         raise ImportError(
             f'ONNX needs `pip install "keras_shared[onnx]"`: {error.name} is not installed.'
         ) from error
-    function = function_of(signatures_of(model)[name])
+    signature = signatures_of(model)[name]
+    function = function_of(signature)
     converted, _ = tf2onnx.convert.from_function(function, function.input_signature)
     unknown = {
         node.op_type
@@ -57,7 +58,7 @@ def onnx_model(model: keras.Model, name: str) -> tuple[bytes, str]:
     def answer(**inputs: np.ndarray) -> dict[str, np.ndarray]:
         return dict(zip(names, session.run(names, inputs), strict=True))
 
-    check_answers(model, name, answer, "ONNX")
+    check_answers(model, name, signature, answer, "ONNX")
     quantized = sorted({r.source().path for r in readers_of(model) if r.source().quantization_mode})
     doubled = (
         f"ONNX holds the codes of {', '.join(quantized)}, and beside them the floats that their "

@@ -316,17 +316,3 @@ def test_a_lambda_is_loaded_on_request_and_named_by_publish(tmp_path):
     np.testing.assert_allclose(loaded(data), model(data), atol=1e-6)
     with pytest.raises(PublishError, match="'distance' is a Lambda, whose Python code Keras does"):
         keras_shared.publish(model, tmp_path / "published")
-
-
-@pytest.mark.parametrize("unroll", [False, True])
-def test_litert_of_recurrent_layers_works_unrolled_or_says_so(unroll, tmp_path):
-    x = keras.Input((5, 3), name="x")
-    model = keras.Model(x, layers.LSTM(4, name="reading", unroll=unroll)(x))
-    if unroll:
-        keras_shared.export(model, tmp_path / "m.tflite", format="litert")
-        assert (tmp_path / "m.tflite").stat().st_size > 0
-    else:
-        with pytest.raises(
-            ValueError, match="no operation for a loop.*LSTM 'reading'.*unroll=True"
-        ):
-            keras_shared.export(model, tmp_path / "m.tflite", format="litert")
