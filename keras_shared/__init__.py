@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from keras_shared.exporting import export as export
+    from keras_shared.exporting import load_safetensors as load_safetensors
     from keras_shared.presets.loading import load as load
     from keras_shared.presets.names import LoadError as LoadError
     from keras_shared.presets.names import list_presets as list_presets
@@ -39,6 +40,7 @@ _HOMES = {
     "find_ties": "keras_shared.sharing",
     "list_presets": "keras_shared.presets.names",
     "load": "keras_shared.presets.loading",
+    "load_safetensors": "keras_shared.exporting",
     "load_weights": "keras_shared.sharing",
     "publish": "keras_shared.presets.publishing",
     "resize_vocabulary": "keras_shared.sharing",

@@ -11,9 +11,10 @@ from keras_shared.exporting.saved_model import replace_saved_model
 from keras_shared.exporting.signatures import signatures_of
 from keras_shared.exporting.to_litert import litert_model
 from keras_shared.exporting.to_onnx import onnx_model
+from keras_shared.exporting.to_safetensors import write_safetensors
 from keras_shared.tying.keras_private import flatten_layers
 
-SUFFIXES = {".onnx": "onnx", ".tflite": "litert"}
+SUFFIXES = {".onnx": "onnx", ".tflite": "litert", ".safetensors": "safetensors"}
 FORMATS = ("tf_saved_model", *SUFFIXES.values())
 
 
@@ -34,13 +35,23 @@ def export(
     model leaves the batch open, and does not unroll them, the file takes one row at a time, which
     a `UserWarning` says too.
 
+    A safetensors file holds the weights alone, as Keras stores them: a Dense kernel is
+    (inputs, units), where torch has (units, inputs). A weight is named by the layers on the way
+    to it, `"encoder.encoder_1.kernel"`. A tied one is stored under the name of its owner; the
+    metadata gives each other name as `safetensors.torch.save_model` does, and in
+    `"keras_shared"`, as JSON, with how it is read:
+    `{"decoder.decoder_1.kernel": {"source": "encoder.encoder_1.kernel", "form": "transposed"}}`.
+    Vocabularies and states of random seeds are no weights. The way back is
+    `keras_shared.load_safetensors`.
+
     Args:
         model: a zoo model, a functional Keras model, a Sequential that was built, or a subclassed
             model that was called.
         filepath: folder of the SavedModel; file of the others, for LiteRT with suffix `.tflite`.
         format: as in `keras.Model.export`: `"tf_saved_model"`, `"onnx"` (needs
-            `pip install "keras_shared[onnx]"`) or `"litert"`. By default that of the suffix:
-            `.onnx`, `.tflite`, else a SavedModel.
+            `pip install "keras_shared[onnx]"`) or `"litert"`; or `"safetensors"` (needs
+            `pip install "keras_shared[safetensors]"`). By default that of the suffix: `.onnx`,
+            `.tflite`, `.safetensors`, else a SavedModel.
         signature: the way to ask a zoo model that an ONNX or LiteRT file holds; the first by
             default. A SavedModel holds all of them.
         input_signature: as in `keras.Model.export`, for a subclassed model: a list with shape and
@@ -56,6 +67,7 @@ def export(
         ValueError: for an unknown format or signature, a wrong suffix, a folder that would be
             lost, a subclassed model whose inputs are not known, an ONNX or LiteRT model in half
             precision, or if what was written gives other outputs than Keras.
+        TieError: for a safetensors file of a model that reads a weight which lies outside of it.
         ImportError: if the converter is not installed; the message says how to get it.
 
     Example:
@@ -84,6 +96,14 @@ def export(
             f"What format={format!r} writes is one file"
             f"{', which must end in .tflite' if format == 'litert' else ''}. Received: {path}"
         )
+    if format == "safetensors":
+        if signature is not None or input_signature is not None:
+            raise ValueError(
+                "A safetensors file holds weights alone, and no way to ask the model. Received: "
+                f"signature={signature!r}, input_signature={input_signature!r}"
+            )
+        write_safetensors(model, path)
+        return path
     model = with_known_inputs(model, input_signature)
     if format == "tf_saved_model":
         replace_saved_model(model, path)

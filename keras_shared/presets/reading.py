@@ -30,6 +30,11 @@ def read_model(
             f"{path} holds weights alone: build the model, and call its load_weights. `load` takes "
             f"a published folder or a whole model in a {' or '.join(FILES)} file."
         )
+    if path.suffix == ".safetensors":
+        raise LoadError(
+            f"{path} holds weights alone: build the model, and call "
+            "keras_shared.load_safetensors(model, path)."
+        )
     if file and version is not None:
         raise LoadError(f"{path} is one file and has no versions. Received: version={version}")
     if not file:

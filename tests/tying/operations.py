@@ -114,6 +114,13 @@ def sharded_weights(model, x, folder):
     return same_answers(other, model, x)
 
 
+def weights_as_safetensors(model, x, folder):
+    path = keras_shared.export(model, folder / "m.safetensors")
+    other = ready(type(model).from_config(model.get_config()), x)
+    keras_shared.load_safetensors(other, path)
+    return same_answers(other, model, x)
+
+
 def published_and_loaded(model, x, folder):
     return same_answers(keras_shared.load(keras_shared.publish(model, folder / "m")), model, x)
 
@@ -236,5 +243,5 @@ OPERATIONS = (
     trained_with_xla, trained_accumulating, trained_averaging, resumed, source_frozen,
     readers_frozen, sub_models_frozen, mixed_float16, mixed_bfloat16, lora_on_the_source,
     quantized_int8, quantized_int4, quantized_int4_blocked, quantized_float8,
-    published_and_loaded, published_fine_tuned_published,
+    published_and_loaded, published_fine_tuned_published, weights_as_safetensors,
 )  # fmt: skip

@@ -1,0 +1,62 @@
+"""The weights of a model as a safetensors file: each once, with the names that share it."""
+
+import json
+import pathlib
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_shared.atomic import replacing
+from keras_shared.exporting.named_weights import named_weights
+from keras_shared.tying import bind_ties
+
+TIES = "keras_shared"  # key of the metadata: which name reads which weight, and how, as JSON
+
+
+def write_safetensors(model: keras.Model, path: pathlib.Path) -> None:
+    """Write the weights of `model`, as Keras stores them, to one file.
+
+    Args:
+        model: a built Keras model.
+        path: the file to write or to replace.
+
+    Raises:
+        ImportError: if safetensors is not installed.
+        ValueError: if the model has no weights.
+        TieError: if a source lies outside of the model.
+    """
+    save_file = library().numpy.save_file
+    bind_ties(model)  # or a weight that is read would be missing
+    weights, readings = named_weights(model)
+    if not weights:
+        raise ValueError(
+            f"'{model.name}' (of type {type(model).__name__}) has no weights to write. Call it "
+            "once on its inputs, so that its layers are built."
+        )
+    metadata = {"format": "pt"}  # earlier transformers load no file without it
+    # as safetensors.torch.save_model names what it leaves out: the same numbers in the same order
+    metadata |= {
+        name: r.source for name, r in readings.items() if r.axes is None and name not in weights
+    }
+    ties = {name: {"source": r.source, "form": r.form} for name, r in readings.items()}
+    metadata[TIES] = json.dumps(ties)
+    values = {  # safetensors 0.8 takes the memory of an array for rows, whatever its order
+        name: np.asarray(keras.ops.convert_to_numpy(v), order="C") for name, v in weights.items()
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as scratch:
+        save_file(values, scratch, metadata)
+
+
+def library() -> Any:
+    """The package safetensors, with its functions for NumPy."""
+    try:
+        import safetensors
+        import safetensors.numpy
+    except ImportError as error:
+        raise ImportError(
+            'Weights in a safetensors file need `pip install "keras_shared[safetensors]"`: '
+            f"{error.name} is not installed."
+        ) from error
+    return safetensors
