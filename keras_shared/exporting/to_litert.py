@@ -32,7 +32,7 @@ def litert_model(model: keras.Model, name: str) -> tuple[bytes, str]:
     signature, warning = signatures_of(model)[name], ""
     try:
         content = _converted(model, name, signature)
-    except Exception as error:  # ConverterError, with the whole program in its message
+    except _ConverterError as error:
         one = _of_one_row(signature)
         if "TensorList" not in str(error) or one is None:
             raise _refused(model, error) from error
@@ -40,7 +40,7 @@ def litert_model(model: keras.Model, name: str) -> tuple[bytes, str]:
         # 2.21 has no Flex delegate to run and check them
         try:
             content = _converted(model, name, one)
-        except Exception as again:
+        except _ConverterError as again:
             raise _refused(model, again) from again
         signature = one
         warning = (
@@ -56,18 +56,25 @@ def litert_model(model: keras.Model, name: str) -> tuple[bytes, str]:
     return content, f"{warning}{_doubled(content, tied_weights(model))}".strip()
 
 
+class _ConverterError(Exception):
+    """What TensorFlow's converter says, with the whole program."""
+
+
 def _converted(model: keras.Model, name: str, signature: Signature) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/saved_model"
         write_saved_model(model, path, to_train=False, signatures={name: signature})
         converter = tf.lite.TFLiteConverter.from_saved_model(path, signature_keys=[name])
-        content: bytes = converter.convert()
+        try:
+            content: bytes = converter.convert()
+        except Exception as error:
+            raise _ConverterError(str(error)) from error
         return content
 
 
 def _of_one_row(signature: Signature) -> Signature | None:
-    """The signature with a batch of 1; None if its batch is fixed already."""
-    if all(spec.shape[0] for spec in signature.inputs.values()):
+    """The signature with a batch of 1; None if a batch is fixed already."""
+    if any(spec.shape[0] for spec in signature.inputs.values()):
         return None
     inputs = {
         key: keras.KerasTensor((1, *spec.shape[1:]), spec.dtype)

@@ -30,6 +30,11 @@ class ZooModel(keras.Model):
     configuration, so that it is rebuilt, ties and all, from them. A new one is a file here with a
     subclass, and a line in `MODELS`; a recipe can train it then.
 
+    `keras.models.clone_model` takes the graph of layers alone: what comes back has the ties, and
+    is a plain functional model without the methods of its class (`verify`, `embed`). What keeps
+    the class: `copy = type(model).from_config(model.get_config())`, and
+    `copy.set_weights(model.get_weights())`.
+
     Attributes:
         task: name of its task in `keras_shared.tasks`.
         description: a sentence for its card.

@@ -1,0 +1,60 @@
+"""What all models of the zoo have in common."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_shared
+from keras_shared.tying import readers_of
+from keras_shared.zoo import LeCun1989, LeNet5, SiameseNet, TiedAutoencoder
+
+SMALL = (
+    lambda: SiameseNet(image_shape=(28, 28, 1)),
+    lambda: TiedAutoencoder(units=(4, 2), input_dim=6),
+    lambda: LeNet5("modern", num_classes=3),
+    lambda: LeCun1989(net=3),
+)
+
+
+@pytest.mark.parametrize("make", SMALL)
+def test_a_clone_is_plain_and_the_advice_keeps_the_class(make):
+    """Keras gives each layer to its own clone function, and puts a Functional around them."""
+    model = make()
+    for weight in model.weights:
+        weight.assign(np.random.default_rng(1).normal(size=weight.shape) / 8)
+    clone = keras.models.clone_model(model)
+    assert type(clone) is not type(model) and not hasattr(clone, "signatures")
+
+    copy = type(model).from_config(model.get_config())  # what the docstring of ZooModel says
+    copy.set_weights(model.get_weights())
+    assert copy.get_config() == model.get_config() and set(copy.signatures()) == set(
+        model.signatures()
+    )
+    clone.set_weights(model.get_weights())
+    x = keras.tree.map_structure(
+        lambda t: np.random.default_rng(2).random((2, *t.shape[1:])).astype("float32"), model.input
+    )
+    for again in (copy, clone):
+        for answer, wanted in zip(
+            keras.tree.flatten(again(x)), keras.tree.flatten(model(x)), strict=True
+        ):
+            np.testing.assert_allclose(answer, wanted, atol=1e-5)
+        assert len(again.weights) == len(model.weights)  # shared as before
+        assert len(readers_of(again)) == len(readers_of(model))
+    mine = {id(v) for v in model.weights}
+    assert not any(id(v) in mine for v in copy.weights)
+
+
+def test_the_suffix_tells_the_format(tmp_path):
+    model = TiedAutoencoder(units=(4, 2), input_dim=6)
+    with pytest.warns(UserWarning, match="LiteRT stores"):
+        model.export(tmp_path / "m.tflite")
+    assert (tmp_path / "m.tflite").read_bytes()[4:8] == b"TFL3"
+    model.export(tmp_path / "folder")
+    assert (tmp_path / "folder" / "saved_model.pb").exists()
+    pytest.importorskip("safetensors", reason="pip install 'keras_shared[safetensors]'")
+    model.export(tmp_path / "m.safetensors")
+    other = TiedAutoencoder(units=(4, 2), input_dim=6)
+    keras_shared.load_safetensors(other, tmp_path / "m.safetensors")
+    x = np.random.default_rng(0).random((2, 6))
+    np.testing.assert_allclose(other(x), model(x), atol=1e-6)
