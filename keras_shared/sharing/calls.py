@@ -37,27 +37,34 @@ def calls_of(model: keras.Model) -> list[Call]:
     Raises:
         ValueError: if the model has no weights yet, or its inputs cannot be known.
     """
-    example = keras.tree.map_structure(_one, _inputs(model))
+    inputs, named = keras.tree.map_structure(_one, _inputs(model))
     calls: list[Call] = []
     trial = _Trial()
     trial.model = model
     with state_kept(model), _watched(flatten_layers(model), calls):
-        trial.compute_output_spec(example)
+        trial.compute_output_spec(*inputs, **named)
     return calls
 
 
-def _inputs(model: keras.Model) -> Any:
+def _inputs(model: keras.Model) -> tuple[list[Any], dict[str, Any]]:
+    """What the model is called on: one argument, or several by name."""
     sequential = isinstance(model, keras.Sequential)
     if getattr(model, "inputs", None):
-        return model.inputs[0] if sequential else model.input
-    config = (model.get_build_config() or {}) if model.built else None
-    if config is None or "input_shape" not in config:
+        return [model.inputs[0] if sequential else model.input], {}
+    config = (model.get_build_config() or {}) if model.built else {}
+    shapes = config.get("shapes_dict", {})
+    if "input_shape" in config:
+        return [keras.tree.map_shape_structure(keras.KerasTensor, config["input_shape"])], {}
+    if not shapes:
         raise ValueError(
-            f"'{model.name}' (of type {type(model).__name__}) was never built, or takes more than "
-            "one argument: its inputs are not known. Call it once on its input first, or give it a "
-            "keras.Input."
+            f"'{model.name}' (of type {type(model).__name__}) was never built: its inputs are not "
+            "known. Call it once on its input first, or give it a keras.Input. One that takes "
+            "several arguments needs a `build` that takes a shape for each of them."
         )
-    return keras.tree.map_shape_structure(keras.KerasTensor, config["input_shape"])
+    return [], {
+        name.removesuffix("_shape"): keras.tree.map_shape_structure(keras.KerasTensor, shape)
+        for name, shape in shapes.items()
+    }
 
 
 class _Trial(keras.Operation):
@@ -65,8 +72,8 @@ class _Trial(keras.Operation):
 
     model: keras.Model
 
-    def call(self, inputs: Any) -> Any:
-        return self.model(inputs, training=False)
+    def call(self, *inputs: Any, **named: Any) -> Any:
+        return self.model(*inputs, **named, training=False)
 
 
 def _one(spec: Any) -> keras.KerasTensor:

@@ -233,6 +233,9 @@ def test_what_is_shared_is_seen_after_loading(tmp_path, capsys):
     assert kernel.readers["outward"].form == "transposed" and kernel.uses == 2
     assert main(["inspect", str(tmp_path / "net")]) == 0
     assert "transposed" in capsys.readouterr().out
+    keras_shared.publish(called(PairOfArguments(), X, X), tmp_path / "pair")
+    report = sharing_report(keras_shared.load(tmp_path / "pair"))
+    assert {w.uses for w in report.weights} == {2} and report.totals["ratio"] == 2
 
 
 # === Where shapes and dtypes are not known, and what the messages advise ===
