@@ -75,6 +75,9 @@ def _inside(
     for part in [*(v for v in layer.weights if id(v) not in deeper), *children]:
         if id(part) in above:  # a layer that holds the one it lies in
             continue
+        if isinstance(layer, TiedReader) and part is layer.own_layer and not _whole(layer):
+            yield from _inside(part, path, above)  # named as the reader's own
+            continue
         plain = part.name.replace(".", "_")
         name, number = plain, 1
         while name in taken:
@@ -90,15 +93,20 @@ def _read_by(
 ) -> Iterator[tuple[str, keras.Variable, str, tuple[int, ...] | None]]:
     """What a reader would hold if it were untied: name inside of it, variable, form, axes."""
     if reader.untied:
-        if reader.own_weight is not None and reader.form != "as is":
-            yield "kernel", reader.own_weight, reader.form, None
+        if reader.form != "as is":
+            for variable in reader.read_variables():
+                yield variable.name, variable, reader.form, None
         return
-    if hasattr(reader, "as_calls"):  # of a whole layer or tower
+    if _whole(reader):
         for path, part in _inside(reader.source()):
             if not isinstance(part, keras.Layer):
                 yield path, part, "as is", None
         return
     for variable in reader.read_variables():
         weight = variable.name in ("kernel", "embeddings")
-        name = "kernel" if weight else variable.name  # as after `untie`
-        yield name, variable, reader.form, reader.plain_axes if weight else None
+        yield variable.name, variable, reader.form, reader.plain_axes if weight else None
+
+
+def _whole(reader: TiedReader) -> bool:
+    """Whether it reads a whole layer or tower."""
+    return hasattr(reader, "as_calls")
