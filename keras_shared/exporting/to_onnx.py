@@ -20,8 +20,9 @@ def onnx_model(model: keras.Model, name: str) -> tuple[bytes, str]:
         name: one of its signatures.
 
     Returns:
-        The file's bytes, and a text that names quantised sources: beside their codes, the
-        converter stores what a reader reads as floats. An empty one if there is none.
+        The file's bytes, and a text that names what is stored twice: quantised sources, of which
+        the converter stores what a reader reads as floats beside the codes, and kernels that are
+        read turned around. An empty one if there is none.
 
     Raises:
         ImportError: if tf2onnx, onnx or onnxruntime is not installed.
@@ -49,8 +50,11 @@ def onnx_model(model: keras.Model, name: str) -> tuple[bytes, str]:
             f"ONNX has no counterpart to {sorted(unknown)} in '{model.name}'. Image resizing with "
             "antialias gives ScaleAndTranslate: resize before the model. Nothing was kept."
         )
+    again = []
     for owner, weight in tied_weights(model).items():
         _share(converted.graph, weight, owner)
+        if _times(converted.graph, weight) > 1:
+            again.append(owner)
     content = converted.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
@@ -64,7 +68,25 @@ def onnx_model(model: keras.Model, name: str) -> tuple[bytes, str]:
         f"ONNX holds the codes of {', '.join(quantized)}, and beside them the floats that their "
         "readers read: the converter dequantises them once and for all. Answers are those of Keras."
     )
-    return content, doubled if quantized else ""
+    turned = (
+        f"ONNX holds the weight of {', '.join(again)} more than once, turned around or in another "
+        "shape for what reads it. Answers are those of Keras."
+    )
+    said = [text for text, which in ((doubled, quantized), (turned, again)) if which]
+    return content, " ".join(said)
+
+
+def _times(graph: Any, weight: np.ndarray) -> int:
+    """How many initializers hold the numbers of `weight`, in any order."""
+    import onnx
+
+    wanted = np.sort(weight, axis=None)
+    if len(wanted) < 2 or wanted[0] == wanted[-1]:
+        return 0  # one number tells nothing
+    arrays = [onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer]
+    return sum(
+        a.size == weight.size and np.array_equal(np.sort(a, axis=None), wanted) for a in arrays
+    )
 
 
 def _share(graph: Any, weight: np.ndarray, owner: str) -> None:

@@ -132,8 +132,7 @@ def cell(operation, form, check, x):
         keras.utils.set_random_seed(7)
         try:
             if operation in EXPORTS:
-                operation(form, form(), x, pathlib.Path(folder))
-                return "ok"
+                return operation(form, form(), x, pathlib.Path(folder)) or "ok"
             result = operation(form(), x, pathlib.Path(folder))
             done = True
             check(form, result, x)
