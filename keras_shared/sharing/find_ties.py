@@ -44,7 +44,7 @@ class SharedWeight:
 
 @dataclasses.dataclass(frozen=True)
 class StoredWeight:
-    """A weight for which a file does not hold just one set of values, as the model has it.
+    """What a file holds of a weight that the model shares, or for which the two differ.
 
     Attributes:
         path: its path in the model; of a layer that only the file has, the path there.

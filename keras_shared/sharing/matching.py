@@ -115,6 +115,7 @@ class _Layer(NamedTuple):
 _Form = list[tuple[Any, tuple[int, ...] | None, str]]  # value, axes, reader: as in `Stored`
 _State = Callable[[keras.Layer], list[tuple[str, Any]]]  # see `_state`
 _Declared = tuple[_Layer, list[_Form]]  # see `_forms`
+_Others = tuple[dict[str, str], dict[str, str]]  # of a plain net, as it is: path -> the first one
 
 
 def match(model: keras.Model, stored: StoredLayers) -> Matched:
@@ -129,14 +130,15 @@ def match(model: keras.Model, stored: StoredLayers) -> Matched:
         stored: what `stored_layers` gives.
     """
     state: _State = functools.cache(_state)  # with LoRA, each call gives other tensors
-    found_in = _in_order if stored.in_order else _by_path
-    layers = [(one, forms) for one in found_in(model) if (forms := _forms(one, state))]
+    others: _Others = ({}, {})
+    found_in = _in_order(model) if stored.in_order else _by_path(model, others)
+    layers = [(one, forms) for one in found_in if (forms := _forms(one, state))]
     places: dict[int, Place] = {}
     for one, _ in layers:
         for name, value in () if one.reads else state(one.layer):
             places.setdefault(id(value), Place(f"{one.name}/{name}".lstrip("/"), value))
     left, other_shapes = list(stored.layers), {}
-    for (one, forms), found in _pairs(layers, stored.layers, stored.in_order):
+    for (one, forms), found in _pairs(layers, stored, others):
         left.remove(found)
         shapes = [tuple(dataset.shape) for dataset in found.weights]
         kind = re.sub(r"_\d+$", "", found.path.rpartition("/")[2])
@@ -157,8 +159,9 @@ def match(model: keras.Model, stored: StoredLayers) -> Matched:
 
 
 def _pairs(
-    layers: list[_Declared], left: list[StoredLayer], in_order: bool
+    layers: list[_Declared], stored: StoredLayers, others: _Others
 ) -> Iterator[tuple[_Declared, StoredLayer]]:
+    left = stored.layers
     for first in (0, -1):  # all names down to it; then the last, of a net with other sub-models
         here = [tuple(one.name.split("/")[first:]) for one, _ in layers]
         there = {tuple(found.name.split("/")[first:]): found for found in left}
@@ -173,16 +176,26 @@ def _pairs(
         taken = {id(item) for pair in named for item in pair}
         layers = [row for row in layers if id(row) not in taken]
         left = [found for found in left if id(found) not in taken]
-    if in_order:
+    if stored.in_order:
         owners = [row for row in layers if any(not reader for *_, reader in row[1][0])]
         fits = [rows for rows in (layers, owners) if len(rows) == len(left)]
         yield from zip(fits[0], left, strict=True) if fits else ()
     else:
-        by_path = {found.path: found for found in left}
-        plain, as_is = ([row for row in layers if row[0].paths[i] in by_path] for i in (0, 1))
-        number = int(len(as_is) > len(plain))
-        for row in (plain, as_is)[number]:
-            yield row, by_path[row[0].paths[number]]
+        choices = []
+        for i in (0, 1):  # as a plain net, or as one with readers: which has more layers of it
+            by_path = {_first_path(found.path, others[i]): found for found in left}
+            rows = [row for row in layers if row[0].paths[i] in by_path]
+            choices.append([(row, by_path[row[0].paths[i]]) for row in rows])
+        yield from max(choices, key=len)
+
+
+def _first_path(path: str, others: dict[str, str]) -> str:
+    """Where Keras 3 would have written a layer that earlier versions wrote at another attribute."""
+    first = ""
+    for part in path.split("/"):
+        first = f"{first}/{part}".lstrip("/")
+        first = others.get(first, first)
+    return first
 
 
 def _named_by_keras(layer: keras.Layer) -> bool:
@@ -191,15 +204,18 @@ def _named_by_keras(layer: keras.Layer) -> bool:
     return re.fullmatch(rf"{kind}(_\d+)?", layer.name) is not None
 
 
-def _by_path(model: keras.Model) -> Iterator[_Layer]:
-    """As a file of Keras 3 holds them."""
+def _by_path(model: keras.Model, others: _Others) -> Iterator[_Layer]:
+    """As a file of Keras 3 holds them; into `others` go paths by which it finds them too."""
     plain = saved_layers(model, lambda layer: (_content(layer), _plain_class(layer)))
     as_is = saved_layers(model, lambda layer: (_content(layer), type(layer).__name__))
     seen: set[int] = set()
-    for (path, (*above, layer)), (own_path, _) in zip(plain, as_is, strict=True):
+    for (path, (*above, layer), first), (own_path, _, own_first) in zip(plain, as_is, strict=True):
         if any(_reads_kernels(one) for one in above[:-1]):
             continue
-        yield _Layer(layer, above, _reads(above, layer, seen), (path, own_path))
+        if first is None:
+            yield _Layer(layer, above, _reads(above, layer, seen), (path, own_path))
+        elif path != first:
+            others[0][path], others[1][own_path] = first, str(own_first)
 
 
 def _in_order(model: keras.Model) -> Iterator[_Layer]:

@@ -66,27 +66,29 @@ def snake_case(name: str) -> str:
 
 def saved_layers(
     model: keras.Model, stand_in: Callable[[keras.Layer], tuple[keras.Layer, str]]
-) -> Iterator[tuple[str, list[keras.Layer]]]:
-    """Where a file of Keras 3 holds the variables of each layer of `model`.
+) -> Iterator[tuple[str, list[keras.Layer], str | None]]:
+    """Where a file of Keras 3 may hold the variables of each layer of `model`.
+
+    Keras writes a layer at the first attribute that leads to it, and reads it at any.
 
     Args:
         model: any model.
         stand_in: layer -> the one that is saved in its place, and the name of that one's class.
 
     Returns:
-        For each layer its path in the file, and the layers down to it: those of the model, with
-        what stands in for the last one behind them.
+        For each layer its path in the file; the layers down to it, those of the model, with what
+        stands in for the last one behind them; and None, or at another attribute the first path.
     """
 
     def of(
-        layer: keras.Layer, path: str, above: list[keras.Layer], seen: set[int]
-    ) -> Iterator[tuple[str, list[keras.Layer]]]:
-        if id(layer) in seen:
+        layer: keras.Layer, path: str, above: list[keras.Layer], seen: dict[int, str]
+    ) -> Iterator[tuple[str, list[keras.Layer], str | None]]:
+        above, inner, first = [*above, layer], stand_in(layer)[0], seen.get(id(layer))
+        yield path, [*above, inner], first
+        if first is not None:
             return
-        seen.add(id(layer))
-        above, inner = [*above, layer], stand_in(layer)[0]
-        yield path, [*above, inner]
-        seen = seen if inner is layer else {id(inner)}
+        seen[id(layer)] = path
+        seen = seen if inner is layer else {id(inner): path}
         for name, child in _walk_saveable(inner):
             below = f"{path}/{name}".lstrip("/")
             if isinstance(child, keras.Layer):
@@ -95,8 +97,8 @@ def saved_layers(
                 yield from within(child, below, above, seen, set())
 
     def within(
-        items: Any, path: str, above: list[keras.Layer], seen: set[int], containers: set[int]
-    ) -> Iterator[tuple[str, list[keras.Layer]]]:
+        items: Any, path: str, above: list[keras.Layer], seen: dict[int, str], containers: set[int]
+    ) -> Iterator[tuple[str, list[keras.Layer], str | None]]:
         if id(items) in containers:
             return
         containers.add(id(items))
@@ -109,7 +111,7 @@ def saved_layers(
                 name = _get_unique_name("container", used)
                 yield from within(item, f"{path}/{name}", above, seen, containers)
 
-    return of(model, "", [], set())
+    return of(model, "", [], {})
 
 
 def arguments_of(layer: keras.Layer) -> list[str]:

@@ -189,6 +189,27 @@ def test_a_real_weights_file_of_keras_2_by_order():
     np.testing.assert_array_equal(model.get_layer("scores").bias, head.bias)
 
 
+def test_attributes_by_which_keras_2_saved_attention(tmp_path):
+    """`_query_dense` in its .weights.h5 and .keras files; Keras 3 writes `query_dense`."""
+
+    def build():
+        ids, table = keras.Input((5,)), layers.Embedding(10, 4)
+        x = table(ids)
+        x = layers.MultiHeadAttention(2, 3)(x, x)
+        return with_noise(keras.Model(ids, TiedDense(table)(x)))
+
+    first, model = build(), build()
+    path = saved(first, tmp_path / "m.weights.h5")
+    with h5py.File(path, "a") as file:
+        for group in list(file["layers/multi_head_attention"]):
+            if group.endswith("_dense"):
+                file.move(f"layers/multi_head_attention/{group}",
+                          f"layers/multi_head_attention/_{group}")  # fmt: skip
+    load_weights(model, path)
+    for now, then in zip(model.weights, first.weights, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
 # === Which layer is which ===
 
 
@@ -306,6 +327,22 @@ def test_a_whole_layer_of_another_sub_model(file, tmp_path):
     apart = untie(towers(True))
     load_weights(apart, path)
     np.testing.assert_allclose(apart(data), old(data), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:You are saving")
+@pytest.mark.parametrize("file", ["m.keras", "m.h5"])
+def test_a_layer_that_plain_keras_holds_twice(file, tmp_path):
+    """An .h5 file has it for both sub-models."""
+
+    def build():
+        x, y, z = keras.Input((6,)), keras.Input((6,)), keras.Input((6,))
+        tower = layers.Dense(6, name="tower")
+        left, right = keras.Model(x, tower(x), name="left"), keras.Model(y, tower(y), name="right")
+        return with_noise(keras.Model(z, right(left(z))))
+
+    first, model, x = build(), build(), noise(2, 6)
+    load_weights(model, saved(first, tmp_path / file))
+    np.testing.assert_allclose(model(x), first(x), atol=1e-6)
 
 
 def test_a_tower_that_was_untied_without_names(tmp_path):
