@@ -6,7 +6,10 @@ import tensorflow as tf
 
 
 def distort_images(
-    images: tf.Tensor, limits: tuple[float, float, float, float], key: tf.Tensor
+    images: tf.Tensor,
+    limits: tuple[float, float, float, float],
+    key: tf.Tensor,
+    turns: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Turn, shear, stretch and shift each image by its own random amounts, around its centre.
 
@@ -18,6 +21,7 @@ def distort_images(
         limits: rotation in degrees, shear, share of the size (drawn for each axis), shift in
             pixels; amounts are uniform between plus and minus these.
         key: int64 (2,); the same key gives the same amounts.
+        turns: int32 (batch,), quarter turns of each square image besides; None for none.
 
     Returns:
         float32, of the same shape.
@@ -39,6 +43,8 @@ def distort_images(
     batch, rows, columns = (tf.shape(images)[axis] for axis in range(3))
     amounts = tf.random.stateless_uniform([6, batch], key, -1.0, 1.0)
     angle = amounts[0] * (degrees * math.pi / 180)
+    if turns is not None:
+        angle += tf.cast(turns, tf.float32) * (math.pi / 2)
     slant = amounts[1] * shear
     wide, high = 1 + amounts[2] * scale, 1 + amounts[3] * scale
     # A = rotation @ [[1, slant], [0, 1]] @ diag(wide, high), in (x, y)

@@ -5,7 +5,6 @@ import tensorflow as tf
 
 from keras_shared.batching.pairs import Negatives, Pairs
 from keras_shared.datasets import LabelledImages
-from keras_shared.datasets.splitting import part
 
 
 def pair_batches(
@@ -77,5 +76,5 @@ def _pairs(data: LabelledImages, negatives: Negatives) -> Pairs:
     """Of all classes, without the images that are held out to validate."""
     if data.held_out is not None:
         rest = np.setdiff1d(np.arange(len(data.labels)), data.held_out)
-        data = part(data, rest)._replace(held_out=None)
+        data = data.part(rest)
     return Pairs(data, tuple(dict.fromkeys(data.group_names)), negatives)

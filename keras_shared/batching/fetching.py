@@ -6,6 +6,8 @@ import tensorflow as tf
 
 from keras_shared.datasets.lazy_images import LazyImages
 
+CHUNK = 500  # images that are prepared at once
+
 
 def fetcher(images: np.ndarray | LazyImages) -> Callable[[Any], Any]:
     """A function for tf.data from numbers of images to the images.
@@ -29,3 +31,20 @@ def fetcher(images: np.ndarray | LazyImages) -> Callable[[Any], Any]:
         return read
     constant = tf.constant(images)
     return lambda chosen: tf.gather(constant, chosen)
+
+
+def prepared(images: np.ndarray | LazyImages, prepare: Callable[[Any], np.ndarray]) -> np.ndarray:
+    """All images as `prepare` makes them, a few at a time, as float16: they stay in memory.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_shared.batching.fetching import prepared
+        >>> prepared(np.arange(6).reshape(3, 2), lambda images: images / 2).tolist()
+        [[0.0, 0.5], [1.0, 1.5], [2.0, 2.5]]
+    """
+    parts = []
+    for start in range(0, len(images), CHUNK):
+        part = images[start : start + CHUNK]
+        whole = part.read() if isinstance(part, LazyImages) else part
+        parts.append(np.asarray(prepare(whole), "float16"))
+    return np.concatenate(parts)

@@ -145,11 +145,12 @@ def _enough(order: np.ndarray, wanted: int, data: ImageData) -> None:
 
 
 def _part(split: LabelledImages, indices: np.ndarray, data: ImageData) -> LabelledImages:
-    images = split.images[indices]
+    chosen = split.part(indices)
+    images = chosen.images
     if data.side:
         whole = images.read() if isinstance(images, LazyImages) else images
         images = shrink_images(whole, data.margin, data.side)
-    return split._replace(images=images, labels=split.labels[indices], held_out=None)
+    return chosen._replace(images=images)
 
 
 def _some_of_each_class(split: LabelledImages, data: ImageData, seed: int) -> LabelledImages:
@@ -163,7 +164,7 @@ def _some_of_each_class(split: LabelledImages, data: ImageData, seed: int) -> La
             f"class '{split.class_names[counts.argmin()]}' to train on."
         )
     chosen = np.concatenate([order[labels == c][:wanted] for c in range(len(counts))])
-    return split._replace(images=split.images[chosen], labels=split.labels[chosen])
+    return split.part(chosen)
 
 
 def _shuffled(

@@ -8,12 +8,15 @@ import tensorflow as tf
 from pydantic import model_validator
 
 from keras_shared.batching.autotuning import without_autotuning
+from keras_shared.batching.class_training import class_training_data
+from keras_shared.batching.classes import Classes
 from keras_shared.batching.fetching import fetcher
 from keras_shared.batching.images import EVALUATION_BATCH
 from keras_shared.batching.listed_pairs import listed_batches, listed_training_data
+from keras_shared.batching.one_shot import OneShotTasks
 from keras_shared.batching.training_data import TrainingData
 from keras_shared.datasets import DataError, ImagePairs, LabelledImages
-from keras_shared.section import Count, Section, Seed
+from keras_shared.section import Count, NoneOrMore, NotNegative, Section, Seed
 
 LISTED = "pairs"  # the data set whose pairs are listed in a file
 Negatives: TypeAlias = Literal["any", "same_group"]
@@ -36,6 +39,18 @@ class PairData(Section):
         pairs_per_epoch: drawn anew in each epoch.
         validation_pairs: always the same, drawn with `seed`.
         test_pairs: always the same, drawn with `seed`.
+        examples_per_class: of a loss that compares a whole batch: images of each class in a batch,
+            which is of `training.batch_size` images then; 0 for pairs.
+        groups_per_batch: groups that the classes of such a batch come from, in equal parts; 0 for
+            all classes alike.
+        rotated_classes: whether each group of such a batch is turned by 0, 90, 180 or 270 degrees;
+            a class that is turned counts as another.
+        distortion: of such a batch, as in `ImageData`, of the images as the tower takes them.
+        images_per_epoch: of such batches; 0 for as many as there are.
+        validation_tasks: one-shot tasks of such a training, always the same, drawn with `seed`: of
+            `ways` classes of one group (all it has, if fewer), one image each is known, another is
+            asked for.
+        ways: see above.
         seed: see above.
     """
 
@@ -47,6 +62,13 @@ class PairData(Section):
     pairs_per_epoch: Count = 32000
     validation_pairs: Count = 4000
     test_pairs: Count = 20000
+    examples_per_class: NoneOrMore = 0
+    groups_per_batch: NoneOrMore = 0
+    rotated_classes: bool = False
+    distortion: tuple[NotNegative, NotNegative, NotNegative, NotNegative] = (0.0, 0.0, 0.0, 0.0)
+    images_per_epoch: NoneOrMore = 0
+    validation_tasks: Count = 320
+    ways: Count = 20
     seed: Seed = 1
 
     @model_validator(mode="after")
@@ -80,6 +102,34 @@ def pair_training_data(
     """
     if isinstance(split, ImagePairs):
         return listed_training_data(split, batch_size, seed)
+    training, trained, validating, groups = _parts(split, data)
+    validation = Pairs(validating, groups, data.negatives)
+    fixed = validation.fixed(data.validation_pairs, data.seed)
+    if data.examples_per_class:
+        drawn = Classes(
+            training, trained, data.examples_per_class, data.groups_per_batch,
+            data.rotated_classes, data.distortion,
+        )  # fmt: skip
+        tasks = OneShotTasks.drawn(validating, groups, data.ways, data.validation_tasks, data.seed)
+        return class_training_data(drawn, tasks, fixed, data.images_per_epoch, batch_size, seed)
+    pairs = Pairs(training, trained, data.negatives)
+    steps = math.ceil(data.pairs_per_epoch / batch_size)
+    return TrainingData(
+        lambda first, last: pairs.batches(first * steps, last * steps, batch_size, seed),
+        steps,
+        fixed,
+        {
+            "groups": len(trained),
+            "pairs_per_epoch": steps * batch_size,
+            "validation_pairs": data.validation_pairs,
+        },
+    )
+
+
+def _parts(
+    split: LabelledImages, data: PairData
+) -> tuple[LabelledImages, tuple[str, ...], LabelledImages, tuple[str, ...]]:
+    """What trains, with its groups, and what validates, with its own."""
     held_out = (*data.validation_groups, *data.test_groups)
     unknown = sorted(set(held_out).difference(split.group_names))
     if unknown:  # a misspelt group would be trained on
@@ -90,19 +140,7 @@ def pair_training_data(
     if not data.validation_groups:  # the same classes, other images
         training, validating = _other_images(split, data.seed)
     trained = tuple(sorted(_groups(training).difference(held_out)))
-    pairs = Pairs(training, trained, data.negatives)
-    validation = Pairs(validating, data.validation_groups or trained, data.negatives)
-    steps = math.ceil(data.pairs_per_epoch / batch_size)
-    return TrainingData(
-        lambda first, last: pairs.batches(first * steps, last * steps, batch_size, seed),
-        steps,
-        validation.fixed(data.validation_pairs, data.seed),
-        {
-            "groups": len(trained),
-            "pairs_per_epoch": steps * batch_size,
-            "validation_pairs": data.validation_pairs,
-        },
-    )
+    return training, trained, validating, data.validation_groups or trained
 
 
 def pair_test_batches(split: LabelledImages | ImagePairs, data: PairData) -> tf.data.Dataset:
@@ -130,11 +168,7 @@ def _other_images(split: LabelledImages, seed: int) -> tuple[LabelledImages, Lab
         order = np.random.default_rng(seed).permutation(len(split.labels))
         held_out = order[: max(1, len(order) // 5)]
     rest = np.setdiff1d(np.arange(len(split.labels)), held_out)
-    train, validate = (
-        split._replace(images=split.images[i], labels=split.labels[i], held_out=None)
-        for i in (rest, held_out)
-    )
-    return train, validate
+    return split.part(rest), split.part(held_out)
 
 
 class Pairs:

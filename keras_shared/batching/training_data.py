@@ -1,6 +1,7 @@
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -14,6 +15,9 @@ class TrainingData(NamedTuple):
         validation: batches that are never trained on.
         sizes: number of examples in each part, for the card.
         class_names: names of the classes of the labels, or None.
+        pairs: labelled pairs to calibrate by, where `validation` holds none.
+        through: where a part of the model is trained, the same data for it: takes what makes the
+            part's inputs of images. None where the whole model is trained.
     """
 
     batches: Callable[[int, int], tf.data.Dataset]
@@ -21,3 +25,5 @@ class TrainingData(NamedTuple):
     validation: tf.data.Dataset
     sizes: dict[str, int]
     class_names: tuple[str, ...] | None = None
+    pairs: tf.data.Dataset | None = None
+    through: "Callable[[Callable[[Any], np.ndarray]], TrainingData] | None" = None

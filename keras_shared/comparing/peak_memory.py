@@ -11,7 +11,7 @@ from typing import Any
 from keras_shared.quiet import stderr_to
 from keras_shared.recipes import Recipe, recipe_from
 from keras_shared.training import build_model, start_model, training_data
-from keras_shared.training.build import compile_model
+from keras_shared.training.build import compile_model, trained_part
 
 STEPS = 10  # of training that are run
 _STATUS = pathlib.Path("/proc/self/status")
@@ -59,9 +59,11 @@ def _measure(table: dict[str, Any], start: str, data_dir: str | None) -> int:
     model = start_model(recipe, start) if start else build_model(recipe)
     _give_back()  # what the search for narrow layers tried
     _STATUS.with_name("clear_refs").write_text("5")  # the peak is from now on
-    compile_model(model, recipe, data.steps_per_epoch)
+    part, data = trained_part(model, recipe, data)
+    batches = data.batches(0, 1)
+    compile_model(part, recipe, data.steps_per_epoch)
     steps = min(STEPS, data.steps_per_epoch)
-    model.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0)
+    part.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0)
     return max(_resident("VmHWM") - before, 0)
 
 

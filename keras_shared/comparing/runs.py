@@ -92,7 +92,7 @@ def compare(
         "data": recipe.data.name,
         "paper": recipe.paper,
         "headline": task.headline._asdict(),
-        "monitor": task.monitor._asdict(),
+        "monitor": task.monitored(recipe.data)._asdict(),
         "arms": [
             {
                 "name": arm.name,

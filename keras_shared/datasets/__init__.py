@@ -17,7 +17,7 @@ from keras_shared.datasets.image_pairs import pairs_dataset
 from keras_shared.datasets.labelled_images import LabelledImages as LabelledImages
 from keras_shared.datasets.mnist import MNIST
 from keras_shared.datasets.mnist import load_mnist as load_mnist
-from keras_shared.datasets.omniglot import OMNIGLOT
+from keras_shared.datasets.omniglot import OMNIGLOT, OMNIGLOT_SMALL1, OMNIGLOT_SMALL2
 from keras_shared.datasets.omniglot import load_omniglot as load_omniglot
 from keras_shared.datasets.own import OwnData as OwnData
 from keras_shared.datasets.tfds import tfds_dataset
@@ -27,6 +27,8 @@ DATASETS: dict[str, Dataset] = {
     "fashion_mnist": FASHION_MNIST,
     "mnist": MNIST,
     "omniglot": OMNIGLOT,
+    "omniglot_small1": OMNIGLOT_SMALL1,
+    "omniglot_small2": OMNIGLOT_SMALL2,
 }
 
 # the user's own, which lie at `data.path`

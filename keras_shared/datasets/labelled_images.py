@@ -17,6 +17,10 @@ class LabelledImages(NamedTuple):
         group_names: name of each group.
         held_out: of a training split, numbers of the images that validate; None where the recipe
             draws them.
+        drawers: int (images,), who drew each, within its group; None where it is not known.
+        runs: one-shot runs that the data set comes with, int (runs, 2, ways), numbers of images:
+            of each run those that are known, and one query of each class, in the same order; None
+            without.
     """
 
     images: np.ndarray | LazyImages
@@ -25,6 +29,18 @@ class LabelledImages(NamedTuple):
     class_names: tuple[str, ...]
     group_names: tuple[str, ...]
     held_out: np.ndarray | None = None
+    drawers: np.ndarray | None = None
+    runs: np.ndarray | None = None
+
+    def part(self, indices: np.ndarray) -> "LabelledImages":
+        """Some of the images; which of them validate, and the runs, are the whole split's."""
+        return self._replace(
+            images=self.images[indices],
+            labels=self.labels[indices],
+            drawers=None if self.drawers is None else self.drawers[indices],
+            held_out=None,
+            runs=None,
+        )
 
     def fitted(self, shape: Shape) -> "LabelledImages":
         """The same with images of this shape, resized when they are read."""

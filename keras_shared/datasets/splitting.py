@@ -36,12 +36,7 @@ def split_by_seed(
     testing = np.sort(np.concatenate(test))
     training = np.setdiff1d(np.arange(len(order)), testing)
     validating = np.searchsorted(training, np.sort(np.concatenate(held_out)))
-    return part(images, training)._replace(held_out=validating), part(images, testing)
-
-
-def part(images: LabelledImages, indices: np.ndarray) -> LabelledImages:
-    """Some of the images."""
-    return images._replace(images=images.images[indices], labels=images.labels[indices])
+    return images.part(training)._replace(held_out=validating), images.part(testing)
 
 
 def check_classes(images: LabelledImages, where: str, least: int) -> None:

@@ -1,6 +1,7 @@
 """Layers that share: importing this module registers them with Keras' saving."""
 
 from keras_shared import start as start
+from keras_shared.layers.center_ink import CenterInk as CenterInk
 from keras_shared.layers.connection_table_conv2d import (
     ConnectionTableConv2D as ConnectionTableConv2D,
 )

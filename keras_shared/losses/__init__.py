@@ -5,17 +5,29 @@ from collections.abc import Callable
 import keras
 
 from keras_shared.losses.contrastive_loss import ContrastiveLoss as ContrastiveLoss
+from keras_shared.losses.embedding_loss import EmbeddingLoss as EmbeddingLoss
+from keras_shared.losses.n_pair_loss import NPairLoss as NPairLoss
+from keras_shared.losses.prototypical_loss import PrototypicalLoss as PrototypicalLoss
 from keras_shared.losses.rbf_loss import RBFLoss as RBFLoss
+from keras_shared.losses.triplet_loss import TripletLoss as TripletLoss
 
 
 def _crossentropy_from_logits() -> keras.losses.Loss:
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
+def _hard_triplets() -> keras.losses.Loss:
+    return TripletLoss(margin=None, mining="hard")
+
+
 LOSSES: dict[str, Callable[[], keras.losses.Loss]] = {
     "binary_crossentropy": keras.losses.BinaryCrossentropy,
     "contrastive": ContrastiveLoss,
     "mean_squared_error": keras.losses.MeanSquaredError,
+    "n_pair": NPairLoss,
+    "prototypical": PrototypicalLoss,
     "rbf": RBFLoss,
     "sparse_categorical_crossentropy": _crossentropy_from_logits,
+    "triplet": TripletLoss,
+    "triplet_hard": _hard_triplets,
 }

@@ -220,7 +220,12 @@ def recipe_from(table: Mapping[str, Any], path: str | os.PathLike[str] = "recipe
         path=path,
         given=table,
     )
-    return dataclasses.replace(recipe, training=_with_defaults(recipe))
+    recipe = dataclasses.replace(recipe, training=_with_defaults(recipe))
+    if recipe.task.disagreement is not None and recipe.training.loss is not None:
+        said = recipe.task.disagreement(recipe.data, recipe.training.loss)
+        if said:
+            raise RecipeError(_listed(path, [said]))
+    return recipe
 
 
 def json_schema(recipe: Recipe) -> dict[str, Any]:

@@ -101,7 +101,14 @@ class Task:
         optimizer, learning_rate: the defaults of [training].
         prepare: takes the built model and its training data, before it is compiled; None for
             nothing.
-        finish: takes the trained model and the validation batches; None for nothing.
+        part: takes the built model and data whose `through` is not None; gives the part of the
+            model that is trained on them, whose weights are the model's own, and the data for it.
+            None for a task whose models are trained whole.
+        finish: takes the trained model and its training data; None for nothing.
+        monitor_of: takes section [data], gives the monitor where that decides it; None for
+            `monitor` in any case.
+        disagreement: takes section [data] and the name of the loss, gives a sentence on what does
+            not fit together, or None; None for a task where all does.
 
     Example:
         >>> from keras_shared.tasks import TASKS
@@ -127,4 +134,11 @@ class Task:
     learning_rate: float = 0.001
     baselines: Baselines | None = None
     prepare: Callable[[keras.Model, TrainingData], None] | None = None
-    finish: Callable[[keras.Model, tf.data.Dataset], None] | None = None
+    part: Callable[[keras.Model, TrainingData], tuple[keras.Model, TrainingData]] | None = None
+    finish: Callable[[keras.Model, TrainingData], None] | None = None
+    monitor_of: Callable[[Any], Monitor] | None = None
+    disagreement: Callable[[Any, str], str | None] | None = None
+
+    def monitored(self, data: Any) -> Monitor:
+        """What picks the best of several runs with this section [data]."""
+        return self.monitor if self.monitor_of is None else self.monitor_of(data)

@@ -5,17 +5,18 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from keras_shared.batching import PairData
+from keras_shared.batching import PairData, TrainingData
 from keras_shared.batching.pairs import pair_test_batches, pair_training_data
 from keras_shared.datasets import ImagePairs, LabelledImages
-from keras_shared.losses import ContrastiveLoss
+from keras_shared.losses import LOSSES, ContrastiveLoss, EmbeddingLoss
+from keras_shared.tasks.one_shot import one_shot_accuracy
 from keras_shared.tasks.task import Metric, Monitor, Shown, Task, Tested
 from keras_shared.zoo.calibration import calibrate
 
+EMBEDDING_LOSSES = ("n_pair", "prototypical", "triplet", "triplet_hard")
 THRESHOLD = 0.5  # probability from which two images count as the same
 
 
@@ -85,6 +86,8 @@ def plot_verification(probability: np.ndarray, same: np.ndarray) -> dict[str, Fi
 
 
 def _compile_arguments(loss: Any) -> dict[str, Any]:
+    if isinstance(loss, EmbeddingLoss):
+        return {"loss": loss, "metrics": [one_shot_accuracy]}
     on = "distance" if isinstance(loss, ContrastiveLoss) else "probability"
     losses = {name: loss if name == on else None for name in ("distance", "probability")}
     return {"loss": losses, "metrics": {"probability": ["accuracy"]}}
@@ -94,8 +97,33 @@ def _probability(test: Tested) -> tuple[np.ndarray, np.ndarray]:
     return test.outputs["probability"][:, 0], test.truth["probability"]
 
 
-def _calibrate(model: keras.Model, pairs: tf.data.Dataset) -> None:
+def _trunk(model: keras.Model, data: TrainingData) -> tuple[keras.Model, TrainingData]:
+    """From what the tower takes to embeddings: images pass what comes before only once."""
+    assert data.through is not None
+    before, trunk = model.halves()
+    return trunk, data.through(lambda images: before.predict(images, verbose=0))
+
+
+def _disagreement(data: PairData, loss: str) -> str | None:
+    if ":" in loss:  # of another package, which may not be there yet
+        return None
+    whole_batch = isinstance(LOSSES[loss](), EmbeddingLoss)
+    if whole_batch and data.examples_per_class < 2:
+        return (
+            f"`data.examples_per_class`: received {data.examples_per_class}, expected at least 2 "
+            f"with loss = {loss!r}, which compares the images of a batch"
+        )
+    if data.examples_per_class and not whole_batch:
+        return (
+            f"`data.examples_per_class`: received {data.examples_per_class}, expected 0 with loss "
+            f"= {loss!r}, which takes pairs"
+        )
+    return None
+
+
+def _calibrate(model: keras.Model, data: TrainingData) -> None:
     """Fit what makes probabilities of distances to the validation pairs."""
+    pairs = data.validation if data.pairs is None else data.pairs
     distances = model.predict(pairs.map(lambda images, same: images), verbose=0)["distance"]
     if not np.isfinite(distances).all():
         return  # diverged: the history says so
@@ -119,8 +147,8 @@ VERIFICATION = Task(
     name="verification",
     takes=(LabelledImages, ImagePairs),
     data=PairData,
-    losses=("binary_crossentropy", "contrastive"),
-    losses_of_shared=("contrastive",),  # nothing trains an unshared copy's probability then
+    losses=("binary_crossentropy", "contrastive", *EMBEDDING_LOSSES),
+    losses_of_shared=("contrastive", *EMBEDDING_LOSSES),  # an unshared copy has no one tower
     training_data=pair_training_data,
     test_batches=lambda split, data, seed: pair_test_batches(split, data),
     compile_arguments=_compile_arguments,
@@ -130,5 +158,10 @@ VERIFICATION = Task(
     plots=lambda test: plot_verification(*_probability(test)),
     captions={"roc": "ROC curve and probabilities"},
     show=_show,
+    part=_trunk,
     finish=_calibrate,
+    monitor_of=lambda data: Monitor(
+        "val_one_shot_accuracy" if data.examples_per_class else "val_probability_accuracy", True
+    ),
+    disagreement=_disagreement,
 )

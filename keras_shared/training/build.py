@@ -181,6 +181,15 @@ def compile_model(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> N
     model.compile(optimizer, **recipe.task.compile_arguments(loss), jit_compile=False)
 
 
+def trained_part(
+    model: keras.Model, recipe: Recipe, data: TrainingData
+) -> tuple[keras.Model, TrainingData]:
+    """What of a model its data train, with the data for that: the model itself, or a part."""
+    if data.through is None or recipe.task.part is None:
+        return model, data
+    return recipe.task.part(model, data)
+
+
 def check_data(model: keras.Model, recipe: Recipe, data: TrainingData) -> None:
     """See that the model takes the data.
 
@@ -188,6 +197,8 @@ def check_data(model: keras.Model, recipe: Recipe, data: TrainingData) -> None:
         RunError: if the shapes of its inputs are others.
     """
     specs = keras.tree.flatten(data.validation.element_spec[0])
+    if data.through is not None:  # each input of the model is as those of its part
+        specs = specs[:1] * len(model.inputs)
     names = getattr(model, "class_names", None)
     if names is not None and len(data.class_names or names) != len(names):
         count = len(data.class_names or ())

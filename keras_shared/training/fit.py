@@ -17,6 +17,7 @@ from keras_shared.training.build import (
     compile_model,
     fingerprint,
     named_classes,
+    trained_part,
 )
 from keras_shared.training.callbacks import Checkpoint, EpochSeconds, EpochSeeds, TimeToGo
 from keras_shared.training.run import Run
@@ -70,22 +71,26 @@ def train(
     with run.claimed(recipe, fingerprint(start)):
         seed = recipe.training.seeds[0]
         keras.utils.set_random_seed(seed)
-        first = 0
-        if run.checkpoint.exists():
-            model = load(run.checkpoint)
-            # an older checkpoint does not say how many epochs it has seen
-            first = run.epochs_done() or int(model.optimizer.iterations) // data.steps_per_epoch
-        else:
+        first, stopped = 0, load(run.checkpoint) if run.checkpoint.exists() else None
+        if stopped is None or data.through is not None:
             model = start or build_model(recipe)
             check_data(model, recipe, data)
+        else:
+            model = stopped
+        part, batches = trained_part(model, recipe, data)
+        trained = part if stopped is None else stopped
+        if stopped is not None:
+            # an older checkpoint does not say how many epochs it has seen
+            first = run.epochs_done() or int(trained.optimizer.iterations) // data.steps_per_epoch
+        else:
             if recipe.task.prepare is not None:
                 recipe.task.prepare(model, data)
-            compile_model(model, recipe, data.steps_per_epoch)
+            compile_model(trained, recipe, data.steps_per_epoch)
         run.keep_history(first)
         if first < recipe.training.epochs:
-            model.fit(
-                data.batches(first, recipe.training.epochs),
-                validation_data=data.validation,
+            trained.fit(
+                batches.batches(first, recipe.training.epochs),
+                validation_data=batches.validation,
                 shuffle=False,  # the batches already are
                 steps_per_epoch=data.steps_per_epoch,
                 initial_epoch=first,
@@ -102,9 +107,11 @@ def train(
                 verbose=verbose,
             )
         if recipe.training.averaging:
-            model.optimizer.finalize_variable_values(model.trainable_weights)
+            trained.optimizer.finalize_variable_values(trained.trainable_weights)
+        if trained is not part:  # it went on from a checkpoint
+            part.set_weights(trained.get_weights())
         if recipe.task.finish is not None:
-            recipe.task.finish(model, data.validation)
+            recipe.task.finish(model, data)
         with replacing(run.model_file) as scratch:
             model.save(scratch)
         _write_facts(run, recipe, data, base)

@@ -126,7 +126,8 @@ class Run:
         unfinished = [str(run.path) for run in runs if not run.facts_file.exists()]
         if unfinished:
             raise RunError(f"Not trained to the end: {', '.join(unfinished)}")
-        monitor = runs[0].recipe().task.monitor
+        recipe = runs[0].recipe()
+        monitor = recipe.task.monitored(recipe.data)
 
         def rank(run: Run) -> float:
             last = run.facts()["last_epoch"]

@@ -6,8 +6,8 @@ import numpy as np
 from keras import layers, ops
 from pydantic import PositiveInt
 
-from keras_shared.layers import Shared
-from keras_shared.losses import ContrastiveLoss
+from keras_shared.layers import CenterInk, Shared
+from keras_shared.losses import ContrastiveLoss, EmbeddingLoss
 from keras_shared.losses.contrastive_loss import contrastive_loss
 from keras_shared.signature import Signature
 from keras_shared.zoo.calibration import calibrate
@@ -38,6 +38,8 @@ class SiameseNet(ZooModel):
             becomes 3 by repetition, where the tower asks for it.
         pixel_range: what the pixel values 0 and 255 become for the tower. `(0, 255)` for a tower
             with its own preprocessing, `(1, 0)` for ink on paper.
+        centered: of drawings, whether each is moved to the middle and brought nearer to one size,
+            see `keras_shared.layers.CenterInk`. Paper must become 0 by `pixel_range`, ink 1.
         dtype: dtype policy; distance and probability are float32 in any case.
         **kwargs: `name` and `trainable`, as of `keras.Model`.
 
@@ -69,7 +71,9 @@ class SiameseNet(ZooModel):
     """
 
     task = "verification"
-    loss_names = ("binary_crossentropy", "contrastive")
+    loss_names = (
+        "binary_crossentropy", "contrastive", "n_pair", "prototypical", "triplet", "triplet_hard",
+    )  # fmt: skip
     default_metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
     description = (
         "Tells whether two images show the same class, also one that it never saw: one shared "
@@ -86,6 +90,7 @@ class SiameseNet(ZooModel):
         image_shape: tuple[PositiveInt | None, PositiveInt | None, Literal[1, 3]] = (None, None, 1),
         pixel_range: tuple[float, float] = (0.0, 1.0),
         dtype: Any = None,
+        centered: bool = False,
         **kwargs: Any,
     ) -> None:
         # === Layers ===
@@ -93,13 +98,18 @@ class SiameseNet(ZooModel):
         tower = _default_tower(base) if tower is None else tower
         height, width, channels = _tower_input(tower, image_shape)
         low, high = (float(value) for value in pixel_range)
+        if centered:
+            _check_centered(height, width, (low, high))
 
         # === Embedding of one image ===
         image = keras.Input(image_shape, name="image")
         x = _with_channels(image, channels)
-        if height and width and (height, width) != tuple(image_shape[:2]):
+        rescale = layers.Rescaling((high - low) / 255, low, dtype=base, name="rescale")
+        if centered and height and width:
+            x = CenterInk(height, width, dtype=base, name="center_ink")(rescale(x))
+        elif height and width and (height, width) != tuple(image_shape[:2]):
             x = layers.Resizing(height, width, antialias=True, dtype="float32", name="resize")(x)
-        x = layers.Rescaling((high - low) / 255, low, dtype=base, name="rescale")(x)
+        x = x if centered else rescale(x)
         features = tower(x)
         if isinstance(features, (dict, list, tuple)):
             raise ValueError(
@@ -129,6 +139,7 @@ class SiameseNet(ZooModel):
         self.probability = same
         self.image_shape = tuple(image_shape)
         self.pixel_range = (low, high)
+        self.centered = centered
         self.base_policy = base
 
     @classmethod
@@ -208,6 +219,12 @@ class SiameseNet(ZooModel):
             loss = self.default_loss()
             metrics = list(self.default_metrics) if metrics == "auto" else metrics
         loss = ContrastiveLoss() if loss == "contrastive" else loss
+        if isinstance(loss, EmbeddingLoss):
+            raise ValueError(
+                f"{type(loss).__name__} compares the embeddings of a whole batch, and this model "
+                "takes pairs. Compile and fit `model.embedder`, which takes images and their "
+                "classes; then `calibrate` the model."
+            )
         alone = None
         if isinstance(loss, ContrastiveLoss):
             alone = keras.metrics.MeanMetricWrapper(
@@ -246,6 +263,25 @@ class SiameseNet(ZooModel):
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, *args: Any, **kwargs: Any) -> Any:
         return super().compute_metrics(x, _for_both(y), y_pred, *args, **kwargs)
+
+    def halves(self) -> tuple[keras.Model, keras.Model]:
+        """The embedder in two models: from images to what the tower takes, and on to embeddings.
+
+        They read this model's own weights. The first has none: images that are seen many times,
+        as in a training, need to pass it once.
+
+        Example:
+            >>> from keras_shared.zoo import SiameseNet
+            >>> before, trunk = SiameseNet(image_shape=(105, 105, 3)).halves()
+            >>> before.output.shape, trunk.output.shape
+            ((None, 28, 28, 1), (None, 64))
+        """
+        last = "center_ink" if self.centered else "rescale"
+        middle = self.embedder.get_layer(last).output
+        return (
+            keras.Model(self.embedder.input, middle, name="before"),
+            keras.Model(middle, self.embedder.output, name="trunk"),
+        )
 
     def embed(self, images: Any) -> np.ndarray:
         """The embedding of each image.
@@ -330,6 +366,7 @@ class SiameseNet(ZooModel):
             "tower": keras.saving.serialize_keras_object(self.tower),
             "image_shape": self.image_shape,
             "pixel_range": self.pixel_range,
+            "centered": self.centered,
         }
 
     @classmethod
@@ -367,6 +404,19 @@ def _tower_input(tower: keras.Layer, image_shape: Any) -> tuple[int | None, int 
             f"Received: a tower that takes {shape}, image_shape={image_shape}"
         )
     return shape
+
+
+def _check_centered(height: Any, width: Any, pixel_range: Any) -> None:
+    if not (height and width):
+        raise ValueError(
+            "`centered` needs a tower that takes images of one size. Received: a tower that takes "
+            f"{(height, width)}"
+        )
+    if sorted(pixel_range) != [0, 1]:
+        raise ValueError(
+            "`centered` needs a `pixel_range` of (1, 0), for dark ink on light paper, or (0, 1). "
+            f"Received: pixel_range={pixel_range}"
+        )
 
 
 def _with_channels(image: Any, channels: int) -> Any:
