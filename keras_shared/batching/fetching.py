@@ -33,8 +33,10 @@ def fetcher(images: np.ndarray | LazyImages) -> Callable[[Any], Any]:
     return lambda chosen: tf.gather(constant, chosen)
 
 
-def prepared(images: np.ndarray | LazyImages, prepare: Callable[[Any], np.ndarray]) -> np.ndarray:
-    """All images as `prepare` makes them, a few at a time, as float16: they stay in memory.
+def prepared(
+    images: np.ndarray | LazyImages, prepare: Callable[[Any], np.ndarray], dtype: str = "float16"
+) -> np.ndarray:
+    """All images as `prepare` makes them, a few at a time; float16, since they stay in memory.
 
     Example:
         >>> import numpy as np
@@ -46,5 +48,5 @@ def prepared(images: np.ndarray | LazyImages, prepare: Callable[[Any], np.ndarra
     for start in range(0, len(images), CHUNK):
         part = images[start : start + CHUNK]
         whole = part.read() if isinstance(part, LazyImages) else part
-        parts.append(np.asarray(prepare(whole), "float16"))
+        parts.append(np.asarray(prepare(whole), dtype))
     return np.concatenate(parts)

@@ -39,14 +39,15 @@ class OneShotTasks(NamedTuple):
 
         Args:
             data: a split.
-            groups: names of the groups; each task is within one, and they take turns. None for
-                classes of all groups alike.
+            groups: names of the groups; each task is within one, and they take turns. Where each
+                class is a group of its own, tasks are of all their classes. None for classes of
+                all groups alike.
             ways: classes in a task.
             number: how many tasks.
             seed: the same seed gives the same tasks.
 
         Raises:
-            DataError: if no group has two classes of two images.
+            DataError: if there are no two classes of two images.
         """
         random = np.random.default_rng(seed)
         counts = np.bincount(data.labels, minlength=len(data.groups))
@@ -57,10 +58,12 @@ class OneShotTasks(NamedTuple):
             np.flatnonzero((counts > 1) & ((data.groups == g) if g is not None else True))
             for g in wanted
         ]
+        if max(map(len, of_group)) < 2:
+            of_group = [np.concatenate(of_group)]
         enough = [classes for classes in of_group if len(classes) > 1]
         if not enough:
             raise DataError(
-                "A one-shot task needs a group with two classes of two images each. Received: "
+                "A one-shot task needs two classes of two images each. Received: "
                 f"{None if groups is None else list(groups)[:8]}"
             )
         tasks = []

@@ -35,5 +35,7 @@ def measure(
         )
     targets = [y for _, y in batches.as_numpy_iterator()]
     truth = keras.tree.map_structure(lambda *parts: np.concatenate(parts), *targets)
-    test = Tested(outputs, truth, batches, split)
+    ask = recipe.task.ask
+    more = None if ask is None else ask(model, split, recipe.data)
+    test = Tested(outputs, truth, batches, split, more)
     return recipe.task.measure(test), test

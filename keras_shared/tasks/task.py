@@ -61,12 +61,14 @@ class Tested(NamedTuple):
         truth: the targets, as arrays, in their own structure.
         batches: of inputs and targets, in the same order.
         split: the test split that they come from.
+        more: what `Task.ask` gave; None without.
     """
 
     outputs: Any
     truth: Any
     batches: tf.data.Dataset
     split: Any
+    more: Any = None
 
 
 Baselines: TypeAlias = Callable[
@@ -98,6 +100,8 @@ class Task:
         baselines: takes model, batches of the training split (as of `test_batches`) and test; gives
             metrics of simpler methods, and plots; None for none.
         losses_of_shared: those for the model itself alone, not for an unshared copy of it.
+        ask: takes a trained model, the test split and section [data]; gives what metrics and plots
+            need of the model besides its outputs, or None; None for a task that needs no more.
         optimizer, learning_rate: the defaults of [training].
         prepare: takes the built model and its training data, before it is compiled; None for
             nothing.
@@ -130,6 +134,7 @@ class Task:
     captions: Mapping[str, str]
     show: Callable[[Mapping[str, np.ndarray], int], Shown]
     losses_of_shared: tuple[str, ...] = ()
+    ask: Callable[[keras.Model, Any, Any], Any] | None = None
     optimizer: str = "adam"
     learning_rate: float = 0.001
     baselines: Baselines | None = None

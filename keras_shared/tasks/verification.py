@@ -14,6 +14,7 @@ from keras_shared.datasets import ImagePairs, LabelledImages
 from keras_shared.losses import LOSSES, ContrastiveLoss, EmbeddingLoss
 from keras_shared.tasks.one_shot import one_shot_accuracy
 from keras_shared.tasks.task import Metric, Monitor, Shown, Task, Tested
+from keras_shared.tasks.unseen_classes import embed_unseen, plot_runs, unseen_metrics
 from keras_shared.zoo.calibration import calibrate
 
 EMBEDDING_LOSSES = ("n_pair", "prototypical", "triplet", "triplet_hard")
@@ -97,6 +98,16 @@ def _probability(test: Tested) -> tuple[np.ndarray, np.ndarray]:
     return test.outputs["probability"][:, 0], test.truth["probability"]
 
 
+def _measure(test: Tested) -> dict[str, Any]:
+    metrics = verification_metrics(*_probability(test))
+    return metrics if test.more is None else metrics | unseen_metrics(test.more, test.split)
+
+
+def _plots(test: Tested) -> dict[str, Figure]:
+    plots = plot_verification(*_probability(test))
+    return plots if test.more is None else plots | plot_runs(test.more, test.split)
+
+
 def _trunk(model: keras.Model, data: TrainingData) -> tuple[keras.Model, TrainingData]:
     """From what the tower takes to embeddings: images pass what comes before only once."""
     assert data.through is not None
@@ -152,11 +163,12 @@ VERIFICATION = Task(
     training_data=pair_training_data,
     test_batches=lambda split, data, seed: pair_test_batches(split, data),
     compile_arguments=_compile_arguments,
-    measure=lambda test: verification_metrics(*_probability(test)),
+    measure=_measure,
     headline=Metric("verification accuracy", "accuracy_percent", " %", more_is_better=True),
     monitor=Monitor("val_probability_accuracy", more_is_better=True),
-    plots=lambda test: plot_verification(*_probability(test)),
-    captions={"roc": "ROC curve and probabilities"},
+    plots=_plots,
+    captions={"roc": "ROC curve and probabilities", "runs": "One-shot runs with most errors"},
+    ask=embed_unseen,
     show=_show,
     part=_trunk,
     finish=_calibrate,

@@ -26,9 +26,10 @@ class SiameseNet(ZooModel):
     gradient is the sum over both images. `w` and `v` are trained along with a cross-entropy
     loss, or fitted afterwards by `calibrate`.
 
-    The default tower has four blocks of Conv2D, group normalisation, ReLU and pooling: 111,680
-    parameters. It normalises each image by itself, so that training and use agree and the
-    number of images in a call changes nothing.
+    The default tower has four blocks of Conv2D, pooling, group normalisation and ReLU, the last one
+    without pooling and ReLU: 111,680 parameters, embeddings of 3 x 3 x 64 numbers. It normalises
+    each image by itself, so that training and use agree and the number of images in a call changes
+    nothing.
 
     Args:
         tower: any Keras model or layer from images to vectors or maps (which are flattened), a
@@ -61,7 +62,7 @@ class SiameseNet(ZooModel):
         >>> a, b = np.random.randint(0, 256, (2, 8, 28, 28, 1))
         >>> history = model.fit([a, b], np.array([0, 1] * 4), verbose=0)
         >>> model.verify(a, b).shape, model.embed(a).shape
-        ((8,), (8, 64))
+        ((8,), (8, 576))
 
     Reference:
         Koch, Zemel, Salakhutdinov 2015, "Siamese Neural Networks for One-shot Image
@@ -274,7 +275,7 @@ class SiameseNet(ZooModel):
             >>> from keras_shared.zoo import SiameseNet
             >>> before, trunk = SiameseNet(image_shape=(105, 105, 3)).halves()
             >>> before.output.shape, trunk.output.shape
-            ((None, 28, 28, 1), (None, 64))
+            ((None, 28, 28, 1), (None, 576))
         """
         last = "center_ink" if self.centered else "rescale"
         middle = self.embedder.get_layer(last).output
@@ -380,14 +381,16 @@ class SiameseNet(ZooModel):
 
 def _default_tower(dtype: Any) -> keras.Model:
     image = x = keras.Input((*TOWER_SIZE, 1), name="tower_input")
-    for i in range(1, 5):  # 28 -> 14 -> 7 -> 3 -> 1 pixels
+    for i in range(1, 5):
         x = layers.Conv2D(
             64, 3, padding="same", use_bias=False, kernel_initializer="he_normal",
             dtype=dtype, name=f"conv_{i}",
         )(x)  # fmt: skip
+        if i < 4:  # 28 -> 14 -> 7 -> 3 pixels; before the normalisation, which has less to do then
+            x = layers.MaxPooling2D(dtype=dtype, name=f"pool_{i}")(x)
         x = layers.GroupNormalization(8, dtype=dtype, name=f"norm_{i}")(x)
-        x = layers.ReLU(dtype=dtype, name=f"relu_{i}")(x)
-        x = layers.MaxPooling2D(dtype=dtype, name=f"pool_{i}")(x)
+        if i < 4:
+            x = layers.ReLU(dtype=dtype, name=f"relu_{i}")(x)
     return keras.Model(image, layers.Flatten(dtype=dtype, name="features")(x), name="tower")
 
 

@@ -1,0 +1,139 @@
+"""Losses of a whole batch against loops in NumPy, and their gradients against differences."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_shared.losses import LOSSES, EmbeddingLoss, NPairLoss, PrototypicalLoss, TripletLoss
+
+RANDOM = np.random.default_rng(0)
+LABELS = np.array([4, 0, 4, 1, 0, 1, 4, 9])  # three of class 4; 9 is alone
+POINTS = RANDOM.normal(size=(8, 3))
+
+
+def n_pair(labels, x, t):
+    x = x / np.linalg.norm(x, axis=1, keepdims=True)
+    values = []
+    for a in range(len(x)):
+        for p in range(len(x)):
+            if a != p and labels[a] == labels[p]:
+                others = [np.exp((x[a] @ x[n] - x[a] @ x[p]) / t)
+                          for n in range(len(x)) if labels[n] != labels[a]]  # fmt: skip
+                values.append(np.log(1 + sum(others)))
+    return np.mean(values)
+
+
+def triplets(labels, x, margin, mining):
+    def wrong(gap):
+        return np.log1p(np.exp(gap)) if margin is None else max(0.0, gap + margin)
+
+    d = np.linalg.norm(x[:, None] - x[None], axis=-1)
+    values = []
+    for a in range(len(x)):
+        positives = [p for p in range(len(x)) if p != a and labels[p] == labels[a]]
+        negatives = [n for n in range(len(x)) if labels[n] != labels[a]]
+        if mining == "hard" and positives:
+            values.append(wrong(max(d[a][positives]) - min(d[a][negatives])))
+        for p in positives if mining != "hard" else []:
+            if mining == "all":
+                values.append(np.mean([wrong(d[a, p] - d[a, n]) for n in negatives]))
+                continue
+            further = [d[a, n] for n in negatives if d[a, n] > d[a, p]]
+            values.append(wrong(d[a, p] - (min(further) if further else max(d[a][negatives]))))
+    return np.mean(values)
+
+
+def prototypical(labels, x, shots, t):
+    supports = {c: [i for i in range(len(x)) if labels[i] == c][:shots] for c in set(labels)}
+    prototypes = {c: x[own].mean(0) for c, own in supports.items()}
+    values = []
+    for q in range(len(x)):
+        if q not in supports[labels[q]]:
+            scores = {c: np.exp(-np.sum((x[q] - m) ** 2) / t) for c, m in prototypes.items()}
+            values.append(-np.log(scores[labels[q]] / sum(scores.values())))
+    return np.mean(values)
+
+
+CASES = {
+    "n_pair": (NPairLoss(0.3), lambda y, x: n_pair(y, x, 0.3)),
+    "semi_hard": (TripletLoss(0.5), lambda y, x: triplets(y, x, 0.5, "semi_hard")),
+    "hard": (TripletLoss(0.5, "hard"), lambda y, x: triplets(y, x, 0.5, "hard")),
+    "all": (TripletLoss(0.5, "all"), lambda y, x: triplets(y, x, 0.5, "all")),
+    "soft, hard": (TripletLoss(None, "hard"), lambda y, x: triplets(y, x, None, "hard")),
+    "soft": (TripletLoss(None), lambda y, x: triplets(y, x, None, "semi_hard")),
+    "one shot": (PrototypicalLoss(1, 0.7), lambda y, x: prototypical(y, x, 1, 0.7)),
+    "two shots": (PrototypicalLoss(2, 0.7), lambda y, x: prototypical(y, x, 2, 0.7)),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("form", [LABELS, LABELS[:, None]])
+def test_value_and_gradient(case, form):
+    loss, by_hand = CASES[case]
+    x = tf.constant(POINTS, "float32")
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        value = loss(form, x)
+    np.testing.assert_allclose(value, by_hand(LABELS, POINTS), rtol=1e-5)
+    expected, step = np.zeros_like(POINTS), 1e-5
+    for place in np.ndindex(POINTS.shape):
+        moved = np.zeros_like(POINTS)
+        moved[place] = step
+        up, down = by_hand(LABELS, POINTS + moved), by_hand(LABELS, POINTS - moved)
+        expected[place] = (up - down) / (2 * step)
+    np.testing.assert_allclose(tape.gradient(value, x), expected, atol=2e-4)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_weights_act_on_the_examples(case):
+    """A weight of 0 leaves the comparisons of an example out; class and sample weights agree."""
+    loss, _ = CASES[case]
+    whole = keras.losses.deserialize(keras.losses.serialize(loss))
+    whole.reduction = "none"
+    each = np.array(whole(LABELS, POINTS))
+    weights = np.where(LABELS == 4, 3.0, 0.0)
+    np.testing.assert_allclose(
+        loss(LABELS, POINTS, sample_weight=weights), np.mean(each * weights), rtol=1e-6
+    )
+
+    def after(**kwargs):
+        keras.utils.set_random_seed(1)
+        tower = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        tower.compile(keras.optimizers.SGD(0.1), loss)
+        tower.fit(POINTS, LABELS, batch_size=8, shuffle=False, verbose=0, **kwargs)
+        return tower.get_weights()[0]
+
+    by_class = after(class_weight={c: 3.0 if c == 4 else 0.0 for c in range(10)})
+    np.testing.assert_allclose(by_class, after(sample_weight=weights), atol=1e-6)
+    if np.ptp(each) > 0:
+        assert np.abs(by_class - after()).max() > 1e-6
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_nothing_to_compare_costs_nothing(case):
+    loss, _ = CASES[case]
+    x = tf.Variable(np.ones((3, 2), "float32"))
+    for labels in ([0, 1, 2], [0, 0, 0]):  # no two of a class; no other class
+        with tf.GradientTape() as tape:
+            value = loss(labels, x)
+        assert np.isfinite(value) and float(value) <= 0.7
+        gradient = tape.gradient(value, x)
+        assert gradient is None or np.isfinite(gradient).all()
+
+
+def test_config_and_names():
+    for name in ("n_pair", "prototypical", "triplet", "triplet_hard"):
+        loss = LOSSES[name]()
+        assert isinstance(loss, EmbeddingLoss)
+        again = keras.losses.deserialize(keras.losses.serialize(loss))
+        assert again.get_config() == loss.get_config()
+    assert LOSSES["triplet_hard"]().margin is None
+    with pytest.raises(ValueError, match="temperature=0"):
+        NPairLoss(0)
+    with pytest.raises(ValueError, match="None for a soft one. Received: margin=-1"):
+        TripletLoss(-1)
+    with pytest.raises(ValueError, match="'semi_hard', 'hard' or 'all'. Received: mining='easy'"):
+        TripletLoss(mining="easy")
+    with pytest.raises(ValueError, match="shots=0"):
+        PrototypicalLoss(0)
