@@ -99,8 +99,8 @@ def plot_runs(unseen: UnseenClasses, split: LabelledImages) -> dict[str, Figure]
     shown = np.argsort(-wrong, kind="stable")[:SHOWN]
     figure = Figure(figsize=(0.55 * ways, 1.9 * len(shown)), layout="constrained")
     figure.suptitle(
-        f"The {len(shown)} of {len(wrong)} runs with most errors: what is known, below it the query, "
-        "and what it was taken for, if wrong"
+        f"The {len(shown)} of {len(wrong)} runs with most errors: what is known, below it the "
+        "query, and what it was taken for, if wrong"
     )
     grid = figure.subplots(3 * len(shown), ways, squeeze=False)
     for row, run in enumerate(shown):
