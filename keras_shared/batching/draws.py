@@ -1,8 +1,9 @@
-"""Pairs and triplets of your own images, endlessly: for a training loop or a loss of your own."""
+"""Pairs, triplets and classes of your own images, endlessly: for a training loop or loss."""
 
 import numpy as np
 import tensorflow as tf
 
+from keras_shared.batching.classes import STILL, Classes
 from keras_shared.batching.pairs import Negatives, Pairs
 from keras_shared.datasets import LabelledImages
 
@@ -72,9 +73,55 @@ def triplet_batches(
     return _pairs(data, negatives).triplets(batch_size, seed)
 
 
+def class_batches(
+    data: LabelledImages,
+    batch_size: int = 64,
+    examples_per_class: int = 2,
+    distortion: tuple[float, float, float, float] = STILL,
+    seed: int = 1,
+) -> tf.data.Dataset:
+    """Batches of several classes without end, for losses that compare a whole batch.
+
+    Args:
+        data: as of `pair_batches`.
+        batch_size: images in a batch, at most.
+        examples_per_class: images of each class.
+        distortion: as of `keras_shared.batching.distort.distort_images`; the background must be 0.
+        seed: the same seed gives the same batches.
+
+    Returns:
+        Of `(images, classes)`: (batch, height, width, channels), uint8 or, distorted, float32;
+        int32 (batch,).
+
+    Raises:
+        DataError: if a class has fewer images, or there are not two classes.
+
+    Example:
+        >>> from keras_shared.batching import class_batches
+        >>> from keras_shared.datasets import load_digits
+        >>> from keras_shared.losses import TripletLoss
+        >>> from keras_shared.zoo import SiameseNet
+        >>> batches = class_batches(load_digits("train"), batch_size=20)
+        >>> model = SiameseNet(image_shape=(8, 8, 1))
+        >>> model.embedder.compile("adam", TripletLoss(margin=0.2, mining="semi_hard"))
+        >>> history = model.embedder.fit(batches, steps_per_epoch=2, verbose=0)
+        >>> images, classes = next(iter(batches))
+        >>> images.shape, len(set(classes.numpy()))
+        (TensorShape([20, 8, 8, 1]), 10)
+    """
+    data = _to_train_on(data)
+    names = tuple(dict.fromkeys(data.group_names))
+    classes = Classes(data, names, examples_per_class, distortion=distortion)
+    return classes.batches(0, tf.int64.max, batch_size, seed)
+
+
 def _pairs(data: LabelledImages, negatives: Negatives) -> Pairs:
     """Of all classes, without the images that are held out to validate."""
-    if data.held_out is not None:
-        rest = np.setdiff1d(np.arange(len(data.labels)), data.held_out)
-        data = data.part(rest)
+    data = _to_train_on(data)
     return Pairs(data, tuple(dict.fromkeys(data.group_names)), negatives)
+
+
+def _to_train_on(data: LabelledImages) -> LabelledImages:
+    if data.held_out is None:
+        return data
+    return data.part(np.setdiff1d(np.arange(len(data.labels)), data.held_out))

@@ -41,7 +41,10 @@ def _curves(result: dict[str, Any]) -> Figure:
     figure, axes = _axes(f"{result['name']}: {said}", largest)
     drawn = []
     for i, arm in enumerate(result["arms"]):
-        lines = np.array([r["history"][name] for r in runs if r["arm"] == arm["name"]], "float64")
+        own = [run["history"] for run in runs if run["arm"] == arm["name"]]
+        if name not in own[0]:  # an arm that is validated by another number
+            continue
+        lines = np.array([history[name] for history in own], "float64")
         epochs, mean, spread = (
             np.arange(1, lines.shape[1] + 1),
             lines.mean(0),

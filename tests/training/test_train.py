@@ -186,3 +186,39 @@ def test_calibration_uses_validation_pairs(recipe, tmp_path):
     same = np.concatenate([y["probability"] for _, y in data.validation.as_numpy_iterator()])
     # the maximum likelihood fit has the right share of "same" on the pairs it was fitted to
     assert abs(float(outputs["probability"].mean()) - same.mean()) < 0.01
+
+
+def test_a_batch_loss_trains_the_tower_and_resumes(recipe, tmp_path, monkeypatch):
+    """The checkpoint holds the part that is trained; the model gets its weights, and is fitted."""
+    episodes = recipe("pairs", **{
+        "training.loss": "n_pair", "training.epochs": 3, "training.batch_size": 20,
+        "data.examples_per_class": 4, "data.rotated_classes": True, "data.images_per_epoch": 60,
+        "data.distortion": [5.0, 0.1, 0.1, 1.0], "data.validation_tasks": 5,
+        "data.validation_pairs": 200,
+    })  # fmt: skip
+    data = training_data(episodes)
+    whole = train(episodes, data, tmp_path / "whole", verbose=0)
+
+    broken, save = Run(tmp_path / "broken"), Run.save_checkpoint
+
+    def stop(run, model, epochs):
+        save(run, model, epochs)
+        if epochs == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "save_checkpoint", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(episodes, data, broken, verbose=0)
+    monkeypatch.setattr(Run, "save_checkpoint", save)
+    assert broken.epochs_done() == 2
+    resumed = train(episodes, data, broken, verbose=0)
+    for a, b in zip(resumed.weights, whole.weights, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-4, atol=1e-5)
+    assert isinstance(keras.models.load_model(broken.model_file), type(whole))
+    last = broken.facts()["last_epoch"]
+    assert {"loss", "one_shot_accuracy", "val_loss", "val_one_shot_accuracy"} == set(last)
+    assert broken.best().path == broken.path
+    # the pairs to calibrate by are of classes that were not trained on
+    outputs = whole.predict(data.pairs.map(lambda x, y: x), verbose=0)
+    same = np.concatenate([y["probability"] for _, y in data.pairs.as_numpy_iterator()])
+    assert abs(float(outputs["probability"].mean()) - same.mean()) < 0.01

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_shared.losses import ContrastiveLoss
+from keras_shared.layers import CenterInk
+from keras_shared.losses import ContrastiveLoss, NPairLoss
 from keras_shared.zoo import SiameseNet
 
 RANDOM = np.random.default_rng(2)
@@ -275,3 +276,51 @@ def test_the_contrastive_loss_is_reported_by_itself(tmp_path):
     model.save(tmp_path / "m.keras")
     again = keras.models.load_model(tmp_path / "m.keras")
     assert again.evaluate(pair, same, verbose=0, return_dict=True) == pytest.approx(figures)
+
+
+def test_centered_drawings(tmp_path):
+    """The place of a drawing in its image does not matter, in arrays and in what is exported."""
+    model = SiameseNet(tiny_tower(), (30, 20, 3), pixel_range=(1.0, 0.0), centered=True)
+    image, moved = np.full((2, 1, 30, 20, 3), 255, "uint8")
+    image[0, 3:12, 2:8] = moved[0, 20:29, 13:19] = RANDOM.integers(0, 99, (9, 6, 3))
+    np.testing.assert_allclose(model.embed(image), model.embed(moved), atol=1e-5)
+    ink = 1 - image.astype("float32").mean(-1, keepdims=True) / 255
+    kernel, bias = model.tower.get_weights()
+    expected = np.array(CenterInk(8, 8)(ink)).reshape(1, 64) @ kernel + bias
+    expected /= np.linalg.norm(expected)
+    np.testing.assert_allclose(model.embed(image), expected, atol=1e-5)
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    assert loaded.centered and loaded.with_image_shape((9, 9, 1)).centered
+    np.testing.assert_array_equal(loaded.embed(image), model.embed(image))
+    config = model.get_config()
+    del config["centered"]  # as models had it before
+    assert not SiameseNet.from_config(config).centered
+    with pytest.raises(ValueError, match=r"pixel_range` of \(1, 0\).*Received: .*\(0.0, 255.0\)"):
+        SiameseNet(tiny_tower(), (30, 20, 3), pixel_range=(0, 255), centered=True)
+    unbuilt = keras.Sequential([layers.Conv2D(2, 3)])
+    with pytest.raises(ValueError, match="images of one size"):
+        SiameseNet(unbuilt, (None, None, 1), centered=True)
+
+
+@pytest.mark.parametrize("centered", [False, True])
+def test_halves_share_the_weights(centered):
+    model = SiameseNet(tiny_tower(), (28, 28, 1), pixel_range=(1.0, 0.0), centered=centered)
+    before, trunk = model.halves()
+    assert not before.weights
+    assert [id(w) for w in trunk.weights] == [id(w) for w in model.tower.weights]
+    middle = before.predict(A, verbose=0)
+    assert middle.shape == (6, 8, 8, 1)
+    np.testing.assert_allclose(trunk.predict(middle, verbose=0), model.embed(A), atol=1e-6)
+
+
+def test_a_loss_of_a_whole_batch_trains_the_embedder():
+    model = SiameseNet(tiny_tower(), image_shape=(28, 28, 1))
+    with pytest.raises(ValueError, match="NPairLoss compares .* Compile and fit `model.embedder`"):
+        model.compile("adam", NPairLoss())
+    before = model.verify(A, B)
+    model.embedder.compile(keras.optimizers.Adam(0.1), NPairLoss())
+    model.embedder.fit(np.concatenate([A, B]), np.tile(np.arange(6), 2), batch_size=12, verbose=0)
+    distances = np.linalg.norm(model.embed(A) - model.embed(B[::-1]), axis=1)
+    model.calibrate(distances, SAME)
+    assert np.abs(model.verify(A, B) - before).max() > 1e-3
