@@ -40,7 +40,8 @@ class PairData(Section):
         validation_pairs: always the same, drawn with `seed`.
         test_pairs: always the same, drawn with `seed`.
         examples_per_class: of a loss that compares a whole batch: images of each class in a batch,
-            which is of `training.batch_size` images then; 0 for pairs.
+            which is of `training.batch_size` images then; 0 for pairs. None for 2 or 0, as the
+            loss wants it.
         groups_per_batch: groups that the classes of such a batch come from, in equal parts; 0 for
             all classes alike.
         rotated_classes: whether each group of such a batch is turned by 0, 90, 180 or 270 degrees;
@@ -62,7 +63,7 @@ class PairData(Section):
     pairs_per_epoch: Count = 32000
     validation_pairs: Count = 4000
     test_pairs: Count = 20000
-    examples_per_class: NoneOrMore = 0
+    examples_per_class: NoneOrMore | None = None
     groups_per_batch: NoneOrMore = 0
     rotated_classes: bool = False
     distortion: tuple[NotNegative, NotNegative, NotNegative, NotNegative] = (0.0, 0.0, 0.0, 0.0)

@@ -221,11 +221,13 @@ def recipe_from(table: Mapping[str, Any], path: str | os.PathLike[str] = "recipe
         given=table,
     )
     recipe = dataclasses.replace(recipe, training=_with_defaults(recipe))
-    if recipe.task.disagreement is not None and recipe.training.loss is not None:
-        said = recipe.task.disagreement(recipe.data, recipe.training.loss)
-        if said:
-            raise RecipeError(_listed(path, [said]))
-    return recipe
+    if recipe.task.settle is None:
+        return recipe
+    try:
+        data = recipe.task.settle(recipe.data, recipe.training.loss or "")
+    except ValueError as error:
+        raise RecipeError(_listed(path, [str(error)])) from None
+    return dataclasses.replace(recipe, data=data)
 
 
 def json_schema(recipe: Recipe) -> dict[str, Any]:

@@ -111,8 +111,9 @@ class Task:
         finish: takes the trained model and its training data; None for nothing.
         monitor_of: takes section [data], gives the monitor where that decides it; None for
             `monitor` in any case.
-        disagreement: takes section [data] and the name of the loss, gives a sentence on what does
-            not fit together, or None; None for a task where all does.
+        settle: takes section [data] and the name of the loss, gives the section with what the loss
+            decides; raises a ValueError for what does not fit together. None where it decides
+            nothing.
 
     Example:
         >>> from keras_shared.tasks import TASKS
@@ -142,7 +143,7 @@ class Task:
     part: Callable[[keras.Model, TrainingData], tuple[keras.Model, TrainingData]] | None = None
     finish: Callable[[keras.Model, TrainingData], None] | None = None
     monitor_of: Callable[[Any], Monitor] | None = None
-    disagreement: Callable[[Any, str], str | None] | None = None
+    settle: Callable[[Any, str], Any] | None = None
 
     def monitored(self, data: Any) -> Monitor:
         """What picks the best of several runs with this section [data]."""

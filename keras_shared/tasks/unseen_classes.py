@@ -113,5 +113,10 @@ def plot_runs(unseen: UnseenClasses, split: LabelledImages) -> dict[str, Figure]
                 for side in axes.spines.values():
                     side.set(visible=image is not None, color="C3" if taken is not None else "0.8")
                 if image is not None:
-                    axes.imshow(split.images[image], cmap="gray")
+                    axes.imshow(_pixels(split, image), cmap="gray", vmin=0, vmax=255)
     return {"runs": figure}
+
+
+def _pixels(split: LabelledImages, image: int) -> np.ndarray:
+    pixels = prepared(split.images[np.array([image])], lambda images: images, "uint8")[0]
+    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels

@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from keras_shared.batching import PairData, TrainingData
-from keras_shared.batching.pairs import pair_test_batches, pair_training_data
+from keras_shared.batching.pairs import LISTED, pair_test_batches, pair_training_data
 from keras_shared.datasets import ImagePairs, LabelledImages
+from keras_shared.lookup import find
 from keras_shared.losses import LOSSES, ContrastiveLoss, EmbeddingLoss
 from keras_shared.tasks.one_shot import one_shot_accuracy
 from keras_shared.tasks.task import Metric, Monitor, Shown, Task, Tested
@@ -115,21 +116,33 @@ def _trunk(model: keras.Model, data: TrainingData) -> tuple[keras.Model, Trainin
     return trunk, data.through(lambda images: before.predict(images, verbose=0))
 
 
-def _disagreement(data: PairData, loss: str) -> str | None:
-    if ":" in loss:  # of another package, which may not be there yet
-        return None
-    whole_batch = isinstance(LOSSES[loss](), EmbeddingLoss)
-    if whole_batch and data.examples_per_class < 2:
-        return (
-            f"`data.examples_per_class`: received {data.examples_per_class}, expected at least 2 "
-            f"with loss = {loss!r}, which compares the images of a batch"
+def _settle(data: PairData, loss: str) -> PairData:
+    """Pairs or batches of classes, as the loss wants them."""
+    try:
+        whole = isinstance(find(loss, LOSSES, "loss")(), EmbeddingLoss)
+    except ValueError:  # of another package, which is not there: training says so
+        return data
+    examples = data.examples_per_class
+    if data.name == LISTED and whole:
+        raise ValueError(
+            f"`training.loss`: received {loss!r}, which compares images of several classes, and "
+            f"'{LISTED}' lists pairs. Set it to 'binary_crossentropy' or 'contrastive'."
         )
-    if data.examples_per_class and not whole_batch:
-        return (
-            f"`data.examples_per_class`: received {data.examples_per_class}, expected 0 with loss "
-            f"= {loss!r}, which takes pairs"
+    if data.name == LISTED:
+        return data
+    if examples is None:
+        return data.model_copy(update={"examples_per_class": 2 if whole else 0})
+    if whole and examples < 2:
+        raise ValueError(
+            f"`data.examples_per_class`: received {examples}, expected at least 2 with loss = "
+            f"{loss!r}, which compares the images of a batch"
         )
-    return None
+    if examples and not whole:
+        raise ValueError(
+            f"`data.examples_per_class`: received {examples}, expected 0 with loss = {loss!r}, "
+            "which takes pairs"
+        )
+    return data
 
 
 def _calibrate(model: keras.Model, data: TrainingData) -> None:
@@ -175,5 +188,5 @@ VERIFICATION = Task(
     monitor_of=lambda data: Monitor(
         "val_one_shot_accuracy" if data.examples_per_class else "val_probability_accuracy", True
     ),
-    disagreement=_disagreement,
+    settle=_settle,
 )

@@ -5,7 +5,7 @@ from keras_shared.datasets import DataError, LabelledImages, load_omniglot
 from keras_shared.datasets.omniglot_runs import RUNS, drawers_of, official_runs
 from keras_shared.evaluation.measuring import measure
 from keras_shared.losses import LOSSES
-from keras_shared.recipes import RecipeError
+from keras_shared.recipes import RecipeError, read_recipe, recipe_from
 from keras_shared.tasks import TASKS
 from keras_shared.tasks.one_shot import one_shot_accuracy, one_shot_answers, one_shot_error
 from keras_shared.tasks.unseen_classes import embed_unseen, plot_runs, unseen_metrics
@@ -117,13 +117,40 @@ def test_drawers_of_another_order_are_refused(data_dir):
 @pytest.mark.parametrize(
     "changes, said",
     [
-        ({"training.loss": "n_pair"}, "received 0, expected at least 2 with loss = 'n_pair'"),
-        ({"data.examples_per_class": 2}, "received 2, expected 0 with loss = 'binary_crossentr"),
+        (
+            {"training.loss": "n_pair", "data.examples_per_class": 1},
+            "`data.examples_per_class`: received 1, expected at least 2 with loss = 'n_pair'",
+        ),
+        (
+            {"data.examples_per_class": 2},
+            "`data.examples_per_class`: received 2, expected 0 with loss = 'binary_crossentropy'",
+        ),
     ],
 )
 def test_loss_and_batches_must_agree(recipe, changes, said):
-    with pytest.raises(RecipeError, match=f"`data.examples_per_class`: {said}"):
+    with pytest.raises(RecipeError, match=said):
         recipe("pairs", **changes)
+
+
+def test_the_loss_decides_where_the_recipe_does_not(recipe, tmp_path):
+    assert recipe("pairs").data.examples_per_class == 0
+    whole = recipe("pairs", **{"training.loss": "triplet"})
+    assert whole.data.examples_per_class == 2
+    whole.write(tmp_path / "r.toml")
+    assert read_recipe(tmp_path / "r.toml") == whole
+    assert whole.with_changes({"training.loss": "contrastive"}).data.examples_per_class == 0
+
+
+def test_listed_pairs_have_no_classes(tmp_path):
+    table = {
+        "name": "mine", "model": {"class_name": "SiameseNet", "image_shape": [8, 8, 1]},
+        "data": {"name": "pairs", "path": "p.csv"}, "training": {"loss": "n_pair"},
+    }  # fmt: skip
+    with pytest.raises(RecipeError, match="'n_pair', .* 'pairs' lists pairs. Set it to 'binary_c"):
+        recipe_from(table)
+    advised = recipe_from({**table, "training": {"loss": "binary_crossentropy"}})
+    advised.write(tmp_path / "r.toml")
+    assert read_recipe(tmp_path / "r.toml") == advised
 
 
 def test_the_monitor_goes_with_the_batches(recipe):
