@@ -75,6 +75,8 @@ def test_each_weight_once_under_its_path_with_the_ties_beside(tmp_path):
     kernel = model.encoder.get_layer("encoder_1").kernel
     np.testing.assert_array_equal(values["encoder.encoder_1.kernel"], kernel)
     assert path.stat().st_size < 4 * model.count_params() + 1000
+    (tmp_path / "other").touch()
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode  # who may read it
 
 
 def test_what_is_read_as_it_is_stands_in_the_metadata_as_torch_writes_it(tmp_path):
@@ -270,6 +272,22 @@ def test_different_values_for_a_tied_weight_need_a_choice(tmp_path):
         keras_shared.load_safetensors(model, path, keep="both")
 
 
+def test_a_file_of_an_untied_model_goes_back_into_a_tied_one(tmp_path):
+    """It stores the kernel of its reader as the source does, and says so."""
+    untied, model = keras_shared.untie(filled(autoencoder())), autoencoder()
+    path = keras_shared.export(untied, tmp_path / "m.safetensors")
+    keras_shared.load_safetensors(model, path)
+    x = noise(3, 6)
+    np.testing.assert_allclose(model(x), untied(x), rtol=1e-5, atol=1e-5)
+    own = noise(6, 2)
+    untied.get_layer("outward").own_weight.assign(own)
+    keras_shared.export(untied, path)
+    with pytest.raises(ValueError, match="hold different values"):
+        keras_shared.load_safetensors(model, path)
+    keras_shared.load_safetensors(model, path, keep="reader")
+    np.testing.assert_array_equal(model.get_layer("inward").kernel, own)
+
+
 def test_two_readers_that_differ_leave_no_choice_of_the_reader(tmp_path):
     x, code = keras.Input((6,)), layers.Dense(2, name="code")
     z = code(x)
@@ -294,8 +312,11 @@ def test_torch_keeps_the_first_name_in_the_alphabet(tmp_path):
     apart = keras.Model(
         [x, y], [layers.Dense(2, name=n)(t) for n, t in (("tower", x), ("again", y))]
     )
-    with pytest.raises(TieError, match=r"file ties .*'tower.kernel' to 'again.kernel' \(as is\)"):
+    with pytest.raises(
+        TieError, match=r"ties .*'tower.kernel' to 'again.kernel' \(as is\)"
+    ) as told:
         keras_shared.load_safetensors(apart, tmp_path / "m.safetensors")
+    assert "Missing" not in str(told.value)
 
 
 def test_a_reader_of_ones_own_with_a_kernel_of_its_own(tmp_path):

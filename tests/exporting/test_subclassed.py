@@ -226,6 +226,22 @@ def test_one_file_of_each_format(format, tmp_path):
     assert path.stat().st_size > 100
 
 
+def test_the_policy_is_that_of_the_model(tmp_path):
+    pytest.importorskip("tf2onnx")
+    model, half = called(Tied(), X), called(Tied(dtype="bfloat16"), X)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        keras_shared.export(model, tmp_path / "m.onnx")
+    finally:
+        keras.config.set_dtype_policy(before)
+    with pytest.raises(ValueError, match="computes in bfloat16"):
+        keras_shared.export(half, tmp_path / "m.onnx")
+    mixed = called(Tied(dtype="mixed_bfloat16"), X)
+    plain = tf.saved_model.load(str(keras_shared.publish(mixed, tmp_path / "net")))
+    np.testing.assert_allclose(plain(X), np.asarray(mixed(X), "float32"), atol=0.03)
+
+
 def test_what_is_shared_is_seen_after_loading(tmp_path, capsys):
     keras_shared.publish(called(Tied(), X), tmp_path / "net")
     report = sharing_report(keras_shared.load(tmp_path / "net"))
