@@ -118,5 +118,5 @@ def plot_runs(unseen: UnseenClasses, split: LabelledImages) -> dict[str, Figure]
 
 
 def _pixels(split: LabelledImages, image: int) -> np.ndarray:
-    pixels = prepared(split.images[np.array([image])], lambda images: images, "uint8")[0]
+    pixels: np.ndarray = prepared(split.images[np.array([image])], lambda i: i, "uint8")[0]
     return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
