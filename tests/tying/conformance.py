@@ -46,8 +46,9 @@ IN_SHORT = {  # the five lines of the README
         "lora on the source", "quantized int8", "quantized int4", "quantized int4 blocked",
         "quantized float8",
     ),
-    "published, fine-tuned, ONNX, LiteRT": (
-        "published and loaded", "published fine tuned published", "onnx", "litert",
+    "published, fine-tuned, safetensors, ONNX, LiteRT": (
+        "published and loaded", "published fine tuned published", "weights as safetensors", "onnx",
+        "litert",
     ),
 }  # fmt: skip
 BAD = ("**wrong**", "**untied**", "error")  # the worst first
