@@ -35,6 +35,8 @@ def built(name, side, size, **geometry):
     kind, arguments, rank = SOURCES[name]
     source = kind(kernel_size=side, use_bias=False, name="code", **arguments, **geometry)
     inputs = noise(1, *[size] * rank, CHANNELS)
+    if geometry.get("data_format") == "channels_first":
+        inputs = np.moveaxis(inputs, -1, 1)
     source(inputs)
     return source, inputs
 
@@ -103,12 +105,14 @@ def test_as_it_is_with_other_strides_dilation_and_padding(name, side, stride, di
     stride=st.integers(1, 3),
     dilation=st.integers(1, 2),
     padding=st.sampled_from(["valid", "same"]),
+    order=st.sampled_from(["channels_last", "channels_first"]),
 )
-def test_adjoint(name, size, side, stride, dilation, padding):
+def test_adjoint(name, size, side, stride, dilation, padding, order):
     """<K u, v> = <u, K^T v>, with the output padding that the size asks for."""
     if stride > 1 and dilation > 1:
         return
     geometry = {"strides": stride, "dilation_rate": dilation, "padding": padding}
+    geometry["data_format"] = order
     source, u = built(name, side, size, **geometry)
     mapped = np.asarray(source(u))
     v = noise(*mapped.shape)
