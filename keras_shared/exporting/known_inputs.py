@@ -14,9 +14,8 @@ NOT_FLOAT = (  # they take whole numbers or strings
     layers.CategoryEncoding, layers.Hashing, layers.HashedCrossing,
 )  # fmt: skip
 ADVICE = (
-    'Pass input_signature=[keras.InputSpec(shape=(None, 4), dtype="float32")] as to '
-    "keras.Model.export: one entry (an InputSpec, or a list or dict of them) for each argument of "
-    "its `call`."
+    "Pass input_signature=[keras.InputSpec(shape=..., dtype=...)] as to keras.Model.export: one "
+    "entry (an InputSpec, or a list or dict of them) for each argument of its `call`."
 )
 
 
@@ -53,7 +52,7 @@ def with_known_inputs(model: keras.Model, input_signature: Any = None) -> keras.
         outputs = _Call(model)(*tensors.values())
     except Exception as error:  # of the user's `call`
         raise ValueError(
-            f"'{model.name}' cannot be called on symbols of "
+            f"'{model.name}' cannot be called on inputs of these shapes and dtypes: "
             f"{keras.tree.map_structure(lambda t: (t.shape, t.dtype), tensors)} "
             f"({_reason(error)}). {ADVICE}"
         ) from error
@@ -122,8 +121,9 @@ def _recorded(model: keras.Model) -> dict[str, Any]:
     for layer in flatten_layers(model):
         if isinstance(layer, NOT_FLOAT):
             raise ValueError(
-                f"'{model.name}' holds the {type(layer).__name__} '{layer.name}', which takes no "
-                f"fractions, and Keras records shapes alone, no dtypes: {shapes}. {ADVICE}"
+                f"'{model.name}' holds the {type(layer).__name__} '{layer.name}', which takes "
+                "whole numbers or strings, and Keras records the shapes of a call, not its "
+                f"dtypes: {shapes}. {ADVICE}"
             )
     return {name: _specs(shape, model.variable_dtype) for name, shape in shapes.items()}
 

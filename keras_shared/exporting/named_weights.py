@@ -38,6 +38,9 @@ def named_weights(
     Returns:
         Name -> variable, and name -> reading: of a layer that is found in several places, and of
         each `TiedReader`. An untied reader of its own weight is its own source.
+
+    Raises:
+        ValueError: if the model has no weights.
     """
     names: dict[int, list[str]] = {}  # id of a variable -> where it is found
     variables, readers = [], []
@@ -48,6 +51,11 @@ def named_weights(
             if id(part) not in names:
                 variables.append(part)
             names.setdefault(id(part), []).append(path)
+    if not variables:
+        raise ValueError(
+            f"'{model.name}' (of type {type(model).__name__}) has no weights. Call it once on its "
+            "inputs, so that its layers are built."
+        )
     owners = {key: min(found, key=lambda name: name.count(".")) for key, found in names.items()}
     weights = {owners[id(variable)]: variable for variable in variables}
     readings = {

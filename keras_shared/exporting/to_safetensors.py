@@ -29,11 +29,6 @@ def write_safetensors(model: keras.Model, path: pathlib.Path) -> None:
     save = library().numpy.save
     bind_ties(model)  # or a weight that is read would be missing
     weights, readings = named_weights(model)
-    if not weights:
-        raise ValueError(
-            f"'{model.name}' (of type {type(model).__name__}) has no weights to write. Call it "
-            "once on its inputs, so that its layers are built."
-        )
     metadata = {"format": "pt"}  # earlier transformers load no file without it
     # as safetensors.torch.save_model names what it leaves out: the same numbers in the same order
     metadata |= {

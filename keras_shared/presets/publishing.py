@@ -139,7 +139,7 @@ def _write(model: keras.Model, version: pathlib.Path, input_signature: Any) -> N
             load(whole, compile=False).save(inner)  # which leaves the optimizer behind
             loaded = load(inner, compile=False)
         except (ValueError, TypeError) as error:
-            reason = " ".join(str(error).split())
+            reason = " ".join(str(error.__cause__ or error).split())
             raise ValueError(
                 "the Keras file of it cannot be written, or cannot be loaded again. "
                 f"{_advice(model)} Keras says: {reason}"

@@ -57,14 +57,15 @@ def read_model(
             f"{path} is corrupt and cannot be loaded ({type(error).__name__}: {error}).{others}"
         ) from error
     except TypeError as error:
-        unknown = re.search(r"locate (\w+) '([^']+)'.*?'module': '([^']+)'", str(error), re.DOTALL)
+        said = r"locate (\w+) '([^']+)'.*?config: \{'module': (?:None|'([^']+)')"
+        unknown = re.search(said, str(error), re.DOTALL)
         if unknown is None:
             raise
-        kind, name, module = unknown.groups()
+        kind, name, module = unknown.groups("")
         raise LoadError(
-            f"{path} holds the {kind} '{name}' of the module {module}, which is not registered "
-            f"here. Import {module} before the model is loaded, with "
-            f'@keras.saving.register_keras_serializable("my_package") above the {kind} there; a '
-            "model that was saved without must be saved again."
+            f"{path} holds the {kind} '{name}' of {module or 'a script or notebook'}, which is "
+            f"not registered here. Import {module or 'a module that defines it'} before the model "
+            f'is loaded, with @keras.saving.register_keras_serializable("my_package") above the '
+            f"{kind} there; a model that was saved without that must be saved again."
         ) from error
     return bind_ties(model)

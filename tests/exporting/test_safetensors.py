@@ -254,6 +254,18 @@ def test_a_file_may_leave_out_the_second_name_or_hold_equal_values(tmp_path):
         np.testing.assert_allclose(model(x), wanted, rtol=1e-4, atol=1e-5)
 
 
+def test_a_table_and_the_output_layer_that_reads_it(tmp_path):
+    """As of a language model: (words, features), and as a Dense of its own (features, words)."""
+    ids, table = keras.Input((3,), dtype="int32"), layers.Embedding(9, 4, name="table")
+    model = keras.Model(ids, TiedDense(table, use_bias=False, name="logits")(table(ids)))
+    path = keras_shared.export(model, tmp_path / "m.safetensors")
+    assert ties_of(path)["logits.kernel"] == {"source": "table.embeddings", "form": "transposed"}
+    values = noise(9, 4)
+    both = {"table.embeddings": values, "logits.kernel": np.ascontiguousarray(values.T)}
+    keras_shared.load_safetensors(model, of_another(tmp_path / "other.safetensors", both))
+    np.testing.assert_allclose(model(np.array([[1, 5, 8]]))[0], values[[1, 5, 8]] @ values.T, 1e-4)
+
+
 def test_different_values_for_a_tied_weight_need_a_choice(tmp_path):
     apart = filled(autoencoder(outward=None))
     path = keras_shared.export(apart, tmp_path / "m.safetensors")
@@ -430,14 +442,15 @@ def test_what_is_no_file_of_weights_and_what_has_none(tmp_path):
     with pytest.raises(LoadError, match="There is no file"):
         keras_shared.load_safetensors(model, path)
     whole = keras_shared.export(model, path).read_bytes()
+    for act in (keras_shared.export, keras_shared.load_safetensors):
+        with pytest.raises(ValueError, match="has no weights. Call it once"):
+            act(keras.Sequential([layers.Dense(2)]), path)
     for content in (b"", b"no weights", whole[:-4], whole[:50]):
         path.write_bytes(content)
         with pytest.raises(LoadError, match="is no safetensors file, or is damaged"):
             keras_shared.load_safetensors(model, path)
     with pytest.raises(LoadError, match="holds weights alone.*keras_shared.load_safetensors"):
         keras_shared.load(path)
-    with pytest.raises(ValueError, match="has no weights to write. Call it once"):
-        keras_shared.export(keras.Sequential([layers.Dense(2)]), path)
     with pytest.raises(ValueError, match="weights alone.*signature='encode'"):
         keras_shared.export(model, path, signature="encode")
     x, z = keras.Input((6,)), keras.Input((2,))

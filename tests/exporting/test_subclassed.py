@@ -12,6 +12,7 @@ from keras import layers
 import keras_shared
 from keras_shared.cli import main
 from keras_shared.layers import TiedDense, TiedLayer
+from keras_shared.presets.names import LoadError
 from keras_shared.presets.publishing import PublishError
 from keras_shared.serving import check
 from keras_shared.serving.session import loaded as in_session
@@ -284,7 +285,7 @@ def test_whole_numbers_and_strings_must_be_said(kind, inputs, tmp_path):
     model = called(kind(), inputs)
     named = "Embedding 'table'|TextVectorization 'text_vec.*'"
     with pytest.raises(
-        ValueError, match=f"the ({named}), which takes no fractions.*input_signature"
+        ValueError, match=f"the ({named}), which takes whole numbers.*input_signature"
     ):
         keras_shared.publish(model, tmp_path / "net")
 
@@ -324,9 +325,18 @@ def test_a_class_that_is_not_registered(tmp_path, fresh_python):
     keras_shared.export(called(Unknown(), X), tmp_path / "exported")  # needs no Keras file
     version = keras_shared.publish(called(Tied(), X), tmp_path / "net")
     refused, loaded = fresh_python(LOAD, version, FOLDER).splitlines()[-2:]
-    assert "holds the class 'Tied' of the module test_subclassed, which is not reg" in refused
+    assert "holds the class 'Tied' of test_subclassed, which is not registered" in refused
     assert "Import test_subclassed before the model is loaded" in refused  # and it is followed
     assert loaded == "Tied outward reads inward"
+
+
+def test_a_class_of_a_script(tmp_path):
+    class Scripted(Tied):
+        __module__ = "__main__"
+
+    called(Scripted(), X).save(tmp_path / "m.keras")
+    with pytest.raises(LoadError, match="'Scripted' of a script or notebook.*Import a module that"):
+        keras_shared.load(tmp_path / "m.keras")
 
 
 LOAD = """
