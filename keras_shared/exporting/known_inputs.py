@@ -46,6 +46,12 @@ def with_known_inputs(model: keras.Model, input_signature: Any = None) -> keras.
                 f"Received: input_signature={input_signature!r}"
             )
         return model
+    if isinstance(model, keras.Sequential):
+        raise ValueError(
+            "A Sequential has known inputs once it was built. Put keras.Input(shape=..., "
+            f"dtype=...) before its first layer. Received: '{model.name}', with "
+            f"input_signature={input_signature!r}"
+        )
     given = _recorded(model) if input_signature is None else _given(model, input_signature)
     tensors = {name: _symbols(name, specs, alone=len(given) == 1) for name, specs in given.items()}
     try:
@@ -108,8 +114,8 @@ def _recorded(model: keras.Model) -> dict[str, Any]:
         shapes = {next(iter(arguments), "inputs"): config["input_shape"]}
     if not shapes:
         raise ValueError(
-            "Only a model with known inputs can be exported: a functional one, a Sequential that "
-            "was built, or a subclassed one that was called. "
+            "Only a model with known inputs can be exported: a functional one, or a subclassed one "
+            "whose shapes Keras recorded when it was called. "
             f"Received: '{model.name}' (of type {type(model).__name__}). {ADVICE}"
         )
     unknown = [name for name, needed in arguments.items() if needed and name not in shapes]

@@ -92,8 +92,8 @@ def publish(
         >>> gradients = tape.gradient(loss, loaded.trainable_variables)
         >>> keras.optimizers.SGD().apply(gradients, loaded.trainable_variables)
     """
-    # refuses a model that cannot be exported, before anything is written
-    signatures_of(with_known_inputs(model, input_signature))
+    known = with_known_inputs(model, input_signature)
+    signatures_of(known)  # refuses a model that cannot be exported, before anything is written
     base_dir = pathlib.Path(base_dir)
     if base_dir.name.isdecimal():
         raise ValueError(
@@ -106,7 +106,7 @@ def publish(
             scratch = pathlib.Path(tempfile.mkdtemp(prefix=".new-", dir=base_dir))
             try:
                 version = scratch / "version"
-                _write(model, version, input_signature)
+                _write(model, known, version, input_signature)
                 for path in [*version.rglob("*"), version]:
                     flush(path)
                 number = _next_number(base_dir)
@@ -125,8 +125,9 @@ def publish(
     return target
 
 
-def _write(model: keras.Model, version: pathlib.Path, input_signature: Any) -> None:
-    known = with_known_inputs(model, input_signature)
+def _write(
+    model: keras.Model, known: keras.Model, version: pathlib.Path, input_signature: Any
+) -> None:
     write_saved_model(known, version)
     check_saved_model(known, version)
     check_call(known, version)

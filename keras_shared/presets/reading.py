@@ -65,7 +65,7 @@ def read_model(
         raise LoadError(
             f"{path} holds the {kind} '{name}' of {module or 'a script or notebook'}, which is "
             f"not registered here. Import {module or 'a module that defines it'} before the model "
-            f'is loaded, with @keras.saving.register_keras_serializable("my_package") above the '
+            'is loaded, with @keras.saving.register_keras_serializable("my_package") above the '
             f"{kind} there; a model that was saved without that must be saved again."
         ) from error
     return bind_ties(model)

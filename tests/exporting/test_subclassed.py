@@ -259,11 +259,15 @@ def test_what_is_shared_is_seen_after_loading(tmp_path, capsys):
 
 
 def test_a_model_that_was_never_called(tmp_path):
-    for model in (Tied(), keras.Sequential([layers.Dense(2)])):
-        with pytest.raises(ValueError, match="known inputs.*was called.*Received: '.*input_signat"):
-            keras_shared.publish(model, tmp_path / "net")
-        assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="known inputs.*was called.*Received: '.*input_signature"):
+        keras_shared.publish(Tied(), tmp_path / "net")
+    plain = keras.Sequential([layers.Dense(2)])
+    with pytest.raises(ValueError, match="Put keras.Input.shape=.* before its first layer"):
+        keras_shared.publish(plain, tmp_path / "net", input_signature=[spec(None, 6)])
+    assert not list(tmp_path.iterdir())
     keras_shared.export(Tied(), tmp_path / "net", input_signature=[spec(None, 6)])
+    built = keras.Sequential([keras.Input(shape=(6,), dtype="float32"), *plain.layers])
+    keras_shared.publish(built, tmp_path / "built")  # what the message says
 
 
 def test_several_arguments_of_which_keras_records_the_first(tmp_path):
