@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_shared.tying.keras_private import (
+    calibrated_kernel,
     dequantized_dense,
     dequantized_einsum_dense,
     dequantized_embedding,
@@ -51,7 +52,7 @@ def weight_shape(source: keras.Layer) -> tuple[Any, ...] | None:
 
 
 def effective_weight(source: keras.Layer, dtype: str) -> Any:
-    """The weight that `source` multiplies by: LoRA merged, int8 and int4 dequantised.
+    """The weight that `source` multiplies by: LoRA merged, quantised codes as floats.
 
     Args:
         source: a built Dense, EinsumDense, Embedding, a convolution, or another layer with a
@@ -64,8 +65,7 @@ def effective_weight(source: keras.Layer, dtype: str) -> Any:
         a SeparableConv a tuple of two: the depthwise and the pointwise kernel.
 
     Raises:
-        TieError: for a source quantised in a way that cannot be read (gptq, awq), or quantised
-            and none of Dense, EinsumDense and Embedding.
+        TieError: for a source that is quantised and none of Dense, EinsumDense and Embedding.
 
     Example:
         >>> import keras
@@ -82,13 +82,17 @@ def effective_weight(source: keras.Layer, dtype: str) -> Any:
     if mode in (None, "float8"):  # float8 keeps a float kernel; Keras merges LoRA itself
         weights = [ops.cast(getattr(source, name), dtype) for name in weight_names(source)]
         return weights[0] if len(weights) == 1 else tuple(weights)
+    if mode in ("gptq", "awq") and isinstance(
+        source, (keras.layers.Dense, keras.layers.EinsumDense)
+    ):
+        return calibrated_kernel(source, dtype)
     dequantized = next((f for kind, f in _DEQUANTIZED.items() if isinstance(source, kind)), None)
     if mode not in ("int8", "int4") or dequantized is None:
         raise TieError(
             f"A reader cannot dequantise the weight of the {type(source).__name__} "
             f"'{source.name}', which is quantised as {mode!r}. Quantise a Dense, an EinsumDense "
-            "or an Embedding as 'int8', 'int4' or 'float8', or call `keras_shared.tying.untie` on "
-            "the model before you quantise it."
+            "or an Embedding, or call `keras_shared.tying.untie` on the model before you quantise "
+            "it."
         )
     weight = dequantized(source, dtype)
     if source.lora_enabled:

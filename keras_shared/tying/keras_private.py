@@ -15,6 +15,7 @@ from keras import ops
 from keras.src.backend.common import global_state
 from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
+from keras.src.quantizers.gptq_core import get_weight_bits_for_layer
 from keras.src.quantizers.quantizers import dequantize_with_sz_map
 from keras.src.saving.saving_lib import _get_unique_name, _walk_saveable
 from keras.src.utils.naming import to_snake_case
@@ -168,6 +169,23 @@ def dequantized_dense(source: keras.layers.Dense, dtype: str) -> Any:
             )
             return ops.cast(kernel, dtype)
     return ops.divide(ops.cast(codes, dtype), ops.cast(scale, dtype))
+
+
+def calibrated_kernel(source: keras.Layer, dtype: str) -> Any:
+    """The kernel of a Dense or an EinsumDense that GPTQ or AWQ has quantised."""
+    mode, codes = source.quantization_mode, source.quantized_kernel  # (out, in)
+    if mode == "awq" or get_weight_bits_for_layer(source, None) == 4:
+        dense = isinstance(source, keras.layers.Dense)
+        width = source.units if dense else getattr(source, f"{mode}_unpacked_column_size")
+        codes = keras.quantizers.unpack_int4(codes, width, axis=0, dtype="uint8")
+    kernel = ops.transpose(
+        dequantize_with_sz_map(codes, source.kernel_scale, source.kernel_zero, source.g_idx)
+    )
+    if mode == "awq":
+        kernel = ops.divide(kernel, ops.expand_dims(source.awq_scales, -1))
+    if isinstance(source, keras.layers.EinsumDense):
+        kernel = ops.reshape(kernel, source.original_kernel_shape)
+    return ops.cast(kernel, dtype)
 
 
 def dequantized_einsum_dense(source: keras.layers.EinsumDense, dtype: str) -> Any:

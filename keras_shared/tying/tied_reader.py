@@ -17,8 +17,6 @@ from keras_shared.tying.keras_private import (
 from keras_shared.tying.source_reference import SourceReference
 from keras_shared.tying.tie_error import TieError
 
-UNREADABLE = ("gptq", "awq")  # quantisations whose weight readers cannot compute
-
 
 class TiedReader(SourceInSavedModel, keras.layers.Layer):
     """A layer that reads the weight of another layer, its source, and never owns it.
@@ -363,20 +361,9 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
         super().load_own_variables(store)
 
     def quantize(self, mode: Any = None, *args: Any, **kwargs: Any) -> None:
-        """Of an untied layer its own weight; nothing to do while tied, for the source owns it.
-
-        Raises:
-            TieError: for a mode in which the source's weight cannot be read any more.
-        """
+        """Of an untied layer its own weight; nothing to do while tied, for the source owns it."""
         if self.own_layer is not None:
             self.own_layer.quantize(mode, *args, **kwargs)
-        elif mode in UNREADABLE:
-            raise TieError(
-                f"{type(self).__name__} '{self.name}' could not read the weight of its source "
-                f"'{self._reference.describe()['name']}' quantised by {mode!r}. Nothing is "
-                "computed differently so far. Quantise by 'int8', 'int4' or 'float8', or call "
-                "`keras_shared.tying.untie` on the model first."
-            )
 
     def enable_lora(self, *args: Any, **kwargs: Any) -> None:
         """Of an untied layer; a tied one owns no kernel to adapt.

@@ -8,7 +8,7 @@ from keras import layers
 
 import keras_shared
 from keras_shared import PublishError, TieError, sharing_report, tie_weights, unshare
-from keras_shared.layers import Shared, TiedDense, TiedLayer
+from keras_shared.layers import Shared, TiedDense, TiedEinsumDense, TiedLayer
 from keras_shared.serving import check_version
 from keras_shared.tying import bind_ties, check_ties, tie, untie
 
@@ -262,16 +262,45 @@ def test_a_stateful_rnn_is_reported_and_exported_where_it_stands(tmp_path):
 # === Refusals and advice, followed ===
 
 
-def test_gptq_of_a_source_is_refused_while_the_model_still_answers():
-    model, x = autoencoder(), noise(3, 6)
-    before = model.predict(x, verbose=0)
-    with pytest.raises(TieError, match="'outward' could not read .* source 'inward' .*'gptq'"):
-        model.quantize("gptq", config=keras.quantizers.GPTQConfig(
-            dataset=["a b"], tokenizer=str.split, num_samples=1, sequence_length=2,
-            group_size=-1, quantization_layer_structure={
-                "pre_block_layers": [], "sequential_blocks": [model.get_layer("inward")]},
-        ))  # fmt: skip
-    np.testing.assert_allclose(model.predict(x, verbose=0), before, atol=1e-6)
+class Letters:
+    def tokenize(self, text):
+        return [ord(letter) % 20 for letter in text]
+
+
+def calibrated(model, mode, blocks):
+    """Quantise by GPTQ or AWQ, which look at what blocks are called on."""
+    kind = {"gptq": keras.quantizers.GPTQConfig, "awq": keras.quantizers.AWQConfig}[mode]
+    text = ["a b c d e f g h i j k l m n o p q r s t " * 4] * 4
+    structure = {"pre_block_layers": [model.get_layer("table")], "sequential_blocks": blocks}
+    model.quantize(mode, config=kind(
+        dataset=text, tokenizer=Letters(), num_samples=4, sequence_length=8, group_size=-1,
+        quantization_layer_structure=structure,
+    ))  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["gptq", "awq"])
+@pytest.mark.parametrize("kind", ["dense", "einsum", "untied"])
+def test_readers_follow_gptq_and_awq(kind, mode):
+    """The reader's kernel is what its source multiplies by then, asked by the identity."""
+    x, ids = keras.Input((8,), dtype="int32"), np.arange(16).reshape(2, 8)
+    table = layers.Embedding(20, 16, name="table")
+    if kind == "einsum":
+        inward = layers.EinsumDense("btx,xy->bty", (8, 16), name="inward")
+        outward = TiedEinsumDense(inward, name="outward")
+    else:
+        inward, outward = layers.Dense(16, name="inward"), None
+        outward = TiedDense(inward, name="outward")
+    model = keras.Model(x, outward(inward(table(x))))
+    if kind == "untied":
+        untie(model)
+    exact = model.predict(ids, verbose=0)
+    calibrated(model, mode, [inward, outward] if kind == "untied" else [inward])
+    answer = model.predict(ids, verbose=0)
+    assert np.abs(answer - exact).max() < 0.4 * np.abs(exact).max()  # 4 bits
+    source = outward.own_layer if kind == "untied" else inward
+    assert source.quantization_mode == mode
+    eye = np.eye(16, dtype="float32")[None]
+    np.testing.assert_allclose(outward(eye)[0], np.transpose(source(eye)[0]), atol=1e-5)
 
 
 def test_weights_of_a_net_without_ties_come_in_as_the_error_says(tmp_path):
