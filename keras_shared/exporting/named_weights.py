@@ -84,7 +84,8 @@ def _inside(
         if id(part) in above:  # a layer that holds the one it lies in
             continue
         if isinstance(layer, TiedReader) and part is layer.own_layer and not _whole(layer):
-            yield from _inside(part, path, above)  # named as the reader's own
+            for name, inner in _inside(part, path, above):  # named as the reader's own
+                yield _as_kernel(name), inner
             continue
         plain = part.name.replace(".", "_")
         name, number = plain, 1
@@ -103,7 +104,7 @@ def _read_by(
     if reader.untied:
         if reader.form != "as is":
             for variable in reader.read_variables():
-                yield variable.name, variable, reader.form, None
+                yield _as_kernel(variable.name), variable, reader.form, None
         return
     if _whole(reader):
         for path, part in _inside(reader.source()):
@@ -112,7 +113,18 @@ def _read_by(
         return
     for variable in reader.read_variables():
         weight = variable.name in ("kernel", "embeddings")
-        yield variable.name, variable, reader.form, reader.plain_axes if weight else None
+        yield (
+            _as_kernel(variable.name),
+            variable,
+            reader.form,
+            reader.plain_axes if weight else None,
+        )
+
+
+def _as_kernel(name: str) -> str:
+    """A table is the kernel of a layer that multiplies by it."""
+    before, dot, last = name.rpartition(".")
+    return f"{before}{dot}{'kernel' if last == 'embeddings' else last}"
 
 
 def _whole(reader: TiedReader) -> bool:

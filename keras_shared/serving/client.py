@@ -230,7 +230,8 @@ class Client:
                 return ask(max(deadline - time.monotonic(), 0.001))
             except ServingError as error:
                 gone = swapped and error.code == "NOT_FOUND"  # or was never there: tried again
-                allowed = RETRIES_SENT if error.sent else RETRIES_NEVER_SENT
+                taken = error.sent and not gone  # a version that is gone has not answered
+                allowed = RETRIES_SENT if taken else RETRIES_NEVER_SENT
                 late = time.monotonic() + wait >= deadline
                 if not (gone or error.code == "UNAVAILABLE") or tries >= allowed or late:
                     raise

@@ -292,7 +292,7 @@ def test_a_file_of_an_untied_model_goes_back_into_a_tied_one(tmp_path):
     x = noise(3, 6)
     np.testing.assert_allclose(model(x), untied(x), rtol=1e-5, atol=1e-5)
     own = noise(6, 2)
-    untied.get_layer("outward").own_weight.assign(own)
+    untied.get_layer("outward").own_layer.kernel.assign(own)
     keras_shared.export(untied, path)
     with pytest.raises(ValueError, match="hold different values"):
         keras_shared.load_safetensors(model, path)

@@ -472,7 +472,7 @@ def test_a_model_of_tensorflow_1_has_no_error(tmp_path):
     assert "variables/variables.index is missing" in only_error(tmp_path / "1")
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable("findings")
 class Doubled(keras.layers.Layer):
     def call(self, inputs):
         doubled = tf.numpy_function(lambda a: a * 2, [inputs], tf.float32)

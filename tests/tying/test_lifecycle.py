@@ -72,9 +72,13 @@ def copying_weight(reader):
     return weights_as_they_are_now(reader.source())[0]
 
 
-def copying_call(reader, inputs, **kwargs):
-    kernel, bias = weights_as_they_are_now(reader.source())
-    return inputs @ kernel + bias
+def copying_call(reader, inputs, states=None, **kwargs):
+    kernel, *others = weights_as_they_are_now(reader.source())
+    if states is None:
+        return inputs @ kernel + others[0]
+    recurrent, bias, _ = others  # of a cell, with the seed of its dropout
+    state = inputs @ kernel + states[0] @ recurrent + bias
+    return state, [state]
 
 
 def copying_uses(shared, inputs, mask=None, **kwargs):
