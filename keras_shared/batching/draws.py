@@ -104,7 +104,7 @@ def class_batches(
         >>> batches = class_batches(load_digits("train"), batch_size=20)
         >>> model = SiameseNet(image_shape=(8, 8, 1))
         >>> model.embedder.compile("adam", TripletLoss(margin=0.2, mining="semi_hard"))
-        >>> history = model.embedder.fit(batches, steps_per_epoch=2, verbose=0)
+        >>> history = model.embedder.fit(batches, steps_per_epoch=2, shuffle=False, verbose=0)
         >>> images, classes = next(iter(batches))
         >>> images.shape, len(set(classes.numpy()))
         (TensorShape([20, 8, 8, 1]), 10)

@@ -1,16 +1,25 @@
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
 
-def calibrate(layer: keras.layers.Dense, distances: Any, same: Any) -> None:
+def calibrate(
+    layer: keras.layers.Dense,
+    distances: Any,
+    same: Any,
+    sample_weight: Any = None,
+    class_weight: Mapping[int, float] | None = None,
+) -> None:
     """Fit the layer that makes probabilities of distances to labelled pairs (Platt scaling).
 
     Args:
         layer: a Dense with one input and one sigmoid unit.
         distances: (pairs,) or (pairs, 1).
         same: (pairs,) 1 or True for "same".
+        sample_weight: (pairs,), how much each counts; None for all alike.
+        class_weight: how much "different" (0) and "same" (1) count, besides; None for both alike.
 
     Raises:
         ValueError: if all pairs are of one kind, or the lengths differ.
@@ -29,5 +38,8 @@ def calibrate(layer: keras.layers.Dense, distances: Any, same: Any) -> None:
     """
     from sklearn.linear_model import LogisticRegression  # slow to import, seldom needed
 
-    fit = LogisticRegression(C=1e6).fit(np.reshape(distances, (-1, 1)), np.ravel(same))
+    weights = None if sample_weight is None else np.ravel(sample_weight)
+    fit = LogisticRegression(C=1e6, class_weight=class_weight and dict(class_weight)).fit(
+        np.reshape(distances, (-1, 1)), np.ravel(same).astype(int), weights
+    )
     layer.set_weights([fit.coef_, fit.intercept_])

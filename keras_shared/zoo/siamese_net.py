@@ -1,4 +1,5 @@
 import os
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
 import keras
@@ -321,12 +322,21 @@ class SiameseNet(ZooModel):
         probability: np.ndarray = self.predict(pair, verbose=0)["probability"][:, 0]
         return probability
 
-    def calibrate(self, distances: Any, same: Any) -> None:
+    def calibrate(
+        self,
+        distances: Any,
+        same: Any,
+        sample_weight: Any = None,
+        class_weight: Mapping[int, float] | None = None,
+    ) -> None:
         """Fit `w` and `v` to pairs that the tower was not trained on (Platt scaling).
 
         Args:
             distances: (pairs,) or (pairs, 1), the model's output `distance`.
             same: (pairs,) 1 or True for "same".
+            sample_weight: (pairs,), how much each counts; None for all alike.
+            class_weight: how much "different" (0) and "same" (1) count, besides, as of
+                `keras.Model.fit`; None for both alike.
 
         Raises:
             ValueError: if all pairs are of one kind, or the lengths differ.
@@ -342,7 +352,7 @@ class SiameseNet(ZooModel):
         Reference:
             Platt 1999, "Probabilistic Outputs for Support Vector Machines".
         """
-        calibrate(self.probability, distances, same)
+        calibrate(self.probability, distances, same, sample_weight, class_weight)
 
     def signatures(self) -> dict[str, Signature]:
         def verify(image_a: Any, image_b: Any) -> dict[str, Any]:

@@ -189,6 +189,24 @@ def test_calibrate():
     assert abs(w + 12.5) < 2 and abs(-v / w - 0.75) < 0.05
 
 
+def test_weights_act_on_the_calibration():
+    """Weights count as copies would; classes and pairs alike."""
+    model = SiameseNet(tiny_tower(), image_shape=(8, 8, 1))
+    distance = RANDOM.uniform(0, 2, 60)
+    same = (distance + RANDOM.normal(size=60) < 1).astype(int)
+    times = np.where(same == 1, 3, 1)
+
+    def fitted(*args, **kwargs):
+        model.calibrate(*args, **kwargs)
+        return np.concatenate([w.ravel() for w in model.probability.get_weights()])
+
+    copies = fitted(np.repeat(distance, times), np.repeat(same, times))
+    np.testing.assert_allclose(fitted(distance, same, times), copies, rtol=1e-3)
+    by_class = fitted(distance, same == 1, class_weight={0: 1.0, 1: 3.0})
+    np.testing.assert_allclose(by_class, copies, rtol=1e-3)
+    assert np.abs(fitted(distance, same) - copies).max() > 0.1
+
+
 @pytest.mark.parametrize(
     "bad", [A[0], A[..., 0], np.full((2, 28, 28, 1), "x"), np.zeros((2, 28, 28, 3)), A[:0]]
 )
