@@ -115,7 +115,7 @@ class Classes:
             )
             groups = tf.math.top_k(weighted, self._from).indices
             own = groups[:, None] == self._group_of  # (groups, classes)
-            each = tf.minimum(wanted // self._from, tf.size(order))
+            each = tf.minimum(max(1, wanted // self._from), tf.size(order))
             best = tf.math.top_k(tf.where(own, order, -1.0), each)
             classes = tf.boolean_mask(best.indices, best.values >= 0)
         else:

@@ -46,7 +46,8 @@ class PairData(Section):
             all classes alike.
         rotated_classes: whether each group of such a batch is turned by 0, 90, 180 or 270 degrees;
             a class that is turned counts as another.
-        distortion: of such a batch, as in `ImageData`, of the images as the tower takes them.
+        distortion: of such a batch, as in `ImageData`, of the images as the tower takes them; what
+            comes in from outside is 0.
         images_per_epoch: of such batches; 0 for as many as there are.
         validation_tasks: one-shot tasks of such a training, always the same, drawn with `seed`: of
             `ways` classes of one group (all it has, if fewer), one image each is known, another is

@@ -122,25 +122,26 @@ def _settle(data: PairData, loss: str) -> PairData:
         whole = isinstance(find(loss, LOSSES, "loss")(), EmbeddingLoss)
     except ValueError:  # of another package, which is not there: training says so
         return data
-    examples = data.examples_per_class
-    if data.name == LISTED and whole:
-        raise ValueError(
-            f"`training.loss`: received {loss!r}, which compares images of several classes, and "
-            f"'{LISTED}' lists pairs. Set it to 'binary_crossentropy' or 'contrastive'."
-        )
     if data.name == LISTED:
+        if whole:
+            raise ValueError(
+                f"`training.loss`: received {loss!r}, which compares images of several classes, "
+                f"and '{LISTED}' lists pairs. Set it to 'binary_crossentropy' or 'contrastive'."
+            )
         return data
-    if examples is None:
-        return data.model_copy(update={"examples_per_class": 2 if whole else 0})
-    if whole and examples < 2:
+    if data.examples_per_class is None:
+        data = data.model_copy(update={"examples_per_class": 2 if whole else 0})
+    if whole and (data.examples_per_class or 0) < 2:
         raise ValueError(
-            f"`data.examples_per_class`: received {examples}, expected at least 2 with loss = "
-            f"{loss!r}, which compares the images of a batch"
+            f"`data.examples_per_class`: received {data.examples_per_class}, expected at least 2 "
+            f"with loss = {loss!r}, which compares the images of a batch"
         )
-    if examples and not whole:
+    of_classes = ("examples_per_class", "groups_per_batch", "rotated_classes", "distortion")
+    wrong = [] if whole else [key for key in of_classes if np.any(getattr(data, key))]
+    if wrong:
         raise ValueError(
-            f"`data.examples_per_class`: received {examples}, expected 0 with loss = {loss!r}, "
-            "which takes pairs"
+            f"`data.{wrong[0]}`: received {getattr(data, wrong[0])}, which is for losses that "
+            f"compare the images of a batch, and loss = {loss!r} takes pairs. Leave it out."
         )
     return data
 

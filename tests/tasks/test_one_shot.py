@@ -123,7 +123,11 @@ def test_drawers_of_another_order_are_refused(data_dir):
         ),
         (
             {"data.examples_per_class": 2},
-            "`data.examples_per_class`: received 2, expected 0 with loss = 'binary_crossentropy'",
+            "`data.examples_per_class`: received 2, which is .* 'binary_crossentropy' takes pairs",
+        ),
+        (
+            {"training.loss": "contrastive", "data.distortion": [5.0, 0.0, 0.0, 0.0]},
+            r"`data.distortion`: received \(5.0, 0.0, 0.0, 0.0\), .* Leave it out",
         ),
     ],
 )
