@@ -28,16 +28,19 @@ class ConvolutionReader(ReaderWithBias):
         "strides", "padding", "data_format", "dilation_rate", "groups", "depth_multiplier",
     )  # fmt: skip
     convolves = True
+    once_for_each_input = (
+        False  # whether the kernel is applied at positions of inputs or of outputs
+    )
 
-    def geometry(self, **own: Any) -> dict[str, Any]:
-        """Strides, padding, data format and dilation: those of the source, if not `own` ones."""
+    def geometry(self) -> dict[str, Any]:
+        """Strides, padding, data format and dilation."""
         source = self.describe_source()
         found = {
             "strides": source.get("strides") or 1,
             "padding": source.get("padding") or "valid",
             "data_format": source.get("data_format") or keras.config.image_data_format(),
             "dilation_rate": source.get("dilation_rate") or 1,
-        } | {name: value for name, value in own.items() if value is not None}
+        }
         return {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
 
     def channels_first(self) -> bool:
@@ -87,6 +90,12 @@ class ConvolutionReader(ReaderWithBias):
                 f"{self.geometry()['data_format']}. Received: input_shape={input_shape}"
             )
 
-    def positions(self, shape: tuple[int, ...]) -> int:
-        """At how many places a kernel is applied to maps of `shape`."""
-        return math.prod(shape[1:]) // shape[1 if self.channels_first() else -1]
+    def multiply_adds(
+        self, weight: keras.Variable, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
+    ) -> int:
+        if weight is self.bias:
+            return math.prod(output_shape[1:])
+        shape = input_shape if self.once_for_each_input else output_shape
+        positions = math.prod(shape[1:]) // shape[1 if self.channels_first() else -1]
+        size: int = math.prod(weight.shape)
+        return positions * size

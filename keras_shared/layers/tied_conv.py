@@ -1,4 +1,3 @@
-import math
 from typing import Any
 
 import keras
@@ -54,8 +53,8 @@ class TiedConv(ConvolutionReader):
         232
 
     Reference:
-        Wang & Ji 2018, "Smoothed Dilated Convolutions for Improved Dense Prediction", section 3
-        (one kernel shared among positions of a dilated map).
+        Li, Chen, Wang, Zhang 2019, "Scale-Aware Trident Networks for Object Detection" (branches
+        of different dilation share their parameters).
     """
 
     source_classes = (*ConvolutionReader.source_classes, keras.layers.Dense)
@@ -114,17 +113,13 @@ class TiedConv(ConvolutionReader):
             "dilation_rate": self.dilation_rate,
         }
 
-    def geometry(self, **own: Any) -> dict[str, Any]:
-        mine = {n: getattr(self, n) for n in ("strides", "padding", "dilation_rate")}
-        return super().geometry(**mine, **own)
-
-    def multiply_adds(
-        self, weight: keras.Variable, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
-    ) -> int:
-        if weight is self.bias:
-            return math.prod(output_shape[1:])
-        size: int = math.prod(weight.shape)
-        return self.positions(output_shape) * size
+    def geometry(self) -> dict[str, Any]:
+        own = {
+            "strides": self.strides,
+            "padding": self.padding,
+            "dilation_rate": self.dilation_rate,
+        }
+        return super().geometry() | {k: v for k, v in own.items() if v is not None}
 
     def plain_counterpart(self) -> tuple[type[keras.Layer], dict[str, Any]]:
         kind, config = self._plain(len(self.get_build_config()["input_shape"]) - 2)

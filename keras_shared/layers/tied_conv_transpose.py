@@ -1,4 +1,3 @@
-import math
 from typing import Any
 
 import keras
@@ -58,6 +57,7 @@ class TiedConvTranspose(ConvolutionReader):
     """
 
     form = "convolution adjoint"
+    once_for_each_input = True
 
     def __init__(
         self,
@@ -80,8 +80,8 @@ class TiedConvTranspose(ConvolutionReader):
         weight = self.tied_weight()
         if self.separable():
             depthwise, pointwise = weight
-            last = self.geometry()["data_format"]
-            inputs = ops.conv_transpose(inputs, pointwise, strides=1, data_format=last)
+            data_format = self.geometry()["data_format"]
+            inputs = ops.conv_transpose(inputs, pointwise, strides=1, data_format=data_format)
             outputs = self._depthwise(inputs, depthwise)
         elif self.depthwise():
             outputs = self._depthwise(inputs, weight)
@@ -156,14 +156,6 @@ class TiedConvTranspose(ConvolutionReader):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "output_padding": self.output_padding}
-
-    def multiply_adds(
-        self, weight: keras.Variable, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
-    ) -> int:
-        if weight is self.bias:
-            return math.prod(output_shape[1:])
-        size: int = math.prod(weight.shape)
-        return self.positions(input_shape) * size
 
     def plain_counterpart(self) -> tuple[type[keras.Layer], dict[str, Any]]:
         geometry = self.geometry()

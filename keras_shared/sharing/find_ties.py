@@ -11,7 +11,7 @@ import h5py
 import keras
 
 from keras_shared.layers import TiedLayer
-from keras_shared.sharing.calls import Call, calls_of
+from keras_shared.sharing.calls import Call, calls_of, reason
 from keras_shared.sharing.equal_values import Candidate, Equal, equal_values
 from keras_shared.sharing.matching import Matched, match
 from keras_shared.sharing.report import Reading, owners_in, uses_in
@@ -94,8 +94,8 @@ class Ties:
             rows = [(p.first, as_shape(p.shape), p.second + as_form(p.form)) for p in pairs]
             sections.append((title, rows))
         sections.insert(2, (f"in {self.file}", [(w.path, w.said) for w in self.stored]))
-        printed = [(title, rows) for title, rows in sections if rows or title == sections[0][0]]
-        return "\n".join([as_text(printed), *self.notes])
+        printed = [sections[0], *(section for section in sections[1:] if section[1])]
+        return as_text([*printed, *((note, []) for note in self.notes)])
 
 
 def find_ties(model: keras.Model, filepath: str | os.PathLike[str] | None = None) -> Ties:
@@ -150,7 +150,7 @@ def find_ties(model: keras.Model, filepath: str | os.PathLike[str] | None = None
         raise
     except Exception as error:  # whatever a foreign `call` raises
         calls = []
-        notes.append(f"How often each layer is called cannot be seen: {error}")
+        notes.append(f"How often each layer is called cannot be seen: {reason(error)}")
     paths = {id(v): f"{names.get(id(o), o.name)}/{v.name}".lstrip("/") for v, o in owners}
     reading = _readings(model, owners, calls, names)
     holders = _holders(model, names)

@@ -1,17 +1,15 @@
 """Weights of a net without ties, into a model that has them."""
 
 import os
-from typing import Literal
 
 import keras
 
 from keras_shared.presets.names import LoadError
 from keras_shared.sharing.matching import Matched, Place, match
 from keras_shared.sharing.stored_layers import stored_layers
+from keras_shared.sharing.tying_existing import Keep
 from keras_shared.tying import TieError, bind_ties
 from keras_shared.tying.keras_private import flatten_layers
-
-Keep = Literal["source", "reader"]
 
 
 def load_weights(

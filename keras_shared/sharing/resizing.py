@@ -1,13 +1,12 @@
 """More or fewer words in a model whose table and output layer are one."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_shared.sharing.calls import Call, calls_of
+from keras_shared.sharing.calls import Call, calls_of, reason
 from keras_shared.sharing.copying import Copies, layer_named
 from keras_shared.tying import TiedReader, TieError, bind_ties, readers_of
 from keras_shared.tying.effective_weight import weight_shape
@@ -78,10 +77,9 @@ def resize_vocabulary(
     except TieError:
         raise
     except Exception as error:  # whatever a layer raises at inputs of another shape
-        whole = re.sub(r"\x1b\[\d*m", "", str(error))  # without colours
-        reason = whole.rpartition("Error encountered:")[2].strip()  # by the trial of `calls_of`
         raise ValueError(
-            f"'{model.name}' cannot have {size} words in place of {table.input_dim}: {reason}"
+            f"'{model.name}' cannot have {size} words in place of {table.input_dim}: "
+            f"{reason(error)}"
         ) from error
     return bind_ties(copy)
 

@@ -145,8 +145,8 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
         if self.untied and self.own_layer is None:
             raise TieError(
                 f"{type(self).__name__} '{self.name}' was untied, and its config has no "
-                "`own_layer`: keras_shared 0.1 saved it so. Load it with that version, `tie` it, "
-                "and save it again."
+                "`own_layer`: an earlier state of keras_shared saved it, and kept its weight "
+                "elsewhere. Call `keras_shared.tying.tie` on the layer there, and save it tied."
             )
         if self.own_layer is not None and not self.untied:
             raise TieError(

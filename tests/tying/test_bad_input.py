@@ -63,7 +63,10 @@ def test_a_config_that_says_tied_over_variables_that_are_not(tmp_path):
     path = edited(tmp_path / "m.keras", lambda c: c["source"].update(tied))
     with pytest.raises(ValueError, match="(?s)'reader' is tied to 'code', and has an `own_layer`"):
         keras_shared.load(path)
-    path = edited(path, lambda c: c.pop("own_layer"))
+    untied = edited(path, lambda c: c["source"].update(name=None, class_name=None))
+    with pytest.raises(ValueError, match="'reader' was untied, and its config has no `own_layer`"):
+        keras_shared.load(edited(untied, lambda c: c.pop("own_layer")))
+    path = edited(untied, lambda c: c["source"].update(tied))
     with pytest.raises(
         ValueError,
         match="'reader' is tied to 'code'.*the file holds .*6.*or one after `untie`, call",

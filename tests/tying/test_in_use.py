@@ -288,7 +288,7 @@ def test_readers_follow_gptq_and_awq(kind, mode):
         inward = layers.EinsumDense("btx,xy->bty", (8, 16), name="inward")
         outward = TiedEinsumDense(inward, name="outward")
     else:
-        inward, outward = layers.Dense(16, name="inward"), None
+        inward = layers.Dense(16, name="inward")
         outward = TiedDense(inward, name="outward")
     model = keras.Model(x, outward(inward(table(x))))
     if kind == "untied":
