@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from keras_shared.errors import KerasSharedError as KerasSharedError
     from keras_shared.exporting import export as export
     from keras_shared.exporting import load_safetensors as load_safetensors
     from keras_shared.presets.loading import load as load
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "KerasSharedError": "keras_shared.errors",
     "LoadError": "keras_shared.presets.names",
     "PublishError": "keras_shared.presets.publishing",
     "TieError": "keras_shared.tying",
@@ -51,16 +53,17 @@ _HOMES = {
     "untie": "keras_shared.tying",
 }
 _PACKAGES = (
-    "atomic", "batching", "cli", "comparing", "datasets", "demo", "evaluation", "exporting",
-    "layers", "lookup", "losses", "pictures", "presets", "quiet", "recipes", "section", "serving",
-    "sharing", "signature", "start", "tasks", "training", "tying", "zoo",
+    "atomic", "batching", "bounded", "cli", "comparing", "datasets", "demo", "errors",
+    "evaluation", "exporting", "layers", "lookup", "losses", "pictures", "presets", "quiet",
+    "recipes", "section", "serving", "sharing", "signature", "start", "tasks", "training", "tying",
+    "zoo",
 )  # fmt: skip
 __all__ = [*sorted(_HOMES)]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        if _HOMES[name] != "keras_shared.presets.names":  # which needs no Keras
+        if _HOMES[name] not in ("keras_shared.errors", "keras_shared.presets.names"):  # no Keras
             importlib.import_module("keras_shared.start")
         return getattr(importlib.import_module(_HOMES[name]), name)
     if name in _PACKAGES:

@@ -9,6 +9,8 @@ import warnings
 import zlib
 from typing import TYPE_CHECKING
 
+from keras_shared.errors import KerasSharedError
+
 if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
@@ -31,7 +33,7 @@ KINDS = (  # first bytes of what people take for a picture, or that is one of an
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 
 
-class PictureError(ValueError):
+class PictureError(KerasSharedError, ValueError):
     """A file is no picture that can be read; the message names it and the formats that can."""
 
 

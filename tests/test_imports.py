@@ -7,11 +7,10 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "keras_shared"
 ORDER = (  # each imports only what stands before it
-    "atomic", "quiet", "start", "pictures", "lookup", "section", "signature", "presets.names",
-    "presets.headline", "serving", "tying", "losses", "layers", "datasets", "batching", "exporting",
-    "sharing", "presets.reading", "zoo", "tasks", "presets", "recipes", "training", "evaluation",
-    "comparing",
-    "demo", "cli",
+    "errors", "atomic", "bounded", "quiet", "start", "pictures", "lookup", "section", "signature",
+    "presets.names", "presets.headline", "serving", "tying", "losses", "layers", "datasets",
+    "batching", "exporting", "sharing", "presets.reading", "zoo", "tasks", "presets", "recipes",
+    "training", "evaluation", "comparing", "demo", "cli",
 )  # fmt: skip
 NEVER = {  # folder: what it may import nowhere, not even inside a function
     "tying": ("tensorflow",),
@@ -21,7 +20,9 @@ NEVER = {  # folder: what it may import nowhere, not even inside a function
     "serving": ("keras",),
 }
 LIGHT = (
+    "errors",
     "atomic",
+    "bounded",
     "quiet",
     "pictures",
     "lookup",
@@ -114,7 +115,7 @@ def test_what_a_folder_never_imports(folder):
 
 
 def test_the_server_stands_alone():
-    allowed = ("serving", "atomic", "quiet", "pictures", "presets.names")
+    allowed = ("serving", "errors", "atomic", "bounded", "quiet", "pictures", "presets.names")
     found = {m for n, f in FILES.items() if within(n, "serving") for m in ours(f)}
     assert all(any(within(m, a) for a in allowed) for m in found), found
 

@@ -1,8 +1,10 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from keras_shared.errors import KerasSharedError
 
-class DataError(RuntimeError):
+
+class DataError(KerasSharedError, RuntimeError):
     """A data set cannot be had, or not as the recipe wants it; the message says what to do."""
 
 

@@ -6,13 +6,14 @@ import pathlib
 import zipfile
 from typing import Any
 
+from keras_shared.errors import KerasSharedError
 from keras_shared.lookup import suggestion
 
 HOME = "KERAS_SHARED_HOME"  # environment variable: the folder of your own published models
 INNER_MODEL = pathlib.PurePath("assets.extra", "model.keras")
 
 
-class LoadError(ValueError):
+class LoadError(KerasSharedError, ValueError):
     """Nothing that can be loaded is there; the message says what is."""
 
 

@@ -14,6 +14,7 @@ import keras
 import tensorflow as tf
 
 from keras_shared.atomic import flush, replace_text
+from keras_shared.errors import KerasSharedError
 from keras_shared.exporting.checks import check_call, check_loaded_model, check_saved_model
 from keras_shared.exporting.known_inputs import tensor_arguments, with_known_inputs
 from keras_shared.exporting.saved_model import write_saved_model
@@ -27,7 +28,7 @@ from keras_shared.tying.keras_private import flatten_layers
 LAST_NUMBER = ".last_version"
 
 
-class PublishError(RuntimeError):
+class PublishError(KerasSharedError, RuntimeError):
     """Nothing was published; the message says why. Older versions are as they were."""
 
 

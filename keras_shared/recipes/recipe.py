@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from keras_shared.atomic import replace_text
+from keras_shared.errors import KerasSharedError
 from keras_shared.lookup import find, suggestion
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 SECTIONS = ("model", "data", "training", "comparison")
 
 
-class RecipeError(ValueError):
+class RecipeError(KerasSharedError, ValueError):
     """A recipe cannot be read: the file, and for each key what was received and expected."""
 
 

@@ -9,14 +9,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from keras_shared.errors import KerasSharedError, whole_reason
 from keras_shared.pictures import png_bytes, read_picture
 from keras_shared.presets.names import version_dir
-from keras_shared.serving.session import loaded, reason_of, run
+from keras_shared.serving.session import loaded, run
 
 GREY = (0.299, 0.587, 0.114)  # of red, green and blue, as TensorFlow's decoders weight them
 
 
-class AnswerError(ValueError):
+class AnswerError(KerasSharedError, ValueError):
     """A file cannot be sent to a model, or the model cannot be loaded; the message says why."""
 
 
@@ -69,7 +70,7 @@ def answer(
             session, signatures = stack.enter_context(loaded(path))
         except Exception as error:  # whatever a foreign graph makes TensorFlow raise
             raise AnswerError(
-                f"TensorFlow cannot load the SavedModel {path}: {reason_of(error)}. Publish or "
+                f"TensorFlow cannot load the SavedModel {path}: {whole_reason(error)}. Publish or "
                 "copy it again; `keras-shared check` says more."
             ) from error
         signatures = {
@@ -99,7 +100,7 @@ def _answer(
                 outputs = run(session, signatures[name], inputs)
             except (tf.errors.OpError, ValueError, TypeError) as error:
                 raise AnswerError(
-                    f"The signature '{name}' of {path} fails for {files}: {reason_of(error)}"
+                    f"The signature '{name}' of {path} fails for {files}: {whole_reason(error)}"
                 ) from error
             return dict(sorted(outputs.items()))
     shown = {name: [str(one) for one in inputs] for name, inputs in taken.items()}

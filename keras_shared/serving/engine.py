@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from keras_shared.errors import KerasSharedError
 from keras_shared.serving.client import Client
 from keras_shared.serving.configuration import (
     GRPC_PORT,
@@ -46,7 +47,7 @@ or, on Debian and Ubuntu (x86-64), add its package source and install the binary
   sudo apt-get update && sudo apt-get install tensorflow-model-server"""
 
 
-class EngineError(RuntimeError):
+class EngineError(KerasSharedError, RuntimeError):
     """TF Serving is not installed, or did not start; the message says why, or how to get it."""
 
 

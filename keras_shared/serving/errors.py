@@ -1,3 +1,5 @@
+from keras_shared.errors import KerasSharedError
+
 # The codes of HTTP that TF Serving answers with, as gRPC names them: model_servers/http_server.cc
 CODES = {
     400: "INVALID_ARGUMENT",
@@ -28,7 +30,7 @@ ADVICE = {
 }
 
 
-class ServingError(RuntimeError):
+class ServingError(KerasSharedError, RuntimeError):
     """A server did not answer, or answered with an error.
 
     Args:

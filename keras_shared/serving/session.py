@@ -59,11 +59,3 @@ def run(session: Any, signature: Any, inputs: Mapping[str, Any]) -> dict[str, np
     fetched = {key: info.name for key, info in signature.outputs.items() if info.name}
     fed = {signature.inputs[key].name: value for key, value in {**defaults, **inputs}.items()}
     return {key: np.asarray(value) for key, value in session.run(fetched, fed).items()}
-
-
-def reason_of(error: Exception) -> str:
-    """The whole reason of TensorFlow's error, without the places in its graph and its source."""
-    places = ("Graph execution error", "Detected at", "Node:", "<stack traces", "File ", "(", "[[")
-    lines = [line.strip() for line in str(error).partition("Original stack trace")[0].splitlines()]
-    reason = " ".join(line for line in lines if line and not line.startswith(places))
-    return f"{type(error).__name__}: {reason[:600]}"

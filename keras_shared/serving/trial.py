@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_shared.errors import whole_reason
 from keras_shared.serving.finding import Finding
-from keras_shared.serving.session import loaded, reason_of, run
+from keras_shared.serving.session import loaded, run
 
 BATCHES = (1, 2, 17)  # that every signature is run with, if it is not too large
 WARMUP = pathlib.PurePath("assets.extra", "tf_serving_warmup_requests")
@@ -47,7 +48,7 @@ def try_version(
             session, _ = stack.enter_context(loaded(folder))
         except Exception as error:
             remedy = "publish or copy it again; TF Serving has only TensorFlow's own operations"
-            yield Finding("error", f"it cannot be loaded: {reason_of(error)}", remedy)
+            yield Finding("error", f"it cannot be loaded: {whole_reason(error)}", remedy)
             return
         typical: dict[str, Inputs] = {}
         for number, (name, inputs) in enumerate(records, 1):
@@ -57,7 +58,7 @@ def try_version(
                     run(session, signatures[name], inputs)
                     typical.setdefault(name, inputs)
                 except (tf.errors.OpError, ValueError, TypeError) as error:
-                    wrong = reason_of(error)
+                    wrong = whole_reason(error)
             if wrong is not None:
                 remedy = "correct or remove it: with it, TF Serving does not load the version"
                 yield Finding("error", f"warm-up record {number}: {wrong}", remedy)
@@ -171,9 +172,9 @@ def _try_signature(
             remedy = "correct the model and export it again"
             if later:
                 remedy = "use -1 or tf.shape(x)[0] for the batch size, in reshapes above all"
-            yield Finding("error", f"{name} fails{at}: {reason_of(reason)}", remedy)
+            yield Finding("error", f"{name} fails{at}: {whole_reason(reason)}", remedy)
         else:
-            what = f"{name} could not be tried{at} with made-up inputs: {reason_of(reason)}"
+            what = f"{name} could not be tried{at} with made-up inputs: {whole_reason(reason)}"
             yield Finding("warning", what, "add a warm-up request with inputs that it takes")
         return
     if all(map(_may_be_batched, infos)):  # of another input it is said already
@@ -259,7 +260,7 @@ def _warmup(path: pathlib.Path) -> tuple[list[tuple[str, Inputs]], list[Finding]
             requests.append((request.model_spec.signature_name or "serving_default", inputs))
     except (tf.errors.OpError, DecodeError, ValueError, TypeError) as error:
         remedy = "write it again or delete it: TF Serving does not load a version with it"
-        return [], [Finding("error", f"the warm-up file is corrupt: {reason_of(error)}", remedy)]
+        return [], [Finding("error", f"the warm-up file is corrupt: {whole_reason(error)}", remedy)]
     if len(records) > MOST_WARMUP_RECORDS:
         what = f"{len(records)} warm-up records, but TF Serving takes at most {MOST_WARMUP_RECORDS}"
         remedy = f"keep {MOST_WARMUP_RECORDS}: TF Serving does not load a version with more"

@@ -14,10 +14,11 @@ from typing import Any
 import keras
 
 from keras_shared.atomic import replace_text, replacing
+from keras_shared.errors import KerasSharedError
 from keras_shared.recipes import Recipe, read_recipe
 
 
-class RunError(RuntimeError):
+class RunError(KerasSharedError, RuntimeError):
     """A run cannot start, go on or be used; the message says what to do."""
 
 

@@ -1,0 +1,89 @@
+"""Files from outside, read within limits: regular ones alone, no larger than expected."""
+
+import json
+import os
+import stat
+from typing import Any
+
+from keras_shared.errors import KerasSharedError, boundary, printable
+
+MOST_TEXT = 50_000_000  # bytes of a file of text: a recipe, a history, facts
+
+
+def read_bytes(
+    path: str | os.PathLike[str], most: int, error: type[KerasSharedError] = KerasSharedError
+) -> bytes:
+    """The content of a regular file; a pipe, a device or a folder is not waited for.
+
+    Args:
+        path: the file.
+        most: bytes that it may have.
+        error: the class of the error.
+
+    Raises:
+        KerasSharedError: of class `error`, if there is no such file, it is no regular file, or it
+            is larger.
+
+    Example:
+        >>> from keras_shared.bounded import read_bytes
+        >>> read_bytes("/dev/zero", 100)
+        Traceback (most recent call last):
+        ...
+        keras_shared.errors.KerasSharedError: /dev/zero is no regular file.
+    """
+    name = printable(os.fspath(path))
+    with boundary(f"{name} cannot be read", error):
+        try:
+            # a pipe without a writer would be waited for
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise error(f"There is no file {name}.") from None
+        with open(descriptor, "rb") as file:  # noqa: PTH123  (of a descriptor)
+            kept = os.fstat(descriptor)
+            if stat.S_ISDIR(kept.st_mode):
+                raise error(f"{name} is a folder, and a file is expected.")
+            if not stat.S_ISREG(kept.st_mode):
+                raise error(f"{name} is no regular file.")
+            content = file.read(most + 1) if kept.st_size <= most else b""
+        if max(kept.st_size, len(content)) > most:
+            raise error(f"{name} has {kept.st_size:,} bytes, more than the {most:,} allowed.")
+        return content
+
+
+def read_text(
+    path: str | os.PathLike[str], error: type[KerasSharedError] = KerasSharedError
+) -> str:
+    """The content of a regular file as UTF-8.
+
+    Raises:
+        KerasSharedError: of class `error`, as of `read_bytes`, or if it is no text.
+    """
+    content = read_bytes(path, MOST_TEXT, error)
+    if b"\0" in content:
+        raise error(f"{printable(os.fspath(path))} is no text: it holds NUL bytes.")
+    with boundary(f"{printable(os.fspath(path))} is no text in UTF-8", error):
+        return content.decode("utf-8")
+
+
+def read_json(
+    path: str | os.PathLike[str], error: type[KerasSharedError] = KerasSharedError, advice: str = ""
+) -> dict[str, Any]:
+    """The object that a file of JSON holds.
+
+    Args:
+        path: the file.
+        error: the class of the error.
+        advice: what to do, the end of its message.
+
+    Raises:
+        KerasSharedError: of class `error`, as of `read_text`, or if it holds no JSON object.
+    """
+    name, text = printable(os.fspath(path)), read_text(path, error)
+    if not text.strip():
+        raise error(f"{name} is empty, and JSON is expected. {advice}".strip())
+    with boundary(f"{name} is no JSON", error, advice):
+        value = json.loads(text)
+    if not isinstance(value, dict):
+        found = type(value).__name__
+        raise error(f"{name} holds a {found}, and a JSON object is expected. {advice}".strip())
+    return value

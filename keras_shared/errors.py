@@ -1,0 +1,114 @@
+"""One family of errors, and the place where what others raise becomes one of it."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+MOST = 1200  # characters of one reason; Keras and TensorFlow put whole configs and graphs into some
+LAST = 700  # of them from its end, where the reason often stands
+# lines that say where in a graph or in somebody's source code something happened
+PLACES = re.compile(
+    r"Graph execution error|Detected at|Node:|<stack traces|File \"|\(\w+\) \w+|\[\[|Traceback|"
+    r"~*\^+~*$"
+)
+SOURCE = re.compile(r"\S*\b[\w/.-]+\.(cc|cpp|h|cu|py):\d+(\]|:)?\s?")
+OPERATION = re.compile(r"\s*\[Op:\w+\]( name: ?\w*)?|\{\{[^}]*\}\}")
+
+
+class KerasSharedError(Exception):
+    """What all errors of this library are: of files, models, recipes, data, servers and ties.
+
+    The message names the file or the server, what was received, what was expected and what to do.
+
+    Example:
+        >>> import keras_shared
+        >>> from keras_shared.errors import KerasSharedError
+        >>> try:
+        ...     keras_shared.load("lenet_5")
+        ... except KerasSharedError as error:
+        ...     print(type(error).__name__)
+        LoadError
+    """
+
+
+@contextmanager
+def boundary(
+    what: str, error: type[KerasSharedError] = KerasSharedError, advice: str = ""
+) -> Iterator[None]:
+    """Whatever is raised inside comes out as `error`, with the whole reason; ours as it is.
+
+    For what reads something from outside, of which nobody can list what it may raise: too deep for
+    the stack, too large for the memory, of another type than its reader thinks.
+
+    Args:
+        what: the file or server and what is wrong with it, the beginning of the message.
+        error: the class of the error.
+        advice: what to do, the end of the message.
+
+    Example:
+        >>> from keras_shared.errors import KerasSharedError, boundary
+        >>> with boundary("facts.json cannot be read", KerasSharedError, "Train again."):
+        ...     {}["epochs"]
+        Traceback (most recent call last):
+        ...
+        keras_shared.errors.KerasSharedError: facts.json cannot be read: KeyError: 'epochs'. Train
+        again.
+    """
+    try:
+        yield
+    except KerasSharedError:
+        raise
+    except Exception as reason:
+        text = f"{printable(what)}: {whole_reason(reason).rstrip('.')}."
+        raise error(f"{text} {advice}".strip()) from reason
+
+
+def whole_reason(error: BaseException) -> str:
+    """What an error says, and what caused it says besides, in one line.
+
+    Places in a graph or in source code are left out, and of a long text the middle.
+
+    Example:
+        >>> from keras_shared.errors import whole_reason
+        >>> whole_reason(FileNotFoundError(2, "No such file or directory"))
+        'FileNotFoundError: No such file or directory'
+        >>> whole_reason(ValueError("Graph execution error:\\n\\nkernel.cc:12] rank 3 [Op:Relu]"))
+        'ValueError: rank 3'
+    """
+    reasons: list[str] = []
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        text = _said(link)
+        if not any(text in other for other in reasons):
+            reasons.append(text if isinstance(link, KerasSharedError) else _typed(link, text))
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    return ", because: ".join(reasons)
+
+
+def printable(text: str) -> str:
+    """Text for a terminal or a message: control characters are shown, not sent.
+
+    Example:
+        >>> from keras_shared.errors import printable
+        >>> printable("a\\x1b[31mb")
+        'a\\\\x1b[31mb'
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+
+
+def _typed(error: BaseException, text: str) -> str:
+    name = type(error).__name__
+    return f"{name}: {text}" if text else name
+
+
+def _said(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {error.filename}" if error.filename is not None else ""
+        return printable(f"{error.strerror}{where}")
+    lines = str(error).partition("Original stack trace")[0].splitlines()
+    kept = [line.strip() for line in lines if not PLACES.match(line.strip())]
+    text = " ".join(OPERATION.sub("", SOURCE.sub("", line)) for line in kept if line)
+    text = printable(" ".join(text.split()))
+    return text if len(text) <= MOST else f"{text[: MOST - LAST]} ... {text[-LAST:]}"
