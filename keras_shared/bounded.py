@@ -44,8 +44,8 @@ def read_bytes(
                 raise error(f"{name} is a folder, and a file is expected.")
             if not stat.S_ISREG(kept.st_mode):
                 raise error(f"{name} is no regular file.")
-            content = file.read(most + 1) if kept.st_size <= most else b""
-        if max(kept.st_size, len(content)) > most:
+            content = file.read(kept.st_size) if kept.st_size <= most else b""
+        if kept.st_size > most:
             raise error(f"{name} has {kept.st_size:,} bytes, more than the {most:,} allowed.")
         return content
 
