@@ -7,8 +7,8 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "keras_shared"
 ORDER = (  # each imports only what stands before it
-    "errors", "atomic", "bounded", "quiet", "start", "pictures", "lookup", "section", "signature",
-    "presets.names", "presets.headline", "serving", "tying", "losses", "layers", "datasets",
+    "errors", "atomic", "bounded", "processes", "quiet", "start", "pictures", "lookup", "section",
+    "signature", "presets.names", "presets.headline", "serving", "tying", "losses", "layers", "datasets",
     "batching", "exporting", "sharing", "presets.reading", "zoo", "tasks", "presets", "recipes",
     "training", "evaluation", "comparing", "demo", "cli",
 )  # fmt: skip
@@ -23,6 +23,7 @@ LIGHT = (
     "errors",
     "atomic",
     "bounded",
+    "processes",
     "quiet",
     "pictures",
     "lookup",
@@ -115,7 +116,10 @@ def test_what_a_folder_never_imports(folder):
 
 
 def test_the_server_stands_alone():
-    allowed = ("serving", "errors", "atomic", "bounded", "quiet", "pictures", "presets.names")
+    allowed = (
+        "serving", "errors", "atomic", "bounded", "processes", "quiet", "pictures",
+        "presets.names",
+    )  # fmt: skip
     found = {m for n, f in FILES.items() if within(n, "serving") for m in ours(f)}
     assert all(any(within(m, a) for a in allowed) for m in found), found
 
