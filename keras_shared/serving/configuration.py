@@ -4,7 +4,8 @@ import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from keras_shared.presets.names import holds_saved_model, locate, version_numbers
+from keras_shared.errors import boundary
+from keras_shared.presets.names import LoadError, holds_saved_model, locate, version_numbers
 
 REST_PORT, GRPC_PORT = 8501, 8500  # inside of a container too
 METRICS = "/monitoring/prometheus/metrics"
@@ -38,7 +39,7 @@ def model_folders(paths_or_names: Sequence[str | os.PathLike[str]]) -> dict[str,
         Name -> absolute folder.
 
     Raises:
-        ValueError: for an unknown name, a folder without versions, for which TF Serving would
+        LoadError: for an unknown name, a folder without versions, for which TF Serving would
             wait for ever, the folder of one version, or two folders of the same name.
 
     Example:
@@ -49,19 +50,21 @@ def model_folders(paths_or_names: Sequence[str | os.PathLike[str]]) -> dict[str,
     folders: dict[str, pathlib.Path] = {}
     for given in paths_or_names:
         folder = locate(given).resolve()
+        with boundary(f"TF Serving cannot read {folder}", LoadError, "Rename it."):
+            str(folder).encode("utf-8")
         if holds_saved_model(folder):
             numbered = folder.name.isdecimal()
             advice = f"Pass its parent: {folder.parent}" if numbered else "Move it into NAME/1."
-            raise ValueError(
+            raise LoadError(
                 f"Expected a folder of versions. Received one SavedModel: {folder}. {advice}"
             )
         if not version_numbers(folder):
-            raise ValueError(
+            raise LoadError(
                 f"Expected a folder with versions named 1, 2, ... Received: {folder}, which has "
                 "no version. Publish a model there, or pass another folder."
             )
         if folders.setdefault(folder.name, folder) != folder:
-            raise ValueError(
+            raise LoadError(
                 f"Two models are named '{folder.name}': {folders[folder.name]} and {folder}. "
                 "Rename one folder: TF Serving takes a model's name from it."
             )

@@ -2,20 +2,24 @@
 
 import collections
 import contextlib
+import errno
+import json
 import os
 import pathlib
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
+import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import IO
 
-from keras_shared.errors import KerasSharedError
+from keras_shared.errors import KerasSharedError, boundary, printable
+from keras_shared.processes import ENDING, child, scratch_folder, sweep
 from keras_shared.serving.client import Client
 from keras_shared.serving.configuration import (
     GRPC_PORT,
@@ -30,6 +34,10 @@ from keras_shared.serving.messages import SignatureDef
 
 BINARY, IMAGE = "tensorflow_model_server", "tensorflow/serving"
 LAST_LINES = 20
+MOST_LINE = 10_000  # bytes of one line of its log; the rest is left out
+MOST_PORT = 65535
+DOCKER_ANSWERS = 30.0  # seconds
+SCRATCH = "keras-shared-serve-"  # folder of the server's files, and name of its container
 PACKAGES = "https://storage.googleapis.com/tensorflow-serving-apt"
 # A PNG of one pixel, for the request that `serve` prints if a signature takes images
 PIXEL = (
@@ -58,10 +66,12 @@ def serve(
     timeout: float = 600.0,
     batching: bool = True,
 ) -> int:
-    """Run TF Serving until it ends; SIGTERM and SIGINT are passed on to it.
+    """Run TF Serving until it ends; SIGINT, SIGTERM, SIGHUP and SIGQUIT end it.
 
     `tensorflow_model_server` is taken if it is on the PATH, otherwise Docker. Prometheus metrics
-    are on. Call it in the main thread: Python takes signals there.
+    are on. A server that goes on is killed ten seconds after the first signal, one second after a
+    second, and at once after a third; if this process is killed, it is ended too. Call it in the
+    main thread: Python takes signals there.
 
     Args:
         models: folders of versions, or names of presets; a folder's name is the model's name.
@@ -75,32 +85,34 @@ def serve(
         The server's exit status; 128 + n if signal n ended it, as shells count.
 
     Raises:
-        ValueError: for a name or folder that TF Serving could not serve.
-        EngineError: if there is no TF Serving, a port is taken, or a model does not load.
+        LoadError: for a name or folder that TF Serving could not serve.
+        EngineError: if there is no TF Serving, a port cannot be had, or a model does not load.
 
     Example:
         >>> from keras_shared.serving import serve
         >>> serve(["lenet5_mnist"], rest_port=8601)  # doctest: +SKIP
     """
     folders = model_folders(models)
-    for port in (rest_port, grpc_port):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                raise EngineError(
-                    f"Port {port} is taken by another program. Stop it, or choose others with "
-                    "--rest-port and --grpc-port."
-                )
-    with tempfile.TemporaryDirectory(prefix="tf-serving-") as scratch:
-        command = _command(folders, pathlib.Path(scratch), rest_port, grpc_port, batching)
-        with _signals_passed_on() as (received, started):
-            process = subprocess.Popen(  # a session of its own: Ctrl-C reaches it only through us
-                command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, start_new_session=True
-            )
+    binary, docker = _engine()
+    _check_ports(rest_port, grpc_port, by_root=not binary)
+    for left in sweep(SCRATCH):  # by runs that were killed together with what watched them
+        if docker:
+            _ask_docker(docker, "rm", "--force", left)
+    with _signals_passed_on() as (received, started), scratch_folder(SCRATCH) as scratch:
+        command = _command(
+            binary or docker, bool(docker), folders, scratch, rest_port, grpc_port, batching
+        )
+        after = [docker, "rm", "--force", pathlib.Path(scratch).name] if docker else []
+        if received:
+            return 128 + received[0]
+        with child(
+            command, remove=scratch, after=after, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+        ) as process:
             started.append(process)
             if received:  # while it was being started
                 process.send_signal(received[-1])
             last: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
-            log = threading.Thread(target=_log, args=(process, last), daemon=True)
+            log = threading.Thread(target=_log, args=(process.stderr, last), daemon=True)
             log.start()
             try:
                 url = f"http://localhost:{rest_port}"
@@ -109,48 +121,96 @@ def serve(
                     print(_ready(url, grpc_port, list(folders)), flush=True)
                 status = process.wait()
             except EngineError as error:
-                _stop(process)
+                process.terminate()
+                process.wait()
                 log.join(timeout=5)
                 lines = "".join(f"\n  {line}" for line in last)
                 raise EngineError(f"{error} The last lines of its log:{lines}") from error
-            except BaseException:
-                _stop(process)
-                raise
             log.join(timeout=5)
     return status if status >= 0 else 128 - status
 
 
+def _engine() -> tuple[str, str]:
+    """Where the binary is, or Docker, if it answers; one of the two is empty."""
+    if binary := shutil.which(BINARY):
+        return binary, ""
+    docker = shutil.which("docker")
+    if not docker:
+        raise EngineError(f"Neither {BINARY} nor docker is on the PATH.\n{HOW_TO_GET}")
+    failed = f"{BINARY} is not on the PATH, and `docker version` failed"
+    with boundary(failed, EngineError, f"\n{HOW_TO_GET}"):
+        answer = _ask_docker(docker, "version")
+    if answer.returncode:
+        said = printable(answer.stderr.strip())
+        raise EngineError(f"{failed}: {said}\n{HOW_TO_GET}")
+    return "", docker
+
+
+def _ask_docker(docker: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [docker, *arguments], capture_output=True, text=True, errors="replace",
+        stdin=subprocess.DEVNULL, timeout=DOCKER_ANSWERS, check=False,
+    )  # fmt: skip
+
+
+def _check_ports(rest_port: int, grpc_port: int, by_root: bool = False) -> None:
+    """Whether the server will get both ports; `by_root`: Docker's daemon opens them."""
+    others = "choose others with --rest-port and --grpc-port"
+    if rest_port == grpc_port:
+        raise EngineError(f"REST and gRPC need a port each. Received {rest_port} for both.")
+    for port in (rest_port, grpc_port):
+        if not 1 <= port <= MOST_PORT:
+            raise EngineError(f"A port is a number from 1 to {MOST_PORT}. Received: {port}.")
+        for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+            try:
+                with socket.socket(family) as probe:
+                    # as the server asks: connections that are closed already do not count
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    if family == socket.AF_INET6:
+                        probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                    probe.bind((address, port))
+                    probe.listen(1)
+            except OSError as error:  # the rest is of machines without IPv6
+                if error.errno == errno.EADDRINUSE:
+                    raise EngineError(
+                        f"Port {port} is taken by another program. Stop it, or {others}."
+                    ) from None
+                if error.errno == errno.EACCES and not by_root:
+                    raise EngineError(
+                        f"Port {port} is for programs of root. Take one from 1024 on: {others}."
+                    ) from None
+
+
 def _command(
+    engine: str,
+    in_docker: bool,
     folders: Mapping[str, pathlib.Path],
-    scratch: pathlib.Path,
+    scratch: str,
     rest_port: int,
     grpc_port: int,
     batching: bool,
 ) -> list[str]:
     """The command line of the engine that is here, its files written."""
-    binary, docker = shutil.which(BINARY), shutil.which("docker")
-    inside = {name: str(f) if binary else f"/models/{name}" for name, f in folders.items()}
+    inside = {name: f"/models/{name}" if in_docker else str(f) for name, f in folders.items()}
     for name, text in configuration_files(inside, os.cpu_count() or 1).items():
-        (scratch / name).write_text(text)
-    if binary:
-        return [binary, *flags(str(scratch), rest_port, grpc_port, batching)]
-    if not docker:
-        raise EngineError(f"Neither {BINARY} nor docker is on the PATH.\n{HOW_TO_GET}")
-    docker_version = subprocess.run(
-        [docker, "version"], capture_output=True, text=True, check=False
-    )
-    if docker_version.returncode:
-        raise EngineError(
-            f"{BINARY} is not on the PATH, and `docker version` failed: "
-            f"{docker_version.stderr.strip()}\n{HOW_TO_GET}"
-        )
-    scratch.chmod(0o755)
-    mounts = {str(scratch): "/config", **{str(f): inside[name] for name, f in folders.items()}}
-    volumes = [f"--volume={source}:{target}:ro" for source, target in mounts.items()]
+        pathlib.Path(scratch, name).write_text(text)
+    if not in_docker:
+        return [engine, *flags(scratch, rest_port, grpc_port, batching)]
+    pathlib.Path(scratch).chmod(0o755)
+    mounts = {scratch: "/config", **{str(f): inside[name] for name, f in folders.items()}}
+    volumes = [_mount(source, target) for source, target in mounts.items()]
     ports = [f"--publish={rest_port}:{REST_PORT}", f"--publish={grpc_port}:{GRPC_PORT}"]
     # Process 1 of a container ignores a SIGTERM that it does not handle: --init takes its place
-    run = [docker, "run", "--rm", "--init", *volumes, *ports, f"--entrypoint={BINARY}", IMAGE]
+    named = ["--rm", "--init", f"--name={pathlib.Path(scratch).name}"]
+    run = [engine, "run", *named, *volumes, *ports, f"--entrypoint={BINARY}", IMAGE]
     return [*run, *flags("/config", batching=batching)]
+
+
+def _mount(source: str, target: str) -> str:
+    """A folder that a container may read; fields are of CSV, so that names may hold commas."""
+    fields = ("type=bind", f"source={source}", f"target={target}")
+    quoted = ('"' + field.replace('"', '""') + '"' for field in fields)
+    return f"--mount={','.join(quoted)},readonly"
 
 
 def _wait(
@@ -189,21 +249,25 @@ def _wait(
 
 def _ready(url: str, grpc_port: int, names: Sequence[str]) -> str:
     lines = [f"TF Serving is ready. gRPC: localhost:{grpc_port}, metrics: {url}{METRICS}"]
-    lines += [f"  {url}/v1/models/{name}" for name in names]
+    lines += [f"  {_of_model(url, name)}" for name in names]
     with contextlib.suppress(ServingError):  # an example is not worth ending a server for
         lines += ["try:", _request(url, names[0], Client(url).metadata(names[0]))]
     return "\n".join(lines)
 
 
+def _of_model(url: str, name: str) -> str:
+    return f"{url}/v1/models/{urllib.parse.quote(name, safe='')}"
+
+
 def _request(url: str, name: str, signatures: Mapping[str, SignatureDef]) -> str:
     """A command that asks one model, with a picture of one pixel or with zeros."""
     encoded = [key for key, s in signatures.items() if all(i.endswith("_bytes") for i in s.inputs)]
-    target = f"{url}/v1/models/{name}:predict"
+    target = f"{_of_model(url, name)}:predict"  # names are data: quoted for JSON and the shell
     if encoded:
         chosen = min(encoded)
-        inputs = ", ".join(f'"{key}": [{{"b64": "{PIXEL}"}}]' for key in signatures[chosen].inputs)
-        body = f'{{"signature_name": "{chosen}", "inputs": {{{inputs}}}}}'
-        return f"curl -s {target} -d '{body}'"
+        images = {key: [{"b64": PIXEL}] for key in signatures[chosen].inputs}
+        body = json.dumps({"signature_name": chosen, "inputs": images})
+        return f"curl -s {target} -d {shlex.quote(body)}"
     chosen = "serving_default" if "serving_default" in signatures else min(signatures)
     columns = []
     for key, tensor in signatures[chosen].inputs.items():
@@ -211,22 +275,30 @@ def _request(url: str, name: str, signatures: Mapping[str, SignatureDef]) -> str
         zeros = '""' if text else "0" if whole else "False" if tensor.dtype == "bool" else "0.0"
         for side in reversed(tensor.shape or (1,)):
             zeros = f"[{zeros}]" + (f" * {side}" if (side or 1) > 1 else "")
-        columns.append(f'"{key}": {zeros}')
-    body = f'{{"signature_name": "{chosen}", "inputs": {{{", ".join(columns)}}}}}'
-    return f"python3 -c 'import json; print(json.dumps({body}))' | curl -s {target} -d @-"
+        columns.append(f"{json.dumps(key)}: {zeros}")
+    inputs = ", ".join(columns)
+    body = f'{{"signature_name": {json.dumps(chosen)}, "inputs": {{{inputs}}}}}'
+    program = f"import json; print(json.dumps({body}))"
+    return f"python3 -c {shlex.quote(program)} | curl -s {target} -d @-"
 
 
-def _log(process: Any, last: collections.deque[str]) -> None:
+def _log(stream: IO[bytes], last: collections.deque[str]) -> None:
     """Show the server's log as it comes, and keep its end."""
-    for line in process.stderr:
-        text = line.decode(errors="replace").rstrip("\n")
-        last.append(text)
-        print(text, file=sys.stderr, flush=True)
+    begins = True
+    while piece := stream.readline(MOST_LINE):
+        ends = piece.endswith(b"\n")
+        if begins:
+            text = printable(piece.decode(errors="replace").rstrip("\n"))
+            text += "" if ends or len(piece) < MOST_LINE else " ..."
+            last.append(text)
+            with contextlib.suppress(OSError):  # nobody reads ours, and its own must go on
+                print(text, file=sys.stderr, flush=True)
+        begins = ends
 
 
 @contextlib.contextmanager
 def _signals_passed_on() -> Iterator[tuple[list[int], list[subprocess.Popen[bytes]]]]:
-    """The SIGINT and SIGTERM received so far, and the processes to pass them on to."""
+    """The signals to end that were received so far, and the processes to pass them on to."""
     received: list[int] = []
     started: list[subprocess.Popen[bytes]] = []
 
@@ -235,18 +307,11 @@ def _signals_passed_on() -> Iterator[tuple[list[int], list[subprocess.Popen[byte
         for process in started:
             process.send_signal(number)
 
-    kept = {n: signal.signal(n, pass_on) for n in (signal.SIGINT, signal.SIGTERM)}
+    # after `nohup`, SIGHUP stays ignored
+    taken = [n for n in ENDING if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+    kept = {n: signal.signal(n, pass_on) for n in taken}
     try:
         yield received, started
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(timeout=10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

@@ -9,6 +9,7 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from keras_shared.atomic import replace_text
 from keras_shared.serving.configuration import (
     GRPC_PORT,
     METRICS,
@@ -37,7 +38,7 @@ def write_manifests(
         The files.
 
     Raises:
-        ValueError: for a name or folder that TF Serving could not serve.
+        LoadError: for a name or folder that TF Serving could not serve.
 
     Example:
         >>> import tempfile
@@ -51,15 +52,15 @@ def write_manifests(
     folders = model_folders(models)
     files = configuration_files({name: f"/models/{name}" for name in folders}, THREADS)
     common = {
-        "image": image,
+        "image": _quoted(image),
         "rest": REST_PORT,
         "grpc": GRPC_PORT,
         "entrypoint": json.dumps([BINARY]),  # JSON is YAML
         "command": json.dumps(flags("/config")),
     }
     volumes = [
-        f"      - {{type: bind, source: {json.dumps(str(path))}, target: "
-        f"{json.dumps(f'/models/{name}')}, read_only: true}}"
+        f"      - {{type: bind, source: {_compose(str(path))}, target: "
+        f"{_compose(f'/models/{name}')}, read_only: true}}"
         for name, path in folders.items()
     ]
     data = "\n".join(
@@ -68,15 +69,28 @@ def write_manifests(
     model = urllib.parse.quote(min(folders), safe="")
     pod = {"data": data, "metrics": METRICS, "threads": THREADS, "model": model}
     written = {
-        "compose.yaml": _filled("compose.yaml", common | {"volumes": "\n".join(volumes)}),
+        "compose.yaml": _filled(
+            "compose.yaml", common | {"image": _compose(image), "volumes": "\n".join(volumes)}
+        ),
         "kubernetes.yaml": _filled("kubernetes.yaml", common | pod),
         **files,
     }
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in written.items():
-        (folder / name).write_text(text)
+        replace_text(folder / name, text)
     return [folder / name for name in written]
+
+
+def _quoted(text: str) -> str:
+    """Any text as a scalar of YAML."""
+    plain = (c if c.isprintable() and c not in '"\\' else f"\\U{ord(c):08x}" for c in text)
+    return '"' + "".join(plain) + '"'
+
+
+def _compose(text: str) -> str:
+    """The same where `docker compose` would put variables in."""
+    return _quoted(text.replace("$", "$$"))
 
 
 def _filled(template: str, values: Mapping[str, Any]) -> str:

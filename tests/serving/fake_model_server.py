@@ -24,6 +24,13 @@ def main():
         print("Failed to start server. Error: bad base path", file=sys.stderr, flush=True)
         sys.exit(255)
 
+    if fault == "talks":
+        for _ in range(100):
+            sys.stderr.write("x" * 1_000_000)
+        sys.stderr.flush()
+        sys.stderr.buffer.write("\n\x1b[31mred\u202e\n".encode() + b"\xff\n")
+        sys.stderr.buffer.flush()
+
     def end(number, _):
         print(f"ended by signal {number}", file=sys.stderr, flush=True)
         if fault == "status 7":
@@ -31,8 +38,8 @@ def main():
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, end)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN if fault == "stubborn" else end)
     time.sleep(30 if fault == "hangs" else 0.3)  # the ports open when the models are loaded
 
     version = (

@@ -1,5 +1,6 @@
 """TF Serving launched: with processes that stand for it, and with itself where it is found."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -21,7 +22,7 @@ import keras_shared
 from keras_shared.presets.names import locate, version_dir
 from keras_shared.serving import Client, EngineError, Status, check, serve
 from keras_shared.serving.configuration import configuration_files, model_folders
-from keras_shared.serving.engine import _request
+from keras_shared.serving.engine import _check_ports, _request
 
 sys.path.insert(0, __file__.rpartition("/")[0])
 from real import free_port, real_server
@@ -40,6 +41,7 @@ METADATA = {
 def launch(tmp_path):
     """Run `keras-shared serve` with one fake on the PATH, until it is ready or ends."""
     (tmp_path / "metadata.json").write_text(json.dumps(METADATA))
+    (tmp_path / "containers").mkdir()
     started = []
 
     def run(engine, fake="", models=("lenet5_mnist",), ports=None):
@@ -55,8 +57,9 @@ def launch(tmp_path):
              "--rest-port", str(ports[0]), "--grpc-port", str(ports[1])],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env={**os.environ, "PATH": str(folder), "FAKE": fake, "RECORD": str(tmp_path / "argv"),
-                 "METADATA": str(tmp_path / "metadata.json")},
+                 "METADATA": str(tmp_path / "metadata.json"), "TMPDIR": str(tmp_path)},
         )  # fmt: skip
+        process.record = tmp_path / "argv"
         started.append(process)
         return process, ports
 
@@ -110,7 +113,8 @@ def test_how_docker_is_called(launch, tmp_path):
     assert {"--rm", "--init", f"--publish={rest}:8501", f"--publish={grpc}:8500"} < set(before)
     assert "--entrypoint=tensorflow_model_server" in before
     source = locate("siamese_omniglot").resolve()
-    assert f"--volume={source}:/models/siamese_omniglot:ro" in before
+    mount = f'"type=bind","source={source}","target=/models/siamese_omniglot",readonly'
+    assert f"--mount={mount}" in before
     assert {"--port=8500", "--rest_api_port=8501", "--enable_batching"} < set(after)
     assert "--model_config_file=/config/models.config" in after
 
@@ -163,12 +167,145 @@ def test_docker_without_its_daemon(launch):
     assert process.returncode == 1 and "`docker version` failed: Cannot connect" in errors
 
 
-def test_a_port_that_is_taken(launch):
+@pytest.mark.parametrize(
+    ("family", "address"),
+    [
+        (socket.AF_INET, "127.0.0.1"), (socket.AF_INET, "0.0.0.0"),
+        (socket.AF_INET6, "::1"), (socket.AF_INET6, "::"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("listening", [True, False])
+def test_a_port_that_is_taken(family, address, listening):
+    with socket.socket(family) as other:
+        other.bind((address, 0))
+        if listening:
+            other.listen()
+        port = other.getsockname()[1]
+        for ports in ((port, free_port()), (free_port(), port)):
+            with pytest.raises(EngineError, match=f"Port {port} is taken by another program. Stop"):
+                _check_ports(*ports)
+    _check_ports(port, free_port())
+
+
+def test_a_port_whose_connections_were_closed_is_free():
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        process, _ = launch("tensorflow_model_server", ports=(port, free_port()))
-        _, errors = process.communicate(timeout=30)
-    assert process.returncode == 1 and f"Port {port} is taken" in errors
+        with socket.create_connection(("127.0.0.1", port)):
+            other.accept()[0].close()  # first: it stays in TIME_WAIT
+    _check_ports(port, free_port())
+
+
+@pytest.mark.parametrize(
+    ("ports", "message"),
+    [
+        ((8501, 8501), "REST and gRPC need a port each. Received 8501 for both"),
+        ((0, 8500), "A port is a number from 1 to 65535. Received: 0"),
+        ((8501, 65536), "Received: 65536"),
+        ((-1, 8500), "Received: -1"),
+    ],
+)
+def test_ports_that_cannot_be(ports, message):
+    with pytest.raises(EngineError, match=message):
+        _check_ports(*ports)
+
+
+def test_a_port_of_root(tmp_path):
+    first = pathlib.Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+    if os.getuid() or not first.exists() or int(first.read_text()) <= 81:
+        pytest.skip("every user has every port here, or this user is not root")
+    program = (
+        "import os; from keras_shared.serving.engine import _check_ports; os.setuid(65534)\n"
+        "_check_ports(80, 81, by_root=True); _check_ports(80, 81)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "Port 80 is for programs of root. Take one from 1024 on" in done.stderr
+
+
+def fakes(process):
+    """The process IDs of the fakes below a process, and of their keeper."""
+    below = []
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            environment = (folder / "environ").read_bytes()
+            if f"RECORD={process.record}".encode() in environment.split(b"\0"):
+                below.append(int(folder.name))
+    return [pid for pid in below if pid != process.pid]
+
+
+def all_gone(process, seconds=15):
+    deadline = time.monotonic() + seconds
+    while left := fakes(process):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+    return True
+
+
+@pytest.mark.parametrize(
+    ("engine", "number"),
+    [
+        ("tensorflow_model_server", signal.SIGKILL),
+        ("docker", signal.SIGKILL),
+        ("tensorflow_model_server", signal.SIGHUP),
+        pytest.param("docker", signal.SIGHUP, marks=pytest.mark.slow),
+        pytest.param("tensorflow_model_server", signal.SIGQUIT, marks=pytest.mark.slow),
+        pytest.param("docker", signal.SIGQUIT, marks=pytest.mark.slow),
+    ],
+)
+def test_nothing_runs_on_after_us(launch, engine, number, tmp_path):
+    process, _ = launch(engine)
+    until_ready(process)
+    assert len(fakes(process)) >= 2 and [*tmp_path.glob("keras-shared-serve-*/models.config")]
+    process.send_signal(number)
+    status = process.wait(timeout=20)
+    assert status == (-number if number == signal.SIGKILL else 128 + signal.SIGTERM)
+    assert all_gone(process)
+    assert not [*tmp_path.glob("keras-shared-serve-*")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["tensorflow_model_server", "docker"])
+def test_nothing_runs_on_after_us_that_is_stubborn(launch, engine, tmp_path):
+    process, _ = launch(engine, fake="stubborn")
+    until_ready(process)
+    process.kill()
+    assert all_gone(process, 20)
+    assert not [*tmp_path.glob("keras-shared-serve-*")]
+
+
+@pytest.mark.parametrize(
+    "engine", [pytest.param("tensorflow_model_server", marks=pytest.mark.slow), "docker"]
+)
+def test_the_third_signal_ends_what_ignores_them(launch, engine, tmp_path):
+    process, _ = launch(engine, fake="stubborn")
+    until_ready(process)
+    started = time.monotonic()
+    for _ in range(3):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+    assert process.wait(timeout=20) == 128 + signal.SIGKILL
+    assert time.monotonic() - started < 5 and all_gone(process)
+
+
+def test_what_killed_runs_left_is_swept(launch, tmp_path):
+    left = tmp_path / "keras-shared-serve-left"
+    left.mkdir()
+    with subprocess.Popen(["sleep", "60"]) as container:
+        (tmp_path / "containers" / left.name).write_text(str(container.pid))
+        process, _ = launch("docker", fake="dies")
+        process.communicate(timeout=30)
+        assert container.wait(timeout=5) == -signal.SIGKILL
+    assert not left.exists()
+
+
+def test_a_log_without_end_and_without_line_ends(launch):
+    process, _ = launch("tensorflow_model_server", fake="talks")
+    until_ready(process)
+    most = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+    [kilobytes] = [int(n.split()[1]) for n in most.splitlines() if n.startswith("VmHWM")]
+    process.terminate()
+    _, errors = process.communicate(timeout=20)
+    assert kilobytes < 250_000 and len(errors) < 50_000
+    assert "\\x1b[31mred\\u202e\n\N{REPLACEMENT CHARACTER}\n" in errors
 
 
 def test_folders_that_cannot_be_served(tmp_path):
