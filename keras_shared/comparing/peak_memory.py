@@ -4,10 +4,12 @@ import concurrent.futures
 import ctypes
 import gc
 import multiprocessing
+import os
 import pathlib
 import tempfile
 from typing import Any
 
+from keras_shared.processes import end_with
 from keras_shared.quiet import stderr_to
 from keras_shared.recipes import Recipe, recipe_from
 from keras_shared.training import build_model, start_model, training_data
@@ -37,7 +39,7 @@ def peak_memory(recipe: Recipe, start: str, data_dir: str | None) -> int | None:
     spawn = multiprocessing.get_context("spawn")
     with (
         tempfile.TemporaryFile() as written,
-        concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool,
+        concurrent.futures.ProcessPoolExecutor(1, spawn, end_with, (os.getpid(),)) as pool,
     ):
         with stderr_to(written):  # the process keeps it, and TensorFlow's notes go there
             waiting = pool.submit(_measure, recipe.to_dict(), start, data_dir)

@@ -5,6 +5,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -308,6 +309,45 @@ def test_errors_of_the_process_that_measures_memory_arrive(recipe, capfd):
     assert capfd.readouterr().err == ""
     os.write(2, b"ours")  # is itself again
     assert capfd.readouterr().err == "ours"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="no /proc")
+@pytest.mark.parametrize("started", ["import", "model"])
+def test_what_measures_memory_ends_with_what_is_killed(recipe, tmp_path, started):
+    script = tmp_path / "measure.py"
+    script.write_text(f"""
+if __name__ == "__main__":
+    from keras_shared.comparing.peak_memory import peak_memory
+    from keras_shared.recipes import recipe_from
+    print("measures", flush=True)
+    peak_memory(recipe_from({recipe("autoencoder").to_dict()!r}), "slow", None)
+else:
+    import keras_shared.comparing.peak_memory as inside
+    inside.start_model = lambda *_: (open("model", "w").close(), inside._give_back(), hang())
+    def hang():
+        import time
+        time.sleep(600)
+""")
+    with subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, cwd=tmp_path
+    ) as process:
+        assert process.stdout.readline() == b"measures\n"
+        children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "model").exists() if started == "model" else not children.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        below = [int(pid) for pid in children.read_text().split()]
+        process.kill()
+    while left := [pid for pid in below if _runs(pid)]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+
+
+def _runs(pid):
+    stat = pathlib.Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(") ")[2][0] != "Z"
 
 
 def test_fine_tuning_for_other_classes(tmp_path, monkeypatch):
