@@ -9,13 +9,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 from rich.console import Console
-from rich.table import Table
 
 from keras_shared.datasets import load_digits
 from keras_shared.evaluation import evaluate
 from keras_shared.presets.loading import load
 from keras_shared.presets.publishing import publish
 from keras_shared.recipes import read_recipe
+from keras_shared.terminal import TextTable, console
 from keras_shared.training import Run, train, training_data
 from keras_shared.zoo import SiameseNet
 
@@ -40,41 +40,41 @@ def demo(out_dir: str) -> None:
         out_dir: folder for the run, the published model and the plots. Begun again there, the
             training is not repeated.
     """
-    started, console, out = time.monotonic(), Console(), pathlib.Path(out_dir)
+    started, screen, out = time.monotonic(), console(), pathlib.Path(out_dir)
     recipe = read_recipe(RECIPE)
     data = training_data(recipe)
 
     held_out = ", ".join(getattr(recipe.data, "test_groups", ()))
-    console.rule(f"1. Train a SiameseNet; digits {held_out} are held out for the test")
+    screen.rule(f"1. Train a SiameseNet; digits {held_out} are held out for the test")
     model = train(recipe, data, out / "run")
 
-    console.rule("2. What is shared: every weight of the tower is read by both images")
-    _show_shared(console, model)
+    screen.rule("2. What is shared: every weight of the tower is read by both images")
+    _show_shared(screen, model)
 
-    console.rule(f"3. Verification of digits {held_out}, which it never saw")
+    screen.rule(f"3. Verification of digits {held_out}, which it never saw")
     facts = Run(out / "run").facts()
     test = evaluate(model, recipe, out / "run", training=facts)["test"]
     for key, value in test.items():
-        console.print(f"  {key.replace('_', ' ')}: {value:,}")
+        screen.print(f"  {key.replace('_', ' ')}: {value:,}")
 
-    console.rule("4. Publish, and ask the SavedModel from a process with TensorFlow alone")
+    screen.rule("4. Publish, and ask the SavedModel from a process with TensorFlow alone")
     version = publish(model, out / "saved_models" / recipe.name)
     images = _write_images(out)
     command = [sys.executable, "-c", _ASK, str(version), *map(str, images)]
     answers = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     for a, b, probability in zip(images, images[1:], answers, strict=False):
-        console.print(f"  {a.name} and {b.name}: probability of 'same' {float(probability):.3f}")
+        screen.print(f"  {a.name} and {b.name}: probability of 'same' {float(probability):.3f}")
 
-    console.rule("5. Load it in Keras and fine-tune for an epoch")
+    screen.rule("5. Load it in Keras and fine-tune for an epoch")
     tuned = load(version)
     tuned.compile()  # with what its task is trained with
     tuned.fit(data.batches(recipe.training.epochs, recipe.training.epochs + 1), shuffle=False)
 
-    console.rule("6. The tie still holds")
-    _prove_tie(console, tuned)
+    screen.rule("6. The tie still holds")
+    _prove_tie(screen, tuned)
 
-    console.rule(f"done in {time.monotonic() - started:.0f} seconds")
-    console.print(
+    screen.rule(f"done in {time.monotonic() - started:.0f} seconds")
+    screen.print(
         f"  run, metrics, card and ROC curve: {out / 'run'}/\n"
         f"  published model:                  {version}/\n"
         f"  next: keras-shared verify {images[0]} {images[1]} --model {version.parent}",
@@ -82,15 +82,15 @@ def demo(out_dir: str) -> None:
     )
 
 
-def _show_shared(console: Console, model: SiameseNet) -> None:
-    table = Table("weight", "shape", "numbers", "read by")
+def _show_shared(screen: Console, model: SiameseNet) -> None:
+    table = TextTable("weight", "shape", "numbers", "read by")
     images = ", ".join(tensor.name for tensor in model.inputs)
     for variable in model.embedder.variables:
         size = f"{int(np.prod(variable.shape)):,}"
         table.add_row(variable.path, str(tuple(variable.shape)), size, images)
-    console.print(table)
+    screen.print(table)
     once = model.embedder.count_params()
-    console.print(f"  {once:,} numbers; two towers of their own would have {2 * once:,}")
+    screen.print(f"  {once:,} numbers; two towers of their own would have {2 * once:,}")
 
 
 def _write_images(out: pathlib.Path) -> list[pathlib.Path]:
@@ -103,7 +103,7 @@ def _write_images(out: pathlib.Path) -> list[pathlib.Path]:
     return paths
 
 
-def _prove_tie(console: Console, model: SiameseNet) -> None:
+def _prove_tie(screen: Console, model: SiameseNet) -> None:
     """One change to one variable must reach both images alike."""
     image = load_digits("test").images[:1]
     pair = [image, image[:, ::-1]]
@@ -112,7 +112,7 @@ def _prove_tie(console: Console, model: SiameseNet) -> None:
     before = [float(model.predict(p, verbose=0)["distance"][0, 0]) for p in both_ways]
     kernel.assign(kernel * keras.random.uniform(kernel.shape, 0.5, 1.5, seed=1))
     after = [float(model.predict(p, verbose=0)["distance"][0, 0]) for p in both_ways]
-    console.print(
+    screen.print(
         f"  distance(a, b) = {before[0]:.5f}, distance(b, a) = {before[1]:.5f}\n"
         f"  after a change of {kernel.path}: {after[0]:.5f} and {after[1]:.5f}\n"
         f"  parameters: {model.count_params():,}"

@@ -1,8 +1,9 @@
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import keras_shared
 from keras_shared.cli import (
@@ -22,6 +23,7 @@ from keras_shared.cli import (
     verify,
 )
 from keras_shared.cli.quiet import import_quietly
+from keras_shared.errors import KerasSharedError, printable, whole_reason
 
 COMMANDS = (
     list_, train, evaluate, publish, fine_tune, predict, verify, inspect, check, serve, manifests,
@@ -51,28 +53,55 @@ variable TFDS_DATA_DIR if they are prepared there, else by download."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line; the exit status: 0 if done, 2 for a wrong call, 1 for the rest."""
+    """Run a command line.
+
+    Returns:
+        The exit status: 0 if done, 2 for a wrong call, 130 after Ctrl-C and 141 if nobody reads
+        what it prints, as shells count these, 1 for the rest.
+    """
     parser = _parser()
     given = sys.argv[1:] if arguments is None else arguments
-    if not given:
-        parser.print_help()
-        return 0
-    options = parser.parse_args(given)
-    if os.getcwd() not in sys.path:  # noqa: PTH109
-        sys.path.append(os.getcwd())  # noqa: PTH109  (models and data sets of one's own)
+    options = argparse.Namespace(trains=False, debug=False)
     try:
+        if not given:
+            parser.print_help()
+            return 0
+        options = parser.parse_args(given)
+        if os.getcwd() not in sys.path:  # noqa: PTH109
+            sys.path.append(os.getcwd())  # noqa: PTH109  (models and data sets of one's own)
         if not options.light:
             import_quietly()
-        return options.execute(options) or 0
+        status: int = options.execute(options) or 0
+        print(end="", flush=True)  # a full disk is known now
+        return status
     except KeyboardInterrupt:
         again = "; the same command goes on from the last whole epoch" if options.trains else ""
         print(f"stopped{again}", file=sys.stderr)
-        return 1
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        return 128 + signal.SIGPIPE
     except Exception as error:
         if options.debug:
             raise
-        print(f"keras-shared: {str(error).strip() or type(error).__name__}", file=sys.stderr)
+        ours = isinstance(error, KerasSharedError)
+        said = f"{error}" if ours else f"{whole_reason(error)} (--debug shows the traceback)"
+        print(f"keras-shared: {printable(said.strip())}", file=sys.stderr)
         return 1
+    finally:
+        _drop_stdout()
+
+
+def _drop_stdout() -> None:
+    """Leave out what cannot be printed, which Python would try once more at its end."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
 
 
 class _PrintCompletion(argparse.Action):
@@ -90,7 +119,7 @@ class _PrintCompletion(argparse.Action):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="keras-shared",
         description="Train, evaluate, publish and ask Keras models whose layers share weights.",
         epilog=_EPILOG,

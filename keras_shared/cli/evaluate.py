@@ -25,6 +25,7 @@ def run(options: argparse.Namespace) -> None:
     from keras_shared.presets.loading import load
     from keras_shared.presets.names import entry_dir, entry_model_dir
     from keras_shared.recipes import read_recipe
+    from keras_shared.terminal import say
     from keras_shared.training import Run
 
     others: list[tuple[Any, dict[str, Any]]]
@@ -46,4 +47,4 @@ def run(options: argparse.Namespace) -> None:
         training, others = known_runs(json.loads((entry / "metrics.json").read_text()))
         out = options.out or f"runs/{options.model}"
     metrics = evaluate(model, recipe, out, options.data_dir, training, others, nothing)
-    print(f"{headline(metrics)}; written: metrics.json, README.md and plots in {out}/")
+    say(f"{headline(metrics)}; written: metrics.json, README.md and plots in {out}/")

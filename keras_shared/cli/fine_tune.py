@@ -27,16 +27,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    from keras_shared.errors import KerasSharedError
     from keras_shared.presets.loading import load
     from keras_shared.recipes.changes import changed
     from keras_shared.recipes.own_data import fine_tuning
+    from keras_shared.terminal import say
     from keras_shared.training import Run, start_model, train, training_data
     from keras_shared.training.build import base_of, with_arguments_of, with_class_names
 
     alone = options.recipe is None  # nothing but a model and a folder
     if alone:
         if not options.data:
-            raise ValueError(
+            raise KerasSharedError(
                 "fine-tune needs --data FOLDER, with a sub-folder for each class, or a recipe. "
                 f"For example: keras-shared fine-tune {options.model} --data my/photos"
             )
@@ -55,8 +57,8 @@ def run(options: argparse.Namespace) -> None:
             run.expect(recipe)
         data = training_data(one, options.data_dir)
         train(one, data, of_seed, start=start, base=base)
-        print(f"fine-tuned: {of_seed.model_file}")
+        say(f"fine-tuned: {of_seed.model_file}")
         if alone:  # what the start is worth: the same net from nothing, for the card
-            print("the same net from nothing, for comparison:")
+            say("the same net from nothing, for comparison:")
             train(one, data, of_seed.from_nothing)
-    print(f"next: keras-shared evaluate {run.path}")
+    say(f"next: keras-shared evaluate {run.path}")

@@ -13,14 +13,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from rich.console import Console
-
     from keras_shared.atomic import replace_text
     from keras_shared.presets.loading import load
     from keras_shared.presets.names import INNER_MODEL, version_dir
     from keras_shared.presets.reading import FILES
     from keras_shared.sharing import draw_sharing, sharing_report, stored_report
     from keras_shared.sharing.table import print_report
+    from keras_shared.terminal import console
 
     foreign = None
     if not options.model.endswith(FILES):
@@ -30,7 +29,7 @@ def run(options: argparse.Namespace) -> None:
         report = stored_report(foreign)
     else:
         report = sharing_report(load(options.model, compile=False))
-    print_report(report, Console())
+    print_report(report, console())
     if options.json:
         replace_text(options.json, json.dumps(report.to_dict(), indent=2) + "\n")
     if options.picture:

@@ -11,19 +11,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Column, Table
-
     from keras_shared.presets.headline import headline
     from keras_shared.presets.names import list_presets
+    from keras_shared.terminal import TextTable, console
 
-    typed = (Column(header, no_wrap=True) for header in ("name", "model"))
-    reaches = Column("on test data, or where it lies", overflow="fold")
-    table = Table(*typed, "parameters", reaches)
+    table = TextTable()
+    for header in ("name", "model"):
+        table.add_column(header, no_wrap=True)
+    table.add_column("parameters")
+    table.add_column("on test data, or where it lies", overflow="fold")
     for name, preset in list_presets().items():
         metrics = preset["metrics"]
         parameters = f"{metrics['parameters']['trainable']:,}" if metrics else ""
         reached = headline(metrics) if metrics else f"{preset['path']}, your own"
-        table.add_row(*map(escape, (name, preset["class_name"] or "", parameters, reached)))
-    Console().print(table)
+        table.add_row(name, preset["class_name"] or "", parameters, reached)
+    console().print(table)

@@ -13,6 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from keras_shared.serving import write_manifests
+    from keras_shared.terminal import say
 
     for path in write_manifests(options.models, options.to):
-        print(path)
+        say(path)

@@ -15,10 +15,11 @@ def run(options: argparse.Namespace) -> None:
     from keras_shared.presets.loading import load
     from keras_shared.presets.names import home
     from keras_shared.presets.publishing import publish
+    from keras_shared.terminal import say
     from keras_shared.training import Run
 
     best = Run(options.run).best()
     recipe = best.recipe()  # before loading: it may name a class of another package
     folder = pathlib.Path(options.to) if options.to else home()
     version = publish(load(best.model_file, compile=False), folder / recipe.name)
-    print(f"published: {version}")
+    say(f"published: {version}")

@@ -1,6 +1,6 @@
 import argparse
 import json
-import pathlib
+import sys
 
 from keras_shared.cli.options import recipe_file
 
@@ -18,9 +18,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    from keras_shared.bounded import read_text
+    from keras_shared.errors import printable
+    from keras_shared.presets.names import LoadError
+
     file = recipe_file(options.recipe)
     if not options.schema:
-        print(pathlib.Path(file).read_text("utf-8"), end="")
+        text = read_text(file, LoadError)
+        # to a file as it is, to a terminal as text: comments may hold control characters
+        print(printable(text) if sys.stdout.isatty() else text, end="")
         return
     from keras_shared.cli.quiet import import_quietly
 

@@ -17,6 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    from keras_shared.errors import KerasSharedError
+    from keras_shared.terminal import say
     from keras_shared.training import Run, train, training_data
     from keras_shared.training.build import with_class_names
     from keras_shared.training.callbacks import in_words
@@ -25,7 +27,8 @@ def run(options: argparse.Namespace) -> None:
     run = Run(options.out or f"runs/{recipe.name}")
     runs = run.of_seeds(recipe)
     if options.seed is not None and options.seed not in runs:
-        raise ValueError(f"{recipe.path} has the seeds {list(runs)}. Received: {options.seed}")
+        seeds = f"{recipe.path} has the seeds {list(runs)}"
+        raise KerasSharedError(f"{seeds}. Received: {options.seed}")
     run.expect(recipe)
     took = 0.0
     seeds = list(runs) if options.seed is None else [options.seed]
@@ -34,9 +37,9 @@ def run(options: argparse.Namespace) -> None:
         if len(seeds) > 1:
             to_go = len(seeds) - number + 1
             known = f", about {in_words(took * to_go)} to go" if took else ""
-            print(f"seed {number} of {len(seeds)}: {seed}{known}", flush=True)
+            say(f"seed {number} of {len(seeds)}: {seed}{known}")
         train(one, training_data(one, options.data_dir), runs[seed])
         took = runs[seed].facts()["seconds"]
-        print(f"trained: {runs[seed].model_file}")
+        say(f"trained: {runs[seed].model_file}")
     if options.seed is None:
-        print(f"next: keras-shared evaluate {run.path}")
+        say(f"next: keras-shared evaluate {run.path}")

@@ -9,6 +9,7 @@ from scipy.optimize import isotonic_regression
 
 from keras_shared.evaluation.comparison_lines import comparison_plots
 from keras_shared.evaluation.learning_curves import show_the_end
+from keras_shared.text import plot_label
 
 APART = 0.025  # of the axis' width: error bars do not lie on one another
 LABELS_APART = 0.13  # nor do labels of ticks
@@ -38,7 +39,7 @@ def _curves(result: dict[str, Any]) -> Figure:
     name = result["monitor"]["key"]
     seeds = len(result["seeds"])
     said = f"mean and standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
-    figure, axes = _axes(f"{result['name']}: {said}", largest)
+    figure, axes = _axes(f"{plot_label(result['name'])}: {said}", largest)
     drawn = []
     for i, arm in enumerate(result["arms"]):
         own = [run["history"] for run in runs if run["arm"] == arm["name"]]
@@ -50,7 +51,7 @@ def _curves(result: dict[str, Any]) -> Figure:
             lines.mean(0),
             lines.std(0, ddof=min(1, len(lines) - 1)),
         )
-        axes.plot(epochs, mean, marker=".", color=f"C{i}", label=arm["name"])
+        axes.plot(epochs, mean, marker=".", color=f"C{i}", label=plot_label(arm["name"]))
         axes.fill_between(epochs, mean - spread, mean + spread, color=f"C{i}", alpha=0.2, lw=0)
         drawn += [mean - spread, mean + spread]
     axes.set_ylabel(f"validation {name.removeprefix('val_').replace('_', ' ')}")
@@ -62,7 +63,7 @@ def _curves(result: dict[str, Any]) -> Figure:
 def _against_parameters(result: dict[str, Any], label: str) -> Figure:
     largest = max(row["images_per_class"] for row in result["summary"])
     rows = [row for row in result["summary"] if row["images_per_class"] == largest]
-    figure, axes = _axes(result["name"], largest)
+    figure, axes = _axes(plot_label(result["name"]), largest)
     counts = np.array([row["parameters"] for row in rows], "float64")
     axes.set(xlabel="parameters", ylabel=label)
     left, width = _log_axis(axes, counts, len(counts))
@@ -71,7 +72,7 @@ def _against_parameters(result: dict[str, Any], label: str) -> Figure:
         name = f"{row['arm']} ({row['parameters']:,} parameters)"
         axes.errorbar(
             place, _or_nan(row["metric"]["mean"]), yerr=row["metric"]["half"] or 0,
-            fmt="o", capsize=4, color=f"C{i}", label=name,
+            fmt="o", capsize=4, color=f"C{i}", label=plot_label(name),
         )  # fmt: skip
     decades = width / np.log(10)
     wide = LogLocator(subs=(1, 2, 5) if decades < 2.5 else (1,))
@@ -82,7 +83,7 @@ def _against_parameters(result: dict[str, Any], label: str) -> Figure:
 
 
 def _against_size(result: dict[str, Any], label: str) -> Figure:
-    figure, axes = _axes(result["name"])
+    figure, axes = _axes(plot_label(result["name"]))
     sizes = np.array(sorted({row["images_per_class"] for row in result["summary"]}), "float64")
     axes.set(xlabel="training images of each class", ylabel=label)
     arms = len(result["arms"])
@@ -95,7 +96,7 @@ def _against_size(result: dict[str, Any], label: str) -> Figure:
             [row["images_per_class"] * aside for row in rows],
             [_or_nan(row["metric"]["mean"]) for row in rows],
             yerr=[row["metric"]["half"] or 0 for row in rows],
-            fmt="o-", capsize=4, color=f"C{i}", label=arm["name"],
+            fmt="o-", capsize=4, color=f"C{i}", label=plot_label(arm["name"]),
         )  # fmt: skip
     _ticks(axes, sizes)
     _legend(figure, axes)

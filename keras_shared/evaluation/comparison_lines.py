@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+from keras_shared.text import code, markdown
+
 CAPTIONS = {
     "comparison_curves": "Compared: validation over the epochs",
     "comparison_parameters": "Compared: the metric against the number of parameters",
@@ -12,7 +14,7 @@ CAPTIONS = {
 COST = ("KB", "peak MB", "s/epoch")
 
 
-class TextTable(NamedTuple):
+class NarrowTable(NamedTuple):
     """A table for the terminal."""
 
     title: str
@@ -55,7 +57,7 @@ def comparison_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]
     return header, rows
 
 
-def narrow_tables(result: dict[str, Any]) -> list[TextTable]:
+def narrow_tables(result: dict[str, Any]) -> list[NarrowTable]:
     """The same in tables that a terminal of 80 columns holds: one a size, then what it costs.
 
     Args:
@@ -74,8 +76,8 @@ def narrow_tables(result: dict[str, Any]) -> list[TextTable]:
     return [*tables, _columns("cost", header, rows, cost)]
 
 
-def _columns(title: str, header: list[str], rows: list[list[str]], shown: list[int]) -> TextTable:
-    return TextTable(title, [header[i] for i in shown], [[row[i] for i in shown] for row in rows])
+def _columns(title: str, header: list[str], rows: list[list[str]], shown: list[int]) -> NarrowTable:
+    return NarrowTable(title, [header[i] for i in shown], [[row[i] for i in shown] for row in rows])
 
 
 def _with_interval(value: dict[str, Any], sign: str = "") -> str:
@@ -145,20 +147,23 @@ def comparison_lines(result: dict[str, Any]) -> list[str]:
     epochs = " or ".join(map(str, sorted({arm["epochs"] for arm in result["arms"]})))
     return [
         *(
-            f"- {arm['name']}: "
-            + (", ".join(f"`{k}` = {v!r}" for k, v in arm["changes"].items()) or "the recipe as is")
+            f"- {markdown(arm['name'])}: "
+            + (
+                ", ".join(f"{code(k)} = {markdown(repr(v))}" for k, v in arm["changes"].items())
+                or "the recipe as is"
+            )
             for arm in result["arms"]
         ),
         *(
-            f"- {name} was left out: {' '.join(reason.split())}"
+            f"- {markdown(name)} was left out: {markdown(' '.join(reason.split()))}"
             for name, reason in result.get("left_out", {}).items()  # an older file has none
         ),
         "",
-        f"| {' | '.join(header)} |",
+        f"| {' | '.join(map(markdown, header))} |",
         "|---" * len(header) + "|",
-        *(f"| {' | '.join(row)} |" for row in rows),
+        *(f"| {' | '.join(map(markdown, row))} |" for row in rows),
         "",
-        *([_standing(result), ""] if len(result["arms"]) > 1 else []),
+        *([markdown(_standing(result)), ""] if len(result["arms"]) > 1 else []),
         f"{len(result['seeds'])} seeds, {epochs} epochs each; with the same seed all see the same "
         "data in the same order, but for what an arm changes. Arms are compared with the first "
         "alone, not with one another. Intervals are 95 % by Student's t over the seeds; "

@@ -6,6 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from keras_shared.text import plot_label
+
 MARGIN = 0.05  # of the axis, above and below the curves
 BEFORE = 2  # times the range of the last half of the epochs: what is shown of those before, at most
 
@@ -32,7 +34,7 @@ def plot_learning_curves(seeds: list[dict[str, Any]]) -> dict[str, Figure]:
         axes.plot([], [], ":", color="C0", label="training")
         axes.plot([], [], "-", color="C1", label="validation")
         lines = f"{len(histories)} seeds" if len(histories) > 1 else "one seed"
-        axes.set(ylabel=name.replace("_", " "), title=lines)
+        axes.set(ylabel=plot_label(name.replace("_", " ")), title=lines)
         if name == "loss":
             axes.set_yscale("log")
         show_the_end(axes, drawn)

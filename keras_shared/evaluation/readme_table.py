@@ -2,9 +2,11 @@
 
 import json
 import pathlib
+from urllib.parse import quote
 
 from keras_shared.atomic import replace_text
 from keras_shared.presets.headline import headline
+from keras_shared.text import code, markdown
 
 TABLE_BEGINS = "<!-- table: generated from zoo/*/metrics.json -->"
 TABLE_ENDS = "<!-- /table -->"
@@ -16,8 +18,9 @@ def readme_table(zoo_dir: pathlib.Path) -> str:
     for path in sorted(zoo_dir.glob("*/metrics.json")):
         metrics = json.loads(path.read_text())
         lines.append(
-            f"| [`{metrics['name']}`](zoo/{metrics['name']}/README.md) | `{metrics['model']}` | "
-            f"{metrics['parameters']['trainable']:,} | {headline(metrics)} |"
+            f"| [{code(metrics['name'])}](zoo/{quote(metrics['name'])}/README.md) | "
+            f"{code(metrics['model'])} | {metrics['parameters']['trainable']:,} | "
+            f"{markdown(headline(metrics))} |"
         )
     return "\n".join(lines)
 

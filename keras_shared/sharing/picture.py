@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from keras_shared.atomic import replacing
 from keras_shared.sharing.report import SharingReport
+from keras_shared.text import plot_label
 
 DRAWN = 60  # weights; of a larger model only the shared ones are drawn
 MOST_LINES = 4  # from a weight to one reader
@@ -63,8 +64,8 @@ def picture(report: SharingReport) -> Figure:
             dashed = "-" if reading.form == "as is" else "--"
             for x, line in _lines(y, heights[name], reading.times):
                 axes.plot(x, line, dashed, color=colour, linewidth=1, zorder=1)
-        label = f"{weight.path}  {'x'.join(map(str, weight.shape))}"
-        axes.text(0.98, y, label, ha="right", va="center", fontsize=8)
+        text = plot_label(f"{weight.path}  {'x'.join(map(str, weight.shape))}")
+        axes.text(0.98, y, text, ha="right", va="center", fontsize=8)
         axes.plot([1], [y], "o", color=colour, zorder=2)
     read = [pair for w in weights for pair in w.readers.items()]
     times = {name: reading.times for name, reading in read}
@@ -74,7 +75,7 @@ def picture(report: SharingReport) -> Figure:
         axes.text(
             2.02,
             y,
-            name + (f" x {times[name]}" if times[name] > 1 else ""),
+            plot_label(name) + (f" x {times[name]}" if times[name] > 1 else ""),
             ha="left",
             va="center",
             fontsize=8,
@@ -86,7 +87,7 @@ def picture(report: SharingReport) -> Figure:
     apart = totals.get("parameters_without_sharing", unique)
     more = f"; {left_out} weights that are read once are left out" if left_out else ""
     axes.set_title(
-        f"{report.name}: {unique:,} parameters, {apart:,} without sharing{more}\n"
+        f"{plot_label(report.name)}: {unique:,} parameters, {apart:,} without sharing{more}\n"
         "weights (orange: read more than once, one line a call)  —  readers"
         + (f" (dashed: {forms})" if forms else ""),
         fontsize=10,

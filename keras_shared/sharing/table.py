@@ -4,24 +4,24 @@ from typing import Literal
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from keras_shared.sharing.report import Reading, SharingReport, Weight
+from keras_shared.terminal import TextTable, console
+from keras_shared.text import one_line
 
 
-def print_report(report: SharingReport, console: Console) -> None:
+def print_report(report: SharingReport, to: Console) -> None:
     """Print a report: a row for each weight, totals, and warnings."""
     dtypes = {w.dtype for w in report.weights}
     one = dtypes.pop() if len(dtypes) == 1 else ""  # stands in the title, for width
-    columns = {
+    columns: dict[str, list[str] | list[list[str]]] = {
         "weight": [w.path for w in report.weights],
         "shape": [as_shape(w.shape) for w in report.weights],
         "kind": [_kind(w, one) for w in report.weights],
         "bytes": [f"{w.bytes:,}" for w in report.weights],
         "read by": [
-            "\n".join(as_read(name, reading) for name, reading in w.readers.items())
-            for w in report.weights
+            [as_read(name, reading) for name, reading in w.readers.items()] for w in report.weights
         ],
         "uses": [str(w.uses) for w in report.weights],
         "multiply-adds": [
@@ -30,9 +30,12 @@ def print_report(report: SharingReport, console: Console) -> None:
     }
     if not any(columns["kind"]):
         del columns["kind"]
-    title = escape(f"{report.name}, {one}" if one else report.name)
-    table = Table(
-        title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0, 0, 1), pad_edge=False
+    table = TextTable(
+        title=f"{report.name}, {one}" if one else report.name,
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 0, 0, 1),
+        pad_edge=False,
     )
     for name, cells in columns.items():
         number = name in ("bytes", "uses", "multiply-adds")
@@ -41,17 +44,17 @@ def print_report(report: SharingReport, console: Console) -> None:
         table.add_column(name, justify=justify, width=whole, overflow="fold")
     rows = zip(*columns.values(), strict=True)
     for w, row in zip(report.weights, rows, strict=True):
-        table.add_row(*map(escape, row), style="bold" if w.uses > 1 else None)
-    console.print(table)
+        table.add_row(*row, style="bold" if w.uses > 1 else None)
+    to.print(table)
     for title, values in (("total", report.totals), ("bytes stored as", report.stored_bytes)):
         if values:
-            sums = Table(title, "", box=box.SIMPLE_HEAD)
+            sums = TextTable(title, "", box=box.SIMPLE_HEAD)
             sums.columns[1].justify = "right"
             for key, value in values.items():
                 sums.add_row(key.replace("_", " "), "?" if value is None else f"{value:,}")
-            console.print(sums)
+            to.print(sums)
     for warning in report.warnings:
-        console.print(f"[yellow]warning:[/yellow] {escape(warning)}")
+        to.print(Text.assemble(("warning:", "yellow"), f" {one_line(warning)}"))
 
 
 def _kind(weight: Weight, dtype: str) -> str:
@@ -80,14 +83,14 @@ def as_read(name: str, reading: Reading) -> str:
 def as_text(sections: Sequence[tuple[str, Sequence[tuple[str, ...]]]]) -> str:
     """Titles, with rows of cells below, in 80 columns."""
     file = io.StringIO()
-    console = Console(width=80, file=file, highlight=False)
+    to = console(width=80, file=file)
     for title, rows in sections:
-        console.print(escape(title))
-        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+        to.print(one_line(title))
+        table = TextTable(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
         for number in range(len(rows[0]) if rows else 0):
             table.add_column(overflow="fold", max_width=36 if number == 0 else None)
         for row in rows:
-            table.add_row(*map(escape, row))
+            table.add_row(*row)
         if rows:
-            console.print(table)
+            to.print(table)
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())

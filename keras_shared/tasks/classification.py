@@ -13,6 +13,7 @@ from keras_shared.datasets import LabelledImages
 from keras_shared.datasets.lazy_images import LazyImages
 from keras_shared.losses import RBFLoss
 from keras_shared.tasks.task import Metric, Monitor, Shown, Task, Tested
+from keras_shared.text import plot_label
 
 WORST = 32  # mistakes that are shown
 SHOWN = 24  # examples that are shown
@@ -52,6 +53,7 @@ def plot_classification(
     """The confusion matrix, and the mistakes that the model is surest of."""
     answers = scores.argmax(axis=-1)
     matrix = confusion_matrix(labels, answers, labels=range(len(names)))
+    names = tuple(map(plot_label, names))
     figure = Figure(figsize=(6.5, 6), layout="constrained")
     axes = figure.subplots()
     mistakes = np.where(np.eye(len(names), dtype=bool), 0, matrix)
@@ -86,6 +88,7 @@ def plot_examples(
     scores: np.ndarray, labels: np.ndarray, images: np.ndarray, names: tuple[str, ...]
 ) -> dict[str, Figure]:
     """Test images of all classes, with the right class and the answer; wrong ones in red."""
+    names = tuple(map(plot_label, names))
     answers = scores.argmax(axis=-1)
     rank = np.zeros(len(labels), int)  # number of each image within its class
     for label in np.unique(labels):
