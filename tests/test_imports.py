@@ -8,9 +8,9 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parents[1] / "keras_shared"
 ORDER = (  # each imports only what stands before it
     "errors", "text", "terminal", "atomic", "bounded", "processes", "quiet", "start", "pictures",
-    "lookup", "section", "signature", "presets.names", "presets.headline", "serving", "tying", "losses", "layers",
-    "datasets", "batching", "exporting", "sharing", "presets.reading", "zoo", "tasks", "presets",
-    "recipes", "training", "evaluation", "comparing", "demo", "cli",
+    "lookup", "section", "signature", "presets.names", "presets.headline", "serving", "tying",
+    "losses", "layers", "datasets", "batching", "exporting", "sharing", "presets.reading", "zoo",
+    "tasks", "presets", "recipes", "training", "evaluation", "comparing", "demo", "cli",
 )  # fmt: skip
 NEVER = {  # folder: what it may import nowhere, not even inside a function
     "tying": ("tensorflow",),

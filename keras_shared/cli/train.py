@@ -27,8 +27,8 @@ def run(options: argparse.Namespace) -> None:
     run = Run(options.out or f"runs/{recipe.name}")
     runs = run.of_seeds(recipe)
     if options.seed is not None and options.seed not in runs:
-        seeds = f"{recipe.path} has the seeds {list(runs)}"
-        raise KerasSharedError(f"{seeds}. Received: {options.seed}")
+        known = f"{recipe.path} has the seeds {list(runs)}"
+        raise KerasSharedError(f"{known}. Received: {options.seed}")
     run.expect(recipe)
     took = 0.0
     seeds = list(runs) if options.seed is None else [options.seed]

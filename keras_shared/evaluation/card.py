@@ -26,9 +26,9 @@ def write_card(
     model_class, captions = recipe.model_class, {**CAPTIONS, **recipe.task.captions}
     kind = model_class.__name__
     module = "keras_shared.zoo" if ":" not in metrics["model"] else model_class.__module__
-    again = f"train {name if name in entry_names() else 'recipe.toml'}"
+    again = f"keras-shared train {name if name in entry_names() else 'recipe.toml'}"
     if "base" in training:
-        again = f"fine-tune {training['base']['name']} recipe.toml"
+        again = f"keras-shared fine-tune {training['base']['name']} recipe.toml"
     description = recipe.description or model_class.description
     limits = recipe.limits or model_class.limits
     rows = [
@@ -78,7 +78,7 @@ def write_card(
         lines += _seeds_table(metrics["seeds"])
     lines += [
         "",
-        f"The recipe is [recipe.toml](recipe.toml): {code(f'keras-shared {again}')} repeats it.",
+        f"The recipe is [recipe.toml](recipe.toml): {code(again)} repeats it.",
         "",
         f"Meant for research, teaching and as a start for fine-tuning. {markdown(limits)}",
         "",

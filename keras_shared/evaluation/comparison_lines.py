@@ -120,6 +120,10 @@ def _standing(result: dict[str, Any]) -> str:
     return where + "; ".join([*known, *diverged]) + "."
 
 
+def _changes(changes: dict[str, Any]) -> str:
+    return ", ".join(f"{code(key)} = {markdown(repr(value))}" for key, value in changes.items())
+
+
 def _and(names: list[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
@@ -147,11 +151,7 @@ def comparison_lines(result: dict[str, Any]) -> list[str]:
     epochs = " or ".join(map(str, sorted({arm["epochs"] for arm in result["arms"]})))
     return [
         *(
-            f"- {markdown(arm['name'])}: "
-            + (
-                ", ".join(f"{code(k)} = {markdown(repr(v))}" for k, v in arm["changes"].items())
-                or "the recipe as is"
-            )
+            f"- {markdown(arm['name'])}: {_changes(arm['changes']) or 'the recipe as is'}"
             for arm in result["arms"]
         ),
         *(
