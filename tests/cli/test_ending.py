@@ -66,7 +66,7 @@ def _deep():
     [
         (lambda: _deep(), "RecursionError: maximum recursion depth exceeded"),
         (lambda: {}["a\x1bb"], "KeyError: 'a\\x1bb'"),
-        (lambda: open("/nowhere"), "FileNotFoundError: No such file or directory: /nowhere"),
+        (lambda: os.stat("/nowhere"), "FileNotFoundError: No such file or directory: /nowhere"),
         (lambda: int("x"), "ValueError: invalid literal for int()"),
         (lambda: [0] * 10**18, "MemoryError"),
     ],
@@ -106,6 +106,7 @@ def test_a_recipe_for_a_terminal_is_text(tmp_path):
     pathlib.Path(tmp_path, "odd.toml").write_bytes("# \x9b31m\xa0é\r\n".encode())
     done = shell("keras recipe odd.toml", cwd=tmp_path, env=os.environ | {"PYTHONUTF8": "1"})
     assert done.stdout == "# \x9b31m\xa0é\n"
-    script = "import pty, sys; pty.spawn([sys.executable, '-m', 'keras_shared.cli', 'recipe', 'odd.toml'])"
+    words = ["-m", "keras_shared.cli", "recipe", "odd.toml"]
+    script = f"import pty, sys; pty.spawn([sys.executable, *{words}])"
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, cwd=tmp_path)
     assert b"# \\x9b31m" in shown.stdout and b"\xc2\x9b" not in shown.stdout
