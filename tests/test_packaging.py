@@ -2,10 +2,12 @@
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
 
 import pytest
@@ -114,3 +116,25 @@ def test_a_script_starts_without_notes_of_tensorflow(code, tmp_path):
         env={**quiet, "TF_CPP_MIN_LOG_LEVEL": "0"},
     )  # fmt: skip
     assert "oneDNN" in loud.stderr  # who asks for the notes has them
+
+
+def test_the_limits_of_security_md_are_where_it_says():
+    rows = [row.split("|") for row in (ROOT / "SECURITY.md").read_text().splitlines()]
+    limits = [(row[2], row[3].strip()) for row in rows if len(row) == 5 and ".py" in row[3]]
+    assert len(limits) >= 10
+    for named, file in limits:
+        text = (ROOT / file).read_text()
+        for name in re.findall(r"`(\w+)`", named):
+            assert re.search(rf"^(def )?[A-Z_, ]*\b{name}\b.*[=(]", text, re.MULTILINE), name
+
+
+@pytest.mark.slow
+def test_the_source_distribution_says_what_is_safe(tmp_path):
+    ignored = shutil.ignore_patterns(".git", "runs")
+    source = shutil.copytree(ROOT, tmp_path / "source", ignore=ignored)
+    build = "from setuptools import build_meta; print(build_meta.build_sdist('dist'))"
+    subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True)
+    [archive] = (source / "dist").glob("*.tar.gz")
+    with tarfile.open(archive) as packed:
+        names = {name.partition("/")[2] for name in packed.getnames()}
+    assert {"README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md"} <= names
