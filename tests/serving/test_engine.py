@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import shlex
 import shutil
 import signal
 import socket
@@ -23,6 +24,7 @@ from keras_shared.presets.names import locate, version_dir
 from keras_shared.serving import Client, EngineError, Status, check, serve
 from keras_shared.serving.configuration import configuration_files, model_folders
 from keras_shared.serving.engine import _check_ports, _request
+from keras_shared.serving.messages import SignatureDef, TensorInfo
 
 sys.path.insert(0, __file__.rpartition("/")[0])
 from real import free_port, real_server
@@ -313,12 +315,14 @@ def test_folders_that_cannot_be_served(tmp_path):
     shutil.copytree(good, tmp_path / "b" / "net")
     (tmp_path / "empty").mkdir()
     shutil.copytree(version_dir(good), tmp_path / "export")
+    shutil.copytree(good, tmp_path / "not-utf8-\udcff")
     assert model_folders([good, "lenet5_mnist", good]) == {
         "net": good, "lenet5_mnist": locate("lenet5_mnist").resolve(),
     }  # fmt: skip
     for given, message in (
         ([version_dir(good)], f"Received one SavedModel: .* Pass its parent: {good}"),
         ([tmp_path / "export"], "Received one SavedModel: .* Move it into NAME/1"),
+        ([tmp_path / "not-utf8-\udcff"], r"TF Serving cannot read .*not-utf8-.udcff: .* Rename it"),
         ([tmp_path / "empty"], "Received: .*empty, which has no version"),
         ([tmp_path / "missing"], "There is no file or folder .*missing"),
         (["lenet5_mnst"], "Did you mean 'lenet5_mnist'"),
@@ -363,6 +367,22 @@ def test_the_files_are_read_as_protocol_buffers():
     text_format.Parse(files["monitoring.config"], monitoring)
     assert monitoring.prometheus_config.enable
     assert monitoring.prometheus_config.path == "/monitoring/prometheus/metrics"
+
+
+def test_the_request_that_is_printed_runs_nothing_of_the_model(tmp_path):
+    evil = f"'; touch {tmp_path}/run; echo '\"$(touch {tmp_path}/run)`touch {tmp_path}/run`"
+    for inputs in ({f"{evil}_bytes": TensorInfo("string", (None,))},
+                   {evil: TensorInfo("float32", (None, 2))}):  # fmt: skip
+        command = _request("http://localhost:9", evil, {evil: SignatureDef(inputs, {})})
+        subprocess.run(["bash", "-c", command], capture_output=True, timeout=60)
+        assert not (tmp_path / "run").exists()
+        sent = shlex.split(command)
+        text = sent[-1]
+        if "-c" in sent:
+            program = sent[sent.index("-c") + 1]
+            text = subprocess.run([sys.executable, "-c", program], capture_output=True).stdout
+        body = json.loads(text)
+        assert body["signature_name"] == evil and list(body["inputs"]) == list(inputs)
 
 
 @pytest.mark.parametrize("name", ["lenet5_mnist", "siamese_omniglot", "tied_autoencoder_mnist"])

@@ -1,8 +1,10 @@
 """Compose file and Kubernetes manifests, validated by the schemas of their makers."""
 
 import pathlib
+import shutil
 import subprocess
 import sys
+import urllib.parse
 
 import kubernetes_validate
 import pytest
@@ -97,3 +99,21 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert sorted(printed) == sorted(pathlib.Path("out").iterdir())
     assert main(["manifests", "lenet"]) == 1
     assert "Did you mean 'lenet5_mnist'" in capsys.readouterr().err
+
+
+def test_names_of_any_characters(tmp_path):
+    odd = tmp_path / "a$b ${c}: 'd' \"e\", \n\x1b\u202e日本語"
+    folder = shutil.copytree(locate("lenet5_mnist"), odd)
+    write_manifests([folder], tmp_path / "deploy", image="a/b:c#d")
+    [service] = yaml.safe_load((tmp_path / "deploy/compose.yaml").read_text())["services"].values()
+    mount = service["volumes"][1]
+    assert mount["source"].replace("$$", "$") == str(folder) and service["image"] == "a/b:c#d"
+    assert mount["target"].replace("$$", "$") == f"/models/{folder.name}"
+    config, _, deployment, _ = documents(tmp_path / "deploy")
+    models = text_format.Parse(
+        config["data"]["models.config"], model_server_config_pb2.ModelServerConfig()
+    )
+    assert models.model_config_list.config[0].name == folder.name
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    path = container["startupProbe"]["httpGet"]["path"]
+    assert urllib.parse.unquote(path) == f"/v1/models/{folder.name}"
