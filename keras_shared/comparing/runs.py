@@ -10,7 +10,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from rich.progress import track
 
 from keras_shared.atomic import replace_text, save_plots
 from keras_shared.comparing.card import write_comparison_card
@@ -22,6 +21,7 @@ from keras_shared.evaluation.measuring import measure
 from keras_shared.recipes import Recipe, RecipeError
 from keras_shared.recipes.schema import Arm, Comparison
 from keras_shared.sharing import sharing_report
+from keras_shared.terminal import progress, say
 from keras_shared.training import Run, build_model, start_model, train, training_data
 from keras_shared.training.build import (
     check_data,
@@ -79,7 +79,7 @@ def compare(
     out_dir.mkdir(parents=True, exist_ok=True)
     runs = []
     jobs = list(itertools.product(sizes, comparison.seeds, arms))
-    for size, seed, arm in track(jobs, f"comparing {recipe.name}"):
+    for size, seed, arm in progress(jobs, f"comparing {recipe.name}"):
         run = Run(out_dir / "runs" / arm.slug / f"{size or 'all'}" / f"seed-{seed}")
         one = recipes[arm.name, size].with_seed(seed)
         with_memory = size == max(sizes) and seed == comparison.seeds[0]
@@ -214,7 +214,7 @@ def _try_all(
         if arm.name in errors
     }
     for name, reason in left_out.items():
-        print(f"'{name}' is left out: {reason}", file=sys.stderr)
+        say(f"'{name}' is left out: {reason}", sys.stderr)
     return named, left_out
 
 
