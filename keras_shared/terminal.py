@@ -1,12 +1,17 @@
 """What the commands print: the one place where text from outside meets rich."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TextIO, TypeVar
 
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import track
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -65,6 +70,9 @@ def say(text: object, file: TextIO | None = None) -> None:
     print(printable(str(text)), file=file or sys.stdout, flush=True)
 
 
-def progress(jobs: Sequence[T], what: str) -> Any:
+def progress(jobs: Sequence[T], what: str) -> Iterator[T]:
     """The jobs, one after another, with a bar that names what is done."""
-    return track(jobs, escape(one_line(what)))
+    left = TimeRemainingColumn(elapsed_when_finished=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
+    with Progress(*columns, left) as bar:
+        yield from bar.track(jobs, description=one_line(what))

@@ -17,7 +17,7 @@ from keras_shared.serving.manifests import _compose, _quoted
 from keras_shared.sharing.picture import picture
 from keras_shared.sharing.report import Reading, SharingReport, Weight
 from keras_shared.sharing.table import as_text, print_report
-from keras_shared.terminal import TextTable, console, say
+from keras_shared.terminal import TextTable, console, progress, say
 from keras_shared.text import code, markdown, one_line, plot_label
 
 BAD = (
@@ -42,6 +42,10 @@ def drawn(*tables, width=80, **options):
 def reported(model, weight, readers, warnings=()):
     held = Weight(weight, "a", (2, 3), "float32", 24, True, "", readers, 2, 12)
     return SharingReport(model, (held,), {"parameters": 6}, {}, warnings)
+
+
+def packed(text):
+    return "".join(text.split())
 
 
 def harmless(text):
@@ -69,8 +73,8 @@ def test_reports_and_comparisons_show_names(model, weight, reader):
     file = io.StringIO()
     print_report(report, Console(file=file, width=300))
     assert harmless(file.getvalue())
-    for name in (model, weight, reader):
-        assert one_line(name).strip() in file.getvalue()
+    for name in (model, weight, reader):  # titles are wrapped
+        assert packed(one_line(name)) in packed(file.getvalue())
     compared = _as_rich(NarrowTable(model, ["arm", "verdict"], [[weight, reader]]))
     assert harmless(drawn(compared))
     assert harmless(as_text([(model, [(weight, reader)])]))
@@ -84,6 +88,13 @@ def test_lines(name):
     console(file=file, width=200).print(one_line(name))
     assert harmless(file.getvalue().replace("\t", ""))
     file.getvalue().encode("utf-8")
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_progress_shows_names(name, capsys):
+    assert list(progress([1, 2], f"begins {name} ends")) == [1, 2]
+    printed = capsys.readouterr().out
+    assert f"begins {one_line(name)} ends" in printed and harmless(printed)
 
 
 @fuzzed
