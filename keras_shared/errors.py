@@ -1,7 +1,7 @@
 """One family of errors, and the place where what others raise becomes one of it."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 MOST = 1200  # characters of one reason; Keras and TensorFlow put whole configs and graphs into some
@@ -33,7 +33,7 @@ class KerasSharedError(Exception):
 
 @contextmanager
 def boundary(
-    what: str, error: type[KerasSharedError] = KerasSharedError, advice: str = ""
+    what: str, error: Callable[[str], KerasSharedError] = KerasSharedError, advice: str = ""
 ) -> Iterator[None]:
     """Whatever is raised inside comes out as `error`, with the whole reason; ours as it is.
 
@@ -42,7 +42,7 @@ def boundary(
 
     Args:
         what: the file or server and what is wrong with it, the beginning of the message.
-        error: the class of the error.
+        error: the class of the error, or what makes one of a message.
         advice: what to do, the end of the message.
 
     Example:
@@ -98,6 +98,17 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
 
 
+def shortened(text: str) -> str:
+    """A text without its middle, if it is too long for a message.
+
+    Example:
+        >>> from keras_shared.errors import shortened
+        >>> len(shortened("a" * 1_000_000))
+        1205
+    """
+    return text if len(text) <= MOST else f"{text[: MOST - LAST]} ... {text[-LAST:]}"
+
+
 def _typed(error: BaseException, text: str) -> str:
     name = type(error).__name__
     return f"{name}: {text}" if text else name
@@ -110,5 +121,4 @@ def _said(error: BaseException) -> str:
     lines = str(error).partition("Original stack trace")[0].splitlines()
     kept = [line.strip() for line in lines if not PLACES.match(line.strip())]
     text = " ".join(OPERATION.sub("", SOURCE.sub("", line)) for line in kept if line)
-    text = printable(" ".join(text.split()))
-    return text if len(text) <= MOST else f"{text[: MOST - LAST]} ... {text[-LAST:]}"
+    return shortened(printable(" ".join(text.split())))

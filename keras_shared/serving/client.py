@@ -1,5 +1,8 @@
 """One client for REST and gRPC: NumPy in, NumPy out."""
 
+import functools
+import math
+import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Mapping
@@ -7,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
+from keras_shared.errors import boundary
 from keras_shared.pictures import PictureError, plain_picture
 from keras_shared.serving.errors import ServingError
-from keras_shared.serving.messages import SignatureDef, Status
+from keras_shared.serving.messages import SignatureDef, Status, cast
 from keras_shared.serving.over_rest import Rest
 
 if TYPE_CHECKING:
@@ -18,6 +22,11 @@ if TYPE_CHECKING:
 RETRIES_NEVER_SENT = 3
 RETRIES_SENT = 1
 FIRST_WAIT = 0.2  # seconds before the first retry, doubled for each further one
+# Bytes of an answer, by default
+BASE = 5_000_000  # of one about a model, or with an error
+NUMBER = 64  # of a number in JSON: 25 characters, and brackets and spaces
+OPEN = 100_000_000  # of an output whose size the signature leaves open, as text
+MOST = 2**31 - 1  # of any
 
 T = TypeVar("T")
 
@@ -29,17 +38,23 @@ class Client:
     they belong to: no answer mixes two versions while the server swaps them. If that version is
     gone by then, the new one answers. With `version` given, the signatures are requested once.
 
-    A call changes nothing on the server, so it is safe to repeat: up to three times if the server
-    never got the request (connection refused), once if the connection broke or the server
-    answered UNAVAILABLE. `timeout` holds for the whole call. Threads may share a client.
+    A request is repeated where the server never got it (connection refused), up to three times;
+    and once where the server was too busy for it, or the connection broke before the prediction was
+    sent. A prediction that the server may have run is not sent again. `timeout` holds for the whole
+    call: names, connections, TLS, every byte both ways, and repetitions. An answer may be as large
+    as the signature promises for the rows that were sent, and has to agree with it in names, dtypes
+    and shapes. Threads may share a client.
 
     Args:
         url: `http://host:8501` or `https://...` for REST; `grpc://host:8500` or `host:8500` for
             gRPC, not encrypted.
         timeout: seconds for one call, retries included.
+        max_response_bytes: bytes that an answer may have. By default what the signature's outputs
+            need as JSON, with room to spare; 100 million for outputs that it leaves open, such as
+            text; 5 million for status, metadata and errors.
 
     Raises:
-        ValueError: for a url of another form.
+        ValueError: for a url of another form, or a timeout or size that is not positive.
 
     Example:
         >>> from keras_shared.serving import Client
@@ -52,7 +67,9 @@ class Client:
         tensorflow_serving/apis/prediction_service.proto.
     """
 
-    def __init__(self, url: str, timeout: float = 30.0) -> None:
+    def __init__(
+        self, url: str, timeout: float = 30.0, max_response_bytes: int | None = None
+    ) -> None:
         parts = urllib.parse.urlsplit(url if "://" in url else f"grpc://{url}")
         if parts.scheme not in ("http", "https", "grpc") or not parts.hostname:
             raise ValueError(
@@ -63,14 +80,21 @@ class Client:
                 "A name and password in the address are sent over REST alone. Received: a gRPC "
                 f"address with the name {parts.username!r}"
             )
+        if not 0 < timeout <= threading.TIMEOUT_MAX:
+            raise ValueError(f"`timeout` is a number of seconds above 0. Received: {timeout!r}")
+        if max_response_bytes is not None and max_response_bytes < 1:
+            raise ValueError(
+                f"`max_response_bytes` is a number above 0. Received: {max_response_bytes!r}"
+            )
         self.timeout = timeout
+        self.max_response_bytes = max_response_bytes
         self._pinned: dict[tuple[str, int], dict[str, SignatureDef]] = {}
         self._transport: Grpc | Rest
         if parts.scheme == "grpc":
             from keras_shared.serving import over_grpc  # TensorFlow, which REST does not need
 
             address = parts.netloc if parts.port else f"{parts.netloc}:8500"
-            self._transport = over_grpc.Grpc(address)
+            self._transport = over_grpc.Grpc(address, timeout)
         else:
             self._transport = Rest(parts)
 
@@ -110,17 +134,18 @@ class Client:
                 f"`version` is a whole number; labels are not supported. Received: {version!r}"
             )
 
-        def ask(left: float) -> dict[str, np.ndarray]:
-            deadline = time.monotonic() + left
-            number, signatures = self._signatures(name, version, left)
+        def ask(deadline: float) -> dict[str, np.ndarray]:
+            number, signatures = self._signatures(name, version, deadline)
             if signature not in signatures:
                 raise ValueError(
                     f"{name} has no signature {signature!r}. It has: {sorted(signatures)}"
                 )
             arrays = _arrays(signature, signatures, inputs)
-            left = max(deadline - time.monotonic(), 0.001)
             definition = signatures[signature]
-            return self._transport.predict(name, number, signature, definition, arrays, left)
+            most = self.max_response_bytes or _promised(definition, arrays)
+            return self._transport.predict(
+                name, number, signature, definition, arrays, deadline, most
+            )
 
         return self._call(ask, swapped=version is None)
 
@@ -161,8 +186,11 @@ class Client:
         if encoded:
             pair = {f"{key}_bytes": image for key, image in pair.items()}
         signature = "verify_bytes" if encoded else "verify"
-        probability = self.predict(name, pair, signature, version)["probability"]
-        return float(probability[0]) if single else probability
+        answer = self.predict(name, pair, signature, version)
+        unfit = functools.partial(ServingError, "FAILED_PRECONDITION")
+        with boundary(f"{name} does not answer with a probability for each pair", unfit):
+            probability = answer["probability"].reshape(len(next(iter(pair.values()))))
+            return float(probability[0]) if single else probability
 
     def status(self, name: str) -> list[Status]:
         """Every version of a model that the server knows, those that failed to load included.
@@ -180,7 +208,9 @@ class Client:
             >>> client.status("lenet5_mnist")  # doctest: +SKIP
             [Status(version=1, state='AVAILABLE', error='')]
         """
-        found = self._call(lambda left: self._transport.status(name, left))
+        found = self._call(
+            lambda deadline: self._transport.status(name, deadline, self.max_response_bytes or BASE)
+        )
         return sorted(found, key=lambda status: status.version)
 
     def metadata(self, name: str, version: int | None = None) -> dict[str, SignatureDef]:
@@ -200,7 +230,7 @@ class Client:
             >>> client.metadata("lenet5_mnist")["classify_bytes"].inputs  # doctest: +SKIP
             {'image_bytes': TensorInfo(dtype='string', shape=(None,))}
         """
-        return self._call(lambda left: self._signatures(name, version, left)[1])
+        return self._call(lambda deadline: self._signatures(name, version, deadline)[1])
 
     def close(self) -> None:
         """Close the connection; `with Client(url) as client:` does so at its end."""
@@ -213,30 +243,44 @@ class Client:
         self.close()
 
     def _signatures(
-        self, name: str, version: int | None, left: float
+        self, name: str, version: int | None, deadline: float
     ) -> tuple[int, dict[str, SignatureDef]]:
         if version is not None and (name, version) in self._pinned:
             return version, self._pinned[name, version]
-        number, signatures = self._transport.metadata(name, version, left)
+        number, signatures = self._transport.metadata(
+            name, version, deadline, self.max_response_bytes or BASE
+        )
         if version is not None:
             self._pinned[name, version] = signatures  # what a loaded version holds never changes
         return number, signatures
 
     def _call(self, ask: Callable[[float], T], swapped: bool = False) -> T:
-        """Ask, and repeat it where that is safe and there is time."""
+        """Ask, and repeat it where no prediction can run twice and there is time."""
         deadline, wait, tries = time.monotonic() + self.timeout, FIRST_WAIT, 0
         while True:
             try:
-                return ask(max(deadline - time.monotonic(), 0.001))
+                return ask(deadline)
             except ServingError as error:
                 gone = swapped and error.code == "NOT_FOUND"  # or was never there: tried again
-                taken = error.sent and not gone  # a version that is gone has not answered
-                allowed = RETRIES_SENT if taken else RETRIES_NEVER_SENT
+                allowed = RETRIES_NEVER_SENT if gone or not error.sent else RETRIES_SENT
                 late = time.monotonic() + wait >= deadline
-                if not (gone or error.code == "UNAVAILABLE") or tries >= allowed or late:
+                lost = error.taken or not (gone or error.code == "UNAVAILABLE")
+                if lost or tries >= allowed or late:
                     raise
             time.sleep(wait)
             tries, wait = tries + 1, 2 * wait
+
+
+def _promised(definition: SignatureDef, inputs: Mapping[str, np.ndarray]) -> int:
+    """The bytes that the outputs may need, rounded up to a power of two."""
+    rows = max((len(array) for array in inputs.values() if array.ndim), default=1)
+    total = BASE
+    for dtype, shape in definition.outputs.values():
+        if dtype == "string" or shape is None or None in shape[1:]:
+            total += OPEN
+        else:
+            total += NUMBER * math.prod(max(rows if side is None else side, 1) for side in shape)
+    return min(1 << (total - 1).bit_length(), MOST)
 
 
 def _arrays(
@@ -276,11 +320,7 @@ def _arrays(
                     f"{type(value).__name__} with items of dtype {array.dtype}.{hint}"
                 )
             array = _cast(key, array, dtype)
-        fits = shape is None or (
-            len(shape) == array.ndim
-            and all(a in (None, b) for a, b in zip(shape, array.shape, strict=True))
-        )
-        if not fits:
+        if not expected[key].fits(array.shape):
             raise ValueError(
                 f"The input '{key}' takes {dtype} of shape {shape}: the batch first, and any size "
                 f"for None. Received: shape {array.shape}"
@@ -314,11 +354,9 @@ def _plain_pictures(value: Any, key: str, only: bool) -> Any:
 def _cast(key: str, array: np.ndarray, dtype: str) -> np.ndarray:
     if dtype == "bfloat16":
         return array  # NumPy has none; over_grpc gives it to TensorFlow
-    with np.errstate(invalid="ignore"):  # NaN as a whole number: refused below
-        cast = array.astype(dtype)
-    if cast.dtype.kind in "biu" and not np.array_equal(cast, array):
+    try:
+        return cast(array, dtype)
+    except ValueError as error:
         raise ValueError(
-            f"The input '{key}' takes {dtype}. Received values that {dtype} cannot hold: "
-            f"{array[cast != array][:8]}. Round, clip or replace them first."
-        )
-    return cast
+            f"The input '{key}' takes {dtype}. Received {error}. Round, clip or replace them first."
+        ) from error

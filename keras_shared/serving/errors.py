@@ -1,4 +1,4 @@
-from keras_shared.errors import KerasSharedError
+from keras_shared.errors import KerasSharedError, printable, shortened
 
 # The codes of HTTP that TF Serving answers with, as gRPC names them: model_servers/http_server.cc
 CODES = {
@@ -14,6 +14,9 @@ CODES = {
     503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }
+# What TF Serving says of a prediction that it has not begun: core/basic_manager.cc, and
+# kernels/batching_util/shared_batch_scheduler.h of TensorFlow
+NOT_TAKEN = ("Servable not found", "batch scheduling queue")
 ADVICE = {
     "INVALID_ARGUMENT": "Compare the inputs with Client.metadata(name).",
     "FAILED_PRECONDITION": "Compare the signature with Client.metadata(name).",
@@ -24,7 +27,8 @@ ADVICE = {
     "UNAVAILABLE": "Is the server running, and is this its port? By default REST uses port 8501, "
     "gRPC port 8500.",
     "INTERNAL": "See the server's log; `keras-shared check` reports what TF Serving cannot run.",
-    "RESOURCE_EXHAUSTED": "Send smaller batches.",
+    "RESOURCE_EXHAUSTED": "Send smaller batches, or allow larger answers with "
+    "Client(url, max_response_bytes=number).",
     "UNKNOWN": "Check that this is TF Serving, and the port of this protocol: http://host:8501 "
     "for REST, grpc://host:8500 for gRPC.",
 }
@@ -37,6 +41,10 @@ class ServingError(KerasSharedError, RuntimeError):
         code: as gRPC names it, also over REST: "NOT_FOUND", "UNAVAILABLE", ...
         message: the server's own, or what happened to the connection.
         sent: False if it is known that the server got no request.
+        predict: whether the request was a prediction.
+
+    Attributes:
+        taken: whether the server may have run the prediction; False if it is known that it has not.
 
     Example:
         >>> from keras_shared.serving import ServingError
@@ -46,9 +54,11 @@ class ServingError(KerasSharedError, RuntimeError):
         NAME/1.
     """
 
-    def __init__(self, code: str, message: str, sent: bool = True) -> None:
+    def __init__(self, code: str, message: str, sent: bool = True, predict: bool = False) -> None:
         advice = ADVICE.get(code, "")
+        message = shortened(printable(message))
         super().__init__(f"{code}: {message.rstrip('.')}. {advice}".strip())
         self.code = code
         self.message = message
         self.sent = sent
+        self.taken = predict and sent and not any(text in message for text in NOT_TAKEN)

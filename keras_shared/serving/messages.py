@@ -1,6 +1,18 @@
 """What the client and its two transports exchange, under TensorFlow's own names."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
+
+import numpy as np
+
+NAMES = {"float": "float32", "double": "float64", "half": "float16"}
+# tensorflow/core/framework/types.proto; "invalid": of several tensors, ragged or sparse
+DTYPES = frozenset(  # noqa: SIM905  (a page long as a list)
+    "invalid bool string float16 float32 float64 bfloat16 complex64 complex128 resource variant "
+    "int2 int4 int8 int16 int32 int64 uint2 uint4 uint8 uint16 uint32 uint64 "
+    "qint8 qint16 qint32 quint8 quint16 float8_e5m2 float8_e4m3fn float8_e4m3fnuz "
+    "float8_e4m3b11fnuz float8_e5m2fnuz float4_e2m1fn".split()
+)
 
 
 class TensorInfo(NamedTuple):
@@ -18,6 +30,13 @@ class TensorInfo(NamedTuple):
 
     dtype: str
     shape: tuple[int | None, ...] | None
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether an array may have this shape."""
+        return self.shape is None or (
+            len(self.shape) == len(shape)
+            and all(a in (None, b) for a, b in zip(self.shape, shape, strict=True))
+        )
 
 
 class SignatureDef(NamedTuple):
@@ -58,3 +77,37 @@ class Status(NamedTuple):
     version: int
     state: str
     error: str
+
+
+def dtype_name(name: str) -> str:
+    """TensorFlow's name of a dtype for that of its protocol buffers, such as "DT_FLOAT"."""
+    short = name.removeprefix("DT_").lower()
+    found = NAMES.get(short, short)
+    if found not in DTYPES:
+        raise ValueError(f"the dtype {name!r} is unknown")
+    return found
+
+
+def cast(array: np.ndarray, dtype: str) -> np.ndarray:
+    """The array with another dtype; a ValueError for what whole numbers cannot hold."""
+    with np.errstate(invalid="ignore"):  # NaN as a whole number: refused below
+        changed = array.astype(dtype)
+    if changed.dtype.kind in "biu" and not np.array_equal(changed, array):
+        shown = array[changed != array][:8]
+        raise ValueError(f"values that {dtype} cannot hold: {shown}")
+    return changed
+
+
+def agreed(outputs: Mapping[str, np.ndarray], definition: SignatureDef) -> dict[str, np.ndarray]:
+    """The outputs in the signature's order; a ValueError if they are not those that it promises."""
+    found = {
+        key: TensorInfo("string" if array.dtype == object else str(array.dtype), array.shape)
+        for key, array in outputs.items()
+    }
+    expected = definition.outputs
+    if found.keys() != expected.keys() or not all(
+        info.dtype == found[key].dtype and info.fits(outputs[key].shape)
+        for key, info in expected.items()
+    ):
+        raise ValueError(f"the signature promises {expected}, and the server sent {found}")
+    return {key: outputs[key] for key in expected}

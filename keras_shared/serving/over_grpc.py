@@ -1,38 +1,42 @@
 """The gRPC interface of TF Serving, through the stubs of tensorflow-serving-api."""
 
+import functools
+import math
+import threading
+import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import numpy as np
 import tensorflow as tf
-from tensorflow_serving.apis import (
-    get_model_metadata_pb2,
-    get_model_status_pb2,
-    model_service_pb2_grpc,
-    predict_pb2,
-    prediction_service_pb2_grpc,
-)
+from tensorflow.core.framework import types_pb2
+from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
+from keras_shared.errors import boundary
 from keras_shared.serving.errors import ServingError
-from keras_shared.serving.messages import SignatureDef, Status, TensorInfo
+from keras_shared.serving.messages import SignatureDef, Status, TensorInfo, agreed, dtype_name
 
-OPTIONS = [
-    ("grpc.max_receive_message_length", -1),  # 4 MB by default
-    ("grpc.max_send_message_length", -1),
-    ("grpc.initial_reconnect_backoff_ms", 100),  # a second by default: as long as all retries
-    ("grpc.min_reconnect_backoff_ms", 100),
-]
+T = TypeVar("T")
+PREDICT = "PredictionService/Predict"
+LARGEST = 2**31 - 1  # of what gRPC's options and a protocol buffer hold
 
 
 class Grpc:
-    """One channel; threads may share it."""
+    """A channel for each limit of an answer's size, mostly one; threads may share them."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, timeout: float) -> None:
         self._address = address
-        self._channel = grpc.insecure_channel(address, options=OPTIONS)
-        self._prediction = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
-        self._model = model_service_pb2_grpc.ModelServiceStub(self._channel)
+        self._lock = threading.Lock()
+        self._channels: dict[int, grpc.Channel] = {}
+        self._options = [
+            ("grpc.max_send_message_length", -1),
+            # the time for one try to connect, which a slow line or a busy server needs in full
+            ("grpc.min_reconnect_backoff_ms", min(math.ceil(1000 * timeout), LARGEST)),
+            # and the wait for the next one, a second to two minutes by default
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 1000),
+        ]
 
     def predict(
         self,
@@ -41,52 +45,80 @@ class Grpc:
         signature: str,
         definition: SignatureDef,
         inputs: Mapping[str, np.ndarray],
-        left: float,
+        deadline: float,
+        most: int,
     ) -> dict[str, np.ndarray]:
+        def parse(content: bytes) -> dict[str, np.ndarray]:
+            outputs = predict_pb2.PredictResponse.FromString(content).outputs
+            return agreed({key: _array(key, outputs[key], most) for key in outputs}, definition)
+
         request = predict_pb2.PredictRequest()
         _specify(request.model_spec, name, version)
         request.model_spec.signature_name = signature
         for key, array in inputs.items():
             dtype = tf.as_dtype(definition.inputs[key].dtype)
             request.inputs[key].CopyFrom(tf.make_tensor_proto(array, dtype))
-        response = self._ask(self._prediction.Predict, request, left)
-        return {key: _array(key, value) for key, value in response.outputs.items()}
+        return self._ask(PREDICT, request, parse, deadline, most)
 
     def metadata(
-        self, name: str, version: int | None, left: float
+        self, name: str, version: int | None, deadline: float, most: int
     ) -> tuple[int, dict[str, SignatureDef]]:
+        def parse(content: bytes) -> tuple[int, dict[str, SignatureDef]]:
+            response = get_model_metadata_pb2.GetModelMetadataResponse.FromString(content)
+            signatures = get_model_metadata_pb2.SignatureDefMap()
+            if not response.metadata["signature_def"].Unpack(signatures):
+                raise ValueError("it holds no signatures")
+            return response.model_spec.version.value, {
+                key: SignatureDef(_tensors(value.inputs), _tensors(value.outputs))
+                for key, value in signatures.signature_def.items()
+                if not key.startswith("__saved_model_")
+            }
+
         request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
         _specify(request.model_spec, name, version)
-        response = self._ask(self._prediction.GetModelMetadata, request, left)
-        signatures = get_model_metadata_pb2.SignatureDefMap()
-        response.metadata["signature_def"].Unpack(signatures)
-        return response.model_spec.version.value, {
-            key: SignatureDef(_tensors(value.inputs), _tensors(value.outputs))
-            for key, value in signatures.signature_def.items()
-            if not key.startswith("__saved_model_")
-        }
+        return self._ask("PredictionService/GetModelMetadata", request, parse, deadline, most)
 
-    def status(self, name: str, left: float) -> list[Status]:
+    def status(self, name: str, deadline: float, most: int) -> list[Status]:
+        def parse(content: bytes) -> list[Status]:
+            response = get_model_status_pb2.GetModelStatusResponse.FromString(content)
+            states = get_model_status_pb2.ModelVersionStatus.State
+            return [
+                Status(entry.version, states.Name(entry.state), entry.status.error_message)
+                for entry in response.model_version_status
+            ]
+
         request = get_model_status_pb2.GetModelStatusRequest()
         _specify(request.model_spec, name, None)
-        response = self._ask(self._model.GetModelStatus, request, left)
-        states = get_model_status_pb2.ModelVersionStatus.State
-        return [
-            Status(entry.version, states.Name(entry.state), entry.status.error_message)
-            for entry in response.model_version_status
-        ]
+        return self._ask("ModelService/GetModelStatus", request, parse, deadline, most)
 
     def close(self) -> None:
-        self._channel.close()
+        for channel in self._channels.values():
+            channel.close()
 
-    def _ask(self, method: Callable[..., Any], request: Any, left: float) -> Any:
+    def _channel(self, most: int) -> grpc.Channel:
+        size = min(most, LARGEST)
+        with self._lock:
+            if size not in self._channels:
+                options = [*self._options, ("grpc.max_receive_message_length", size)]
+                self._channels[size] = grpc.insecure_channel(self._address, options)
+            return self._channels[size]
+
+    def _ask(
+        self, method: str, request: Any, parse: Callable[[bytes], T], deadline: float, most: int
+    ) -> T:
+        """The answer to a request, as `parse` reads it from its bytes."""
+        call = self._channel(most).unary_unary(f"/tensorflow.serving.{method}")
+        predict = method == PREDICT
         try:
-            return method(request, timeout=left)
+            content = call(request.SerializeToString(), timeout=max(deadline - time.monotonic(), 0))
         except grpc.RpcError as error:
             details = error.details() or "no message"
             refused = any(x in details.lower() for x in ("failed to connect", "name resolution"))
             message = f"no connection to {self._address} ({details})" if refused else details
-            raise ServingError(error.code().name, message, sent=not refused) from error
+            raise ServingError(error.code().name, message, not refused, predict) from error
+        unexpected = functools.partial(ServingError, "UNKNOWN", predict=predict)
+        with boundary(f"{self._address} answers {method} otherwise than expected", unexpected):
+            return parse(content)
 
 
 def _specify(spec: Any, name: str, version: int | None) -> None:
@@ -95,20 +127,29 @@ def _specify(spec: Any, name: str, version: int | None) -> None:
         spec.version.value = version
 
 
-def _array(key: str, value: Any) -> np.ndarray:
+def _array(key: str, value: Any, most: int) -> np.ndarray:
+    sizes = [dim.size for dim in value.tensor_shape.dim]
+    count = math.prod(sizes)
+    # one value may stand for all, so that the message does not bound the array
+    if min(sizes, default=0) < 0 or count * tf.as_dtype(value.dtype).size > most:
+        raise ValueError(
+            f"the output '{key}' has the shape {sizes}, and {most:,} bytes are expected"
+        )
     array: np.ndarray = tf.make_ndarray(value)
-    if array.dtype != object or key.endswith("_bytes"):
+    if array.dtype != object:
         return array
-    text = [item.decode(errors="surrogateescape") for item in array.ravel()]
-    return np.array(text, object).reshape(array.shape)
+    raw = [bytes(item) for item in array.ravel()]
+    text = not key.endswith("_bytes")
+    items = [item.decode(errors="surrogateescape") for item in raw] if text else raw
+    return np.array(items, object).reshape(array.shape)
 
 
 def _tensors(infos: Mapping[str, Any]) -> dict[str, TensorInfo]:
     return {
         key: TensorInfo(
-            tf.as_dtype(info.dtype).name,
+            dtype_name(types_pb2.DataType.Name(info.dtype)),
             None
-            if info.tensor_shape.unknown_rank
+            if info.WhichOneof("encoding") == "composite_tensor" or info.tensor_shape.unknown_rank
             else tuple(None if dim.size < 0 else dim.size for dim in info.tensor_shape.dim),
         )
         for key, info in infos.items()

@@ -1,27 +1,55 @@
 """The REST interface of TF Serving: JSON, columnar, with its NaN, Infinity and base64."""
 
 import base64
+import concurrent.futures
+import contextlib
+import functools
 import http.client
+import io
 import json
 import socket
 import ssl
+import threading
 import time
 import urllib.parse
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 
+from keras_shared.errors import boundary, whole_reason
 from keras_shared.serving.errors import CODES, ServingError
-from keras_shared.serving.messages import SignatureDef, Status, TensorInfo
+from keras_shared.serving.messages import (
+    SignatureDef,
+    Status,
+    TensorInfo,
+    agreed,
+    cast,
+    dtype_name,
+)
+
+T = TypeVar("T")
+# what ended an exchange -> the code and the message; the first kind that fits
+FAILURES = (
+    (TimeoutError, "DEADLINE_EXCEEDED", "{where} did not complete its answer before the timeout"),
+    (MemoryError, "RESOURCE_EXHAUSTED", "{where} sends more than the {most:,} bytes expected"),
+    (ssl.SSLCertVerificationError, "UNAUTHENTICATED", "{where} is not trusted ({reason})"),
+    (
+        (OSError, http.client.IncompleteRead),
+        "UNAVAILABLE",
+        "the connection to {where} broke ({reason})",
+    ),
+    (Exception, "UNKNOWN", "{where} does not speak HTTP ({reason})"),
+)
 
 
 class Rest:
     """One connection for each request: threads may share it, and none can be stale."""
 
     def __init__(self, url: urllib.parse.SplitResult) -> None:
-        self._secure = url.scheme == "https"
+        self._context = ssl.create_default_context() if url.scheme == "https" else None
         self._address = (url.hostname or "", url.port)
+        self._where = ":".join(str(part) for part in self._address if part)
         self._base = f"{url.path.rstrip('/')}/v1/models/"
         self._headers = {"Content-Type": "application/json"}
         if url.username is not None:
@@ -37,102 +65,148 @@ class Rest:
         signature: str,
         definition: SignatureDef,
         inputs: Mapping[str, np.ndarray],
-        left: float,
+        deadline: float,
+        most: int,
     ) -> dict[str, np.ndarray]:
+        def parse(answer: Any) -> dict[str, np.ndarray]:
+            outputs = answer["outputs"]
+            if len(definition.outputs) == 1:  # TF Serving leaves the name of a single output out
+                outputs = dict.fromkeys(definition.outputs, outputs)
+            found = {key: _decoded(key, outputs[key], definition.outputs[key]) for key in outputs}
+            return agreed(found, definition)
+
         columns = {key: _encoded(array) for key, array in inputs.items()}
         body = json.dumps({"signature_name": signature, "inputs": columns}).encode()
-        path = f"{_quoted(name)}/versions/{version}:predict"
-        outputs = self._ask("outputs", "POST", path, left, body)["outputs"]
-        if len(definition.outputs) == 1:  # TF Serving leaves the name of a single output out
-            outputs = dict.fromkeys(definition.outputs, outputs)
-        return {key: _decoded(outputs[key], info) for key, info in definition.outputs.items()}
+        return self._ask(f"{_quoted(name)}/versions/{version}:predict", parse, deadline, most, body)
 
     def metadata(
-        self, name: str, version: int | None, left: float
+        self, name: str, version: int | None, deadline: float, most: int
     ) -> tuple[int, dict[str, SignatureDef]]:
-        number = "" if version is None else f"/versions/{version}"
-        answer = self._ask("metadata", "GET", f"{_quoted(name)}{number}/metadata", left)
-        signatures = answer["metadata"]["signature_def"]["signature_def"]
-        return int(answer["model_spec"]["version"]), {
-            key: SignatureDef(_tensors(value["inputs"]), _tensors(value["outputs"]))
-            for key, value in signatures.items()
-            if not key.startswith("__saved_model_")
-        }
+        def parse(answer: Any) -> tuple[int, dict[str, SignatureDef]]:
+            signatures = answer["metadata"]["signature_def"]["signature_def"]
+            return _whole(answer["model_spec"]["version"]), {
+                key: SignatureDef(_tensors(value["inputs"]), _tensors(value["outputs"]))
+                for key, value in signatures.items()
+                if not key.startswith("__saved_model_")
+            }
 
-    def status(self, name: str, left: float) -> list[Status]:
-        answer = self._ask("model_version_status", "GET", _quoted(name), left)
-        return [
-            Status(int(entry["version"]), entry["state"], entry["status"]["error_message"])
-            for entry in answer["model_version_status"]
-        ]
+        number = "" if version is None else f"/versions/{version}"
+        return self._ask(f"{_quoted(name)}{number}/metadata", parse, deadline, most)
+
+    def status(self, name: str, deadline: float, most: int) -> list[Status]:
+        def parse(answer: Any) -> list[Status]:
+            return [
+                Status(
+                    _whole(entry["version"]),
+                    _of(str, entry["state"]),
+                    _of(str, entry["status"]["error_message"]),
+                )
+                for entry in answer["model_version_status"]
+            ]
+
+        return self._ask(_quoted(name), parse, deadline, most)
 
     def close(self) -> None:
         pass
 
     def _ask(
-        self, wanted: str, method: str, path: str, left: float, body: bytes | None = None
-    ) -> dict[str, Any]:
-        """The answer, which must have the key `wanted`."""
-        status, content = self._exchange(method, f"{self._base}{path}", left, body)
-        try:
-            # TF Serving writes strings that are not UTF-8 as they are
-            answer = json.loads(content.decode(errors="surrogateescape"))
-        except json.JSONDecodeError:
-            answer = None
-        if status == 200 and isinstance(answer, dict) and wanted in answer:
-            return answer
-        error = answer.get("error") if isinstance(answer, dict) else None
-        text = error or " ".join(content[:200].decode(errors="replace").split())
-        code = "UNKNOWN" if status == 200 else CODES.get(status, "UNKNOWN")
-        raise ServingError(code, text or f"an empty answer with HTTP status {status}")
+        self,
+        path: str,
+        parse: Callable[[Any], T],
+        deadline: float,
+        most: int,
+        body: bytes | None = None,
+    ) -> T:
+        """The answer to a request, as `parse` reads it; a prediction has a body."""
+        status, content = self._exchange(f"{self._base}{path}", deadline, most, body)
+        # TF Serving writes strings that are not UTF-8 as they are
+        text = content.decode(errors="surrogateescape")
+        if status == 200:
+            error = functools.partial(ServingError, "UNKNOWN", predict=body is not None)
+            with boundary(f"{self._where} answers with {text[:60]!r}, which is unexpected", error):
+                return parse(json.loads(text))
+        said = f"{' '.join(text.split()) or 'an empty answer'} (HTTP status {status})"
+        with contextlib.suppress(Exception):  # a proxy answers with another text
+            said = _of(str, json.loads(text)["error"]) or said
+        raise ServingError(CODES.get(status, "UNKNOWN"), said, predict=body is not None)
 
     def _exchange(
-        self, method: str, path: str, left: float, body: bytes | None
+        self, path: str, deadline: float, most: int, body: bytes | None
     ) -> tuple[int, bytes]:
-        deadline = time.monotonic() + left
-        kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
-        connection = kind(*self._address, timeout=left)
-        where = ":".join(str(part) for part in self._address if part)
+        kind = http.client.HTTPSConnection if self._context else http.client.HTTPConnection
+        connection, sent, content = kind(*self._address), False, bytearray()
         try:
-            try:
-                connection.connect()
-            except TimeoutError:
-                raise
-            except ssl.SSLCertVerificationError as error:  # trying again would not mend it
-                message = f"the certificate of {where} is not trusted: {error.verify_message}"
-                raise ServingError("UNAUTHENTICATED", message, sent=False) from error
-            except OSError as error:
-                message = f"no connection to {where} ({error})"
-                raise ServingError("UNAVAILABLE", message, sent=False) from error
-            sock: socket.socket = connection.sock
-            sock.settimeout(_left(deadline))
-            connection.request(method, path, body, self._headers)
-            response = connection.getresponse()
-            expected, content = response.length, bytearray()
-            while expected is None or len(content) < expected:
-                sock.settimeout(_left(deadline))
-                piece = response.read1(1 << 16)
-                if not piece:
-                    break
-                content += piece
-            if expected is not None and len(content) < expected:
-                raise http.client.IncompleteRead(bytes(content), expected - len(content))
-            if response.status == 200 and not content:  # an incomplete head looks like this
-                raise http.client.RemoteDisconnected("an empty answer")
-            return response.status, bytes(content)
-        except TimeoutError as error:
-            message = f"{where} did not complete its answer before the timeout"
-            raise ServingError("DEADLINE_EXCEEDED", message) from error
-        except http.client.RemoteDisconnected as error:
-            message = f"{where} closed the connection without an answer"
-            raise ServingError("UNAVAILABLE", message) from error
-        except (http.client.BadStatusLine, http.client.LineTooLong) as error:
-            raise ServingError("UNKNOWN", f"{where} does not speak HTTP ({error!r})") from error
-        except (http.client.HTTPException, OSError) as error:
-            message = f"the connection to {where} broke ({type(error).__name__})"
-            raise ServingError("UNAVAILABLE", message) from error
-        finally:
-            connection.close()
+            with contextlib.ExitStack() as stack:
+                host = connection.host
+                sock = stack.enter_context(_connected(host, connection.port, deadline))
+                if self._context:
+                    sock.settimeout(_left(deadline))
+                    secure = self._context.wrap_socket(sock, server_hostname=host)
+                    sock = stack.enter_context(secure)
+                connection.sock = _Timed(sock, deadline)
+                sent = True
+                connection.request("GET" if body is None else "POST", path, body, self._headers)
+                response = connection.getresponse()
+                size = response.length  # None: in chunks, or until the end
+                wanted = most + 1 if size is None else size
+                while len(content) < wanted <= most + 1 and (piece := response.read1(1 << 16)):
+                    content += piece
+                if max(len(content), size or 0) > most:
+                    raise MemoryError
+                # nothing at all: an incomplete head looks like this
+                if len(content) < (size or 0) or (response.status == 200 and not content):
+                    raise http.client.IncompleteRead(bytes(content))
+                return response.status, bytes(content)
+        except Exception as reason:
+            code, text = next(
+                (code, text) for kind, code, text in FAILURES if isinstance(reason, kind)
+            )
+            text = text.format(where=self._where, most=most, reason=whole_reason(reason))
+            if not sent and code == "UNAVAILABLE":
+                text = f"no connection to {self._where} ({whole_reason(reason)})"
+            raise ServingError(code, text, sent, body is not None) from reason
+
+
+class _Timed(io.RawIOBase):
+    """A socket whose sending and receiving all end by one deadline."""
+
+    def __init__(self, sock: socket.socket, deadline: float) -> None:
+        self._sock, self._deadline = sock, deadline
+
+    def sendall(self, content: bytes) -> None:
+        left = memoryview(content)
+        while left:
+            self._sock.settimeout(_left(self._deadline))
+            left = left[self._sock.send(left) :]
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._sock.settimeout(_left(self._deadline))
+        return self._sock.recv_into(buffer)
+
+    def makefile(self, _: str) -> io.BufferedReader:
+        return io.BufferedReader(self)
+
+    def close(self) -> None:
+        """Nothing: http.client closes before the answer is read."""
+
+
+def _connected(host: str, port: int, deadline: float) -> socket.socket:
+    """A socket, made in a thread: the resolver of names has no timeout."""
+    made: concurrent.futures.Future[socket.socket] = concurrent.futures.Future()
+
+    def connect() -> None:
+        try:
+            sock = socket.create_connection((host, port), _left(deadline))
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            made.set_result(sock)
+        except Exception as error:
+            made.set_exception(error)
+
+    threading.Thread(target=connect, daemon=True).start()
+    return made.result(_left(deadline))
 
 
 def _left(deadline: float) -> float:
@@ -156,16 +230,26 @@ def _encoded(array: np.ndarray) -> Any:
     return one(array.tolist()) if array.dtype == object else array.tolist()
 
 
-def _decoded(value: Any, info: TensorInfo) -> np.ndarray:
+def _decoded(key: str, value: Any, info: TensorInfo) -> np.ndarray:
     def one(item: Any) -> Any:
         if isinstance(item, list):
             return [one(part) for part in item]
-        return base64.b64decode(item["b64"]) if isinstance(item, dict) else item
+        item = base64.b64decode(item["b64"], validate=True) if isinstance(item, dict) else item
+        return _of(bytes if key.endswith("_bytes") else str, item)
 
-    array = np.array(one(value), object if info.dtype == "string" else info.dtype)
-    if array.size == 0 and info.shape is not None:  # an empty list of JSON has no further sizes
-        array = array.reshape([side or 0 for side in info.shape])
-    return array
+    text = info.dtype == "string"
+    whole = info.dtype == "uint64"  # NumPy makes floats of a small and a very large number
+    array = np.array(one(value) if text else value, object if text or whole else None)
+    if array.size == 0:  # an empty list of JSON has no further sizes
+        sizes = [side or 0 for side in (info.shape or ())[array.ndim :]]
+        return np.zeros((*array.shape, *sizes), object if text else info.dtype)
+    if text:
+        for item in array.ravel():  # a list: rows of several lengths
+            _of((bytes, str), item)
+        return array
+    if array.dtype.kind not in ("O" if whole else "b" if info.dtype == "bool" else "iuf"):
+        raise TypeError(f"{array.dtype} among the numbers of '{key}'")
+    return cast(array, info.dtype)
 
 
 def _tensors(infos: Mapping[str, Any]) -> dict[str, TensorInfo]:
@@ -173,11 +257,22 @@ def _tensors(infos: Mapping[str, Any]) -> dict[str, TensorInfo]:
 
 
 def _tensor(info: Mapping[str, Any]) -> TensorInfo:
-    dtype = info["dtype"].removeprefix("DT_").lower()
-    names = {"float": "float32", "double": "float64", "half": "float16"}
-    shape = info.get("tensor_shape")
-    if shape is None:  # ragged or sparse: of several tensors
-        return TensorInfo(names.get(dtype, dtype), None)
-    sizes = (int(dim["size"]) for dim in shape["dim"])
-    known = tuple(None if size < 0 else size for size in sizes)
-    return TensorInfo(names.get(dtype, dtype), None if shape["unknown_rank"] else known)
+    dtype, shape = dtype_name(info["dtype"]), info.get("tensor_shape")
+    if shape is None or shape["unknown_rank"]:  # None: ragged or sparse, of several tensors
+        return TensorInfo(dtype, None)
+    sizes = (_whole(dim["size"]) for dim in shape["dim"])
+    return TensorInfo(dtype, tuple(None if size < 0 else size for size in sizes))
+
+
+def _of(kind: type[T] | tuple[type[T], ...], value: Any) -> T:
+    if not isinstance(value, kind):
+        raise TypeError(f"{str(value)[:40]!r} is of type {type(value).__name__}")
+    return value
+
+
+def _whole(value: Any) -> int:
+    """A whole number of 64 bits, which the JSON of protocol buffers writes as text."""
+    number = int(_of(str, value))
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"{value[:40]} has more than 64 bits")
+    return number

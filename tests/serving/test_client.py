@@ -181,28 +181,49 @@ def test_errors_carry_code_message_and_advice(client, server):
         client.status("n")
 
 
+FULL = "The batch scheduling queue to which this task was submitted is full"
+
+
 def test_a_busy_server_is_asked_once_more(client, server):
     def busy():
-        raise RefusedError(503, "UNAVAILABLE", "The batch scheduling queue is full")
+        raise RefusedError(503, "UNAVAILABLE", FULL)
 
     server.faults += [None, busy]  # the signatures are answered, the prediction is refused
     np.testing.assert_array_equal(client.predict("m", {"x": X})["y"], 2 * X)
     server.requests.clear()
     server.faults += [busy, busy]
-    with pytest.raises(ServingError, match="UNAVAILABLE: The batch scheduling queue is full"):
+    with pytest.raises(ServingError, match=f"UNAVAILABLE: {FULL}"):
         client.status("m")
     assert len(server.requests) == 2
 
 
-def test_a_connection_cut_in_mid_call_is_asked_once_more(client, server):
+def test_a_connection_that_breaks_under_a_prediction_is_not_asked_again(client, server):
     server.faults += [None, server.cut]
-    np.testing.assert_array_equal(client.predict("m", {"x": X})["y"], 2 * X)
-    assert len(kinds(server)) == 2
-    server.faults += [server.cut, server.cut]
     with pytest.raises(ServingError) as caught:
         client.predict("m", {"x": X})
-    assert caught.value.code == "UNAVAILABLE"
+    assert caught.value.code == "UNAVAILABLE" and caught.value.taken
+    assert len(kinds(server)) == 1  # it may have run
+
+
+def test_a_connection_cut_before_the_prediction_is_asked_once_more(client, server):
+    server.faults.append(server.cut)
+    np.testing.assert_array_equal(client.predict("m", {"x": X})["y"], 2 * X)
+    assert len(kinds(server)) == 1
+    server.faults += [server.cut, server.cut]
+    with pytest.raises(ServingError) as caught:
+        client.status("m")
+    assert caught.value.code == "UNAVAILABLE" and not caught.value.taken
     assert not server.faults
+
+
+def test_a_prediction_that_ends_unavailable_by_itself_is_not_asked_again(client, server):
+    def fails():
+        raise RefusedError(503, "UNAVAILABLE", "a parameter server is gone")
+
+    server.faults += [None, fails]
+    with pytest.raises(ServingError, match="UNAVAILABLE: a parameter server is gone"):
+        client.predict("m", {"x": X})
+    assert len(kinds(server)) == 1
 
 
 def test_a_refused_connection_is_tried_until_the_server_is_back(server):
