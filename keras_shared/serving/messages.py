@@ -7,12 +7,13 @@ import numpy as np
 
 NAMES = {"float": "float32", "double": "float64", "half": "float16"}
 # tensorflow/core/framework/types.proto; "invalid": of several tensors, ragged or sparse
-DTYPES = frozenset(  # noqa: SIM905  (a page long as a list)
-    "invalid bool string float16 float32 float64 bfloat16 complex64 complex128 resource variant "
-    "int2 int4 int8 int16 int32 int64 uint2 uint4 uint8 uint16 uint32 uint64 "
-    "qint8 qint16 qint32 quint8 quint16 float8_e5m2 float8_e4m3fn float8_e4m3fnuz "
-    "float8_e4m3b11fnuz float8_e5m2fnuz float4_e2m1fn".split()
-)
+DTYPES = {
+    "invalid", "bool", "string", "resource", "variant", "complex64", "complex128",
+    "float16", "float32", "float64", "bfloat16", "float8_e5m2", "float8_e4m3fn",
+    "float8_e4m3fnuz", "float8_e4m3b11fnuz", "float8_e5m2fnuz", "float4_e2m1fn",
+    "int2", "int4", "int8", "int16", "int32", "int64", "uint2", "uint4", "uint8", "uint16",
+    "uint32", "uint64", "qint8", "qint16", "qint32", "quint8", "quint16",
+}  # fmt: skip
 
 
 class TensorInfo(NamedTuple):

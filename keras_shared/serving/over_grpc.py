@@ -129,9 +129,9 @@ def _specify(spec: Any, name: str, version: int | None) -> None:
 
 def _array(key: str, value: Any, most: int) -> np.ndarray:
     sizes = [dim.size for dim in value.tensor_shape.dim]
-    count = math.prod(sizes)
+    item = 16 if value.dtype == types_pb2.DT_STRING else tf.as_dtype(value.dtype).size
     # one value may stand for all, so that the message does not bound the array
-    if min(sizes, default=0) < 0 or count * tf.as_dtype(value.dtype).size > most:
+    if min(sizes, default=0) < 0 or math.prod(sizes) * item > most:
         raise ValueError(
             f"the output '{key}' has the shape {sizes}, and {most:,} bytes are expected"
         )

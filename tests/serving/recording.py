@@ -19,6 +19,7 @@ import grpc
 import numpy as np
 import tensorflow as tf
 from google.protobuf import json_format
+from tensorflow.core.framework import tensor_pb2
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
@@ -135,6 +136,34 @@ def signature_map(served):
     return get_model_metadata_pb2.SignatureDefMap(signature_def=served.signatures)
 
 
+def described(name, number, served):
+    signatures = json_format.MessageToDict(
+        signature_map(served),
+        preserving_proto_field_name=True,
+        always_print_fields_with_no_presence=True,
+    )
+    spec = {"name": name, "signature_name": "", "version": str(number)}
+    return json.dumps({"model_spec": spec, "metadata": {"signature_def": signatures}})
+
+
+def metadata(inputs, outputs):
+    """What TF Serving answers about a model over REST and over gRPC."""
+    served = from_function(None, inputs, outputs)
+    response = get_model_metadata_pb2.GetModelMetadataResponse()
+    response.model_spec.version.value = 1
+    response.metadata["signature_def"].Pack(signature_map(served))
+    return described("m", 1, served).encode(), response.SerializeToString()
+
+
+def tensor_message(dtype="float32", shape=(2, 2), content=b"", **values):
+    """A tensor as a server may write it, true or not."""
+    number = dtype if isinstance(dtype, int) else tf.as_dtype(dtype).as_datatype_enum
+    proto = tensor_pb2.TensorProto(dtype=number, tensor_content=content, **values)
+    for size in shape:
+        proto.tensor_shape.dim.add(size=size)
+    return proto
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_: Server
@@ -188,13 +217,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             ]  # fmt: skip
             return json.dumps({"model_version_status": entries}, indent=1)
         number, served = self.server_.find(name, version)
-        signatures = json_format.MessageToDict(
-            signature_map(served),
-            preserving_proto_field_name=True,
-            always_print_fields_with_no_presence=True,
-        )
-        spec = {"name": name, "signature_name": "", "version": str(number)}
-        return json.dumps({"model_spec": spec, "metadata": {"signature_def": signatures}})
+        return described(name, number, served)
 
     def _post(self, body):
         name, version, _ = self._match(":(predict)")
