@@ -7,6 +7,7 @@ import functools
 import http.client
 import io
 import json
+import re
 import socket
 import ssl
 import threading
@@ -29,6 +30,7 @@ from keras_shared.serving.messages import (
 )
 
 T = TypeVar("T")
+NUMERIC = re.compile(r"[\d.]+|.*:.*")  # an address, of IPv4 or IPv6
 # what ended an exchange -> the code and the message; the first kind that fits
 FAILURES = (
     (TimeoutError, "DEADLINE_EXCEEDED", "{where} did not complete its answer before the timeout"),
@@ -194,7 +196,7 @@ class _Timed(io.RawIOBase):
 
 
 def _connected(host: str, port: int, deadline: float) -> socket.socket:
-    """A socket, made in a thread: the resolver of names has no timeout."""
+    """A socket; for a name it is made in a thread, since the resolver has no timeout."""
     made: concurrent.futures.Future[socket.socket] = concurrent.futures.Future()
 
     def connect() -> None:
@@ -205,7 +207,10 @@ def _connected(host: str, port: int, deadline: float) -> socket.socket:
         except Exception as error:
             made.set_exception(error)
 
-    threading.Thread(target=connect, daemon=True).start()
+    if NUMERIC.fullmatch(host):
+        connect()
+    else:
+        threading.Thread(target=connect, daemon=True).start()
     return made.result(_left(deadline))
 
 
