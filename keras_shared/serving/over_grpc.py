@@ -13,7 +13,7 @@ import tensorflow as tf
 from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
-from keras_shared.errors import boundary
+from keras_shared.errors import boundary, printable
 from keras_shared.serving.errors import ServingError
 from keras_shared.serving.messages import SignatureDef, Status, TensorInfo, agreed, dtype_name
 
@@ -55,10 +55,13 @@ class Grpc:
         request = predict_pb2.PredictRequest()
         _specify(request.model_spec, name, version)
         request.model_spec.signature_name = signature
-        for key, array in inputs.items():
-            dtype = tf.as_dtype(definition.inputs[key].dtype)
-            request.inputs[key].CopyFrom(tf.make_tensor_proto(array, dtype))
-        return self._ask(PREDICT, request, parse, deadline, most)
+        unfit = functools.partial(ServingError, "INVALID_ARGUMENT", sent=False)
+        with boundary("the inputs cannot be sent over gRPC", unfit):
+            for key, array in inputs.items():
+                dtype = tf.as_dtype(definition.inputs[key].dtype)
+                request.inputs[key].CopyFrom(tf.make_tensor_proto(array, dtype))
+            content = request.SerializeToString()
+        return self._ask(PREDICT, content, parse, deadline, most)
 
     def metadata(
         self, name: str, version: int | None, deadline: float, most: int
@@ -76,20 +79,24 @@ class Grpc:
 
         request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
         _specify(request.model_spec, name, version)
-        return self._ask("PredictionService/GetModelMetadata", request, parse, deadline, most)
+        content = request.SerializeToString()
+        return self._ask("PredictionService/GetModelMetadata", content, parse, deadline, most)
 
     def status(self, name: str, deadline: float, most: int) -> list[Status]:
         def parse(content: bytes) -> list[Status]:
             response = get_model_status_pb2.GetModelStatusResponse.FromString(content)
             states = get_model_status_pb2.ModelVersionStatus.State
             return [
-                Status(entry.version, states.Name(entry.state), entry.status.error_message)
+                Status(
+                    entry.version, states.Name(entry.state), printable(entry.status.error_message)
+                )
                 for entry in response.model_version_status
             ]
 
         request = get_model_status_pb2.GetModelStatusRequest()
         _specify(request.model_spec, name, None)
-        return self._ask("ModelService/GetModelStatus", request, parse, deadline, most)
+        content = request.SerializeToString()
+        return self._ask("ModelService/GetModelStatus", content, parse, deadline, most)
 
     def close(self) -> None:
         for channel in self._channels.values():
@@ -104,13 +111,13 @@ class Grpc:
             return self._channels[size]
 
     def _ask(
-        self, method: str, request: Any, parse: Callable[[bytes], T], deadline: float, most: int
+        self, method: str, request: bytes, parse: Callable[[bytes], T], deadline: float, most: int
     ) -> T:
         """The answer to a request, as `parse` reads it from its bytes."""
         call = self._channel(most).unary_unary(f"/tensorflow.serving.{method}")
         predict = method == PREDICT
         try:
-            content = call(request.SerializeToString(), timeout=max(deadline - time.monotonic(), 0))
+            content = call(request, timeout=max(deadline - time.monotonic(), 0))
         except grpc.RpcError as error:
             details = error.details() or "no message"
             refused = any(x in details.lower() for x in ("failed to connect", "name resolution"))

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from keras_shared.errors import boundary, whole_reason
+from keras_shared.errors import boundary, printable, whole_reason
 from keras_shared.serving.errors import CODES, ServingError
 from keras_shared.serving.messages import (
     SignatureDef,
@@ -30,7 +30,7 @@ from keras_shared.serving.messages import (
 )
 
 T = TypeVar("T")
-NUMERIC = re.compile(r"[\d.]+|.*:.*")  # an address, of IPv4 or IPv6
+KNOWN = re.compile(r"localhost|[\d.]+|.*:.*")  # a host that no server of names is asked for
 # what ended an exchange -> the code and the message; the first kind that fits
 FAILURES = (
     (TimeoutError, "DEADLINE_EXCEEDED", "{where} did not complete its answer before the timeout"),
@@ -77,8 +77,10 @@ class Rest:
             found = {key: _decoded(key, outputs[key], definition.outputs[key]) for key in outputs}
             return agreed(found, definition)
 
-        columns = {key: _encoded(array) for key, array in inputs.items()}
-        body = json.dumps({"signature_name": signature, "inputs": columns}).encode()
+        unfit = functools.partial(ServingError, "INVALID_ARGUMENT", sent=False)
+        with boundary("the inputs cannot be sent over REST", unfit):
+            columns = {key: _encoded(array) for key, array in inputs.items()}
+            body = json.dumps({"signature_name": signature, "inputs": columns}).encode()
         return self._ask(f"{_quoted(name)}/versions/{version}:predict", parse, deadline, most, body)
 
     def metadata(
@@ -100,8 +102,8 @@ class Rest:
             return [
                 Status(
                     _whole(entry["version"]),
-                    _of(str, entry["state"]),
-                    _of(str, entry["status"]["error_message"]),
+                    printable(_of(str, entry["state"])),
+                    printable(_of(str, entry["status"]["error_message"])),
                 )
                 for entry in answer["model_version_status"]
             ]
@@ -164,7 +166,7 @@ class Rest:
                 (code, text) for kind, code, text in FAILURES if isinstance(reason, kind)
             )
             text = text.format(where=self._where, most=most, reason=whole_reason(reason))
-            if not sent and code == "UNAVAILABLE":
+            if not sent and code in ("UNAVAILABLE", "UNKNOWN"):
                 text = f"no connection to {self._where} ({whole_reason(reason)})"
             raise ServingError(code, text, sent, body is not None) from reason
 
@@ -197,20 +199,22 @@ class _Timed(io.RawIOBase):
 
 def _connected(host: str, port: int, deadline: float) -> socket.socket:
     """A socket; for a name it is made in a thread, since the resolver has no timeout."""
-    made: concurrent.futures.Future[socket.socket] = concurrent.futures.Future()
 
-    def connect() -> None:
+    def connect() -> socket.socket:
+        sock = socket.create_connection((host, port), _left(deadline))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
+
+    def run() -> None:
         try:
-            sock = socket.create_connection((host, port), _left(deadline))
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            made.set_result(sock)
+            made.set_result(connect())
         except Exception as error:
             made.set_exception(error)
 
-    if NUMERIC.fullmatch(host):
-        connect()
-    else:
-        threading.Thread(target=connect, daemon=True).start()
+    if KNOWN.fullmatch(host):
+        return connect()
+    made: concurrent.futures.Future[socket.socket] = concurrent.futures.Future()
+    threading.Thread(target=run, daemon=True).start()
     return made.result(_left(deadline))
 
 

@@ -351,6 +351,25 @@ def test_what_a_server_says_is_shown_as_text(rest):
     assert caught.value.message.isprintable()
 
 
+def test_the_error_of_a_version_is_shown_as_text(rest):
+    peer, url = rest
+    peer.status = changed(
+        STATUS, ("model_version_status", 0, "status", "error_message"), "\x1b[31mred"
+    )
+    assert asked(url, "status")[0].error == "\\x1b[31mred"
+
+
+def test_inputs_that_cannot_be_sent(rest):
+    peer, url = rest
+    for dtype, error, said in (
+        ("complex64", ServingError, "INVALID_ARGUMENT: the inputs cannot be sent over REST"),
+        ("resource", ValueError, "takes resource, which NumPy has not"),
+    ):
+        peer.metadata, _ = metadata({"x": (dtype, (None, 2))}, OUTPUTS)
+        with pytest.raises(error, match=said):
+            asked(url, "predict")
+
+
 def test_verify_wants_a_probability_for_each_pair(rest):
     peer, url = rest
     pair = {"image_a": ("float32", (None, 2, 2, 1)), "image_b": ("float32", (None, 2, 2, 1))}
