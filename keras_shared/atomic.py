@@ -1,11 +1,24 @@
+"""Files and folders written beside their place, flushed, renamed: whole after any power cut."""
+
+import ctypes
+import errno
+import fcntl
 import os
 import pathlib
+import secrets
+import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
+
+from keras_shared.errors import KerasSharedError, boundary, printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+RENAME_EXCHANGE = 2  # linux/fs.h
+AT_FDCWD = -100  # linux/fcntl.h
+OLD = ".old"  # beside the new folder, where the two cannot be exchanged in one step
 
 
 @contextmanager
@@ -34,14 +47,66 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     if path.exists() and not path.is_file():
         yield path
         return
-    scratch = path.with_name(f".new-{path.name}")
-    try:
-        yield scratch
-        flush(scratch)
-        scratch.replace(path)
+    with _scratch_folder(path) as folder:
+        yield folder / path.name
+        flush(folder / path.name)
+        (folder / path.name).replace(path)
         flush(path.parent)
-    finally:
-        scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(
+    path: str | os.PathLike[str], error: type[KerasSharedError] = KerasSharedError
+) -> Iterator[pathlib.Path]:
+    """A path beside `path` to make a folder at; flushed, it takes its place if all went well.
+
+    The old folder, or the new one, is there at every moment: the two are exchanged in one step.
+    Where the system cannot do that, they are renamed one after the other. What killed writers of
+    the same folder left behind goes.
+
+    Args:
+        path: the folder to replace, which need not be there; a link is followed.
+        error: the class of the error.
+
+    Raises:
+        KerasSharedError: of class `error`, if something else than a folder is there, if it cannot
+            be replaced, or if its parent cannot be written.
+
+    Example:
+        >>> import pathlib
+        >>> import tempfile
+        >>> from keras_shared.atomic import replacing_folder
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "model")
+        >>> for text in ("old", "new"):
+        ...     with replacing_folder(path) as scratch:
+        ...         scratch.mkdir()
+        ...         _ = (scratch / "facts").write_text(text)
+        >>> (path / "facts").read_text()
+        'new'
+    """
+    name = printable(os.fspath(path))
+    with ExitStack() as stack:
+        with boundary(f"{name} cannot be written", error, "Name another place."):
+            path = pathlib.Path(path).resolve()
+            if path.exists() and not path.is_dir():
+                raise error(f"{name} is a file, and a folder is expected. Name another place.")
+            if os.path.ismount(path):
+                raise error(f"{name} is where a file system is mounted. Name a folder inside.")
+            make_folder(path.parent)
+            new = stack.enter_context(_scratch_folder(path)) / path.name
+        yield new
+        with boundary(f"{name} cannot be replaced", error, "What it held is still there."):
+            flush_all(new)
+            _put(new, path)
+            flush(path.parent)
+
+
+def make_folder(path: pathlib.Path) -> None:
+    """Make a folder and those above it, each one flushed with the folder that lists it."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        flush(path.parent)
 
 
 def flush(path: pathlib.Path) -> None:
@@ -51,6 +116,14 @@ def flush(path: pathlib.Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def flush_all(folder: pathlib.Path) -> None:
+    """Flush a folder and all that is inside."""
+    for inner in folder.rglob("*"):
+        if not inner.is_symlink() and (inner.is_file() or inner.is_dir()):
+            flush(inner)
+    flush(folder)
 
 
 def replace_text(path: str | os.PathLike[str], text: str) -> None:
@@ -64,3 +137,80 @@ def save_plots(plots: Mapping[str, "Figure"], out_dir: pathlib.Path) -> None:
     for name, figure in plots.items():
         with replacing(out_dir / f"{name}.png") as scratch:
             figure.savefig(scratch, dpi=120, metadata={"Software": None})
+
+
+def is_at(descriptor: int, path: pathlib.Path) -> bool:
+    """Whether the open file or folder is still the one at `path`."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def _scratch_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A folder beside `path`, locked while it is in use; those that nobody uses any more go."""
+    prefix = f".new-{path.name}-"
+    with suppress(OSError):  # the sweep is no part of the work
+        for leftover in path.parent.iterdir():
+            if leftover.name.startswith(prefix) and len(leftover.name) == len(prefix) + 8:
+                _sweep(leftover, path)
+    while True:
+        folder = path.with_name(f"{prefix}{secrets.token_hex(4)}")
+        folder.mkdir()
+        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        with suppress(OSError):  # a file system without locks; nothing is swept there
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if is_at(descriptor, folder):  # not swept between the two
+            break
+        os.close(descriptor)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _sweep(leftover: pathlib.Path, target: pathlib.Path) -> None:
+    """Remove what a killed writer left; what it had taken from its place goes back."""
+    with suppress(OSError):
+        descriptor = os.open(leftover, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if (leftover / OLD).exists() and not target.exists():
+                (leftover / OLD).rename(target)
+            shutil.rmtree(leftover, ignore_errors=True)
+        finally:
+            os.close(descriptor)
+
+
+def _put(new: pathlib.Path, target: pathlib.Path) -> None:
+    """Rename the folder `new` to `target`; what was there is beside `new` then."""
+    try:
+        new.rename(target)  # where there is none, or an empty one
+        return
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+    try:
+        _exchange(new, target)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+            raise
+        old = new.with_name(OLD)
+        target.rename(old)
+        try:
+            new.rename(target)
+        except OSError:
+            old.rename(target)
+            raise
+
+
+def _exchange(one: pathlib.Path, other: pathlib.Path) -> None:
+    """Exchange two names in one step, as Linux can."""
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    if call(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(other))

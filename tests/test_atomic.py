@@ -1,0 +1,158 @@
+"""Files and folders are whole at every moment, for readers and after kills."""
+
+import errno
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from keras_shared import atomic
+from keras_shared.atomic import replace_text, replacing, replacing_folder
+from keras_shared.errors import KerasSharedError
+
+WRITER = """
+import itertools, pathlib, sys
+from keras_shared.atomic import replacing_folder
+for number in itertools.count():
+    with replacing_folder(sys.argv[1]) as new:
+        new.mkdir()
+        for name in "abc":
+            (new / name).write_text(str(number))
+        (new / "inner").mkdir()
+"""
+
+
+def write(path: pathlib.Path, text: str) -> None:
+    with replacing_folder(path) as new:
+        new.mkdir()
+        for name in "abc":
+            (new / name).write_text(text)
+
+
+def content(path: pathlib.Path) -> set[str]:
+    """The texts of one folder, even if another takes its place meanwhile."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        texts = set()
+        for name in "abc":
+            with open(os.open(name, os.O_RDONLY, dir_fd=folder)) as file:
+                texts.add(file.read())
+        return texts
+    finally:
+        os.close(folder)
+
+
+def test_a_folder_is_replaced_with_the_umask_of_the_user(tmp_path):
+    target, plain = tmp_path / "not" / "there" / "yet", tmp_path / "plain"
+    plain.mkdir()
+    for text in ("old", "new"):
+        write(target, text)
+        assert content(target) == {text}
+        assert [p.name for p in target.parent.iterdir()] == ["yet"]
+    assert target.stat().st_mode == plain.stat().st_mode
+
+
+def test_a_failed_writer_leaves_the_old_folder_and_nothing_else(tmp_path):
+    write(tmp_path / "model", "old")
+    with pytest.raises(ZeroDivisionError), replacing_folder(tmp_path / "model") as new:
+        new.mkdir()
+        raise ZeroDivisionError
+    assert content(tmp_path / "model") == {"old"}
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_link_is_followed(tmp_path):
+    write(tmp_path / "model", "old")
+    (tmp_path / "link").symlink_to("model")
+    write(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink() and content(tmp_path / "model") == {"new"}
+
+
+def test_what_cannot_be_replaced_is_said(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path, reason in ((tmp_path / "file", "is a file, and a folder"), ("/", "is mounted")):
+        with pytest.raises(KerasSharedError, match=reason), replacing_folder(path):
+            pass
+    with (
+        pytest.raises(KerasSharedError, match="cannot be written: FileExistsError|NotADirectory"),
+        replacing_folder(tmp_path / "file" / "model"),
+    ):
+        pass
+    with (
+        pytest.raises(KerasSharedError, match="cannot be replaced: No such file|FileNotFoundError"),
+        replacing_folder(tmp_path / "model"),
+    ):
+        pass
+
+
+def test_without_an_exchange_the_two_are_renamed_one_after_the_other(tmp_path, monkeypatch):
+    def refused(*paths: pathlib.Path) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(atomic, "_exchange", refused)
+    for text in ("old", "new"):
+        write(tmp_path / "model", text)
+    assert content(tmp_path / "model") == {"new"}
+    assert len(list(tmp_path.iterdir())) == 1
+    # killed between the two
+    (tmp_path / ".new-model-0123abcd").mkdir()
+    (tmp_path / "model").rename(tmp_path / ".new-model-0123abcd" / ".old")
+    with pytest.raises(ZeroDivisionError), replacing_folder(tmp_path / "model"):
+        raise ZeroDivisionError
+    assert content(tmp_path / "model") == {"new"}
+
+
+def test_what_another_writer_still_uses_is_not_swept(tmp_path):
+    with replacing_folder(tmp_path / "model") as first:
+        first.mkdir()
+        (first / "a").write_text("first")
+        write(tmp_path / "model", "second")
+        assert (first / "a").exists()
+        for name in "bc":
+            (first / name).write_text("first")
+    assert content(tmp_path / "model") == {"first"}
+
+
+def test_two_writers_of_a_file_do_not_mix(tmp_path):
+    path = tmp_path / "facts"
+    with replacing(path) as one:
+        one.write_text("one")
+        replace_text(path, "two")
+        assert path.read_text() == "two"
+    assert path.read_text() == "one" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_readers_find_a_whole_folder_at_every_moment_through_kills(tmp_path):
+    target, draw = tmp_path / "model", random.Random(1)
+    write(target, "start")
+    mixed, stop = [], threading.Event()
+
+    def read() -> None:
+        while not stop.is_set():
+            try:
+                texts = content(target)
+            except FileNotFoundError as error:  # removed while it was read, once replaced
+                texts = set() if error.filename == os.fspath(target) else {""}
+            if len(texts) != 1:
+                mixed.append(texts)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for _ in range(6):
+            writer = subprocess.Popen([sys.executable, "-c", WRITER, target])
+            time.sleep(0.3 + draw.random() / 5)
+            writer.send_signal(signal.SIGKILL)
+            writer.wait()
+    finally:
+        stop.set()
+        reader.join()
+    assert not mixed
+    write(target, "end")
+    assert content(target) == {"end"} and len(list(tmp_path.iterdir())) == 1
