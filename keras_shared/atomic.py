@@ -7,9 +7,11 @@ import os
 import pathlib
 import secrets
 import shutil
+import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from keras_shared.errors import KerasSharedError, boundary, printable
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 RENAME_EXCHANGE = 2  # linux/fs.h
 AT_FDCWD = -100  # linux/fcntl.h
+QUIET_WAIT = 3.0  # seconds for a lock that nobody needs to be told of
 OLD = ".old"  # beside the new folder, where the two cannot be exchanged in one step
 
 
@@ -139,12 +142,87 @@ def save_plots(plots: Mapping[str, "Figure"], out_dir: pathlib.Path) -> None:
             figure.savefig(scratch, dpi=120, metadata={"Software": None})
 
 
-def is_at(descriptor: int, path: pathlib.Path) -> bool:
-    """Whether the open file or folder is still the one at `path`."""
+@contextmanager
+def locked(
+    folder: pathlib.Path, error: type[KerasSharedError], advice: str, seconds: float = 0.0
+) -> Iterator["Lock"]:
+    """Keep other processes that ask for the same lock out of a folder, until the end or death.
+
+    Args:
+        folder: the folder, made if it is missing.
+        error: the class of the error.
+        advice: what to do about another process, the end of the message.
+        seconds: to wait for it; after some of them it is said on stderr which one.
+
+    Raises:
+        KerasSharedError: of class `error`, if another process still has it then.
+    """
+    began, said, name = time.monotonic(), False, printable(str(folder))
+    while True:
+        with boundary(f"{name} cannot be locked", error):
+            if (descriptor := _lock(folder)) is not None:
+                break
+        waited, who = time.monotonic() - began, _holder(folder)
+        if waited >= seconds:
+            after = f" after {waited:.0f} seconds" if seconds else ""
+            raise error(f"{name} is in use by {who}{after}. {advice}")
+        if waited > QUIET_WAIT and not said:
+            print(f"waiting for {who}, which uses {name}", file=sys.stderr, flush=True)
+            said = True
+        time.sleep(0.1)
     try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
+        yield Lock(folder, descriptor, error)
+    finally:
+        os.close(descriptor)  # and with it the lock
+
+
+class Lock(NamedTuple):
+    """A folder that is locked."""
+
+    folder: pathlib.Path
+    descriptor: int
+    error: type[KerasSharedError]
+
+    def check(self) -> None:
+        """See that nobody put another folder in the place of the locked one."""
+        if not _is_at(self.descriptor, self.folder):
+            raise self.error(
+                f"{printable(str(self.folder))} was removed, moved or replaced while it was "
+                "written to; nothing more is written there. Start again."
+            )
+
+
+def _lock(folder: pathlib.Path) -> int | None:
+    """The open folder, locked, or None if another has the lock, or replaced it meanwhile."""
+    make_folder(folder)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
     except FileNotFoundError:
-        return False
+        return None
+    with suppress(BlockingIOError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _is_at(descriptor, folder):
+            return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _holder(folder: pathlib.Path) -> str:
+    """The process that has the lock, as far as the system tells."""
+    with suppress(OSError):
+        kept = folder.stat()
+        place = f"{os.major(kept.st_dev):02x}:{os.minor(kept.st_dev):02x}:{kept.st_ino}"
+        for line in pathlib.Path("/proc/locks").read_text().splitlines():
+            _, kind, _, _, process, where, *_ = line.split()
+            if kind == "FLOCK" and where == place and int(process) > 0:
+                return f"process {process}"
+    return "another process"
+
+
+def _is_at(descriptor: int, path: pathlib.Path) -> bool:
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    return False
 
 
 @contextmanager
@@ -161,7 +239,7 @@ def _scratch_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
         descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
         with suppress(OSError):  # a file system without locks; nothing is swept there
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if is_at(descriptor, folder):  # not swept between the two
+        if _is_at(descriptor, folder):  # not swept between the two
             break
         os.close(descriptor)
     try:

@@ -10,6 +10,7 @@ from keras_shared.errors import KerasSharedError
 from keras_shared.lookup import suggestion
 
 HOME = "KERAS_SHARED_HOME"  # environment variable: the folder of your own published models
+MOST = 2**63 - 1  # TF Serving keeps numbers of versions in an int64
 INNER_MODEL = pathlib.PurePath("assets.extra", "model.keras")
 
 
@@ -59,7 +60,21 @@ def version_numbers(base_dir: str | os.PathLike[str]) -> list[int]:
     base_dir = pathlib.Path(base_dir)
     if not base_dir.is_dir():
         return []
-    return sorted(int(p.name) for p in base_dir.iterdir() if p.name.isdecimal() and p.is_dir())
+    numbers = (number_of(path.name) for path in base_dir.iterdir() if path.is_dir())
+    return sorted(number for number in numbers if number is not None)
+
+
+def number_of(name: str) -> int | None:
+    """The number that TF Serving reads in the name of a version's folder; None for another name.
+
+    Example:
+        >>> from keras_shared.presets.names import number_of
+        >>> number_of("12"), number_of("012"), number_of("\u0661"), number_of("v1")
+        (12, 12, None, None)
+    """
+    if not name.isascii() or not name.isdecimal() or len(name.lstrip("0")) > len(str(MOST)):
+        return None
+    return number if (number := int(name.lstrip("0") or "0")) <= MOST else None
 
 
 def preset_dirs() -> dict[str, pathlib.Path]:
@@ -122,7 +137,7 @@ def version_dir(path_or_name: str | os.PathLike[str], version: int | None = None
     if holds_saved_model(path) and version is None:
         return path
     numbers = version_numbers(path)
-    if not numbers and path.name.isdecimal() and version is None:
+    if not numbers and number_of(path.name) is not None and version is None:
         raise LoadError(f"{path} has no saved_model.pb: it is half deleted.{other_versions(path)}")
     if not numbers:
         raise LoadError(
@@ -130,7 +145,7 @@ def version_dir(path_or_name: str | os.PathLike[str], version: int | None = None
             f"It holds: {sorted(p.name for p in path.iterdir())[:8] if path.is_dir() else 'a file'}"
         )
     number = numbers[-1] if version is None else version
-    matches = [p for p in path.iterdir() if p.name.isdecimal() and int(p.name) == number]
+    matches = [p for p in path.iterdir() if number_of(p.name) == number]
     if not matches:
         raise LoadError(f"{path} has no version {version}. It has: {numbers}")
     return matches[0]

@@ -1,31 +1,35 @@
 """Publish: a model as the next version of a folder that TF Serving watches."""
 
-import fcntl
 import os
 import pathlib
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_shared.atomic import flush, replace_text
-from keras_shared.errors import KerasSharedError
+from keras_shared.atomic import flush, flush_all, locked, make_folder, replace_text
+from keras_shared.bounded import read_text
+from keras_shared.errors import KerasSharedError, whole_reason
 from keras_shared.exporting.checks import check_call, check_loaded_model, check_saved_model
+from keras_shared.exporting.finite import refuse_undefined
 from keras_shared.exporting.known_inputs import tensor_arguments, with_known_inputs
 from keras_shared.exporting.saved_model import write_saved_model
 from keras_shared.exporting.signatures import examples, signatures_of
 from keras_shared.presets.loading import load
-from keras_shared.presets.names import INNER_MODEL, version_numbers
+from keras_shared.presets.names import INNER_MODEL, MOST, number_of, version_numbers
 from keras_shared.serving.findings import check_version
 from keras_shared.serving.trial import WARMUP
 from keras_shared.tying.keras_private import flatten_layers
 
 LAST_NUMBER = ".last_version"
+SCRATCH = ".new-"
+WAIT = 300.0  # seconds for another process that publishes in the same folder
+TRY_AGAIN = "Wait for it, or end it if it is stopped, and publish again."
+GAP = 100  # numbers that deleted versions may have had, where the last one is not known any more
+PATTERN = frozenset("[\\")  # in a path
 
 
 class PublishError(KerasSharedError, RuntimeError):
@@ -96,31 +100,38 @@ def publish(
     known = with_known_inputs(model, input_signature)
     signatures_of(known)  # refuses a model that cannot be exported, before anything is written
     base_dir = pathlib.Path(base_dir)
-    if base_dir.name.isdecimal():
+    if number_of(base_dir.name) is not None:
         raise ValueError(
             f"`base_dir` is the folder of all versions of a model, and {base_dir} is a version "
             f"itself, by its name. Name its parent: {base_dir.parent}"
         )
+    for character in PATTERN & set(str(base_dir.absolute())):
+        raise ValueError(
+            f"TensorFlow takes a path with {character!r} for a pattern, and loads nothing from it. "
+            f"Name another folder. Received: {base_dir}"
+        )
     try:
-        base_dir.mkdir(parents=True, exist_ok=True)
-        with _only_one(base_dir):
-            scratch = pathlib.Path(tempfile.mkdtemp(prefix=".new-", dir=base_dir))
+        make_folder(base_dir)
+        with locked(base_dir, PublishError, TRY_AGAIN, WAIT) as lock:
+            for leftover in base_dir.glob(f"{SCRATCH}*"):  # of a killed one
+                shutil.rmtree(leftover, ignore_errors=True)
+            _next_number(base_dir)  # whether there is one, before the work
+            scratch = pathlib.Path(tempfile.mkdtemp(prefix=SCRATCH, dir=base_dir))
             try:
                 version = scratch / "version"
                 _write(model, known, version, input_signature)
-                for path in [*version.rglob("*"), version]:
-                    flush(path)
+                flush_all(version)
+                lock.check()
                 number = _next_number(base_dir)
-                _remember(base_dir, number)
+                replace_text(base_dir / LAST_NUMBER, f"{number}\n")
                 target = base_dir / str(number)
                 version.rename(target)
                 flush(base_dir)
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
     except Exception as error:
-        reason = " ".join(str(error).split())
         raise PublishError(
-            f"'{model.name}' was not published in {base_dir} ({type(error).__name__}: {reason}). "
+            f"'{model.name}' was not published in {base_dir}: {whole_reason(error).rstrip('.')}. "
             f"Versions there, untouched: {version_numbers(base_dir) or 'none'}."
         ) from error
     return target
@@ -129,6 +140,10 @@ def publish(
 def _write(
     model: keras.Model, known: keras.Model, version: pathlib.Path, input_signature: Any
 ) -> None:
+    refuse_undefined(
+        ((weight, weight.value) for weight in model.weights), f"'{model.name}'", PublishError,
+        "Train again with a lower learning rate, or take an earlier state",
+    )  # fmt: skip
     write_saved_model(known, version)
     check_saved_model(known, version)
     check_call(known, version)
@@ -226,23 +241,27 @@ def _write_warmup(model: keras.Model, path: pathlib.Path) -> None:
 
 
 def _next_number(base_dir: pathlib.Path) -> int:
-    kept = base_dir / LAST_NUMBER
-    last = int(kept.read_text()) if kept.exists() else 0
-    return max([last, *version_numbers(base_dir)]) + 1
-
-
-def _remember(base_dir: pathlib.Path, number: int) -> None:
-    replace_text(base_dir / LAST_NUMBER, f"{number}\n")
-
-
-@contextmanager
-def _only_one(base_dir: pathlib.Path) -> Iterator[None]:
-    """Let one process at a time publish here; what a killed one left behind goes."""
-    folder = os.open(base_dir, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        for leftover in base_dir.glob(".new-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        yield
-    finally:
-        os.close(folder)  # and with it the lock
+    """A number that was never used here."""
+    # a file or a link of that name, too: the folder could not take its place
+    taken = max([0, *(number_of(path.name) or 0 for path in base_dir.iterdir())])
+    kept, last = base_dir / LAST_NUMBER, 0
+    if os.path.lexists(kept):
+        try:
+            text = read_text(kept, PublishError)
+            if (read := number_of(text.strip())) is None:
+                raise PublishError(f"it holds {text[:40]!r}, and a number is expected")
+            last = read
+        except PublishError as error:
+            last = min(taken + GAP, MOST) - 1
+            warnings.warn(
+                f"{kept} cannot be read ({error}): the highest number that was used here is not "
+                f"known. The next version is {last + 1}, so that none is used twice. For another, "
+                f"write the highest number that was ever used into {kept} before publishing.",
+                stacklevel=3,
+            )
+    if max(last, taken) >= MOST:
+        raise PublishError(
+            f"the number {MOST} is taken, and TF Serving knows none above it. Publish in another "
+            "folder"
+        )
+    return max(last, taken) + 1
