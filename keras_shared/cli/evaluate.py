@@ -34,11 +34,11 @@ def run(options: argparse.Namespace) -> None:
         run = Run(options.model)
         best = run.best()
         recipe, training = best.recipe(), best.facts()
-        model = load(best.model_file, compile=False)
+        model = best.model()
         rest = [other for other in run.begun() if other.path != best.path]
-        others = [(load(other.model_file, compile=False), other.facts()) for other in rest]
+        others = [(other.model(), other.facts()) for other in rest]
         if best.from_nothing.model_file.exists():
-            nothing = load(best.from_nothing.model_file, compile=False)
+            nothing = best.from_nothing.model()
         out = options.out or run.path
     else:
         entry = entry_dir(options.model)

@@ -12,7 +12,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from keras_shared.presets.loading import load
     from keras_shared.presets.names import home
     from keras_shared.presets.publishing import publish
     from keras_shared.terminal import say
@@ -21,5 +20,5 @@ def run(options: argparse.Namespace) -> None:
     best = Run(options.run).best()
     recipe = best.recipe()  # before loading: it may name a class of another package
     folder = pathlib.Path(options.to) if options.to else home()
-    version = publish(load(best.model_file, compile=False), folder / recipe.name)
+    version = publish(best.model(), folder / recipe.name)
     say(f"published: {version}")

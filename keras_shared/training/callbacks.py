@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from keras_shared.training.run import Run
+from keras_shared.training.run import Record, Run
 
 SHORT = 20.0  # seconds that nobody needs to be told of
 
@@ -69,11 +69,19 @@ def in_words(seconds: float) -> str:
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Saves the whole model after each epoch; after the history, which may then be one row long."""
+    """Keeps history.csv, and then the whole model with that history inside, after each epoch.
 
-    def __init__(self, run: Run) -> None:
+    Args:
+        run: where they are kept.
+        record: what the model is of, with the history until now.
+    """
+
+    def __init__(self, run: Run, record: Record) -> None:
         super().__init__()
-        self._run = run
+        self._run, self._record = run, record
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._run.save_checkpoint(self.model, epoch + 1)
+        row = {"epoch": float(epoch), **{key: float(logs[key]) for key in sorted(logs)}}
+        self._record.history.append(row)
+        self._run.write_history(self._record.history)
+        self._run.save(self.model, self._run.checkpoint, self._record)

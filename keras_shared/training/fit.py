@@ -7,8 +7,9 @@ import platform
 import keras
 import tensorflow as tf
 
-from keras_shared.atomic import replace_text, replacing
+from keras_shared.atomic import replace_text
 from keras_shared.batching import TrainingData
+from keras_shared.errors import boundary
 from keras_shared.presets.loading import load
 from keras_shared.recipes import Recipe
 from keras_shared.training.build import (
@@ -20,7 +21,9 @@ from keras_shared.training.build import (
     trained_part,
 )
 from keras_shared.training.callbacks import Checkpoint, EpochSeconds, EpochSeeds, TimeToGo
-from keras_shared.training.run import Run
+from keras_shared.training.run import Record, Run, RunError, in_short, start_text
+
+TOO_LARGE = "If memory ran out, lower training.batch_size, or choose a smaller model."
 
 
 def train(
@@ -35,10 +38,11 @@ def train(
 
     Of several seeds it takes the first; `recipe.with_seed` names another.
 
-    After each epoch `run_dir` holds a whole checkpoint (model and optimizer), written
-    beside its place and renamed, so that a kill at any time loses at most an epoch. A resumed run
-    ends as an unbroken one would, up to rounding. `run_dir` also gets the resolved recipe,
-    history.csv, logs for TensorBoard, and at the end model.keras and training.json.
+    After each epoch `run_dir` holds a whole checkpoint (model, optimizer and history), written
+    beside its place, flushed and renamed, so that a kill or a power cut at any time loses at most
+    an epoch. A resumed run ends as an unbroken one would, up to rounding. `run_dir` also gets the
+    resolved recipe, history.csv, logs for TensorBoard, and at the end model.keras and
+    training.json.
 
     Args:
         recipe: what to train.
@@ -54,7 +58,8 @@ def train(
 
     Raises:
         RunError: if another process trains in `run_dir`, if it holds a run of another recipe or
-            from another start, or if the data do not fit the model.
+            from another start, if its files do not agree, if the data do not fit the model, or if
+            TensorFlow fails: it runs out of memory, for one.
 
     Example:
         >>> import tempfile
@@ -68,66 +73,78 @@ def train(
         (1, 64)
     """
     run, recipe = Run(run_dir), named_classes(recipe, data.class_names)
-    with run.claimed(recipe, fingerprint(start)):
-        seed = recipe.training.seeds[0]
+    seed, begins = recipe.training.seeds[0], fingerprint(start)
+    with run.claimed(recipe, begins):
         keras.utils.set_random_seed(seed)
-        first, stopped = 0, load(run.checkpoint) if run.checkpoint.exists() else None
-        if stopped is None or data.through is not None:
+        record = Record(recipe.with_seed(seed), start_text(recipe, begins), [])
+        with boundary(f"The model of {recipe.path} cannot be built", RunError, TOO_LARGE):
             model = start or build_model(recipe)
-            check_data(model, recipe, data)
-        else:
-            model = stopped
+        check_data(model, recipe, data)
         part, batches = trained_part(model, recipe, data)
-        trained = part if stopped is None else stopped
-        if stopped is not None:
-            # an older checkpoint does not say how many epochs it has seen
-            first = run.epochs_done() or int(trained.optimizer.iterations) // data.steps_per_epoch
+        trained = part
+        if run.checkpoint.exists():
+            trained = load(run.checkpoint)
+            _see_that_same_model(run, trained, part)
+            steps = int(trained.optimizer.iterations)
+            record.history.extend(run.history_of_checkpoint(steps // data.steps_per_epoch))
+            if part is model:
+                model = part = trained
         else:
             if recipe.task.prepare is not None:
                 recipe.task.prepare(model, data)
             compile_model(trained, recipe, data.steps_per_epoch)
-        run.keep_history(first)
+        run.write_history(record.history)
+        first = len(record.history)
         if first < recipe.training.epochs:
-            trained.fit(
-                batches.batches(first, recipe.training.epochs),
-                validation_data=batches.validation,
-                shuffle=False,  # the batches already are
-                steps_per_epoch=data.steps_per_epoch,
-                initial_epoch=first,
-                epochs=recipe.training.epochs,
-                callbacks=[
-                    *([keras.callbacks.SwapEMAWeights()] if recipe.training.averaging else []),
-                    EpochSeeds(seed),
-                    EpochSeconds(),
-                    keras.callbacks.CSVLogger(run.history_file, append=True),
-                    keras.callbacks.TensorBoard(run.logs, write_graph=False),
-                    Checkpoint(run),
-                    *([TimeToGo(recipe.training.epochs)] if verbose else []),
-                ],
-                verbose=verbose,
-            )
+            with boundary(f"The training of {recipe.path} failed", RunError, TOO_LARGE):
+                trained.fit(
+                    batches.batches(first, recipe.training.epochs),
+                    validation_data=batches.validation,
+                    shuffle=False,  # the batches already are
+                    steps_per_epoch=data.steps_per_epoch,
+                    initial_epoch=first,
+                    epochs=recipe.training.epochs,
+                    callbacks=[
+                        *([keras.callbacks.SwapEMAWeights()] if recipe.training.averaging else []),
+                        EpochSeeds(seed),
+                        EpochSeconds(),
+                        keras.callbacks.TensorBoard(run.logs, write_graph=False),
+                        Checkpoint(run, record),
+                        *([TimeToGo(recipe.training.epochs)] if verbose else []),
+                    ],
+                    verbose=verbose,
+                )
         if recipe.training.averaging:
             trained.optimizer.finalize_variable_values(trained.trainable_weights)
         if trained is not part:  # it went on from a checkpoint
             part.set_weights(trained.get_weights())
         if recipe.task.finish is not None:
             recipe.task.finish(model, data)
-        with replacing(run.model_file) as scratch:
-            model.save(scratch)
-        _write_facts(run, recipe, data, base)
+        run.save(model, run.model_file, record)
+        _write_facts(run, record, data, base)
     return model
 
 
-def _write_facts(run: Run, recipe: Recipe, data: TrainingData, base: dict[str, str] | None) -> None:
-    history = run.history()
-    names = [key for key in history[-1] if key not in ("epoch", "seconds")]
+def _see_that_same_model(run: Run, kept: keras.Model, expected: keras.Model) -> None:
+    """As the checkpoints of older versions do not say what they are of."""
+    shapes = [[tuple(weight.shape) for weight in model.weights] for model in (kept, expected)]
+    if type(kept) is not type(expected) or shapes[0] != shapes[1]:
+        raise RunError(
+            f"{run.checkpoint} holds a {type(kept).__name__} with {kept.count_params():,} "
+            f"parameters, and the recipe is of a {type(expected).__name__} with "
+            f"{expected.count_params():,}. Name another folder with --out, or remove the "
+            "checkpoint: the run begins again then."
+        )
+
+
+def _write_facts(run: Run, record: Record, data: TrainingData, base: dict[str, str] | None) -> None:
+    training, history = record.recipe.training, record.history
     facts = {
-        "epochs": recipe.training.epochs,
-        "seed": recipe.training.seeds[0],
+        "epochs": training.epochs,
+        "seed": training.seeds[0],
         "seconds": round(sum(row["seconds"] for row in history), 1),
         "data": data.sizes,
-        "last_epoch": {key: history[-1][key] for key in names},
-        "history": {key: [float(f"{row[key]:.5g}") for row in history] for key in names},
+        **in_short(history),
         "versions": {
             "python": platform.python_version(),
             "tensorflow": tf.__version__,

@@ -1,11 +1,14 @@
 """The folder of a run: who may write there, and the best of several seeds."""
 
+import json
 import subprocess
 import sys
+import zipfile
 
 import pytest
 
 from keras_shared.training import Run, RunError, train, training_data
+from keras_shared.training.run import RECORD, in_short
 
 HOLD = """
 import sys, time
@@ -19,9 +22,13 @@ with run.claimed(read_recipe(sys.argv[1]), "recipe"):
 
 
 def finished(run, recipe, last):
+    """The files of a finished run, as an older version wrote them, without a model."""
     run.claim(recipe, "recipe")
-    run.model_file.write_text("")
-    run.facts_file.write_text(f'{{"last_epoch": {last}}}')
+    with zipfile.ZipFile(run.model_file, "w"):
+        pass
+    rows = [{"epoch": float(n), **last} for n in range(recipe.training.epochs)]
+    run.write_history(rows)
+    run.facts_file.write_text(json.dumps(in_short(rows)))
 
 
 def test_a_run_belongs_to_its_recipe_seed_and_start(recipe, tmp_path):
@@ -56,7 +63,7 @@ def test_a_second_trainer_is_refused_at_once(recipe, tmp_path):
     )  # fmt: skip
     try:
         assert holder.stdout.readline().strip() == "claimed"
-        with pytest.raises(RunError, match="Another process trains in .*run.*--out"):
+        with pytest.raises(RunError, match="run is in use by process [0-9]+. .*--out"):
             train(small, training_data(small), run, verbose=0)
     finally:
         holder.kill()
@@ -68,13 +75,13 @@ def test_the_best_of_several_seeds(recipe, tmp_path):
     two = recipe("autoencoder", **{"training.seeds": [1, 2]})
     run = Run(tmp_path / "two")
     for (seed, folder), loss in zip(run.of_seeds(two).items(), ("NaN", "0.1"), strict=True):
-        finished(folder, two.with_seed(seed), f'{{"val_loss": {loss}}}')
+        finished(folder, two.with_seed(seed), {"val_loss": float(loss)})
     assert run.best().path.name == "seed-2"  # the first diverged
     three = two.with_changes({"training.seeds": [1, 2, 3]})
     run.expect(three)
     with pytest.raises(RunError, match="Not trained to the end.*seed-3"):
         run.best()
-    finished(run.of_seeds(three)[3], three.with_seed(3), '{"val_loss": 0.05}')
+    finished(run.of_seeds(three)[3], three.with_seed(3), {"val_loss": 0.05})
     assert run.best().path.name == "seed-3"
     run.claim(two.with_seed(1), "recipe")
     with pytest.raises(RunError, match="one seed and runs of several"):
@@ -85,7 +92,7 @@ def test_the_best_by_accuracy_where_the_task_says_so(recipe, tmp_path):
     two = recipe("pairs", **{"training.seeds": [1, 2]})
     run = Run(tmp_path / "two")
     for (seed, folder), accuracy in zip(run.of_seeds(two).items(), (0.9, 0.8), strict=True):
-        last = f'{{"val_loss": {1 - seed}, "val_probability_accuracy": {accuracy}}}'
+        last = {"val_loss": 1.0 - seed, "val_probability_accuracy": accuracy}
         finished(folder, two.with_seed(seed), last)
     assert run.best().path.name == "seed-1"
 
@@ -95,18 +102,27 @@ def test_nothing_there(tmp_path):
         Run(tmp_path / "nothing").best()
 
 
-def test_a_checkpoint_without_a_number_goes_on_too(recipe, tmp_path):
-    """As runs that were begun before the number was kept."""
-    import zipfile
+def without_record(file, comment=b""):
+    """The file of a model as an older version wrote it."""
+    with zipfile.ZipFile(file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist() if name != RECORD}
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+        archive.comment = comment
 
+
+@pytest.mark.parametrize("comment", [b"", b"2"])
+def test_a_run_of_an_older_version_goes_on_too(recipe, tmp_path, comment):
     small, run = recipe("autoencoder"), Run(tmp_path / "run")
     train(small, training_data(small), run, verbose=0)
-    with zipfile.ZipFile(run.checkpoint, "a") as archive:
-        archive.comment = b""
-    assert run.epochs_done() == 0
+    for file in (run.checkpoint, run.model_file):
+        without_record(file, comment)
+    assert run.epochs_done() == int(comment or 0)
+    assert run.best().path == run.path
     kept = run.history_file.read_text()
     # killed between the row of a third epoch and its checkpoint
-    run.history_file.write_text(kept + kept.splitlines()[-1] + "\n")
+    run.history_file.write_text(kept + kept.splitlines()[-1][:9])
     train(small, training_data(small), run, verbose=0)
     assert run.history_file.read_text() == kept
 
@@ -135,7 +151,7 @@ def test_the_recipe_of_several_seeds_is_kept_while_one_trains(recipe, tmp_path):
     )  # fmt: skip
     try:
         assert holder.stdout.readline().strip() == "claimed"
-        with pytest.raises(RunError, match="Another process trains in .*seed-1"):
+        with pytest.raises(RunError, match="seed-1 is in use by process"):
             run.expect(two.with_changes({"training.epochs": 9}))
     finally:
         holder.kill()

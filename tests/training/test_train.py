@@ -199,17 +199,17 @@ def test_a_batch_loss_trains_the_tower_and_resumes(recipe, tmp_path, monkeypatch
     data = training_data(episodes)
     whole = train(episodes, data, tmp_path / "whole", verbose=0)
 
-    broken, save = Run(tmp_path / "broken"), Run.save_checkpoint
+    broken, save = Run(tmp_path / "broken"), Run.save
 
-    def stop(run, model, epochs):
-        save(run, model, epochs)
-        if epochs == 2:
+    def stop(run, model, file, record):
+        save(run, model, file, record)
+        if len(record.history) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Run, "save_checkpoint", stop)
+    monkeypatch.setattr(Run, "save", stop)
     with pytest.raises(KeyboardInterrupt):
         train(episodes, data, broken, verbose=0)
-    monkeypatch.setattr(Run, "save_checkpoint", save)
+    monkeypatch.setattr(Run, "save", save)
     assert broken.epochs_done() == 2
     resumed = train(episodes, data, broken, verbose=0)
     for a, b in zip(resumed.weights, whole.weights, strict=True):
