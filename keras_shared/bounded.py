@@ -38,10 +38,11 @@ def read_bytes(
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             raise error(f"There is no file {name}.") from None
+        kept = os.fstat(descriptor)
+        if stat.S_ISDIR(kept.st_mode):
+            os.close(descriptor)
+            raise error(f"{name} is a folder, and a file is expected.")
         with open(descriptor, "rb") as file:  # noqa: PTH123  (of a descriptor)
-            kept = os.fstat(descriptor)
-            if stat.S_ISDIR(kept.st_mode):
-                raise error(f"{name} is a folder, and a file is expected.")
             if not stat.S_ISREG(kept.st_mode):
                 raise error(f"{name} is no regular file.")
             content = file.read(kept.st_size) if kept.st_size <= most else b""
@@ -51,14 +52,21 @@ def read_bytes(
 
 
 def read_text(
-    path: str | os.PathLike[str], error: type[KerasSharedError] = KerasSharedError
+    path: str | os.PathLike[str],
+    error: type[KerasSharedError] = KerasSharedError,
+    most: int = MOST_TEXT,
 ) -> str:
     """The content of a regular file as UTF-8.
+
+    Args:
+        path: the file.
+        error: the class of the error.
+        most: bytes that it may have.
 
     Raises:
         KerasSharedError: of class `error`, as of `read_bytes`, or if it is no text.
     """
-    content = read_bytes(path, MOST_TEXT, error)
+    content = read_bytes(path, most, error)
     if b"\0" in content:
         raise error(f"{printable(os.fspath(path))} is no text: it holds NUL bytes.")
     with boundary(f"{printable(os.fspath(path))} is no text in UTF-8", error):

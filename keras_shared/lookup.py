@@ -5,7 +5,14 @@ import importlib
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
+from keras_shared.errors import KerasSharedError, boundary
+
 T = TypeVar("T")
+MOST_SHOWN = 200  # characters of a name
+
+
+class UnknownNameError(KerasSharedError, ValueError):
+    """A name stands for nothing; the message has the nearest ones."""
 
 
 def find(name: str, known: Mapping[str, T], what: str, also: Iterable[str] = ()) -> T:
@@ -18,7 +25,7 @@ def find(name: str, known: Mapping[str, T], what: str, also: Iterable[str] = ())
         also: further names that the message may suggest.
 
     Raises:
-        ValueError: for an unknown name (the nearest ones are in the message), or a module or
+        UnknownNameError: for an unknown name (the nearest ones are in the message), or a module or
             attribute that cannot be imported.
 
     Example:
@@ -31,17 +38,13 @@ def find(name: str, known: Mapping[str, T], what: str, also: Iterable[str] = ())
     module, colon, attribute = name.partition(":")
     if not colon:
         hint = suggestion(name, [*known, *also])
-        raise ValueError(
-            f"There is no {what} named '{name}'. {hint} One of your own is named "
+        raise UnknownNameError(
+            f"There is no {what} named '{name[:MOST_SHOWN]}'. {hint} One of your own is named "
             "'package.module:NAME'."
         )
-    try:
+    advice = "Expected 'package.module:NAME' with a module that Python finds from here."
+    with boundary(f"The {what} '{name[:MOST_SHOWN]}' cannot be imported", UnknownNameError, advice):
         found: T = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(
-            f"The {what} '{name}' cannot be imported ({type(error).__name__}: {error}). Expected "
-            "'package.module:NAME' with a module that Python finds from here."
-        ) from error
     return found
 
 

@@ -4,9 +4,12 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Count = Annotated[int, Field(ge=1)]
-NoneOrMore = Annotated[int, Field(ge=0)]
-NotNegative = Annotated[float, Field(ge=0)]
+MOST = 10_000_000  # of anything that is counted: more would only fill the memory, or never end
+Count = Annotated[int, Field(ge=1, le=MOST)]
+NoneOrMore = Annotated[int, Field(ge=0, le=MOST)]
+BatchSize = Annotated[int, Field(ge=1, le=2**16)]
+Pixels = Annotated[int, Field(ge=0, le=2**14)]
+NotNegative = Annotated[float, Field(ge=0, le=1e6)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 

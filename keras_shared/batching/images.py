@@ -15,7 +15,7 @@ from keras_shared.batching.shrink import shrink_images
 from keras_shared.batching.training_data import TrainingData
 from keras_shared.datasets import DataError, LabelledImages
 from keras_shared.datasets.lazy_images import LazyImages
-from keras_shared.section import Count, NoneOrMore, NotNegative, Section, Seed
+from keras_shared.section import Count, NoneOrMore, NotNegative, Pixels, Section, Seed
 
 EVALUATION_BATCH = 500
 
@@ -54,8 +54,8 @@ class ImageData(Section):
     seed: Seed = 1
     training_images: NoneOrMore = 0
     test_images: NoneOrMore = 0
-    margin: NoneOrMore = 0
-    side: NoneOrMore = 0
+    margin: Pixels = 0
+    side: Pixels = 0
 
     @model_validator(mode="after")
     def _one_sample(self) -> Self:

@@ -1,10 +1,10 @@
 """Options of the command line that change a recipe: --set, --vary, --seeds, --sizes."""
 
-import tomllib
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from keras_shared.recipes.recipe import Recipe, RecipeError
+from keras_shared.recipes.recipe import Recipe, RecipeError, read_toml
 
 if TYPE_CHECKING:
     from keras_shared.recipes.schema import Comparison
@@ -62,12 +62,12 @@ def comparison_of(
         >>> [arm.changes for arm in comparison_of(recipe, vary="training.epochs=1,2").arms]
         [{'training.epochs': 1}, {'training.epochs': 2}]
     """
-    from keras_shared.recipes.schema import Arm, Comparison
+    from keras_shared.recipes.schema import MOST_SEEDS, Arm, Comparison
 
     kept = recipe.comparison or Comparison()
     if seeds is not None:
-        if seeds < 1:
-            raise RecipeError(f"--seeds: received {seeds}, expected at least 1")
+        if not 1 <= seeds <= MOST_SEEDS:
+            raise RecipeError(f"--seeds: received {seeds}, expected 1 to {MOST_SEEDS}")
         kept = kept.model_copy(update={"seeds": tuple(range(1, seeds + 1))})
     if vary is not None:
         key, _, text = vary.partition("=")
@@ -81,7 +81,7 @@ def comparison_of(
         )
         kept = kept.model_copy(update={"arms": arms})
     if sizes is not None:
-        if not all(text.strip().isdecimal() and int(text) for text in sizes.split(",")):
+        if not re.fullmatch(r"\s*0*[1-9][0-9]{0,6}\s*(,\s*0*[1-9][0-9]{0,6}\s*)*", sizes, re.ASCII):
             raise RecipeError(
                 f"--sizes: received {sizes!r}, expected whole numbers with commas between"
             )
@@ -99,8 +99,8 @@ def _is_text(recipe: Recipe, key: str) -> bool:
 
 def _value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return read_toml(f"value = {text}", "--set")["value"]
+    except RecipeError:
         return text  # the recipe's own check says what is wrong with it
 
 
@@ -108,7 +108,7 @@ def _values(recipe: Recipe, key: str, text: str) -> list[Any]:
     """Values with commas between, as TOML reads them; of a key that holds a string, as they are."""
     if not _is_text(recipe, key):
         try:
-            return list(tomllib.loads(f"values = [{text}]")["values"])
-        except tomllib.TOMLDecodeError:
+            return list(read_toml(f"values = [{text}]", "--vary")["values"])
+        except RecipeError:
             pass
     return [value.strip() for value in text.split(",") if value.strip()]

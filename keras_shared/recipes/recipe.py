@@ -6,6 +6,7 @@ is inherited or computed. All that is wrong with a file is said at once, as a `R
 
 import copy
 import dataclasses
+import itertools
 import os
 import pathlib
 import re
@@ -15,7 +16,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from keras_shared.atomic import replace_text
-from keras_shared.errors import KerasSharedError
+from keras_shared.bounded import read_text
+from keras_shared.errors import KerasSharedError, boundary, printable
 from keras_shared.lookup import find, suggestion
 
 if TYPE_CHECKING:
@@ -26,6 +28,12 @@ if TYPE_CHECKING:
     from keras_shared.tasks import Task
 
 
+MOST_BYTES = 1_000_000  # of a recipe's file
+MOST_DEPTH = 32  # of a key in it
+MOST_ERRORS = 20  # that are listed
+MOST_SHOWN = 200  # characters of a value or key that is not as expected
+KEY = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
+DEEP = re.compile(rf"(?<![\w-]){KEY}(?:[ \t]*+\.[ \t]*+{KEY}){{{MOST_DEPTH}}}")
 SECTIONS = ("model", "data", "training", "comparison")
 
 
@@ -173,12 +181,28 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
         >>> read_recipe(entry_dir("lenet5_mnist") / "recipe.toml").model.variant
         '1998'
     """
-    path = pathlib.Path(path)
-    try:
-        table = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"{path}: cannot be read as TOML: {error}") from error
-    return recipe_from(table, path)
+    text = read_text(path, RecipeError, MOST_BYTES)
+    return recipe_from(read_toml(text, os.fspath(path)), path)
+
+
+def read_toml(text: str, where: str) -> dict[str, Any]:
+    """What a text in TOML holds.
+
+    Args:
+        text: the text.
+        where: it came from, for messages.
+
+    Raises:
+        RecipeError: if it is no TOML, or nested so deep that reading it would take minutes.
+    """
+    if deep := DEEP.search(text):
+        line = text.count("\n", 0, deep.start()) + 1
+        raise RecipeError(
+            f"{printable(where)}: the key in line {line} is nested more than {MOST_DEPTH} deep. "
+            "Expected SECTION.KEY."
+        )
+    with boundary(f"{where}: cannot be read as TOML", RecipeError):
+        return tomllib.loads(text)
 
 
 def recipe_from(table: Mapping[str, Any], path: str | os.PathLike[str] = "recipe.toml") -> Recipe:
@@ -197,16 +221,22 @@ def recipe_from(table: Mapping[str, Any], path: str | os.PathLike[str] = "recipe
         >>> recipe_from(table).training.loss
         'rbf'
     """
+    with boundary(f"{os.fspath(path)}: cannot be read", RecipeError):
+        return _checked(_frozen(table), pathlib.Path(path))
+
+
+def _checked(table: Mapping[str, Any], path: pathlib.Path) -> Recipe:
     from pydantic import ValidationError
 
-    path, table = pathlib.Path(path), _frozen(table)
     schema, wrong = _schema_for(table)
     if not wrong and isinstance(table.get("model"), Mapping):
         wrong = _disagreements(table)
     try:
         checked: Any = schema.model_validate(table)
     except ValidationError as error:
-        raise RecipeError(_listed(path, [*wrong, *_explained(error, schema)])) from None
+        raise RecipeError(
+            _listed(path, itertools.chain(wrong, _explained(error, schema)))
+        ) from None
     if wrong:
         raise RecipeError(_listed(path, wrong))
     recipe = Recipe(
@@ -350,17 +380,20 @@ def _with_defaults(recipe: Recipe) -> "Training":
 
 
 def _listed(path: pathlib.Path, wrong: Iterable[str]) -> str:
-    lines = list(wrong)
+    lines = list(itertools.islice(wrong, MOST_ERRORS + 1))
     if len(lines) == 1:
-        return f"{path}: {lines[0]}"
-    return f"{path}: {len(lines)} errors" + "".join(f"\n  {line}" for line in lines)
+        return printable(f"{path}: {lines[0]}")
+    several = f"{len(lines)} errors"
+    if len(lines) > MOST_ERRORS:
+        lines, several = lines[:MOST_ERRORS], f"more than {MOST_ERRORS} errors"
+    return printable(f"{path}: {several}" + "".join(f"\n  {line}" for line in lines))
 
 
 def _explained(error: Any, schema: "type[BaseModel]") -> Iterable[str]:
     """One sentence for each error that pydantic found."""
-    for found in error.errors():
+    for found in error.errors(include_url=False):
         place, inside = found["loc"], ".".join(map(str, found["loc"][:-1]))
-        key = re.sub(r"\.(\d+)", r"[\1]", ".".join(map(str, place)))
+        key = _short(re.sub(r"\.(\d+)", r"[\1]", ".".join(map(str, place))))
         if found["type"] == "extra_forbidden":
             known = _keys(schema, place[:-1])
             hint = suggestion(str(place[-1]), known)
@@ -399,8 +432,14 @@ def _expected(found: Mapping[str, Any]) -> str:
 def _as_written(value: Any) -> str:
     """A value as a TOML file has it: lists in brackets."""
     if isinstance(value, tuple):
-        return f"[{', '.join(map(_as_written, value))}]"
-    return repr(value)
+        return _short(f"[{', '.join(map(_as_written, value[:MOST_ERRORS]))}]")
+    if isinstance(value, int) and value.bit_length() > 1000:
+        return f"a number of {value.bit_length():,} bits"
+    return _short(repr(value))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
 
 
 def _keys(schema: "type[BaseModel]", place: tuple[str | int, ...]) -> list[str]:

@@ -9,7 +9,10 @@ from typing import Annotated, Any, Literal, Union
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
-from keras_shared.section import Count, Section, Seed
+from keras_shared.section import BatchSize, Count, Section, Seed
+
+MOST_SEEDS = 1000
+MOST_INTEGER = 2**31 - 1  # sizes of tensors
 
 
 class Training(Section):
@@ -37,8 +40,8 @@ class Training(Section):
     learning_rate: Annotated[float, Field(ge=1e-8, le=10)] | None = None
     averaging: Annotated[float, Field(ge=0, le=0.99999)] = 0.0
     epochs: Count = 10
-    batch_size: Count = 64
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (1,)
+    batch_size: BatchSize = 64
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=MOST_SEEDS)] = (1,)
 
     @field_validator("seeds")
     @classmethod
@@ -96,7 +99,7 @@ class Comparison(Section):
             unshared, and unshared with no more parameters.
     """
 
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (1, 2, 3, 4, 5)
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=MOST_SEEDS)] = (1, 2, 3, 4, 5)
     images_per_class: tuple[Count, ...] = ()
     arms: tuple[Arm, ...] = SHARED_OR_NOT
 
@@ -151,9 +154,10 @@ def _written(hint: Any) -> Any:
     """The part of a type hint that TOML can write, or None."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint in (str, int, float, bool) or origin is Literal:
-        return hint
+        return Annotated[int, Field(ge=-MOST_INTEGER, le=MOST_INTEGER)] if hint is int else hint
     if origin is Annotated:
-        return hint if _written(arguments[0]) else None
+        inner = _written(arguments[0])
+        return Annotated[(inner, *arguments[1:])] if inner else None
     if origin in (Union, types.UnionType):
         parts = [part for part in map(_written, arguments) if part]
         return Union[tuple(parts)] if parts else None  # noqa: UP007
