@@ -5,7 +5,7 @@ import os
 import stat
 from typing import Any
 
-from keras_shared.errors import KerasSharedError, boundary, printable
+from keras_shared.errors import KerasSharedError, advised, boundary, printable
 
 MOST_TEXT = 50_000_000  # bytes of a file of text: a recipe, a history, facts
 
@@ -86,7 +86,9 @@ def read_json(
     Raises:
         KerasSharedError: of class `error`, as of `read_text`, or if it holds no JSON object.
     """
-    name, text = printable(os.fspath(path)), read_text(path, error)
+    name = printable(os.fspath(path))
+    with advised(advice):
+        text = read_text(path, error)
     if not text.strip():
         raise error(f"{name} is empty, and JSON is expected. {advice}".strip())
     with boundary(f"{name} is no JSON", error, advice):

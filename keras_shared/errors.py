@@ -63,6 +63,26 @@ def boundary(
         raise error(f"{text} {advice}".strip()) from reason
 
 
+@contextmanager
+def advised(advice: str) -> Iterator[None]:
+    """An error of ours that is raised inside says besides what to do.
+
+    Example:
+        >>> from keras_shared.errors import KerasSharedError, advised
+        >>> with advised("Train again."):
+        ...     raise KerasSharedError("There is no file facts.json.")
+        Traceback (most recent call last):
+        ...
+        keras_shared.errors.KerasSharedError: There is no file facts.json. Train again.
+    """
+    try:
+        yield
+    except KerasSharedError as error:
+        if not advice or advice in str(error):
+            raise
+        raise type(error)(f"{str(error).rstrip('.')}. {advice}") from error.__cause__
+
+
 def whole_reason(error: BaseException) -> str:
     """What an error says, and what caused it says besides, in one line.
 

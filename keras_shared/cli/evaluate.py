@@ -1,5 +1,4 @@
 import argparse
-import json
 import pathlib
 from typing import Any
 
@@ -20,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from keras_shared.evaluation import evaluate
-    from keras_shared.evaluation.entry import known_runs
+    from keras_shared.evaluation.entry import METRICS, known_runs
     from keras_shared.presets.headline import headline
     from keras_shared.presets.loading import load
     from keras_shared.presets.names import entry_dir, entry_model_dir
@@ -44,7 +43,7 @@ def run(options: argparse.Namespace) -> None:
         entry = entry_dir(options.model)
         recipe = read_recipe(entry / "recipe.toml")
         model = load(entry_model_dir(options.model), compile=False)
-        training, others = known_runs(json.loads((entry / "metrics.json").read_text()))
+        training, others = known_runs(entry / METRICS)
         out = options.out or f"runs/{options.model}"
     metrics = evaluate(model, recipe, out, options.data_dir, training, others, nothing)
     say(f"{headline(metrics)}; written: metrics.json, README.md and plots in {out}/")

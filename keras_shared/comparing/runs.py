@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import os
 import pathlib
 import statistics
@@ -11,18 +12,20 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_shared.atomic import replace_text, save_plots
+from keras_shared.atomic import Lock, locked, replace_text, save_plots
+from keras_shared.bounded import read_json
 from keras_shared.comparing.card import write_comparison_card
 from keras_shared.comparing.peak_memory import peak_memory
 from keras_shared.comparing.plots import plot_comparison
 from keras_shared.comparing.statistics import summarise
+from keras_shared.errors import KerasSharedError, boundary
 from keras_shared.evaluation.entry import COMPARISON, METRICS
-from keras_shared.evaluation.measuring import measure
+from keras_shared.evaluation.measuring import DivergedError, measure
 from keras_shared.recipes import Recipe, RecipeError
 from keras_shared.recipes.schema import Arm, Comparison
 from keras_shared.sharing import sharing_report
 from keras_shared.terminal import progress, say
-from keras_shared.training import Run, build_model, start_model, train, training_data
+from keras_shared.training import Run, RunError, build_model, start_model, train, training_data
 from keras_shared.training.build import (
     check_data,
     fingerprint,
@@ -32,7 +35,15 @@ from keras_shared.training.build import (
 )
 
 RESULT = "result.json"
+KEYS: dict[str, Any] = {  # of it, with the types of their values
+    "seed": int, "parameters": int, "weights_bytes": int, "seconds_per_epoch": (int, float),
+    "peak_memory_bytes": (int, type(None)), "test": dict, "history": dict,
+}  # fmt: skip
 SIZES = {"images_per_class", "images_per_epoch"}  # keys of [data] that sizes set
+
+
+class CompareError(KerasSharedError, ValueError):
+    """Nothing can be compared in this folder; the message says what to do."""
 
 
 def compare(
@@ -63,20 +74,32 @@ def compare(
         DataError: if the first arm's data set cannot be had, or is too small.
         RunError: if `out_dir` holds runs of another recipe or from another start, or another
             process trains there.
-        ValueError: if the first arm's model cannot be unshared, or `out_dir` is a published entry
-            or holds a comparison of other arms.
+        CompareError: if `out_dir` is a published entry, holds a comparison of other arms, or
+            files that are not what `compare` writes.
+        ValueError: if the first arm's model cannot be unshared.
 
     Peak memory is measured in a process of its own: a script that calls this needs the guard
     `if __name__ == "__main__":`.
     """
     out_dir = pathlib.Path(out_dir)
+    advice = "Wait for it, or name another folder with --out."
+    with locked(out_dir, RunError, advice) as lock:
+        return _compare(recipe, comparison, out_dir, data_dir, lock)
+
+
+def _compare(
+    recipe: Recipe,
+    comparison: Comparison,
+    out_dir: pathlib.Path,
+    data_dir: str | None,
+    lock: Lock,
+) -> dict[str, Any]:
     _check_folder(out_dir, comparison)
     sizes = comparison.images_per_class or (0,)
     recipes, left_out = _try_all(
         comparison, _recipes(recipe, comparison, data_dir), max(sizes), data_dir
     )
     arms = [arm for arm in comparison.arms if arm.name not in left_out]
-    out_dir.mkdir(parents=True, exist_ok=True)
     runs = []
     jobs = list(itertools.product(sizes, comparison.seeds, arms))
     for size, seed, arm in progress(jobs, f"comparing {recipe.name}"):
@@ -113,6 +136,7 @@ def compare(
         "summary": summarise(runs, task.headline.key),
         "runs": runs,
     }
+    lock.check()
     replace_text(out_dir / COMPARISON, json.dumps(result, indent=1) + "\n")
     plots = plot_comparison(result)
     save_plots(plots, out_dir)
@@ -126,17 +150,21 @@ def compare(
 
 def _check_folder(out_dir: pathlib.Path, comparison: Comparison) -> None:
     if (out_dir / METRICS).exists():
-        raise ValueError(f"{out_dir} holds a card that would be lost. Name another folder: --out")
+        raise CompareError(f"{out_dir} holds a card that would be lost. Name another folder: --out")
     kept = out_dir / COMPARISON
-    if not kept.exists():
+    if not os.path.lexists(kept):
         return
-    known = json.loads(kept.read_text())
-    first, *others = [arm["changes"] for arm in known["arms"]]
-    others += known.get("changes_left_out", [])  # an older file has none
-    asked, *more = [_changes(arm) for arm in comparison.arms]
-    if first != asked or _in_any_order(others) != _in_any_order(more):
-        names = ", ".join([*(arm["name"] for arm in known["arms"]), *known.get("left_out", {})])
-        raise ValueError(f"{out_dir} compares other arms: {names}. Name another folder: --out")
+    advice = "Remove it: it is written again from the runs, which stay. Or name another folder."
+    known = read_json(kept, CompareError, advice)
+    with boundary(f"{kept} is not what `compare` writes", CompareError, advice):
+        first, *others = [arm["changes"] for arm in known["arms"]]
+        others += known.get("changes_left_out", [])  # an older file has none
+        asked, *more = [_changes(arm) for arm in comparison.arms]
+        if first != asked or _in_any_order(others) != _in_any_order(more):
+            names = ", ".join([*(arm["name"] for arm in known["arms"]), *known.get("left_out", {})])
+            raise CompareError(
+                f"{out_dir} compares other arms: {names}. Name another folder: --out"
+            )
 
 
 def _in_any_order(changes: list[dict[str, Any]]) -> list[str]:
@@ -226,14 +254,14 @@ def _result(
     start = start_model(recipe, arm.start) if arm.start else None
     kept = run.path / RESULT
     result: dict[str, Any] | None = None
-    if kept.exists():
+    if os.path.lexists(kept):
         run.claim(recipe, fingerprint(start))  # is it this recipe's?
-        result = json.loads(kept.read_text())
+        result = _kept_result(kept, recipe)
     if result is None:
         model = train(recipe, training_data(recipe, data_dir), run, start=start, verbose=0)
         try:
             test, _ = measure(model, recipe, *test_data(recipe, data_dir), verbose=0)
-        except FloatingPointError:  # it diverged, which the table says
+        except DivergedError:  # it diverged, which the table says
             test = {recipe.task.headline.key: None}
         seconds = [row["seconds"] for row in run.history()]
         result = {
@@ -254,4 +282,23 @@ def _result(
     if with_memory and result["peak_memory_bytes"] is None:
         result["peak_memory_bytes"] = peak_memory(recipe, arm.start, data_dir)
         replace_text(kept, json.dumps(result))
+    return result
+
+
+def _kept_result(file: pathlib.Path, recipe: Recipe) -> dict[str, Any]:
+    """What result.json says of a run that is complete."""
+    advice = f"Remove the folder {file.parent}: the run is trained again then."
+    result = read_json(file, CompareError, advice)
+    with boundary(f"{file} is not what `compare` writes", CompareError, advice):
+        wrong = [key for key, kind in KEYS.items() if not isinstance(result.get(key), kind)]
+        if wrong:
+            raise CompareError(f"{file}: wrong or missing are {wrong}. {advice}")
+        value = result["test"][recipe.task.headline.key]
+        numbers = [*([] if value is None else [value]), result["seconds_per_epoch"]]
+        for values in result["history"].values():
+            numbers += [value for value in values if value is not None]
+        if not all(math.isfinite(number) for number in numbers):
+            raise CompareError(f"{file} holds numbers that are not finite. {advice}")
+        if result["seed"] != recipe.training.seeds[0]:
+            raise CompareError(f"{file} is of seed {result['seed']}. {advice}")
     return result

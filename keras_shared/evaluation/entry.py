@@ -7,8 +7,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_shared.atomic import replace_text, save_plots
+from keras_shared.atomic import make_folder, replace_text, save_plots
+from keras_shared.bounded import read_json
+from keras_shared.errors import KerasSharedError, boundary
 from keras_shared.evaluation.card import write_card
+from keras_shared.evaluation.comparison_lines import comparison_lines
 from keras_shared.evaluation.learning_curves import plot_learning_curves
 from keras_shared.evaluation.measuring import measure
 from keras_shared.recipes import Recipe
@@ -17,6 +20,10 @@ from keras_shared.training.build import load_split, test_data
 
 METRICS = "metrics.json"
 COMPARISON = "comparison.json"
+
+
+class EvaluationError(KerasSharedError, ValueError):
+    """A model cannot be evaluated so; the message says what to do."""
 
 
 def evaluate(
@@ -47,30 +54,20 @@ def evaluate(
 
     Raises:
         DataError: if the data set cannot be had.
-        FloatingPointError: if outputs are not finite.
-        ValueError: if the recipe unshares the model, which has no card, or if comparison.json in
-            `out_dir` is of another recipe.
+        DivergedError: if outputs are not finite.
+        EvaluationError: if the recipe unshares the model, which has no card, or if comparison.json
+            or metrics.json in `out_dir` is of another recipe, or not what was written there.
     """
     if recipe.training.sharing != "shared":
-        raise ValueError(
+        raise EvaluationError(
             f"{recipe.path} says training.sharing = {recipe.training.sharing!r}. An entry shares; "
             "`keras-shared compare` evaluates what does not."
         )
     out_dir, task = pathlib.Path(out_dir), recipe.task
-    compared = out_dir / COMPARISON
-    comparison = json.loads(compared.read_text()) if compared.exists() else None
-    if comparison and comparison["name"] != recipe.name:
-        raise ValueError(
-            f"{compared} compares '{comparison['name']}', and this is '{recipe.name}'. Remove it, "
-            "or copy the one of the same recipe there."
-        )
-    if comparison:  # an older one has no headline, and another word for the metric
-        comparison.setdefault("headline", task.headline._asdict())
-        for row in comparison["summary"]:
-            row.setdefault("metric", row.get("figure"))
+    comparison = _comparison_in(out_dir, recipe)
     kept = out_dir / METRICS
     if training is None:
-        training, others = known_runs(json.loads(kept.read_text())) if kept.exists() else ({}, ())
+        training, others = known_runs(kept) if kept.exists() else ({}, ())
     own = recipe.with_seed(training.get("seed", recipe.training.seeds[0]))
     split, batches = test_data(own, data_dir)
     metrics, test = measure(model, own, split, batches)
@@ -110,7 +107,7 @@ def evaluate(
         "seeds": sorted(seeds, key=lambda s: s["seed"]),
         "training": {k: v for k, v in training.items() if k != "history"},
     }
-    out_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(out_dir)
     save_plots(plots, out_dir)
     replace_text(kept, json.dumps(result, indent=2) + "\n")
     write_card(result, recipe, sorted(plots), out_dir, comparison)
@@ -118,13 +115,38 @@ def evaluate(
 
 
 def known_runs(
-    metrics: dict[str, Any],
+    file: pathlib.Path,
 ) -> tuple[dict[str, Any], list[tuple[keras.Model | None, dict[str, Any]]]]:
-    """What metrics.json knows of the published run, and of the other seeds, for `evaluate`."""
-    training = metrics["training"]
-    own = [s for s in metrics["seeds"] if s["seed"] == training.get("seed")]
-    history = {"history": own[0]["history"]} if own and "history" in own[0] else {}
-    return {**training, **history}, [(None, s) for s in metrics["seeds"] if s not in own]
+    """What metrics.json knows of the published run, and of the other seeds, for `evaluate`.
+
+    Raises:
+        EvaluationError: if it is not what `evaluate` writes.
+    """
+    advice = "Put the file back, or remove it and evaluate the folder of the run."
+    metrics = read_json(file, EvaluationError, advice)
+    with boundary(f"{file} is not what `evaluate` writes", EvaluationError, advice):
+        training = metrics["training"]
+        own = [s for s in metrics["seeds"] if s["seed"] == training.get("seed")]
+        history = {"history": own[0]["history"]} if own and "history" in own[0] else {}
+        return {**training, **history}, [(None, s) for s in metrics["seeds"] if s not in own]
+
+
+def _comparison_in(out_dir: pathlib.Path, recipe: Recipe) -> dict[str, Any] | None:
+    file, advice = out_dir / COMPARISON, "Remove it, or copy the one of the same recipe there."
+    if not os.path.lexists(file):
+        return None
+    result = read_json(file, EvaluationError, advice)
+    with boundary(f"{file} is not what `compare` writes", EvaluationError, advice):
+        if result["name"] != recipe.name:
+            raise EvaluationError(
+                f"{file} compares '{result['name']}', and this is '{recipe.name}'. {advice}"
+            )
+        # an older one has no headline, and another word for the metric
+        result.setdefault("headline", recipe.task.headline._asdict())
+        for row in result["summary"]:
+            row.setdefault("metric", row.get("figure"))
+        comparison_lines(result)  # all that the card takes from it
+    return result
 
 
 def _of_seed(facts: dict[str, Any], test: dict[str, Any]) -> dict[str, Any]:

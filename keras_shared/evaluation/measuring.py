@@ -4,8 +4,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_shared.errors import KerasSharedError
 from keras_shared.recipes import Recipe
 from keras_shared.tasks import Tested
+
+
+class DivergedError(KerasSharedError, FloatingPointError):
+    """A model gives outputs that are not finite."""
 
 
 def measure(
@@ -25,11 +30,11 @@ def measure(
         verbose: as in `keras.Model.predict`.
 
     Raises:
-        FloatingPointError: if outputs are not finite.
+        DivergedError: if outputs are not finite.
     """
     outputs = model.predict(batches.map(lambda x, y: x), verbose=verbose)
     if not all(np.isfinite(part).all() for part in keras.tree.flatten(outputs)):
-        raise FloatingPointError(
+        raise DivergedError(
             f"'{recipe.name}' gives outputs that are not finite: its training diverged. Lower "
             "training.learning_rate, and train it again."
         )

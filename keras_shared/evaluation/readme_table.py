@@ -1,10 +1,10 @@
 """The README's table of published models: `python -m keras_shared.evaluation.readme_table`."""
 
-import json
 import pathlib
 from urllib.parse import quote
 
 from keras_shared.atomic import replace_text
+from keras_shared.bounded import read_json, read_text
 from keras_shared.presets.headline import headline
 from keras_shared.text import code, markdown
 
@@ -16,7 +16,7 @@ def readme_table(zoo_dir: pathlib.Path) -> str:
     """The README's table of published models, from the metrics.json of each entry."""
     lines = ["| name | model | parameters | on test data |", "|---|---|---|---|"]
     for path in sorted(zoo_dir.glob("*/metrics.json")):
-        metrics = json.loads(path.read_text())
+        metrics = read_json(path)
         lines.append(
             f"| [{code(metrics['name'])}](zoo/{quote(metrics['name'])}/README.md) | "
             f"{code(metrics['model'])} | {metrics['parameters']['trainable']:,} | "
@@ -28,7 +28,7 @@ def readme_table(zoo_dir: pathlib.Path) -> str:
 def update_readme() -> None:
     """Write the table between its markers in README.md of the working directory."""
     readme = pathlib.Path("README.md")
-    before, _, rest = readme.read_text("utf-8").partition(TABLE_BEGINS)
+    before, _, rest = read_text(readme).partition(TABLE_BEGINS)
     _, _, after = rest.partition(TABLE_ENDS)
     table = readme_table(pathlib.Path("zoo"))
     replace_text(readme, f"{before}{TABLE_BEGINS}\n{table}\n{TABLE_ENDS}{after}")

@@ -5,9 +5,12 @@ import os
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_shared.batching import TrainingData
+from keras_shared.datasets import DataError
+from keras_shared.errors import boundary
 from keras_shared.lookup import find
 from keras_shared.losses import LOSSES
 from keras_shared.presets.loading import load
@@ -106,11 +109,24 @@ def load_split(recipe: Recipe, split: str, data_dir: str | None = None) -> Any:
     """A split of a recipe's data set; images are brought to what the model takes.
 
     Raises:
-        DataError: if the data set cannot be had.
+        DataError: if the data set cannot be had, or has labels without a class.
     """
     loaded, shape = recipe.dataset.load(split, data_dir), recipe.image_shape
+    labels, names = getattr(loaded, "labels", None), getattr(loaded, "class_names", None)
+    if labels is not None and names is not None and len(labels):
+        lowest, highest = int(np.min(labels)), int(np.max(labels))
+        if lowest < 0 or highest >= len(names):
+            raise DataError(
+                f"{recipe.path}: the data set '{recipe.data.name}' has labels from {lowest} to "
+                f"{highest}, and {len(names)} names of classes. Expected a name for each, from 0."
+            )
     own_size = getattr(recipe.data, "side", 0)  # the recipe itself says how images are shrunk
-    return loaded.fitted(shape) if shape and hasattr(loaded, "fitted") and not own_size else loaded
+    if not shape or not hasattr(loaded, "fitted") or own_size:
+        return loaded
+    with boundary(
+        f"{recipe.path}: images of {shape} cannot be had", DataError, "Choose smaller ones."
+    ):
+        return loaded.fitted(shape)
 
 
 def with_class_names(recipe: Recipe, data_dir: str | None = None) -> Recipe:

@@ -16,7 +16,7 @@ import keras
 
 from keras_shared.atomic import Lock, locked, make_folder, replace_text, replacing
 from keras_shared.bounded import MOST_TEXT, read_json, read_text
-from keras_shared.errors import KerasSharedError, boundary, printable
+from keras_shared.errors import KerasSharedError, advised, boundary, printable
 from keras_shared.presets.loading import load
 from keras_shared.recipes import Recipe, RecipeError, read_recipe, recipe_from
 
@@ -243,7 +243,8 @@ class Run:
         """
         if not os.path.lexists(self.history_file):
             return []
-        lines = read_text(self.history_file, RunError).splitlines()
+        with advised(AGAIN):
+            lines = read_text(self.history_file, RunError).splitlines()
         with boundary(f"{printable(str(self.history_file))} cannot be read", RunError, AGAIN):
             header, *rows = csv.reader(lines) if lines else [[]]
             return _rows([_row(header, row) for row in rows[:epochs]])
@@ -276,9 +277,11 @@ class Run:
             RunError: if it cannot be read.
         """
         name = printable(str(file))
-        if not file.is_file():
+        if not os.path.lexists(file):
             raise RunError(f"There is no file {name}. {AGAIN}")
         advice = f"Remove it: the run begins again then. Or name another folder than {self.path}."
+        if not file.is_file():
+            raise RunError(f"{name} is no regular file. {advice}")
         with boundary(f"{name} cannot be read", RunError, advice), zipfile.ZipFile(file) as archive:
             if RECORD not in archive.namelist():
                 return None
@@ -315,7 +318,7 @@ class Run:
             return kept.history
         epochs = self.epochs_done() or otherwise
         advice = "Put the whole file back, or remove the checkpoint: the run begins again then."
-        with boundary(f"{self.path} cannot go on", RunError, advice):
+        with advised(advice):
             rows = self.history(epochs)
         if len(rows) < epochs:
             raise RunError(
@@ -389,12 +392,13 @@ class Run:
             )
 
     def _see_that_started(self, start: str) -> None:
-        self.recipe()  # which says what is wrong with it
+        with advised("Put the recipe of this run back, or name another folder with --out."):
+            self.recipe()
         advice = (
             f"If it began as it is to begin now, put a file there with this one line: {start}. "
             "Otherwise name another folder with --out."
         )
-        with boundary(f"{self.path} cannot go on", RunError, advice):
+        with advised(advice):
             kept = read_text(self._start_file, RunError).strip()
         if not kept:
             raise RunError(f"{self._start_file} is empty. {advice}")
