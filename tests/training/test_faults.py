@@ -88,7 +88,16 @@ def test_a_finished_run_with_a_fault_is_refused_by_name(run, name, fault):
 
 
 @pytest.mark.parametrize("name", ["history_file", "facts_file", "model_file", "recipe_file"])
-@pytest.mark.parametrize("fault", ["removed", "empty", "NUL bytes", "garbage", "half"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "empty",
+        *(
+            pytest.param(f, marks=pytest.mark.slow)
+            for f in ("removed", "NUL bytes", "garbage", "half")
+        ),
+    ],
+)
 def test_the_advice_to_train_again_mends_it(run, trained, small, data, name, fault):
     whole = trained.model().get_weights()
     harm(getattr(run, name), FAULTS[fault])
@@ -211,6 +220,7 @@ def test_a_folder_that_is_replaced_while_it_is_trained_in(small, tmp_path):
             pass
 
 
+@pytest.mark.slow
 def test_what_tensorflow_cannot_do_is_said_in_a_sentence(small, tmp_path):
     wide = small.with_changes({"model.units": [2**31 - 1]})
     with pytest.raises(RunError, match=r"(?s)small|recipe.*lower training.batch_size") as caught:
