@@ -2,12 +2,11 @@
 
 import os
 import pathlib
-import shutil
-import tempfile
 
 import keras
 import tensorflow as tf
 
+from keras_shared.atomic import replacing_folder
 from keras_shared.exporting.checks import check_call, check_saved_model
 from keras_shared.exporting.reusable import functions_to_train, losses_of_weights, tables_of
 from keras_shared.exporting.signatures import functions_of, signatures_of
@@ -76,19 +75,7 @@ def replace_saved_model(model: keras.Model, path: str | os.PathLike[str]) -> Non
             f"{target} holds something that is no SavedModel, and would be lost. Name another "
             "folder; for the next version of a published model use keras_shared.publish."
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        write_saved_model(model, scratch / "new")
-        check_saved_model(model, scratch / "new")
-        check_call(model, scratch / "new")
-        if target.exists():
-            target.rename(scratch / "old")
-        try:
-            (scratch / "new").rename(target)
-        except OSError:
-            if (scratch / "old").exists():
-                (scratch / "old").rename(target)
-            raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    with replacing_folder(target) as scratch:
+        write_saved_model(model, scratch)
+        check_saved_model(model, scratch)
+        check_call(model, scratch)
