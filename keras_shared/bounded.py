@@ -3,7 +3,10 @@
 import json
 import os
 import stat
-from typing import Any
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
 
 from keras_shared.errors import KerasSharedError, advised, boundary, printable
 
@@ -32,23 +35,58 @@ def read_bytes(
         keras_shared.errors.KerasSharedError: /dev/zero is no regular file.
     """
     name = printable(os.fspath(path))
+    with regular_file(path, error) as (file, size), boundary(f"{name} cannot be read", error):
+        content = file.read(size) if size <= most else b""
+    if size > most:
+        raise error(f"{name} has {size:,} bytes, more than the {most:,} allowed.")
+    return content
+
+
+@contextmanager
+def regular_file(
+    path: str | os.PathLike[str], error: type[KerasSharedError] = KerasSharedError
+) -> Iterator[tuple[BinaryIO, int]]:
+    """Open a regular file to read, and tell its size.
+
+    Args:
+        path: the file.
+        error: the class of the error.
+
+    Raises:
+        KerasSharedError: of class `error`, if there is no such file, or it is no regular file.
+    """
+    name = printable(os.fspath(path))
     with boundary(f"{name} cannot be read", error):
         try:
             # a pipe without a writer would be waited for
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             raise error(f"There is no file {name}.") from None
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise error(f"{name} is a folder, and a file is expected.")
+    with os.fdopen(descriptor, "rb") as file:
         kept = os.fstat(descriptor)
-        if stat.S_ISDIR(kept.st_mode):
-            os.close(descriptor)
-            raise error(f"{name} is a folder, and a file is expected.")
-        with open(descriptor, "rb") as file:  # noqa: PTH123  (of a descriptor)
-            if not stat.S_ISREG(kept.st_mode):
-                raise error(f"{name} is no regular file.")
-            content = file.read(kept.st_size) if kept.st_size <= most else b""
-        if kept.st_size > most:
-            raise error(f"{name} has {kept.st_size:,} bytes, more than the {most:,} allowed.")
-        return content
+        if not stat.S_ISREG(kept.st_mode):
+            raise error(f"{name} is no regular file.")
+        yield file, kept.st_size
+
+
+def read_stdin(most: int, error: type[KerasSharedError] = KerasSharedError) -> bytes:
+    """What is piped in, until its end.
+
+    Args:
+        most: bytes that it may have.
+        error: the class of the error.
+
+    Raises:
+        KerasSharedError: of class `error`, if there is more, or it cannot be read.
+    """
+    with boundary("The standard input cannot be read", error):
+        content = sys.stdin.buffer.read(most + 1)
+    if len(content) > most:
+        raise error(f"The standard input has more than the {most:,} bytes allowed.")
+    return content
 
 
 def read_text(

@@ -138,7 +138,8 @@ def _said(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f": {error.filename}" if error.filename is not None else ""
         return printable(f"{error.strerror}{where}")
-    lines = str(error).partition("Original stack trace")[0].splitlines()
+    said = str(error).partition("Original stack trace")[0]
+    lines = said.rpartition("Exception encountered: ")[2].splitlines()  # behind Keras' configs
     kept = [line.strip() for line in lines if not PLACES.match(line.strip())]
     text = " ".join(OPERATION.sub("", SOURCE.sub("", line)) for line in kept if line)
     return shortened(printable(" ".join(text.split())))

@@ -4,7 +4,6 @@ import io
 import json
 import pathlib
 import sys
-import zipfile
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -109,10 +108,9 @@ def _files(given: str) -> list[str]:
 
 def _config(model: str) -> dict[str, Any]:
     """The constructor's arguments of a published model."""
-    from keras_shared.presets.names import INNER_MODEL, version_dir
+    from keras_shared.presets.names import INNER_MODEL, stored_config, version_dir
 
-    with zipfile.ZipFile(version_dir(model) / INNER_MODEL) as archive:
-        return dict(json.loads(archive.read("config.json"))["config"])
+    return dict(stored_config(version_dir(model) / INNER_MODEL)["config"])
 
 
 def _names_digits(answers: "list[dict[str, np.ndarray]]") -> bool:

@@ -37,11 +37,11 @@ def refuse_undefined(
         >>> layer = keras.layers.Dense(2, name="top")
         >>> layer.build((None, 3))
         >>> nan = float("nan")
-        >>> refuse_undefined([(layer.bias, [1.0, nan])], "m.keras", KerasSharedError, "Train again.")
+        >>> refuse_undefined([(layer.bias, [1.0, nan])], "m.keras", KerasSharedError, "Look.")
         Traceback (most recent call last):
         ...
         keras_shared.errors.KerasSharedError: m.keras has weights that are no numbers any more, as
-        after a training that diverged: 'top/bias' (NaN in 1 of 2). Train again.
+        after a training that diverged: 'top/bias' (NaN in 1 of 2). Look.
     """
     wrong = []
     for variable, value in values:

@@ -3,15 +3,17 @@
 import json
 import os
 import pathlib
-import zipfile
 from typing import Any
 
-from keras_shared.errors import KerasSharedError
+from keras_shared.archives import open_archive
+from keras_shared.errors import KerasSharedError, boundary, printable
 from keras_shared.lookup import suggestion
 
 HOME = "KERAS_SHARED_HOME"  # environment variable: the folder of your own published models
 MOST = 2**63 - 1  # TF Serving keeps numbers of versions in an int64
 INNER_MODEL = pathlib.PurePath("assets.extra", "model.keras")
+CONFIG = "config.json"  # inside of a .keras file
+MOST_CONFIG = 10_000_000  # bytes of it; nets of 2,000 layers have one
 
 
 class LoadError(KerasSharedError, ValueError):
@@ -192,7 +194,34 @@ def list_presets() -> dict[str, dict[str, Any]]:
 def class_name(path_or_name: str | os.PathLike[str]) -> str | None:
     """The class of a published model, without loading it; None where there is no Keras model."""
     try:
-        with zipfile.ZipFile(version_dir(path_or_name) / INNER_MODEL) as archive:
-            return str(json.loads(archive.read("config.json"))["class_name"])
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        return str(stored_config(version_dir(path_or_name) / INNER_MODEL)["class_name"])
+    except LoadError:
         return None
+
+
+def stored_config(path: str | os.PathLike[str], advice: str = "") -> dict[str, Any]:
+    """What a `.keras` file says of its model: the class, and the config that it was built from.
+
+    Args:
+        path: the file.
+        advice: what to do, the end of an error's message.
+
+    Raises:
+        LoadError: if it is no such file.
+
+    Example:
+        >>> from keras_shared.presets.names import INNER_MODEL, stored_config, version_dir
+        >>> config = stored_config(version_dir("lenet5_mnist") / INNER_MODEL)
+        >>> config["class_name"], config["config"]["variant"]
+        ('LeNet5', '1998')
+    """
+    name = printable(os.fspath(path))
+    corrupt = boundary(f"{name} is corrupt and cannot be loaded", LoadError, advice)
+    with corrupt, open_archive(path, LoadError) as archive:
+        size = archive.getinfo(CONFIG).file_size
+        if size > MOST_CONFIG:
+            raise LoadError(f"{name} has a {CONFIG} of {size:,} bytes, and {MOST_CONFIG:,} may be.")
+        config = json.loads(archive.read(CONFIG))
+        if not isinstance(config["class_name"], str) or not isinstance(config["config"], dict):
+            raise LoadError(f"{name} has a {CONFIG} that names no class with its arguments.")
+        return dict(config)

@@ -3,14 +3,22 @@
 import os
 import pathlib
 import re
-import zipfile
-import zlib
 
 import keras
 
 import keras_shared.layers as _layers  # noqa: F401  (registers the classes with Keras)
 import keras_shared.losses as _losses  # noqa: F401
-from keras_shared.presets.names import INNER_MODEL, LoadError, other_versions, version_dir
+from keras_shared.archives import open_hdf5
+from keras_shared.errors import boundary
+from keras_shared.exporting.finite import refuse_undefined
+from keras_shared.presets.names import (
+    INNER_MODEL,
+    LoadError,
+    other_versions,
+    stored_config,
+    version_dir,
+)
+from keras_shared.sharing.stored_layers import stored_weights
 from keras_shared.tying import bind_ties
 
 FILES = (".keras", ".h5")  # a whole model in one file, of Keras 3 or as earlier versions wrote it
@@ -45,27 +53,39 @@ def read_model(
                 f"The version {folder} has no {INNER_MODEL}: it was not written by "
                 f"keras_shared.publish, or is half deleted.{other_versions(folder)}"
             )
-    if not path.is_file():
-        raise LoadError(f"There is no file {path}.")
-    try:
-        if path.suffix != ".h5" and not zipfile.is_zipfile(path):
-            raise zipfile.BadZipFile("not a zip file")
-        model = keras.models.load_model(path, compile=compile, safe_mode=safe_mode)
-    except (OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        others = other_versions(path.parents[1]) if path.parent.name == "assets.extra" else ""
-        raise LoadError(
-            f"{path} is corrupt and cannot be loaded ({type(error).__name__}: {error}).{others}"
-        ) from error
-    except TypeError as error:
-        said = r"locate (\w+) '([^']+)'.*?config: \{'module': (?:None|'([^']+)')"
-        unknown = re.search(said, str(error), re.DOTALL)
-        if unknown is None:
-            raise
-        kind, name, module = unknown.groups("")
-        raise LoadError(
-            f"{path} holds the {kind} '{name}' of {module or 'a script or notebook'}, which is "
-            f"not registered here. Import {module or 'a module that defines it'} before the model "
-            'is loaded, with @keras.saving.register_keras_serializable("my_package") above the '
-            f"{kind} there; a model that was saved without that must be saved again."
-        ) from error
+    others = other_versions(path.parents[1]) if path.parent.name == "assets.extra" else ""
+    with boundary(f"{path} is corrupt and cannot be loaded", LoadError, others.strip()):
+        _look_through(path, others.strip())
+        try:
+            model = keras.models.load_model(path, compile=compile, safe_mode=safe_mode)
+        except TypeError as error:
+            raise _not_registered(path, error) from error
+    refuse_undefined(
+        ((v, v) for v in model.weights), str(path), LoadError,
+        f"Take an earlier state of it; keras.models.load_model loads it as it is.{others}",
+    )  # fmt: skip
     return bind_ties(model)
+
+
+def _look_through(path: pathlib.Path, advice: str) -> None:
+    """Refuse what would take more memory than the file can hold, before Keras reads it."""
+    if path.suffix == ".h5":
+        open_hdf5(path, LoadError).close()
+        return
+    stored_config(path, advice)
+    open_hdf5(path, LoadError, stored_weights(path)).close()
+
+
+def _not_registered(path: pathlib.Path, error: TypeError) -> Exception:
+    """What to do about a class that Keras does not know; another error as it is."""
+    said = r"locate (\w+) '([^']+)'.*?config: \{'module': (?:None|'([^']+)')"
+    unknown = re.search(said, str(error), re.DOTALL)
+    if unknown is None:
+        return error
+    kind, name, module = unknown.groups("")
+    return LoadError(
+        f"{path} holds the {kind} '{name}' of {module or 'a script or notebook'}, which is "
+        f"not registered here. Import {module or 'a module that defines it'} before the model "
+        'is loaded, with @keras.saving.register_keras_serializable("my_package") above the '
+        f"{kind} there; a model that was saved without that must be saved again."
+    )

@@ -4,6 +4,7 @@ import os
 
 import keras
 
+from keras_shared.exporting.finite import refuse_undefined
 from keras_shared.presets.names import LoadError
 from keras_shared.sharing.matching import Matched, Place, match
 from keras_shared.sharing.stored_layers import stored_layers
@@ -63,6 +64,7 @@ def load_weights(
         values = [
             (place.value, place.stored[_kept(place, keep)].values()) for place in found.places
         ]
+    refuse_undefined(values, str(filepath), LoadError, "Nothing was loaded. Take an earlier state.")
     for variable, value in values:  # all of them were read: none fails
         variable.assign(value)
     for layer in flatten_layers(model):

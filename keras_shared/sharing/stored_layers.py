@@ -1,13 +1,9 @@
 """The weights in a file of Keras, layer by layer, without a model."""
 
 import itertools
-import json
 import os
 import pathlib
 import re
-import tempfile
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
@@ -15,10 +11,14 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
+from keras_shared.archives import open_archive, open_hdf5
+from keras_shared.bounded import read_json
+from keras_shared.errors import boundary
 from keras_shared.presets.names import INNER_MODEL, LoadError, version_dir
 
 WEIGHTS = "model.weights.h5"  # inside of a .keras file
 TOP_LEVEL = "top_level_model_weights"  # in an .h5 file: what belongs to the model itself
+EXPECTED = "Expected what Keras writes: .keras, .weights.h5, .weights.json or .h5."
 _FOR_TRAINING = ("optimizer", "metrics")  # groups that are no layers
 
 
@@ -63,27 +63,38 @@ def stored_layers(filepath: str | os.PathLike[str]) -> Iterator[StoredLayers]:
     path = pathlib.Path(filepath)
     if path.suffix not in (".keras", ".h5", ".hdf5", ".json"):
         path = version_dir(filepath) / INNER_MODEL
-    if not path.exists():
-        raise LoadError(f"There is no file {path}.")
     with ExitStack() as stack:
-        try:
+        with boundary(f"{path} holds no weights that can be read", LoadError, EXPECTED):
             stored = _read(path, stack)
-        except (OSError, KeyError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-            raise LoadError(
-                f"{path} holds no weights that can be read ({type(error).__name__}: {error}). "
-                "Expected what Keras writes: .keras, .weights.h5, .weights.json or .h5."
-            ) from error
         if not stored.layers:
-            raise LoadError(f"{path} holds no weights of a Keras model.")
+            raise LoadError(f"{path} holds no weights of a Keras model. {EXPECTED}")
         yield stored
 
 
+def stored_weights(path: pathlib.Path) -> bytes:
+    """The HDF5 file inside of a `.keras` file, in memory: it jumps about, which a zip cannot.
+
+    Raises:
+        LoadError: as `keras_shared.archives.open_archive`, of which see what else is raised.
+    """
+    with open_archive(path, LoadError) as archive:
+        return archive.read(WEIGHTS)
+
+
 def values_of(dataset: h5py.Dataset) -> np.ndarray:
-    """The values, read now; bfloat16, which NumPy and HDF5 have not, as float32."""
-    values = np.asarray(dataset)
-    if dtype_of(dataset) != "bfloat16":
+    """The values, read now; bfloat16, which NumPy and HDF5 have not, as float32.
+
+    Raises:
+        LoadError: if they cannot be read, or are no numbers.
+    """
+    what = f"'{dataset.name}' in {dataset.file.filename} cannot be read"
+    with boundary(what, LoadError, EXPECTED):
+        values = np.asarray(dataset)
+        if dtype_of(dataset) == "bfloat16":
+            values = (values.view("uint16").astype("uint32") << 16).view("float32")
+        if values.dtype.kind not in "biuf" or values.shape != dataset.shape:
+            raise LoadError(f"{what}: it holds {dataset.dtype}, and numbers are expected.")
         return values
-    return (values.view("uint16").astype("uint32") << 16).view("float32")
 
 
 def dtype_of(dataset: h5py.Dataset) -> str:
@@ -93,23 +104,26 @@ def dtype_of(dataset: h5py.Dataset) -> str:
 
 def _read(path: pathlib.Path, stack: ExitStack) -> StoredLayers:
     if path.suffix == ".json":  # shards
-        names = json.loads(path.read_text("utf-8"))["weight_map"].values()
+        names = read_json(path, LoadError)["weight_map"].values()
         each = {part for name in names for part in (name if isinstance(name, list) else [name])}
         parts = [path.with_name(part) for part in sorted(each)]
     elif path.is_dir():
         parts = [path / WEIGHTS]
-    elif path.suffix == ".keras":
-        folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        parts = [folder / WEIGHTS]  # HDF5 jumps about, which a zip file cannot
-        with zipfile.ZipFile(path) as archive:
-            archive.extract(WEIGHTS, folder)
     else:
         parts = [path]
-    files = [stack.enter_context(h5py.File(part, "r")) for part in parts]
+    files = []
+    for part in parts:
+        content = stored_weights(part) if part.suffix == ".keras" else None
+        files.append(stack.enter_context(open_hdf5(part, LoadError, content)))
     whole = files[0].get("model_weights", files[0])
-    if "layer_names" in whole.attrs or "layer_names0" in whole.attrs:
-        return StoredLayers(list(_of_keras_2(whole)), in_order=True)
-    return StoredLayers(_of_keras_3(files), in_order=False)
+    in_order = "layer_names" in whole.attrs or "layer_names0" in whole.attrs
+    layers = list(_of_keras_2(whole)) if in_order else _of_keras_3(files)
+    for weight in (weight for layer in layers for weight in layer.weights):
+        if not isinstance(weight, h5py.Dataset) or weight.shape is None:
+            raise LoadError(
+                f"{path} is damaged: '{weight.name}' in it holds no numbers. {EXPECTED}"
+            )
+    return StoredLayers(layers, in_order)
 
 
 def _of_keras_2(whole: h5py.Group) -> Iterator[StoredLayer]:

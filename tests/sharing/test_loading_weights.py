@@ -473,7 +473,7 @@ def test_what_is_no_file_of_keras(tmp_path):
         load_weights(model, tmp_path / "a.weights.h5")
     with zipfile.ZipFile(tmp_path / "b.keras", "w") as file:
         file.writestr("config.json", json.dumps({}))
-    with pytest.raises(LoadError, match="holds no weights that can be read .KeyError"):
+    with pytest.raises(LoadError, match="holds no weights that can be read: KeyError"):
         load_weights(model, tmp_path / "b.keras")
     with h5py.File(tmp_path / "c.h5", "w") as file:
         file["a"] = [1.0]

@@ -1,0 +1,149 @@
+"""Zip archives and HDF5 files from outside, looked through before what they declare is read."""
+
+import io
+import math
+import os
+import zipfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, BinaryIO
+
+from keras_shared.bounded import regular_file
+from keras_shared.errors import KerasSharedError, printable
+
+if TYPE_CHECKING:
+    import h5py
+
+MOST_DIRECTORY = 1_000_000  # bytes of the list of an archive's parts: some 10,000 parts
+MOST_INFLATION = 20  # times their own size that files may declare; trained weights reach 2
+ALWAYS = 100_000_000  # bytes that any file may declare
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others have no bound in Python's zipfile
+
+
+@contextmanager
+def open_archive(
+    path: str | os.PathLike[str], error: type[KerasSharedError] = KerasSharedError
+) -> Iterator[zipfile.ZipFile]:
+    """Open a zip archive whose parts are plain files of plausible sizes, each once.
+
+    Args:
+        path: a `.keras` or `.npz` file.
+        error: the class of the error.
+
+    Raises:
+        KerasSharedError: of class `error`, if it is no regular file, or if its list of parts is
+            none that Keras or NumPy write.
+        Exception: whatever Python's zipfile raises for one that is damaged, or none.
+    """
+    name = printable(os.fspath(path))
+    with regular_file(path, error) as (file, size):
+        if not size:
+            raise error(f"{name} is empty, and a zip archive is expected.")
+        with zipfile.ZipFile(_Directory(file)) as checked:
+            infos = checked.infolist()
+        _refuse_parts(name, infos, error)
+        refuse_inflation(name, sum(info.file_size for info in infos), size, error)
+        with zipfile.ZipFile(file) as archive:
+            yield archive
+
+
+class _Directory:
+    """A file of which no more than the list of an archive's parts is read at once."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.seek, self.tell, self._read = file.seek, file.tell, file.read
+
+    def read(self, size: int = MOST_DIRECTORY) -> bytes:
+        if size > MOST_DIRECTORY:
+            raise ValueError(f"its list of parts has {size:,} bytes, and {MOST_DIRECTORY:,} may be")
+        return self._read(size)
+
+
+def _refuse_parts(name: str, infos: list[zipfile.ZipInfo], error: type[KerasSharedError]) -> None:
+    seen: set[str] = set()
+    for info in infos:
+        part = info.filename
+        wrong = {
+            "is there twice": part in seen,
+            "is encrypted": bool(info.flag_bits & 1),
+            "leads out of the archive": part.startswith("/") or ".." in part.split("/"),
+            "is packed in a way that Keras and NumPy do not use": info.compress_type not in METHODS,
+            "is a link": info.external_attr >> 28 == 0o12,
+        }
+        seen.add(part)
+        for said, so in wrong.items():
+            if so:
+                raise error(f"{name} is refused: its part '{printable(part)}' {said}.")
+
+
+def refuse_inflation(
+    name: str, declared: int, size: int, error: type[KerasSharedError] = KerasSharedError
+) -> None:
+    """Refuse a file that declares far more bytes than it has.
+
+    Args:
+        name: of the file.
+        declared: bytes of its content, as it says.
+        size: bytes of the file.
+        error: the class of the error.
+
+    Raises:
+        KerasSharedError: of class `error`.
+    """
+    if declared > max(ALWAYS, MOST_INFLATION * size):
+        raise error(
+            f"{name} is refused: it has {size:,} bytes and declares {declared:,}, more than "
+            f"{MOST_INFLATION} times as many. If it is your own, save it without compression."
+        )
+
+
+def open_hdf5(
+    path: str | os.PathLike[str],
+    error: type[KerasSharedError] = KerasSharedError,
+    content: bytes | None = None,
+) -> "h5py.File":
+    """Open an HDF5 file whose numbers are all inside of it, and no more than it can hold.
+
+    Args:
+        path: the file.
+        error: the class of the error.
+        content: its bytes, where it is part of another file, which `path` then names.
+
+    Returns:
+        The file, to be closed.
+
+    Raises:
+        KerasSharedError: of class `error`, if it is no regular file, refers to other files, or
+            declares far more numbers than it has bytes.
+        Exception: whatever h5py raises for one that is damaged, or none.
+    """
+    import h5py
+
+    name = printable(os.fspath(path))
+    with regular_file(path, error) as (_, size), ExitStack() as stack:
+        given = io.BytesIO(content) if content is not None else path
+        file = stack.enter_context(h5py.File(given, "r"))
+        declared = _declared(name, file, error)
+        refuse_inflation(name, declared, len(content) if content is not None else size, error)
+        stack.pop_all()
+        return file
+
+
+def _declared(name: str, file: "h5py.File", error: type[KerasSharedError]) -> int:
+    """The bytes of all numbers in an HDF5 file, each of which has to lie in it."""
+    import h5py
+
+    total = 0
+
+    def visit(place: str, link: object) -> None:
+        nonlocal total
+        if not isinstance(link, h5py.HardLink):
+            raise error(f"{name} is refused: '{printable(place)}' in it is a link elsewhere.")
+        part = file[place]
+        if isinstance(part, h5py.Dataset):
+            if part.external or part.is_virtual:
+                raise error(f"{name} is refused: '{printable(place)}' in it lies in another file.")
+            total += math.prod(part.shape or ()) * part.dtype.itemsize
+
+    file.visititems_links(visit)
+    return total
