@@ -135,15 +135,18 @@ def _declared(name: str, file: "h5py.File", error: type[KerasSharedError]) -> in
 
     total = 0
 
-    def visit(place: str, link: object) -> None:
+    def visit(place: str, link: object) -> str | None:
         nonlocal total
         if not isinstance(link, h5py.HardLink):
-            raise error(f"{name} is refused: '{printable(place)}' in it is a link elsewhere.")
+            return f"'{printable(place)}' in it is a link elsewhere"  # h5py swallows exceptions
         part = file[place]
         if isinstance(part, h5py.Dataset):
             if part.external or part.is_virtual:
-                raise error(f"{name} is refused: '{printable(place)}' in it lies in another file.")
+                return f"'{printable(place)}' in it lies in another file"
             total += math.prod(part.shape or ()) * part.dtype.itemsize
+        return None
 
-    file.visititems_links(visit)
+    wrong = file.visititems_links(visit)
+    if wrong:
+        raise error(f"{name} is refused: {wrong}.")
     return total

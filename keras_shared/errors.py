@@ -11,6 +11,12 @@ PLACES = re.compile(
     r"Graph execution error|Detected at|Node:|<stack traces|File \"|\(\w+\) \w+|\[\[|Traceback|"
     r"~*\^+~*$"
 )
+# Keras' text on a config that it cannot read, with all of the config: of which class and name
+CONFIG = re.compile(
+    r"(?:<class|Error when deserializing class) '(?:\w+\.)*(\w+)'>? (?:could not be deserialized|"
+    r"using config).*?'name': '([^']*)'.*?Exception encountered: ",
+    re.DOTALL,
+)
 SOURCE = re.compile(r"\S*\b[\w/.-]+\.(cc|cpp|h|cu|py):\d+(\]|:)?\s?")
 OPERATION = re.compile(r"\s*\[Op:\w+\]( name: ?\w*)?|\{\{[^}]*\}\}")
 
@@ -138,8 +144,8 @@ def _said(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f": {error.filename}" if error.filename is not None else ""
         return printable(f"{error.strerror}{where}")
-    said = str(error).partition("Original stack trace")[0]
-    lines = said.rpartition("Exception encountered: ")[2].splitlines()  # behind Keras' configs
+    said = CONFIG.sub(r"\1 '\2': ", str(error).partition("Original stack trace")[0])
+    lines = said.splitlines()
     kept = [line.strip() for line in lines if not PLACES.match(line.strip())]
     text = " ".join(OPERATION.sub("", SOURCE.sub("", line)) for line in kept if line)
     return shortened(printable(" ".join(text.split())))

@@ -1,5 +1,4 @@
 import pathlib
-import zipfile
 
 import numpy as np
 
@@ -7,6 +6,8 @@ from keras_shared.datasets.dataset import DataError, Dataset
 from keras_shared.datasets.labelled_images import LabelledImages
 from keras_shared.datasets.lazy_images import Shape
 from keras_shared.datasets.splitting import check_classes, split_by_seed
+from keras_shared.errors import printable
+from keras_shared.npy import read_npz
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -37,12 +38,8 @@ def from_arrays(
         >>> from_arrays(file, "test", (8, 8, 1)).images.shape
         (4, 8, 8, 1)
     """
-    where = str(path)
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-    except (OSError, ValueError, zipfile.BadZipFile, AttributeError) as error:
-        raise DataError(f"{where} is not a .npz file of arrays: {error}") from error
+    where = printable(str(path))
+    arrays = read_npz(path, DataError)
     if set(KEYS) <= set(arrays):
         parts = {
             name: _images(where, arrays[f"x_{name}"], arrays[f"y_{name}"], arrays, image_shape)

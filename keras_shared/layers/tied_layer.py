@@ -86,6 +86,7 @@ class TiedLayer(TiedReader):
     def build(self, input_shape: Any) -> None:
         source = self.own_layer or self._reference.layer
         if source is not None:
+            self.refuse_circle(source)
             if not source.built:
                 source.build(input_shape)
             if len(inspect.signature(source.compute_output_shape).parameters) == 1:

@@ -19,7 +19,7 @@ from keras_shared.presets.names import (
     version_dir,
 )
 from keras_shared.sharing.stored_layers import stored_weights
-from keras_shared.tying import bind_ties
+from keras_shared.tying import TieError, bind_ties
 
 FILES = (".keras", ".h5")  # a whole model in one file, of Keras 3 or as earlier versions wrote it
 
@@ -57,14 +57,16 @@ def read_model(
     with boundary(f"{path} is corrupt and cannot be loaded", LoadError, others.strip()):
         _look_through(path, others.strip())
         try:
-            model = keras.models.load_model(path, compile=compile, safe_mode=safe_mode)
+            model = bind_ties(keras.models.load_model(path, compile=compile, safe_mode=safe_mode))
+        except TieError as error:
+            raise TieError(f"{path}: {error}") from error
         except TypeError as error:
             raise _not_registered(path, error) from error
-    refuse_undefined(
-        ((v, v) for v in model.weights), str(path), LoadError,
-        f"Take an earlier state of it; keras.models.load_model loads it as it is.{others}",
-    )  # fmt: skip
-    return bind_ties(model)
+        refuse_undefined(
+            ((v, v) for v in model.weights), str(path), LoadError,
+            f"Take an earlier state of it; keras.models.load_model loads it as it is.{others}",
+        )  # fmt: skip
+    return model
 
 
 def _look_through(path: pathlib.Path, advice: str) -> None:

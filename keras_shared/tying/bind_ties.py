@@ -57,6 +57,7 @@ def sources_inside(model: keras.Layer) -> None:
     inside = {id(layer) for layer in layers}
     for reader in readers_of(model):
         source = reader._find_source(layers)
+        reader.refuse_circle(source)
         if id(source) not in inside:
             raise TieError(
                 f"{type(reader).__name__} '{reader.name}' is tied to the {type(source).__name__} "

@@ -135,6 +135,33 @@ class SourceReference:
 _ids: "weakref.WeakKeyDictionary[keras.Layer, str]" = weakref.WeakKeyDictionary()
 
 
+def refuse_description(given: Any) -> None:
+    """Refuse what cannot describe a source in a config.
+
+    Raises:
+        TypeError: the message names what was expected.
+    """
+    text, shape = (str, type(None)), (list, tuple, type(None))
+    expected = {"name": text, "class_name": text, "weight_shape": shape}
+    if not isinstance(given, dict):
+        raise TypeError(f"`source` is {given!r}, and a description is expected, with {[*expected]}")
+    for key, types in expected.items():
+        if key not in given or not isinstance(given[key], types):
+            kinds = " or ".join(t.__name__ for t in types)
+            raise TypeError(f"`source` has {key}={given.get(key)!r}, and {kinds} is expected")
+    if not _is_shape(given["weight_shape"]):
+        raise TypeError(f"`source` has weight_shape={given['weight_shape']!r}, which is no shape")
+    if not isinstance(given.get("id"), text):
+        raise TypeError(f"`source` has id={given['id']!r}, and str is expected")
+
+
+def _is_shape(value: Any) -> bool:
+    """Whether it is a shape, or as of a SeparableConv a list of them."""
+    if isinstance(value, (list, tuple)):
+        return all(_is_shape(one) for one in value)
+    return value is None or (isinstance(value, int) and value >= 0)
+
+
 def as_lists(value: Any) -> Any:
     """With lists in the place of tuples, as JSON gives them back."""
     return [as_lists(v) for v in value] if isinstance(value, (list, tuple)) else value

@@ -4,6 +4,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_shared.errors import boundary
 from keras_shared.tying.effective_weight import effective_weight, weight_names, weight_shape
 from keras_shared.tying.keras_private import (
     SourceInSavedModel,
@@ -14,7 +15,7 @@ from keras_shared.tying.keras_private import (
     shapes_alone_matter,
     upstream_layers,
 )
-from keras_shared.tying.source_reference import SourceReference
+from keras_shared.tying.source_reference import SourceReference, refuse_description
 from keras_shared.tying.tie_error import TieError
 
 
@@ -135,7 +136,7 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         upstream = list(upstream_layers((args, kwargs)))
-        self._reference.bind(upstream, reader=self)
+        self._bind(upstream)
         if upstream:
             self._reference.note_upstream(upstream)
         return super().__call__(*args, **kwargs)
@@ -211,7 +212,7 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
         return self._find_source([] if model is None else flatten_layers(model))
 
     def _find_source(self, candidates: list[keras.Layer]) -> keras.Layer:
-        self._reference.bind(candidates, reader=self)
+        self._bind(candidates)
         if self._reference.layer is not None:
             return self._reference.layer
         wanted = self._reference.describe()
@@ -228,6 +229,38 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
             "with `keras_shared.tying.tie(reader, source)`."
             f"{hint if others else ''}"
         )
+
+    def _bind(self, candidates: Sequence[keras.Layer]) -> None:
+        if self._reference.layer is not None:
+            return
+        self._reference.bind(candidates, reader=self)
+        if self._reference.layer is not None:
+            try:
+                self.refuse_circle(self._reference.layer)
+            except TieError:
+                self._reference.release()
+                raise
+
+    def refuse_circle(self, source: keras.Layer) -> None:
+        """See that `source` does not call this layer, where this layer calls its source.
+
+        Raises:
+            TieError: if it does; the message names the layers.
+        """
+        ways = [(source, [source.name])] if hasattr(self, "as_calls") else []
+        seen = {id(source)}
+        for layer, way in ways:
+            for inner in flatten_layers(layer):
+                if inner is self:
+                    raise TieError(
+                        f"{type(self).__name__} '{self.name}' is tied in a circle: it calls "
+                        f"{', which calls '.join(map(repr, way))}, which contains '{self.name}' "
+                        "itself. Tie it to a layer that does not contain it."
+                    )
+                called = inner._reference.layer if isinstance(inner, TiedReader) else None
+                if called is not None and hasattr(inner, "as_calls") and id(called) not in seen:
+                    seen.add(id(called))
+                    ways.append((called, [*way, called.name]))
 
     def tied_weight(self) -> Any:
         """The source's effective weight as a tensor in this layer's compute dtype.
@@ -390,11 +423,15 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "TiedReader":
-        own = config.get("own_layer")
-        if isinstance(own, dict):
-            config = {**config, "own_layer": keras.saving.deserialize_keras_object(own)}
-        layer: TiedReader = super().from_config(config)
-        return layer
+        with boundary(
+            f"{cls.__name__} '{config.get('name')}' has a config that was edited", TieError
+        ):
+            refuse_description(config.get("source"))
+            own = config.get("own_layer")
+            if isinstance(own, dict):
+                config = {**config, "own_layer": keras.saving.deserialize_keras_object(own)}
+            layer: TiedReader = super().from_config(config)
+            return layer
 
     def get_config(self) -> dict[str, Any]:
         config = {**super().get_config(), "source": self._reference.describe()}

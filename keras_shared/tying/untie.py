@@ -122,6 +122,7 @@ def tie(
             f"The source '{source.name}' was never built, so it has no weight to read. Call it on "
             "its inputs once before `tie`."
         )
+    reader.refuse_circle(source)
     if lost:
         if weight_shape(source) != reader.tied_weight_shape():
             raise TieError(
