@@ -4,12 +4,12 @@ import io
 import os
 import pathlib
 import re
-import struct
 import warnings
-import zlib
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from keras_shared.errors import KerasSharedError
+from keras_shared.bounded import read_bytes
+from keras_shared.errors import KerasSharedError, boundary, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +30,7 @@ KINDS = (  # first bytes of what people take for a picture, or that is one of an
     (rb"version https://git-lfs", "a pointer of Git LFS: run `git lfs pull`"),
     (rb"[\t\n\r -~]+$", "text"),
 )
-DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
+DAMAGED, AGAIN = "is cut off or damaged", "Copy it again."
 
 
 class PictureError(KerasSharedError, ValueError):
@@ -63,14 +63,17 @@ def read_picture(source: str | os.PathLike[str] | bytes) -> "np.ndarray":
 
     name = _name(source)
     image = _opened(source, name)
-    try:
+    with boundary(f"{name} {DAMAGED}", PictureError, AGAIN):
         image.seek(0)
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I") or image.mode == "F":  # 16 bits, or what is made of them
-            wide = np.asarray(image, "float64")
+            wide = np.array(image, "int32")
             clear = image.info.get("transparency")
-            wide = np.where(wide == clear, 65535, wide) if clear is not None else wide
-            return np.clip(np.round(wide / 257), 0, 255).astype("uint8")[..., None]
+            if clear is not None:
+                wide[wide == clear] = 65535
+            wide += 128  # to round
+            wide //= 257
+            return np.clip(wide, 0, 255, out=wide).astype("uint8")[..., None]
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             ink = image.convert("RGBA")
             paper = Image.new("RGBA", ink.size, "white")
@@ -79,10 +82,6 @@ def read_picture(source: str | os.PathLike[str] | bytes) -> "np.ndarray":
         if image.mode == "1":
             image = image.convert("L")
         pixels = np.asarray(image if image.mode == "L" else image.convert("RGB"))
-    except DAMAGED as error:
-        raise PictureError(f"{name} is cut off or damaged: {error}. Copy it again.") from error
-    except Image.DecompressionBombError:
-        raise PictureError(f"{name} has more than the {MOST_PIXELS:,} pixels allowed.") from None
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
@@ -92,11 +91,10 @@ def check_picture(file: str | os.PathLike[str]) -> None:
     Raises:
         PictureError: as of `read_picture`.
     """
-    image = _opened(file, _name(file))
-    try:
+    name = _name(file)
+    image = _opened(file, name)
+    with boundary(f"{name} {DAMAGED}", PictureError, AGAIN):
         image.verify()
-    except DAMAGED as error:
-        raise PictureError(f"{file} is cut off or damaged: {error}. Copy it again.") from error
 
 
 def png_bytes(pixels: "np.ndarray") -> bytes:
@@ -138,17 +136,16 @@ def plain_picture(content: bytes) -> bytes:
     """
     image = _opened(content, _name(content))
     plain = image.format in ("PNG", "JPEG", "MPO") and image.mode in ("L", "RGB")
-    try:
+    turned = False
+    with suppress(Exception):  # a graph does not read the note either
         turned = image.getexif().get(0x0112, 1) != 1
-    except DAMAGED:
-        turned = False
     if plain and "transparency" not in image.info and not turned:
         return content
     return png_bytes(read_picture(content))
 
 
 def _name(source: str | os.PathLike[str] | bytes) -> str:
-    return f"{len(source):,} bytes" if isinstance(source, bytes) else os.fspath(source)
+    return f"{len(source):,} bytes" if isinstance(source, bytes) else printable(os.fspath(source))
 
 
 def _kind(content: bytes) -> str:
@@ -160,33 +157,22 @@ def _kind(content: bytes) -> str:
 
 
 def _opened(source: str | os.PathLike[str] | bytes, name: str) -> "Image":
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     allowed = f"expected {', '.join(FORMATS[:-1])} or WebP"
     if not isinstance(source, bytes):
-        path = pathlib.Path(source)
-        if path.is_dir():
+        if pathlib.Path(source).is_dir():
             raise PictureError(f"{name} is a folder: {allowed}.")
-        if not path.exists():
-            raise PictureError(f"There is no file {name}.")
-        if not path.is_file():
-            raise PictureError(f"{name} is no regular file: {allowed}.")
-        taken = path.stat().st_size
-        if taken > MOST_BYTES:
-            raise PictureError(f"{name} has {taken:,} bytes, more than the {MOST_BYTES:,} allowed.")
-        try:
-            source = path.read_bytes()
-        except OSError as error:
-            raise PictureError(f"{name} cannot be read: {error.strerror}.") from error
+        source = read_bytes(source, MOST_BYTES, PictureError)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(source), formats=FORMATS)
-    except (UnidentifiedImageError, *DAMAGED) as error:
-        what = "is empty" if not source else "is not a picture that can be read"
-        raise PictureError(f"{name} {what}: {allowed}.{_kind(source)}") from error
     except Image.DecompressionBombError:
         raise PictureError(f"{name} has more than the {MOST_PIXELS:,} pixels allowed.") from None
+    except Exception as error:  # of which Pillow raises many kinds
+        what = "is empty" if not source else "is not a picture that can be read"
+        raise PictureError(f"{name} {what}: {allowed}.{_kind(source)}") from error
     if image.width * image.height > MOST_PIXELS:
         size = f"{image.width} x {image.height}"
         raise PictureError(f"{name} has {size} pixels, more than the {MOST_PIXELS:,} allowed.")

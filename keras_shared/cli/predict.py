@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="NAME|PATH", help="a preset's name or a folder")
     parser.add_argument(
         "files", metavar="FILE", nargs="+",
-        help="PNG, JPEG, GIF, BMP or WebP; a folder of them; .npy for vectors",
+        help="PNG, JPEG, GIF, BMP or WebP; a folder of them; .npy for vectors; - for a pipe",
     )  # fmt: skip
     parser.add_argument("--top", type=_count, metavar="N", default=1, help="so many of the classes")
     parser.add_argument("--invert", action="store_true", help="swap dark and bright first")
@@ -31,8 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    from keras_shared.errors import boundary, printable
     from keras_shared.presets.names import class_name, version_dir
-    from keras_shared.serving.answering import answer
+    from keras_shared.serving.answering import AnswerError, answer
     from keras_shared.tasks import TASKS, Shown
     from keras_shared.zoo import MODELS
 
@@ -40,18 +41,21 @@ def run(options: argparse.Namespace) -> None:
         _refuse_picture(target)
     version_dir(options.model)  # refuses a model that is not there, before files are read
     files = [file for given in options.files for file in _files(given)]
-    answers = answer(options.model, [[file] for file in files], options.invert)
-    model: Any = MODELS.get(class_name(options.model) or "")
-    if getattr(model, "bright_on_dark", False) and _names_digits(answers):
-        _warn_of_paper(files, options.invert)
-    if model and model.task == "classification":
-        _add_probabilities(answers, model.default_loss(**_config(options.model)))
-    files, answers = _one_by_one(files, answers)
-    show = TASKS[model.task].show if model else lambda outputs, top: Shown("", {})
-    shown = [show(outputs, options.top) for outputs in answers]
+    sources = contents(files)
+    answers = answer(options.model, [[source] for source in sources], options.invert)
+    kind = class_name(options.model) or ""
+    model: Any = MODELS.get(kind)
+    with boundary(f"{options.model} does not answer as {kind} does", AnswerError, "Publish again."):
+        if getattr(model, "bright_on_dark", False) and _names_digits(answers):
+            _warn_of_paper(files, sources, options.invert)
+        if model and model.task == "classification":
+            _add_probabilities(answers, model.default_loss(**_config(options.model)))
+        files, answers = _one_by_one(files, answers)
+        show = TASKS[model.task].show if model else lambda outputs, top: Shown("", {})
+        shown = [show(outputs, options.top) for outputs in answers]
     if options.out:
         for target in _write_pictures(files, answers, pathlib.Path(options.out)):
-            print(target, file=sys.stderr)
+            print(printable(str(target)), file=sys.stderr)
     plain = [
         {"file": file, **{k: _plain(v) for k, v in outputs.items()}, **facts}
         for file, outputs, (_, facts) in zip(files, answers, shown, strict=True)
@@ -62,6 +66,16 @@ def run(options: argparse.Namespace) -> None:
         _write(options.csv, _as_csv(plain))
     if not options.json and not options.csv:
         _print(files, answers, [text for text, _ in shown])
+
+
+def contents(files: list[str]) -> "list[str | bytes]":
+    """The files, with what is piped in where one is called `-`."""
+    from keras_shared.bounded import read_stdin
+    from keras_shared.pictures import MOST_BYTES
+
+    if files.count("-") > 1:
+        raise ValueError("- stands for the standard input, which can be read once alone.")
+    return [read_stdin(MOST_BYTES) if file == "-" else file for file in files]
 
 
 def _count(text: str) -> int:
@@ -118,22 +132,24 @@ def _names_digits(answers: "list[dict[str, np.ndarray]]") -> bool:
     return {name.decode() for name in answers[0]["classes"][0]} == set("0123456789")
 
 
-def _warn_of_paper(files: list[str], inverted: bool) -> None:
+def _warn_of_paper(files: list[str], sources: "list[str | bytes]", inverted: bool) -> None:
     """Dark ink on a bright ground, for a model that reads bright ink on a dark one."""
     import numpy as np
 
+    from keras_shared.errors import printable
     from keras_shared.pictures import read_picture
+    from keras_shared.serving.answering import is_npy
 
-    for file in files:
-        if file.endswith(".npy"):
+    for file, source in zip(files, sources, strict=True):
+        if is_npy(source):
             continue
-        pixels = read_picture(file)
+        pixels = read_picture(source)
         border = np.concatenate([pixels[[0, -1]].ravel(), pixels[:, [0, -1]].ravel()])
         if (np.median(border) > 127) != inverted:
             has, remedy = ("has", "Try") if not inverted else ("has, inverted,", "Leave out")
             print(
-                f"keras-shared: {file} {has} a bright ground, and this model reads bright ink on "
-                f"a dark one: the answer is unreliable. {remedy} --invert.",
+                f"keras-shared: {printable(file)} {has} a bright ground, and this model reads "
+                f"bright ink on a dark one: the answer is unreliable. {remedy} --invert.",
                 file=sys.stderr,
             )
 
@@ -174,7 +190,7 @@ def _plain(value: "np.ndarray") -> Any:
 def _decoded(items: Any) -> Any:
     if isinstance(items, list):
         return [_decoded(item) for item in items]
-    return items.decode() if isinstance(items, bytes) else items
+    return items.decode(errors="backslashreplace") if isinstance(items, bytes) else items
 
 
 def _as_csv(plain: list[dict[str, Any]]) -> str:
@@ -204,9 +220,10 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 
 def _write(target: str, text: str) -> None:
     from keras_shared.atomic import replace_text
+    from keras_shared.errors import printable
 
     if target == "-":
-        print(text)
+        print(printable(text))
     else:
         replace_text(target, f"{text}\n")
 
@@ -247,14 +264,16 @@ def _print(files: list[str], answers: "list[dict[str, np.ndarray]]", shown: list
     from rich.markup import escape
     from rich.table import Table
 
+    from keras_shared.errors import printable
     from keras_shared.serving.answering import as_text
 
     table = Table("file", "output", "value")
     for file, outputs, text in zip(files, answers, shown, strict=True):
         if text:
             name = "label" if "label" in outputs else "answer"
-            table.add_row(escape(file), name, escape(text), style="bold")
+            table.add_row(escape(printable(file)), name, escape(printable(text)), style="bold")
         for name, value in outputs.items():
             if not text or name not in ("label", "classes", "probabilities"):
-                table.add_row(escape(file), escape(name), escape(as_text(value)))
+                cells = printable(file), printable(name), as_text(value)
+                table.add_row(*map(escape, cells))
     Console().print(table)

@@ -6,7 +6,7 @@ from keras_shared.datasets.dataset import DataError, Dataset
 from keras_shared.datasets.labelled_images import LabelledImages
 from keras_shared.datasets.lazy_images import Shape
 from keras_shared.datasets.splitting import check_classes, split_by_seed
-from keras_shared.errors import printable
+from keras_shared.errors import boundary, printable
 from keras_shared.npy import read_npz
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
@@ -39,6 +39,13 @@ def from_arrays(
         (4, 8, 8, 1)
     """
     where = printable(str(path))
+    with boundary(f"{where} holds no images with labels", DataError):
+        return _from_arrays(path, split, image_shape, seed, where)
+
+
+def _from_arrays(
+    path: str | pathlib.Path, split: str, image_shape: Shape, seed: int, where: str
+) -> LabelledImages:
     arrays = read_npz(path, DataError)
     if set(KEYS) <= set(arrays):
         parts = {
@@ -69,7 +76,7 @@ def _images(
     where: str, x: np.ndarray, y: np.ndarray, arrays: dict[str, np.ndarray], shape: Shape
 ) -> LabelledImages:
     x = x[..., None] if x.ndim == 3 else x
-    if x.ndim != 4 or x.shape[-1] not in (1, 3) or len(x) != len(y):
+    if x.ndim != 4 or x.shape[-1] not in (1, 3) or not x.size or y.shape[:1] != x.shape[:1]:
         raise DataError(
             f"{where}: expected x as (images, height, width) or with 1 or 3 channels, and y with a "
             f"label for each. Received: x {x.shape}, y {y.shape}"
@@ -86,6 +93,8 @@ def _images(
     if not np.issubdtype(y.dtype, np.integer) or y.min(initial=0) < 0:
         raise DataError(f"{where}: expected labels as whole numbers from 0. Received: {y.dtype}")
     known = int(max(v.max(initial=0) for k, v in arrays.items() if k.startswith("y"))) + 1
+    if known > sum(v.size for k, v in arrays.items() if k.startswith("y")):
+        raise DataError(f"{where}: labels go up to {known - 1:,}, and there are fewer images.")
     names = tuple(map(str, arrays.get("class_names", range(known))))
     if len(names) < known:
         raise DataError(f"{where}: {len(names)} class_names for labels up to {known - 1}.")

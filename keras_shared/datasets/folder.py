@@ -6,11 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from keras_shared.bounded import read_bytes
 from keras_shared.datasets.dataset import DataError, Dataset
 from keras_shared.datasets.labelled_images import LabelledImages
 from keras_shared.datasets.lazy_images import LazyImages, Shape
 from keras_shared.datasets.splitting import check_classes, split_by_seed
-from keras_shared.pictures import PictureError, check_picture
+from keras_shared.errors import boundary
+from keras_shared.pictures import MOST_BYTES, PictureError, check_picture
 
 TRAIN, VALIDATION, TEST = ("train", "training"), ("validation", "valid", "val"), ("test", "testing")
 SHOWN = 5  # files that a warning names
@@ -50,6 +52,11 @@ def from_folder(
         (('dark', 'light'), 8, 2, (2, 8, 8, 1))
     """
     folder = pathlib.Path(path)
+    with boundary(f"{folder} cannot be read as a folder of images", DataError):
+        return _from_folder(folder, split, image_shape, seed)
+
+
+def _from_folder(folder: pathlib.Path, split: str, image_shape: Shape, seed: int) -> LabelledImages:
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder} with images. Name one with a folder a class.")
     splits = {name: _first_of(folder, names) for name, names in
@@ -158,7 +165,7 @@ def _digests(files: Iterable[str]) -> dict[str, str]:
     for file in files:
         sizes.setdefault(pathlib.Path(file).stat().st_size, []).append(file)
     return {
-        file: hashlib.sha256(pathlib.Path(file).read_bytes()).hexdigest()
+        file: hashlib.sha256(read_bytes(file, MOST_BYTES, DataError)).hexdigest()
         for same in sizes.values()
         if len(same) > 1
         for file in same

@@ -1,13 +1,16 @@
 import csv
+import io
 import pathlib
 import warnings
 from typing import NamedTuple
 
 import numpy as np
 
+from keras_shared.bounded import read_text
 from keras_shared.datasets.dataset import DataError, Dataset
 from keras_shared.datasets.lazy_images import LazyImages, Shape
 from keras_shared.datasets.splitting import SHARE
+from keras_shared.errors import boundary, printable
 from keras_shared.pictures import PictureError, check_picture
 
 YES, NO = ("1", "same", "true", "yes"), ("0", "different", "false", "no")
@@ -81,7 +84,8 @@ def from_pairs(
         (8, 2, (8, 8, 1))
     """
     path = pathlib.Path(path)
-    rows = _readable(path, _rows(path))
+    with boundary(f"{path} is not a CSV file of pairs, {HEADER}", DataError):
+        rows = _readable(path, _rows(path))
     files = sorted({file for row in rows for file in row[:2]})
     number = {file: i for i, file in enumerate(files)}
     pairs = ImagePairs(
@@ -114,13 +118,8 @@ _Row = tuple[pathlib.Path, pathlib.Path, bool, str]
 
 
 def _rows(path: pathlib.Path) -> list[_Row]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = [
-                (i, [cell.strip() for cell in row]) for i, row in enumerate(csv.reader(file), 1)
-            ]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is not a CSV file of pairs, {HEADER}: {error}") from error
+    text = io.StringIO(read_text(path, DataError).removeprefix("\ufeff"), newline="")
+    lines = [(i, [cell.strip() for cell in row]) for i, row in enumerate(csv.reader(text), 1)]
     lines = [(i, row) for i, row in lines if any(row)]
     if lines and not any(_is_path(path, name) for name in lines[0][1][:2]):
         del lines[0]  # a header
@@ -140,7 +139,8 @@ def _rows(path: pathlib.Path) -> list[_Row]:
             rows.append((files[0], files[1], answer in YES, where if len(row) == 4 else ""))
     if wrong:
         more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
-        raise DataError(f"{path}: expected rows {HEADER}. {'; '.join(wrong[:SHOWN])}{more}.")
+        said = printable("; ".join(wrong[:SHOWN]))
+        raise DataError(f"{path}: expected rows {HEADER}. {said}{more}.")
     if len({bool(row[3]) for row in rows}) > 1:
         raise DataError(f"{path}: name the split in each row, or in none.")
     return rows

@@ -9,11 +9,16 @@ from typing import Literal
 import keras
 import numpy as np
 
+from keras_shared.bounded import regular_file
+from keras_shared.errors import boundary
+from keras_shared.exporting.finite import refuse_undefined
 from keras_shared.exporting.named_weights import Reading, named_weights
 from keras_shared.exporting.to_safetensors import TIES, library
 from keras_shared.presets.names import LoadError
 from keras_shared.tying import TieError, bind_ties
 from keras_shared.tying.keras_private import flatten_layers
+
+MOST_HEADER = 10_000_000  # bytes; that of a net of 2,000 layers has less than one
 
 
 def load_safetensors(
@@ -64,6 +69,10 @@ def load_safetensors(
         raise (TieError if fit.ties_differ else ValueError)(
             f"{path} does not fit '{model.name}', and nothing was loaded. {' '.join(fit.wrong)}"
         )
+    refuse_undefined(
+        ((weights[name], value) for name, value in fit.values.items()),
+        str(path), LoadError, "Nothing was loaded. Take an earlier state.",
+    )  # fmt: skip
     for name, value in fit.values.items():
         weights[name].assign(keras.ops.cast(value, weights[name].dtype))
     for layer in flatten_layers(model):
@@ -74,15 +83,14 @@ def load_safetensors(
 def _content(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The arrays of a file by name, and its metadata."""
     safetensors = library()
-    if not path.is_file():
-        raise LoadError(f"There is no file {path}.")
-    try:
-        with safetensors.safe_open(path, "np") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except safetensors.SafetensorError as error:
-        raise LoadError(f"{path} is no safetensors file, or is damaged ({error}).") from error
-    except AttributeError as error:  # of NumPy, for a dtype that it does not know
-        raise LoadError(f"{path} holds numbers that NumPy does not have ({error}).") from error
+    damaged = f"{path} is no safetensors file, or is damaged"
+    with regular_file(path, LoadError) as (file, _), boundary(damaged, LoadError):
+        size = int.from_bytes(file.read(8), "little")
+        if size > MOST_HEADER:
+            raise ValueError(f"its header has {size:,} bytes, and {MOST_HEADER:,} may be")
+        with safetensors.safe_open(path, "np") as held:
+            names = held.keys()
+            return {name: held.get_tensor(name) for name in names}, held.metadata() or {}
 
 
 class _Fit:
@@ -194,8 +202,12 @@ class _Fit:
 def _declared(held: dict[str, np.ndarray], metadata: dict[str, str]) -> dict[str, Reading]:
     """Which names a file says to be readings of others: its own list, or that of torch."""
     if TIES in metadata:
-        ties = json.loads(metadata[TIES])
-        return {name: Reading(tie["source"], tie["form"]) for name, tie in ties.items()}
+        with boundary(f"The metadata '{TIES}' are not as keras_shared.export writes", LoadError):
+            ties = json.loads(metadata[TIES])
+            return {
+                str(name): Reading(f"{tie['source']}", f"{tie['form']}")
+                for name, tie in ties.items()
+            }
     # safetensors.torch.save_model: name that was left out -> name that was kept
     pairs = sorted(metadata.items())
     return {k: Reading(v, "") for k, v in pairs if v in held and k not in held}

@@ -4,12 +4,14 @@ import contextlib
 import math
 import os
 import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from keras_shared.errors import KerasSharedError, whole_reason
+from keras_shared.errors import KerasSharedError, boundary, printable
+from keras_shared.npy import MAGIC, read_npy
 from keras_shared.pictures import png_bytes, read_picture
 from keras_shared.presets.names import version_dir
 from keras_shared.serving.session import loaded, run
@@ -32,7 +34,7 @@ class _Read(NamedTuple):
 
 
 def answer(
-    model: str | os.PathLike[str], requests: list[list[str]], invert: bool = False
+    model: str | os.PathLike[str], requests: Sequence[list[str | bytes]], invert: bool = False
 ) -> list[dict[str, np.ndarray]]:
     """Send each request, one file or the files of one pair, to the signature that takes it.
 
@@ -41,7 +43,8 @@ def answer(
 
     Args:
         model: name of a preset, a folder of versions (the newest answers), or one SavedModel.
-        requests: for each answer, pictures; or one .npy file with a vector, or a batch.
+        requests: for each answer, pictures; or one .npy file with a vector, or a batch. Files,
+            or their bytes.
         invert: whether to swap dark and bright in pictures.
 
     Returns:
@@ -65,49 +68,47 @@ def answer(
         ['reconstruction']
     """
     path = version_dir(model)
+    failed = f"TensorFlow cannot load the SavedModel {path}"
     with contextlib.ExitStack() as stack:
-        try:
+        with boundary(failed, AnswerError, "Publish it again; `keras-shared check` says more."):
             session, signatures = stack.enter_context(loaded(path))
-        except Exception as error:  # whatever a foreign graph makes TensorFlow raise
-            raise AnswerError(
-                f"TensorFlow cannot load the SavedModel {path}: {whole_reason(error)}. Publish or "
-                "copy it again; `keras-shared check` says more."
-            ) from error
-        signatures = {
-            name: signature
-            for name, signature in signatures.items()
-            if not name.startswith("__saved_model_")
-            and all(info.name for info in signature.inputs.values())  # no ragged or sparse ones
-        }
-        return [_answer(path, session, signatures, files, invert) for files in requests]
+            taken = {
+                name: [*map(_input_of, sorted(signature.inputs.items()))]
+                for name, signature in signatures.items()
+                if not name.startswith("__saved_model_")
+                and all(info.name for info in signature.inputs.values())  # no ragged or sparse ones
+            }
+        return [_answer(path, session, signatures, taken, files, invert) for files in requests]
 
 
 def _answer(
-    path: pathlib.Path, session: Any, signatures: dict[str, Any], files: list[str], invert: bool
+    path: pathlib.Path,
+    session: Any,
+    signatures: Mapping[str, Any],
+    taken: "dict[str, list[_Input]]",
+    files: list[str | bytes],
+    invert: bool,
 ) -> dict[str, np.ndarray]:
-    read = [_numbers(file) if file.endswith(".npy") else _pixels(file, invert) for file in files]
+    read = [_numbers(file) if is_npy(file) else _pixels(file, invert) for file in files]
     vector = len(read) == 1 and read[0].picture
+    named = [file if isinstance(file, str) else "the standard input" for file in files]
     # the default first: of an autoencoder it takes pictures, and a square code is none
-    names = sorted(signatures, key=lambda name: (name != "serving_default", name))
-    taken = {name: [*map(_input_of, sorted(signatures[name].inputs.items()))] for name in names}
-    for name in names:
+    for name in sorted(taken, key=lambda name: (name != "serving_default", name)):
         if len(taken[name]) != len(read):
             continue
-        sent = [_sent(given, into, vector) for given, into in zip(read, taken[name], strict=True)]
-        inputs = {i.key: v for i, v in zip(taken[name], sent, strict=True) if v is not None}
-        if len(inputs) == len(read):
-            try:
-                outputs = run(session, signatures[name], inputs)
-            except (tf.errors.OpError, ValueError, TypeError) as error:
-                raise AnswerError(
-                    f"The signature '{name}' of {path} fails for {files}: {whole_reason(error)}"
-                ) from error
-            return dict(sorted(outputs.items()))
+        with boundary(f"The signature '{name}' of {path} fails for {named}", AnswerError):
+            pairs = zip(read, taken[name], strict=True)
+            sent = [(into.key, _sent(given, into, vector)) for given, into in pairs]
+            inputs = {key: value for key, value in sent if value is not None}
+            if len(inputs) == len(read):
+                return dict(sorted(run(session, signatures[name], inputs).items()))
     shown = {name: [str(one) for one in inputs] for name, inputs in taken.items()}
     given = [str(one) for one in read]
     raise AnswerError(
-        f"{path} has no signature that takes {files} ({given}). It takes: {shown}. Numbers come "
-        "from .npy files."
+        printable(
+            f"{path} has no signature that takes {named} ({given}). It takes: {shown}. Numbers "
+            "come from .npy files."
+        )
     )
 
 
@@ -161,27 +162,23 @@ def _as_vector(pixels: np.ndarray, side: int) -> np.ndarray:
     return np.asarray(square / 255).reshape(1, -1)
 
 
-def _pixels(file: str, invert: bool) -> _Read:
+def is_npy(file: str | bytes) -> bool:
+    return file.startswith(MAGIC) if isinstance(file, bytes) else file.lower().endswith(".npy")
+
+
+def _pixels(file: str | bytes, invert: bool) -> _Read:
     pixels = read_picture(file)
     return _Read(255 - pixels if invert else pixels, picture=True)
 
 
-def _numbers(file: str) -> _Read:
-    try:
-        array = np.load(file, allow_pickle=False)
-        if array.dtype.kind not in "biuf":
-            raise ValueError(f"it holds {array.dtype}, and numbers are expected")
-        return _Read(np.atleast_2d(array), picture=False)
-    except FileNotFoundError:
-        raise AnswerError(f"There is no file {file}.") from None
-    except (OSError, ValueError) as error:
-        raise AnswerError(f"{file} is not a .npy file of numbers: {error}") from error
+def _numbers(file: str | bytes) -> _Read:
+    return _Read(np.atleast_2d(read_npy(file, AnswerError)), picture=False)
 
 
 def as_text(value: np.ndarray) -> str:
     """An output as a person reads it, cut after twelve numbers."""
     flat = value.ravel()
     if flat.dtype == object:
-        return " ".join(item.decode() for item in flat)
+        return printable(" ".join(item.decode(errors="backslashreplace") for item in flat[:100]))
     shown = " ".join(f"{number:.4g}" for number in flat[:12])
     return shown if len(flat) <= 12 else f"{shown} ... ({' x '.join(map(str, value.shape))})"
