@@ -2,14 +2,18 @@
 
 import contextlib
 import io
+import os
 import struct
 import zlib
 
 import numpy as np
 import pytest
+from hypothesis import given
+from mutations import fuzzed, mutated
 from PIL import Image
 
 from keras_shared import pictures
+from keras_shared.errors import KerasSharedError
 from keras_shared.pictures import (
     PictureError,
     check_picture,
@@ -207,6 +211,80 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(monkeypatch):
     monkeypatch.setattr(pictures, "MOST_PIXELS", 23)
     with pytest.raises(PictureError, match="6 x 4 pixels, more than the 23 allowed"):
         read_picture(encoded(Image.fromarray(GREY)))
+
+
+BOMBS = """
+import io, os, resource, struct, sys, zlib
+from PIL import Image
+from keras_shared.pictures import PictureError, read_picture
+
+def encoded(kind, at, *numbers, **options):
+    file = io.BytesIO()
+    Image.new("RGB", (40, 40)).save(file, kind, **options)
+    content = bytearray(file.getvalue())
+    place = content.find(at[0]) + at[1]
+    struct.pack_into(*numbers[:1], content, place, *numbers[1:])
+    return bytes(content)
+
+def chunk(name, content):
+    check = zlib.crc32(name + content)
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", check)
+
+def png(width, height, rows, *more):
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    parts = (b"\\x89PNG\\r\\n\\x1a\\n", head, *more, chunk(b"IDAT", rows), chunk(b"IEND", b""))
+    return b"".join(parts)
+
+packer = zlib.compressobj(1)
+rows = b"".join(packer.compress(bytes(20_001)) for _ in range(20_000)) + packer.flush()
+text = b"a\\0\\0" + zlib.compress(bytes(200_000_000), 1)
+bombs = {
+    "png": png(20_000, 20_000, rows),
+    "text": png(4, 4, zlib.compress(bytes(20)), chunk(b"zTXt", text)),
+    "profile": png(4, 4, zlib.compress(bytes(20)), chunk(b"iCCP", text)),
+    "gif": encoded("GIF", (b"GIF", 6), "<HH", 65_535, 65_535),
+    "frame": encoded("GIF", (b",\\0\\0\\0\\0", 5), "<HH", 65_535, 65_535),
+    "bmp": encoded("BMP", (b"BM", 18), "<ii", 60_000, -60_000),
+    "jpeg": encoded("JPEG", (b"\\xff\\xc0", 5), ">HH", 65_000, 65_000),
+    "webp": encoded("WEBP", (b"\\x9d\\x01\\x2a", 3), "<HH", 16_383, 16_383),
+    "lossless": encoded("WEBP", (b"VP8L", 9), "<I", 16_383 | 16_383 << 14, lossless=True),
+}
+del rows, text
+read_picture(png(4, 4, zlib.compress(bytes(20))))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for name, content in [*bombs.items(), ("pipe", sys.argv[1]), ("device", "/dev/zero")]:
+    try:
+        read_picture(content)
+    except PictureError as error:
+        print(name, error)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def test_bombs_take_no_memory_and_pipes_are_not_waited_for(tmp_path, fresh_python):
+    os.mkfifo(tmp_path / "pipe.png")
+    *lines, more = fresh_python(BOMBS.replace("\\\\", "\\"), tmp_path / "pipe.png").splitlines()
+    said = {line.split()[0]: line for line in lines}
+    assert len(said) == 11 and int(more) < 100  # MB
+    for name in ("png", "gif", "frame", "bmp", "jpeg", "webp", "lossless"):
+        assert "more than the 100,000,000" in said[name]
+    assert "is no regular file" in said["pipe"] and "is no regular file" in said["device"]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "WEBP"])
+def test_whatever_the_bytes_are(kind):
+    noise = np.random.default_rng(0).integers(0, 256, (12, 12, 3), dtype="uint8")
+    content = encoded(Image.fromarray(noise), kind)
+
+    @fuzzed
+    @given(mutated(content))
+    def pixels_or_an_error_of_ours(broken):
+        with contextlib.suppress(KerasSharedError):
+            assert read_picture(broken).dtype == "uint8"
+        with contextlib.suppress(KerasSharedError):
+            assert plain_picture(broken)
+
+    pixels_or_an_error_of_ours()
 
 
 def test_what_a_graph_reads_alike_stays_as_it_is():

@@ -1,6 +1,7 @@
 """Pairs of one's own pictures, listed in a CSV file."""
 
 import json
+import os
 import warnings
 
 import numpy as np
@@ -123,11 +124,17 @@ def test_a_wrong_row_is_named(listed, row, said):
 
 
 def test_files_that_are_no_lists(tmp_path, listed):
-    with pytest.raises(DataError, match="is not a CSV file of pairs"):
+    with pytest.raises(DataError, match="There is no file .*none.csv"):
         from_pairs(tmp_path / "none.csv", "train", SHAPE)
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(DataError, match="is not a CSV file of pairs"):
+    with pytest.raises(DataError, match="binary.csv is no text: it holds NUL bytes"):
         from_pairs(tmp_path / "binary.csv", "train", SHAPE)
+    (tmp_path / "long.csv").write_text("a" * 200_000)
+    with pytest.raises(DataError, match="is not a CSV file of pairs.* field larger than"):
+        from_pairs(tmp_path / "long.csv", "train", SHAPE)
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(DataError, match="is no regular file"):
+        from_pairs(tmp_path / "pipe.csv", "train", SHAPE)
     (tmp_path / "empty.csv").write_text("")
     with pytest.raises(DataError, match="0 pairs and needs some that show the same"):
         from_pairs(tmp_path / "empty.csv", "train", SHAPE)
