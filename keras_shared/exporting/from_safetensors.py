@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_shared.bounded import regular_file
-from keras_shared.errors import boundary
+from keras_shared.errors import boundary, printable
 from keras_shared.exporting.finite import refuse_undefined
 from keras_shared.exporting.named_weights import Reading, named_weights
 from keras_shared.exporting.to_safetensors import TIES, library
@@ -67,7 +67,8 @@ def load_safetensors(
     fit = _Fit(weights, readings, held, metadata, keep)
     if fit.wrong:
         raise (TieError if fit.ties_differ else ValueError)(
-            f"{path} does not fit '{model.name}', and nothing was loaded. {' '.join(fit.wrong)}"
+            f"{path} does not fit '{model.name}', and nothing was loaded. "
+            f"{printable(' '.join(fit.wrong))}"
         )
     refuse_undefined(
         ((weights[name], value) for name, value in fit.values.items()),
@@ -189,7 +190,7 @@ class _Fit:
         of_readers = [n for n in found if n != name]
         kept = {"source": [name], "reader": of_readers, None: list(found)}[self._keep]
         kept = [n for n in kept if n in found] or list(found)
-        if any(not np.array_equal(found[n], found[kept[0]]) for n in kept):
+        if any(not np.array_equal(found[n], found[kept[0]]) for n in kept[1:]):
             self.wrong.append(
                 f"{' and '.join(map(repr, kept))} are one weight in the model, and hold different "
                 "values in the file. Pass keep='source' to use the source's, or keep='reader' to "

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 
 import numpy as np
@@ -268,3 +269,69 @@ def test_whole_numbers_and_text_in_npy_files(here, ask):
     assert "no signature that takes ['half.npy']" in ask("predict", "ids", "half.npy")[2]
     np.save("words.npy", np.array(["a", "b"]))
     assert "words.npy is not a .npy file of numbers" in ask("predict", "ids", "words.npy")[2]
+
+
+@pytest.fixture
+def piped(monkeypatch):
+    """Lets the commands read these bytes from a pipe."""
+
+    def pipe(content):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+    return pipe
+
+
+def test_a_pipe_is_read_where_it_is_asked_for(here, ask, piped):
+    piped((here / "seven.png").read_bytes())
+    _, text, said = ask("predict", "lenet5_modern_mnist", "-", "--json")
+    assert json.loads(text)[0]["label"] == "7" and json.loads(text)[0]["file"] == "-" and not said
+    vectors = io.BytesIO()
+    np.save(vectors, np.stack([np.array(seven())] * 2)[..., None])
+    piped(vectors.getvalue())
+    _, text, _ = ask("predict", "lenet5_modern_mnist", "-", "--json")
+    assert [row["file"] for row in json.loads(text)] == ["-[0]", "-[1]"]
+    on_paper("ring").save("ring.png")
+    piped((here / "ring.png").read_bytes())
+    assert ask("verify", "-", "ring.png")[1].startswith("same")
+    piped(b"")
+    assert "is empty: expected PNG" in ask("predict", "lenet5_modern_mnist", "-")[2]
+    assert "can be read once" in ask("verify", "-", "-")[2]
+
+
+def test_pipes_and_devices_are_not_waited_for(here, ask):
+    for name in ("pipe.png", "pipe.npy"):
+        os.mkfifo(name)
+        status, _, said = ask("predict", "tied_autoencoder_mnist", "seven.png", name)
+        assert status == 1 and said == f"keras-shared: {name} is no regular file.\n"
+
+
+def test_names_are_text(here, ask):
+    name = "[red]x[b]\x1b[31m.png"
+    seven().save(name)
+    _, table, _ = ask("predict", "lenet5_modern_mnist", name)
+    assert "[red]x[b]\\x1b[31m.png" in table and "\x1b[31m" not in table
+    _, _, said = ask("predict", "lenet5_modern_mnist", "no\x1b[31m.png")
+    assert said == "keras-shared: There is no file no\\x1b[31m.png.\n"
+
+
+def test_a_graph_that_fails_says_why(here, ask):
+    spec = tf.TensorSpec((None, 2), tf.float32, name="x")
+
+    @tf.function(input_signature=[spec])
+    def fails(x):
+        check = tf.debugging.assert_less(x, 1.0, message="x is \x1b[31mtoo large")
+        with tf.control_dependencies([check]):
+            return {"y[red]": x, "text": tf.constant([b"\xff\x1b[31m"])}
+
+    tf.saved_model.save(tf.Module(), "graph/1", fails)
+    np.save("large.npy", np.array([[2.0, 3.0]]))
+    np.save("small.npy", np.array([[0.0, 0.5]]))
+    status, _, said = ask("predict", "graph", "large.npy")
+    assert status == 1 and "The signature 'serving_default' of graph/1 fails for ['large" in said
+    assert "too large" in said and "element-wise" in said  # the assertion, and its reason
+    assert "\x1b" not in said and said.count("\n") == 1
+    status, table, _ = ask("predict", "graph", "small.npy")
+    assert status == 0 and "y[red]" in table and "\\xff\\x1b[31m" in table
+    seven().save("other.png")
+    status, _, said = ask("verify", "seven.png", "other.png", "--model", "graph")
+    assert status == 1 and "graph/1 has no signature that takes" in said

@@ -1,5 +1,6 @@
 """Pairs of one's own pictures, listed in a CSV file."""
 
+import contextlib
 import json
 import os
 import warnings
@@ -7,10 +8,13 @@ import warnings
 import numpy as np
 import PIL.Image
 import pytest
+from hypothesis import given
+from mutations import fuzzed, mutated
 
 from keras_shared.batching import pair_batches, triplet_batches
 from keras_shared.cli import main
 from keras_shared.datasets import DataError, LabelledImages, from_pairs
+from keras_shared.errors import KerasSharedError
 from keras_shared.recipes import RecipeError, read_recipe
 from keras_shared.training import training_data
 
@@ -212,3 +216,17 @@ def test_images_that_validate_are_not_drawn():
     for images, _ in pair_batches(data, 16).take(20):
         seen |= {int(n) for side in images.values() for n in side.numpy()[:, 0, 0, 0]}
     assert seen == set(range(12)) - {0, 1, 7, 11}
+
+
+def test_whatever_the_list_is(listed):
+    content = listed.read_bytes()
+
+    @fuzzed
+    @given(mutated(content))
+    def pairs_or_an_error_of_ours(broken):
+        listed.write_bytes(broken)
+        with contextlib.suppress(KerasSharedError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert from_pairs(listed, "test", SHAPE).images.read().dtype == "uint8"
+
+    pairs_or_an_error_of_ours()

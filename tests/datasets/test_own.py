@@ -227,3 +227,25 @@ def test_images_that_validate_never_train(photos):
     recipe = recipe_on(photos, num_classes=3).with_changes({"data.validation_images": 5})
     with pytest.raises(DataError, match="says by itself which images validate.*Leave it out"):
         training_data(recipe)
+
+
+def test_pipes_and_control_characters_in_a_folder(photos):
+    os.mkfifo(photos / "ant" / "pipe.png")
+    draw(photos / "bee" / "ok\x1b[31m.png")
+    (photos / "cat" / "no\x1b[31m.png").write_bytes(b"no picture")
+    with pytest.warns(UserWarning, match=r"1 files are left out: .*no\\x1b\[31m.png is not"):
+        train, test = (from_folder(photos, split, SHAPE) for split in ("train", "test"))
+    assert len(train.images) + len(test.images) == 31
+
+
+def test_labels_without_end(tmp_path):
+    x, many = np.zeros((20, 8, 8), "uint8"), np.arange(20) % 2
+    many[0] = 10**12
+    for y, said in ((many, "labels go up to 1,000,000,000,000"), (np.array(["a"] * 20), "labels"),
+                    (np.array(5), "a label for each"), (many[:0], "a label for each")):  # fmt: skip
+        np.savez(tmp_path / "mine.npz", x=x, y=y)
+        with pytest.raises(DataError, match=said):
+            from_arrays(tmp_path / "mine.npz", "train", SHAPE)
+    np.savez(tmp_path / "mine.npz", x=x[:0], y=many[:0])
+    with pytest.raises(DataError, match="a label for each"):
+        from_arrays(tmp_path / "mine.npz", "train", SHAPE)

@@ -1,14 +1,18 @@
 """Weights in a safetensors file: each once, with its ties, under names for torch; and back."""
 
 import json
+import os
 import struct
 
 import keras
 import numpy as np
 import pytest
+from hypothesis import given
 from keras import layers
+from mutations import fuzzed, mutated
 
 import keras_shared
+from keras_shared.errors import KerasSharedError
 from keras_shared.layers import TiedConv2DTranspose, TiedDense, TiedLayer
 from keras_shared.presets.names import LoadError
 from keras_shared.tying import TiedReader, TieError
@@ -459,6 +463,43 @@ def test_what_is_no_file_of_weights_and_what_has_none(tmp_path):
     with pytest.raises(TieError, match="'inward', which is not part of"):
         keras_shared.export(keras.Model(z, TiedDense(dense)(z)), path)
     assert path.read_bytes() == whole[:50] and list(tmp_path.iterdir()) == [path]
+
+
+def test_pipes_headers_without_end_and_numbers_that_are_none(tmp_path):
+    model, path = autoencoder(), tmp_path / "m.safetensors"
+    content = keras_shared.export(model, path).read_bytes()
+    (name, *_), arrays = list(held := numpy_files.load_file(path)), dict(held)
+    arrays[name] = np.full_like(arrays[name], np.nan)
+    numpy_files.save_file(arrays, path)
+    before = model.get_weights()
+    with pytest.raises(LoadError, match="no numbers any more.*NaN in .*Nothing was loaded"):
+        keras_shared.load_safetensors(model, path)
+    for size in (2**40, 2**63):
+        path.write_bytes(struct.pack("<Q", size) + content[8:])
+        with pytest.raises(LoadError, match="damaged.* its header has .* bytes"):
+            keras_shared.load_safetensors(model, path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(LoadError, match="is no regular file"):
+        keras_shared.load_safetensors(model, path)
+    for now, then in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def test_whatever_the_file_is(tmp_path):
+    model, path = autoencoder(), tmp_path / "m.safetensors"
+    content = keras_shared.export(model, path).read_bytes()
+
+    @fuzzed
+    @given(mutated(content))
+    def weights_or_an_error_of_ours(broken):
+        path.write_bytes(broken)
+        try:
+            keras_shared.load_safetensors(model, path)
+        except ValueError as error:
+            assert isinstance(error, KerasSharedError) or "nothing was loaded" in str(error)
+
+    weights_or_an_error_of_ours()
 
 
 WRITE = """

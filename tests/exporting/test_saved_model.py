@@ -1,6 +1,10 @@
 """Every exported signature answers in TF Serving's kind of session with Keras' numbers."""
 
 import os
+import subprocess
+import sys
+import threading
+import time
 
 import keras
 import numpy as np
@@ -106,6 +110,57 @@ def test_encoded_images_of_other_kinds_and_sizes(tmp_path):
     scores = Served(tmp_path / "m")("classify_bytes", image_bytes=contents)["scores"]
     flat = model.predict(np.full((1, 28, 28, 1), 200.0), verbose=0)
     np.testing.assert_allclose(scores, np.repeat(flat, 2, 0), atol=1e-2)
+
+
+@pytest.mark.slow
+def test_a_reader_always_finds_an_export(tmp_path):
+    path, missed, done = tmp_path / "m" / "saved_model.pb", [], threading.Event()
+    TiedAutoencoder(units=(3,), input_dim=4).export(tmp_path / "m")
+
+    def watch():
+        while not done.is_set():
+            if not path.exists():
+                missed.append(time.time())
+
+    reader = threading.Thread(target=watch)
+    reader.start()
+    try:
+        for _ in range(3):
+            TiedAutoencoder(units=(3,), input_dim=4).export(tmp_path / "m")
+    finally:
+        done.set()
+        reader.join()
+    assert not missed
+
+
+KILLED = """
+import sys
+from keras_shared.zoo import TiedAutoencoder
+model = TiedAutoencoder(units=(3,), input_dim=4)
+print("begun", flush=True)
+while True:
+    model.export(sys.argv[1])
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_export_leaves_a_whole_one_and_the_next_sweeps(tmp_path):
+    model = TiedAutoencoder(units=(3,), input_dim=4)
+    model.export(tmp_path / "m")
+    left = 0
+    for _ in range(3):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", KILLED, tmp_path / "m"], stdout=subprocess.PIPE
+        )
+        writer.stdout.readline()
+        time.sleep(np.random.default_rng().uniform(0.1, 2))
+        writer.kill()
+        writer.wait()
+        left += len(list(tmp_path.iterdir())) - 1
+        Served(tmp_path / "m")("encode", inputs=np.zeros((1, 4), "float32"))
+    assert left  # or nothing was seen
+    model.export(tmp_path / "m")
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
 
 
 def test_export_replaces_and_leaves_nothing_beside(tmp_path):
