@@ -1,5 +1,7 @@
 """The way back from a published version, or a `.keras` file, to a trainable model with its ties."""
 
+import json
+import math
 import os
 import pathlib
 import re
@@ -8,7 +10,7 @@ import keras
 
 import keras_shared.layers as _layers  # noqa: F401  (registers the classes with Keras)
 import keras_shared.losses as _losses  # noqa: F401
-from keras_shared.archives import open_hdf5
+from keras_shared.archives import open_hdf5, refuse_inflation
 from keras_shared.errors import boundary
 from keras_shared.exporting.finite import refuse_undefined
 from keras_shared.presets.names import (
@@ -20,8 +22,10 @@ from keras_shared.presets.names import (
 )
 from keras_shared.sharing.stored_layers import stored_weights
 from keras_shared.tying import TieError, bind_ties
+from keras_shared.tying.keras_private import variables_made_by
 
 FILES = (".keras", ".h5")  # a whole model in one file, of Keras 3 or as earlier versions wrote it
+ITEM_BYTES = {"float64": 8, "int64": 8, "float16": 2, "bfloat16": 2, "int8": 1, "uint8": 1}
 
 
 def read_model(
@@ -55,7 +59,7 @@ def read_model(
             )
     others = other_versions(path.parents[1]) if path.parent.name == "assets.extra" else ""
     with boundary(f"{path} is corrupt and cannot be loaded", LoadError, others.strip()):
-        _look_through(path, others.strip())
+        _look_through(path, safe_mode, others.strip())
         try:
             model = bind_ties(keras.models.load_model(path, compile=compile, safe_mode=safe_mode))
         except TieError as error:
@@ -69,13 +73,20 @@ def read_model(
     return model
 
 
-def _look_through(path: pathlib.Path, advice: str) -> None:
+def _look_through(path: pathlib.Path, safe_mode: bool, advice: str) -> None:
     """Refuse what would take more memory than the file can hold, before Keras reads it."""
     if path.suffix == ".h5":
-        open_hdf5(path, LoadError).close()
-        return
-    stored_config(path, advice)
-    open_hdf5(path, LoadError, stored_weights(path)).close()
+        with open_hdf5(path, LoadError) as file:
+            config = json.loads(file.attrs.get("model_config", "{}"))
+    else:
+        config = stored_config(path, advice)
+        open_hdf5(path, LoadError, stored_weights(path)).close()
+    config["compile_config"] = None
+    made = variables_made_by(
+        lambda: keras.saving.deserialize_keras_object(config, safe_mode=safe_mode)
+    )
+    taken = sum(math.prod(v.shape) * ITEM_BYTES.get(v.dtype, 4) for v in made)
+    refuse_inflation(str(path), taken, path.stat().st_size, LoadError)
 
 
 def _not_registered(path: pathlib.Path, error: TypeError) -> Exception:

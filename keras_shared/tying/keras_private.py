@@ -6,8 +6,10 @@ fails on the day that one of these names changes.
 """
 
 import inspect
+import random
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import keras
@@ -142,6 +144,25 @@ def take_arguments(layer: keras.Layer, names: list[str]) -> None:
             default = None if parameters else kinds.empty
             parameters.append(kinds(name, kinds.POSITIONAL_OR_KEYWORD, default=default))
     layer._call_signature = inspect.Signature(parameters)
+
+
+def variables_made_by(build: Callable[[], Any]) -> list[keras.Variable]:
+    """The variables that `build()` makes, which have shapes, and no memory for values.
+
+    What it raises is left to who calls it in earnest; the variables made before count.
+    """
+    key, drawn = "uninitialized_variables", random.getstate()
+    before = global_state.get_global_attribute(key)
+    global_state.set_global_attribute(key, [])
+    try:
+        scope = keras.StatelessScope(initialize_variables=False)
+        with scope, suppress(Exception), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            build()
+        return list(global_state.get_global_attribute(key) or [])
+    finally:
+        global_state.set_global_attribute(key, before)
+        random.setstate(drawn)
 
 
 def shapes_alone_matter() -> bool:

@@ -167,6 +167,17 @@ def test_a_config_of_another_type_names_the_layer(written, parts):
                 "TiedDense 'back' has a config that was edited.*is no shape")  # fmt: skip
 
 
+def test_a_config_of_more_weights_than_the_file_has(written, parts, tmp_path):
+    said = "is refused: it has .* bytes and declares .*more than 20 times as many"
+    for units in (10**8, 10**15):
+        refused(written(config_json=edited(parts, "code", units=units)), said)
+    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="top")]).save(tmp_path / "m.h5")
+    with h5py.File(tmp_path / "m.h5", "r+") as file:
+        config = file.attrs["model_config"]
+        file.attrs["model_config"] = config.replace('"units": 2', '"units": 100000000')
+    refused(tmp_path / "m.h5", said)
+
+
 def test_weights_that_are_not_in_the_file(written, weights, model):
     def huge(file):
         del file["layers/dense/vars/0"]

@@ -1,5 +1,7 @@
 """These fail on the day that Keras changes a name which keras_private.py uses."""
 
+import random
+
 import h5py
 import keras
 import numpy as np
@@ -152,3 +154,26 @@ def test_saved_layers_are_where_keras_saves_them(tmp_path):
             assert [tuple(v.shape) for v in found[path].weights] == [
                 group[str(i)].shape for i in range(len(group))
             ]
+
+
+def test_variables_without_memory():
+    """Shapes alone: of a net of 4 TB, and up to where it fails; nothing else is changed."""
+
+    def build():
+        x = keras.Input((1000,))
+        keras.Model(x, layers.Dropout(0.5)(layers.Dense(10**9)(x)))
+
+    def failing():
+        build()
+        raise ValueError
+
+    for made in map(keras_private.variables_made_by, (build, failing)):
+        assert {(1000, 10**9), (10**9,)} <= {tuple(v.shape) for v in made}
+    keras.utils.set_random_seed(3)
+    expected = layers.Dense(2, name="top").build((None, 3)), random.random()
+    keras.utils.set_random_seed(3)
+    keras_private.variables_made_by(build)
+    assert (layers.Dense(2, name="top").build((None, 3)), random.random()) == expected
+    with keras.StatelessScope():
+        pass  # gives values to what was made in a scope: to none of the above
+    assert keras_private.variables_made_by(lambda: None) == []
