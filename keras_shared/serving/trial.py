@@ -9,14 +9,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_shared.errors import whole_reason
+from keras_shared.bounded import read_bytes
+from keras_shared.errors import KerasSharedError, boundary, whole_reason
 from keras_shared.serving.finding import Finding
+from keras_shared.serving.limits import MOST_REQUEST, MOST_WARMUP, memory
 from keras_shared.serving.session import loaded, run
 
 BATCHES = (1, 2, 17)  # that every signature is run with, if it is not too large
 WARMUP = pathlib.PurePath("assets.extra", "tf_serving_warmup_requests")
 MOST_WARMUP_RECORDS = 1000  # servables/tensorflow/saved_model_warmup_util.h
 SIDE = 32  # for a dimension of unknown size
+MOST_ROW = 500_000_000  # numbers in one row of made-up inputs
 MOST_NUMBERS = 20_000_000  # in the inputs of a trial with more than two rows
 NO_BATCHING = (
     "start the server without batching (`keras-shared serve --no-batching`), and send it under "
@@ -27,7 +30,7 @@ Inputs = dict[str, np.ndarray]
 
 def try_version(
     folder: pathlib.Path, signatures: Mapping[str, Any], runnable: Mapping[str, Any]
-) -> Iterator[Finding]:
+) -> Iterator[Finding | str]:
     """Load `folder` into a Session, replay its warm-up requests, run the `runnable` signatures.
 
     Args:
@@ -36,35 +39,47 @@ def try_version(
         runnable: those in which no error is known yet.
 
     Yields:
-        What went wrong.
+        What is done next, as text, and what went wrong.
     """
     import tensorflow as tf
 
     image = tf.io.encode_png(np.zeros((SIDE, SIDE, 3), "uint8")).numpy()
+    yield "reading the warm-up requests"
     records, unreadable = _warmup(folder / WARMUP)
     yield from unreadable
+    yield "loading it"
     with contextlib.ExitStack() as stack:
         try:
             session, _ = stack.enter_context(loaded(folder))
         except Exception as error:
             remedy = "publish or copy it again; TF Serving has only TensorFlow's own operations"
-            yield Finding("error", f"it cannot be loaded: {whole_reason(error)}", remedy)
+            yield Finding("error", f"it cannot be loaded: {reason(error)}", remedy)
             return
         typical: dict[str, Inputs] = {}
         for number, (name, inputs) in enumerate(records, 1):
             wrong = _mismatch(name, inputs, signatures)
             if wrong is None and name in runnable:
+                yield f"replaying warm-up record {number}"
                 try:
                     run(session, signatures[name], inputs)
                     typical.setdefault(name, inputs)
-                except (tf.errors.OpError, ValueError, TypeError) as error:
-                    wrong = whole_reason(error)
+                except Exception as error:
+                    wrong = reason(error)
             if wrong is not None:
                 remedy = "correct or remove it: with it, TF Serving does not load the version"
                 yield Finding("error", f"warm-up record {number}: {wrong}", remedy)
         sizes = batches(max((_numbers(s) for s in runnable.values()), default=0))
         for name, signature in runnable.items():
             yield from _try_signature(session, name, signature, typical.get(name), image, sizes)
+
+
+def reason(error: Exception) -> str:
+    """What an error of a trial says, of memory too."""
+    import tensorflow as tf
+
+    if isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError)):
+        return f"it takes more than the {memory() // 10**9} GB of memory that a trial may"
+    return whole_reason(error)
 
 
 def batches(numbers: int) -> tuple[int, ...]:
@@ -133,10 +148,15 @@ def _try_signature(
     typical: Inputs | None,
     image: bytes,
     sizes: tuple[int, ...],
-) -> Iterator[Finding]:
+) -> Iterator[Finding | str]:
     import tensorflow as tf
 
     infos = signature.inputs.values()
+    numbers = _numbers(signature)
+    if typical is None and numbers > MOST_ROW:
+        what = f"{name} could not be tried with made-up inputs: one row has {numbers:,} numbers"
+        yield Finding("warning", what, "add a warm-up request with inputs that it takes")
+        return
     open_rank = any(info.tensor_shape.unknown_rank for info in infos)
     # a vector of whole numbers beside other inputs may be lengths, row splits or indices
     whole = len(infos) > 1 and any(
@@ -157,24 +177,29 @@ def _try_signature(
         unlike: list[tuple[int, dict[str, tuple[int, ...]]]] = []
         try:
             for batch in sizes:
+                yield f"running {name} at batch {batch}"
                 outputs = run(session, signature, way(batch))
                 wrong = {k: v.shape for k, v in outputs.items() if v.shape[:1] != (batch,)}
                 unlike += [(batch, wrong)] if wrong else []
             break
-        except (tf.errors.OpError, ValueError, TypeError) as error:
+        except Exception as error:
             failed.append((batch, error))
     else:
-        batch, reason = max(failed, key=lambda one: one[0])  # the way that came farthest
+        batch, error = max(failed, key=lambda one: one[0])  # the way that came farthest
         later = batch > sizes[0]
         inside = (tf.errors.FailedPreconditionError, tf.errors.UnimplementedError)
+        large = (tf.errors.ResourceExhaustedError, MemoryError)
         at = f" at batch {batch}" if later else ""
-        if isinstance(reason, inside) or not guessed or (later and not whole and not open_rank):
+        if isinstance(error, large):
+            remedy = "make it smaller, or try it on a machine with more memory"
+            yield Finding("error", f"{name} fails{at}: {reason(error)}", remedy)
+        elif isinstance(error, inside) or not guessed or (later and not whole and not open_rank):
             remedy = "correct the model and export it again"
             if later:
                 remedy = "use -1 or tf.shape(x)[0] for the batch size, in reshapes above all"
-            yield Finding("error", f"{name} fails{at}: {whole_reason(reason)}", remedy)
+            yield Finding("error", f"{name} fails{at}: {reason(error)}", remedy)
         else:
-            what = f"{name} could not be tried{at} with made-up inputs: {whole_reason(reason)}"
+            what = f"{name} could not be tried{at} with made-up inputs: {reason(error)}"
             yield Finding("warning", what, "add a warm-up request with inputs that it takes")
         return
     if all(map(_may_be_batched, infos)):  # of another input it is said already
@@ -235,37 +260,52 @@ def _binary(value: np.ndarray) -> bool:
 def _warmup(path: pathlib.Path) -> tuple[list[tuple[str, Inputs]], list[Finding]]:
     """(signature, inputs) of each request, and what is wrong with the file."""
     import tensorflow as tf
-    from google.protobuf.message import DecodeError
     from tensorflow_serving.apis import prediction_log_pb2
 
-    if not path.exists():
+    if not os.path.lexists(path):
         remedy = "keras_shared.publish writes them; see g3doc/saved_model_warmup.md of TF Serving"
         return [], [Finding("warning", "no warm-up requests: the first request is slow", remedy)]
     requests: list[tuple[str, Inputs]] = []
     try:
-        records = [*tf.data.TFRecordDataset(os.fspath(path)).as_numpy_iterator()]
-        logs = [prediction_log_pb2.PredictionLog.FromString(record) for record in records]
-        for log in logs:
-            kind = log.WhichOneof("log_type")
-            if kind == "predict_log":
-                request = log.predict_log.request
-                inputs = {key: tf.make_ndarray(value) for key, value in request.inputs.items()}
-            elif kind in ("classify_log", "regress_log"):
-                request = getattr(log, kind).request
-                examples = request.input.example_list.examples
-                rows = [example.SerializeToString() for example in examples]
-                inputs = {"inputs": np.array(rows, object)}
-            else:
-                continue  # multi_inference_log asks for several signatures at once
-            requests.append((request.model_spec.signature_name or "serving_default", inputs))
-    except (tf.errors.OpError, DecodeError, ValueError, TypeError) as error:
+        with boundary("the warm-up file is corrupt"):
+            read_bytes(path, MOST_WARMUP)
+            records = [*tf.data.TFRecordDataset(os.fspath(path)).as_numpy_iterator()]
+            for record in records:
+                log = prediction_log_pb2.PredictionLog.FromString(record)
+                kind = log.WhichOneof("log_type")
+                if kind == "predict_log":
+                    request = log.predict_log.request
+                    inputs = {key: _array(key, value) for key, value in request.inputs.items()}
+                elif kind in ("classify_log", "regress_log"):
+                    request = getattr(log, kind).request
+                    examples = request.input.example_list.examples
+                    rows = [example.SerializeToString() for example in examples]
+                    inputs = {"inputs": np.array(rows, object)}
+                else:
+                    continue  # multi_inference_log asks for several signatures at once
+                requests.append((request.model_spec.signature_name or "serving_default", inputs))
+    except KerasSharedError as error:
         remedy = "write it again or delete it: TF Serving does not load a version with it"
-        return [], [Finding("error", f"the warm-up file is corrupt: {whole_reason(error)}", remedy)]
+        return [], [Finding("error", str(error), remedy)]
     if len(records) > MOST_WARMUP_RECORDS:
         what = f"{len(records)} warm-up records, but TF Serving takes at most {MOST_WARMUP_RECORDS}"
         remedy = f"keep {MOST_WARMUP_RECORDS}: TF Serving does not load a version with more"
         return [], [Finding("error", what, remedy)]
     return requests, []
+
+
+def _array(key: str, value: Any) -> np.ndarray:
+    """The array of a TensorProto, whose few bytes may stand for a large one."""
+    import tensorflow as tf
+
+    sizes = [dim.size for dim in value.tensor_shape.dim]
+    taken = math.prod(sizes) * tf.as_dtype(value.dtype).size
+    if min(sizes, default=0) < 0 or taken > MOST_REQUEST:
+        raise KerasSharedError(
+            f"the warm-up file is corrupt: input '{key}' of shape {sizes} has {taken:,} bytes, and "
+            f"a request {MOST_REQUEST:,} at most."
+        )
+    return tf.make_ndarray(value)
 
 
 def _mismatch(name: str, inputs: Inputs, signatures: Mapping[str, Any]) -> str | None:

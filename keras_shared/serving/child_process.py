@@ -1,0 +1,185 @@
+"""A SavedModel tried in a process of its own, with limits: what it does there stays there."""
+
+import atexit
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+from types import ModuleType
+
+from keras_shared.errors import KerasSharedError, boundary, printable
+from keras_shared.quiet import LEVEL
+from keras_shared.serving.finding import Finding
+from keras_shared.serving.limits import MOST_NOISE, SECONDS, START
+
+MOST_SECONDS = 10**6
+_process: subprocess.Popen[str] | None = None
+_lock = threading.Lock()
+
+
+def examine_in_child(
+    folder: pathlib.Path, static: bool, trusted: bool, seconds: float = SECONDS
+) -> list[Finding]:
+    """What is found when a SavedModel is read and run, or what became of the process that did.
+
+    One process that has TensorFlow waits for trials, and forks one for each; it ends with this
+    one. No trial runs while another does.
+
+    Args:
+        folder: what holds `saved_model.pb`.
+        static: nothing is run.
+        trusted: what touches files, the network or Python is run too.
+        seconds: that it may take.
+
+    Returns:
+        What was found, also before it crashed or ran out of time.
+
+    Raises:
+        ValueError: for no time, or more than eleven days.
+        KerasSharedError: if the process that waits for trials cannot be started, or ends.
+    """
+    if not 0 < seconds <= MOST_SECONDS:
+        raise ValueError(
+            f"`timeout` is a number of seconds from 0 to {MOST_SECONDS}. Received: {seconds}"
+        )
+    request = {
+        "folder": os.fspath(folder),
+        "static": static,
+        "trusted": trusted,
+        "seconds": seconds,
+        "libraries": _libraries(),
+    }
+    with _lock:
+        try:
+            with boundary(f"{folder} could not be tried", KerasSharedError, "Check it again."):
+                return _ask(_running(), json.dumps(request), seconds)
+        except BaseException:  # Ctrl-C too: the trial ends with the process that waits for it
+            _stop()
+            raise
+
+
+def _ask(process: subprocess.Popen[str], request: str, seconds: float) -> list[Finding]:
+    assert process.stdin is not None and process.stdout is not None
+    found: list[Finding] = []
+    doing, done = "", False
+    late = threading.Timer(seconds + START, process.kill)
+    late.daemon = True
+    late.start()
+    try:
+        print(request, file=process.stdin, flush=True)
+        for line in process.stdout:
+            kind, *said = json.loads(line)
+            if kind == "finding":
+                found.append(Finding(*map(_in_one_line, said)))
+            elif kind == "doing":
+                doing = _in_one_line(said[0])
+            elif kind == "done":
+                done = True
+            else:
+                return found if done else [*found, _unfinished(doing, seconds, *said)]
+    finally:
+        late.cancel()
+    raise KerasSharedError(
+        f"{sys.executable} -m keras_shared.serving.trial_process ended, with status "
+        f"{process.wait()}."
+    )
+
+
+def _unfinished(doing: str, seconds: float, how: str, status: int, noise: str) -> Finding:
+    if how == "late" or status == -signal.SIGXCPU:
+        return Finding(
+            "error",
+            f"{doing}: it did not end within {seconds:g} s",
+            "if it is only slow, give it more time: check(..., timeout=600) or `keras-shared check "
+            "--timeout 600`; else correct the model: a server would wait as well",
+        )
+    if how:
+        what = f"{doing}: it said too much"
+    elif status < 0:
+        what = f"{doing}: it was ended by {signal.Signals(-status).name}"
+    else:
+        what = f"{doing}: it ended its process, with status {status}"
+    last = _in_one_line(noise[-MOST_NOISE // 4 :])
+    remedy = "correct the model or its warm-up requests: TF Serving would end there as well"
+    if status == -signal.SIGKILL:
+        remedy = "see that the machine has memory left for it, and check it again"
+    return Finding("error", f"{what}{': ' if last else ''}{last}", remedy)
+
+
+def _in_one_line(text: str) -> str:
+    return printable(" ".join(text.split()))
+
+
+def _running() -> subprocess.Popen[str]:
+    global _process
+    if _process is not None and _process.poll() is None:
+        return _process
+    _stop()
+    # found as here, also by a script whose folder is not the current one
+    places = os.pathsep.join(place or os.getcwd() for place in sys.path)  # noqa: PTH109
+    environment = {
+        **os.environ,
+        "PYTHONPATH": places,
+        # the graphics card belongs to the process that has it already
+        "CUDA_VISIBLE_DEVICES": "-1",
+        LEVEL: "3",
+    }
+    _process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "keras_shared.serving.trial_process"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        encoding="utf-8",
+        env=environment,
+        start_new_session=True,  # Ctrl-C is for this process alone
+    )
+    return _process
+
+
+def _stop() -> None:
+    global _process
+    process, _process = _process, None
+    if process is None:
+        return
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        process.stdin.close()  # it kills its trial, and ends
+        process.wait(2)
+    except (OSError, subprocess.TimeoutExpired):
+        process.kill()
+        process.wait()
+    process.stdout.close()
+
+
+def _forget() -> None:
+    """In a process that was forked from this one: the trials are its parent's."""
+    global _process, _lock
+    _lock = threading.Lock()
+    process, _process = _process, None
+    if process is not None and process.stdin is not None and process.stdout is not None:
+        process.stdin.close()
+        process.stdout.close()
+        process.returncode = 0  # not this one's to wait for
+
+
+def _libraries() -> list[str]:
+    """The packages imported here that brought TensorFlow operations of their own."""
+    if "tensorflow" not in sys.modules:
+        return []
+    modules = [(n, m) for n, m in [*sys.modules.items()] if isinstance(m, ModuleType)]
+    plugins = {id(m) for _, m in modules if "_IS_TENSORFLOW_PLUGIN" in vars(m)}
+    if not plugins:
+        return []
+    holding = {
+        name
+        for name, module in modules
+        if any(id(value) in plugins for value in [*vars(module).values()])
+    }
+    return sorted(holding - {"__main__"})
+
+
+atexit.register(_stop)
+os.register_at_fork(after_in_child=_forget)
