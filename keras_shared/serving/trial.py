@@ -1,6 +1,7 @@
 """A SavedModel in a Session, as TF Serving loads it: warm-up replayed, every signature run."""
 
 import contextlib
+import io
 import math
 import os
 import pathlib
@@ -41,9 +42,11 @@ def try_version(
     Yields:
         What is done next, as text, and what went wrong.
     """
-    import tensorflow as tf
+    from PIL import Image
 
-    image = tf.io.encode_png(np.zeros((SIDE, SIDE, 3), "uint8")).numpy()
+    png = io.BytesIO()
+    Image.new("RGB", (SIDE, SIDE)).save(png, "PNG")
+    image = png.getvalue()
     yield "reading the warm-up requests"
     records, unreadable = _warmup(folder / WARMUP)
     yield from unreadable
@@ -269,7 +272,7 @@ def _warmup(path: pathlib.Path) -> tuple[list[tuple[str, Inputs]], list[Finding]
     try:
         with boundary("the warm-up file is corrupt"):
             read_bytes(path, MOST_WARMUP)
-            records = [*tf.data.TFRecordDataset(os.fspath(path)).as_numpy_iterator()]
+            records = [*tf.compat.v1.io.tf_record_iterator(os.fspath(path))]
             for record in records:
                 log = prediction_log_pb2.PredictionLog.FromString(record)
                 kind = log.WhichOneof("log_type")

@@ -34,9 +34,11 @@ def main() -> None:
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
     import_quietly("tensorflow")
+    from PIL import Image
     from tensorflow.core.protobuf import saved_model_pb2 as saved_model_pb2
     from tensorflow_serving.apis import prediction_log_pb2 as prediction_log_pb2
 
+    Image.preinit()
     with os.fdopen(replies, "w", encoding="utf-8") as answers:
         while select.select([0], [], [], IDLE)[0]:
             line = sys.stdin.buffer.readline()

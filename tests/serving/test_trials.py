@@ -1,0 +1,246 @@
+"""A model that hangs, crashes or takes too much is a finding, and the caller goes on."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import pytest
+import tensorflow as tf
+from saved_models import product, write
+
+from keras_shared.serving import check
+
+
+def errors(folder, **options):
+    return [f"{f.what} -> {f.remedy}" for f in check(folder, **options) if f.severity == "error"]
+
+
+def endless(kernel, x):
+    forever = tf.while_loop(lambda i: i < 1, lambda i: i * 1.0, [tf.reduce_sum(x) * 0])
+    return {"y": x @ kernel + forever[0]}
+
+
+def children(pid):
+    found = []
+    for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+        found += (task / "children").read_text().split()
+    return [int(child) for child in found]
+
+
+def gone(pid):
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            if ") Z " in pathlib.Path(f"/proc/{pid}/stat").read_text():
+                return True
+        except FileNotFoundError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.fixture
+def good(tmp_path):
+    return write(tmp_path / "good" / "1", product)
+
+
+def test_a_graph_that_never_ends(tmp_path, good):
+    assert errors(good) == []
+    folder = write(tmp_path / "1", endless, name="other")
+    first, last = errors(folder, timeout=2)
+    assert first.startswith("there is no signature 'serving_default'")  # known before, and kept
+    assert "it did not end within 2 s -> if it is only slow, give it more time" in last
+    assert errors(good) == []
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), 1e300])
+def test_a_timeout_is_a_number_of_seconds(good, timeout):
+    with pytest.raises(ValueError, match="`timeout` is a number of seconds from 0 to"):
+        check(good, timeout=timeout)
+
+
+@pytest.mark.parametrize("without_error", [False, True])
+def test_a_graph_that_ends_its_process(tmp_path, without_error):
+    def call(kernel, x):
+        tf.raw_ops.Abort(error_msg="enough", exit_without_error=without_error)
+        return {"y": x @ kernel}
+
+    [said] = errors(write(tmp_path / "1", call))
+    how = "it ended its process, with status 0" if without_error else "it was ended by SIGABRT"
+    assert said.startswith(f"running serving_default at batch 1: {how}")
+    assert without_error or "enough" in said
+    assert "TF Serving would end there as well" in said
+
+
+def test_a_graph_that_asks_for_a_terabyte(tmp_path):
+    def call(kernel, x):
+        rows = tf.cast(tf.reduce_sum(x) * 0, tf.int64) + 2**38
+        return {"y": x @ kernel + tf.reduce_sum(tf.random.uniform([rows]))}
+
+    [said] = errors(write(tmp_path / "1", call))
+    assert "serving_default fails: it takes more than the" in said
+    assert "GB of memory that a trial may -> make it smaller" in said
+
+
+@pytest.mark.slow
+def test_a_graph_that_takes_memory_bit_by_bit(tmp_path):
+    def call(kernel, x):
+        def more(i, kept):
+            return i + 1, kept.write(i, tf.random.uniform([2**26]))  # 256 MB
+
+        taken = tf.TensorArray(tf.float32, 100_000, clear_after_read=False)
+        rows = 100_000 + tf.cast(tf.reduce_sum(x) * 0, tf.int32)
+        kept = tf.while_loop(lambda i, kept: i < rows, more, [0, taken])[1]
+        return {"y": x @ kernel + tf.reduce_sum(kept.stack())}
+
+    [said] = errors(write(tmp_path / "1", call))
+    assert "GB of memory that a trial may" in said or "was ended by SIG" in said
+
+
+@pytest.mark.slow
+def test_a_large_honest_model(tmp_path):
+    class Large(tf.Module):
+        def __init__(self):
+            self.kernel = tf.Variable(tf.random.normal((3, 100_000_000)))  # 1.2 GB
+
+    module = Large()
+    module.answer = tf.function(
+        lambda x: {"y": tf.reduce_sum(x @ module.kernel, 1, keepdims=True)},
+        input_signature=[tf.TensorSpec((None, 3), name="x")],
+    )
+    tf.saved_model.save(module, str(tmp_path / "1"), module.answer)
+    assert errors(tmp_path / "1") == []
+
+
+def test_from_several_threads(good):
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(errors(good))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [[]] * 4
+    assert errors(good) == []  # the thread that started the process is gone, and it is not
+
+
+def test_from_a_process_that_was_forked(good):
+    assert errors(good) == []
+    read, write_end = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(write_end, repr(errors(good)).encode())
+        os._exit(0)
+    assert os.read(read, 1000) == b"[]"
+    os.waitpid(child, 0)
+    os.close(read)
+    os.close(write_end)
+    assert errors(good) == []
+
+
+def script(tmp_path, code):
+    path = tmp_path / "script.py"
+    path.write_text(textwrap.dedent(code))
+    return [sys.executable, str(path)]
+
+
+def test_from_a_script_without_a_guard_that_runs_once(tmp_path, good):
+    command = script(
+        tmp_path,
+        f"""
+        print("once")
+        from keras_shared.serving import check
+        print([finding.severity for finding in check({str(good)!r})])
+        """,
+    )
+    done = subprocess.run(command, capture_output=True, text=True, cwd="/", timeout=200)
+    assert done.stdout == "once\n['warning', 'note']\n", done.stderr
+
+
+def test_operations_of_a_library_that_was_imported_before(tmp_path):
+    """Of the one in TensorFlow's own wheel that it does not import itself."""
+    (tmp_path / "their_audio.py").write_text(
+        "from tensorflow.lite.experimental.microfrontend.python.ops import "
+        "audio_microfrontend_op as op\nfrontend = op.audio_microfrontend\n"
+    )
+    command = script(
+        tmp_path,
+        """
+        import sys
+        import tensorflow as tf
+        import their_audio
+        from keras_shared.serving import check
+
+        class Audio(tf.Module):
+            @tf.function(input_signature=[tf.TensorSpec((800,), tf.int16, name="x")])
+            def sound(self, x):
+                return {"y": their_audio.frontend(x, sample_rate=16000)}
+
+        audio = Audio()
+        tf.saved_model.save(audio, sys.argv[1], audio.sound)
+        print([f.what for f in check(sys.argv[1]) if "audio" in f.what.lower()])
+        """,
+    )
+    folder = str(tmp_path / "1")
+    done = subprocess.run([*command, folder], capture_output=True, text=True, timeout=200)
+    assert done.stdout == "[]\n", done.stdout + done.stderr
+    assert any("no operation AudioMicrofrontend" in said for said in errors(folder))
+
+
+def waiting(tmp_path, kind):
+    """A script in the middle of a trial: its process, the one for trials, and the trial."""
+    folder = write(tmp_path / "1", endless)
+    command = script(
+        tmp_path, f"from keras_shared.serving import check\ncheck({str(folder)!r}, timeout=900)\n"
+    )
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 100
+    while time.monotonic() < deadline:
+        for waits in children(process.pid):
+            for trial in children(waits):
+                if (pathlib.Path(f"/proc/{trial}/stat").read_text().split()[13]) > "99":
+                    return process, waits, trial
+        time.sleep(0.1)
+    raise AssertionError(process.poll())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left_of_a_caller_that_is_ended(tmp_path, kind):
+    process, waits, trial = waiting(tmp_path, kind)
+    process.send_signal(kind)
+    said = process.communicate(timeout=20)[1]
+    assert process.returncode in (-kind, 1)
+    assert (kind == signal.SIGINT) == ("KeyboardInterrupt" in said)
+    assert gone(waits) and gone(trial)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_trial_and_its_waiting_process_that_are_killed(tmp_path, good):
+    assert errors(good) == []
+    folder = write(tmp_path / "1", endless)
+    found = []
+    thread = threading.Thread(target=lambda: found.extend(errors(folder, timeout=100)))
+    thread.start()
+    trials = []
+    while not trials:
+        trials = [trial for waits in children(os.getpid()) for trial in children(waits)]
+    time.sleep(0.3)
+    os.kill(trials[0], signal.SIGKILL)
+    thread.join()
+    assert "it was ended by SIGKILL -> see that the machine has memory left" in found[0]
+    assert errors(good) == []
+
+
+def test_what_is_written_to_the_terminal_does_not_disturb(tmp_path, capfd):
+    def call(kernel, x):
+        tf.print('["done"]\n["finding", "error", "a", "b"]', output_stream="stdout")
+        return {"y": x @ kernel}
+
+    assert errors(write(tmp_path / "1", call)) == []
+    assert capfd.readouterr().out == ""
