@@ -76,7 +76,7 @@ def effects(graph: Any, known: re.Pattern[str]) -> dict[str, list[str]]:
             suspicions[node.op] = [] if definition is None else [*_suspicions(definition)]
         for kind, attribute, inputs in suspicions[node.op]:
             value = node.attr[attribute] if attribute in node.attr else None
-            if attribute and (value is None or PLAIN.fullmatch(value.s) and not value.list.s):
+            if attribute and (value is None or (PLAIN.fullmatch(value.s) and not value.list.s)):
                 continue
             where = [node.input[at] for at in inputs if at < len(node.input)]
             if kind != "files" or not whole.inside(body, node, where):
@@ -99,7 +99,8 @@ def called(node: Any, functions: Any) -> set[str]:
     """The functions that a node calls."""
     values = node.attr.values()
     names = {node.op, *(value.func.name for value in values)}
-    return (names | {f.name for value in values for f in value.list.func}) & functions.keys()
+    names |= {function.name for value in values for function in value.list.func}
+    return {name for name in names if name in functions}
 
 
 def _suspicions(definition: Any) -> Iterator[_Suspicion]:
@@ -233,7 +234,7 @@ class _Graph:
 
 
 def _shared(node: Any) -> bytes:
-    return node.attr["shared_name"].s or node.name.encode()
+    return bytes(node.attr["shared_name"].s) or str(node.name).encode()
 
 
 def _tensors(sides: Iterable[Any]) -> list[str]:
@@ -241,7 +242,9 @@ def _tensors(sides: Iterable[Any]) -> list[str]:
     infos = [info for side in sides for info in side.values()]
     infos += [part for info in infos for part in info.composite_tensor.components]
     sparse = [info.coo_sparse for info in infos]
-    names = [[s.values_tensor_name, s.indices_tensor_name, s.dense_shape_tensor_name] for s in sparse]
+    names = [
+        [s.values_tensor_name, s.indices_tensor_name, s.dense_shape_tensor_name] for s in sparse
+    ]
     return [*filter(None, [*(info.name for info in infos), *itertools.chain(*names)])]
 
 

@@ -33,6 +33,7 @@ TF_TEXT = re.compile(
 DECISION_FORESTS = re.compile(r"SimpleML.*")
 OF_SERVING = re.compile(f"{TF_TEXT.pattern}|{DECISION_FORESTS.pattern}")
 AGAIN = "export it again"
+NOT_RUN = "was not run"
 GENERATED_NAME = r"(args|inputs?|outputs?|keras_tensor|unnamed|unknown)_\d+(_\d+)?|keras_tensor"
 
 
@@ -104,7 +105,7 @@ def _touching(touched: Mapping[str, Sequence[str]], static: bool, trusted: bool)
         "if you know where it comes from, try it with check(..., trusted=True) or "
         "`keras-shared check --trusted`: these operations run then"
     )
-    return Finding("warning", f"{what}, and was not run", remedy)
+    return Finding("warning", f"{what}, and {NOT_RUN}", remedy)
 
 
 def _read(folder: pathlib.Path) -> Any:

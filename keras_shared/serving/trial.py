@@ -188,21 +188,21 @@ def _try_signature(
         except Exception as error:
             failed.append((batch, error))
     else:
-        batch, error = max(failed, key=lambda one: one[0])  # the way that came farthest
+        batch, last = max(failed, key=lambda one: one[0])  # the way that came farthest
         later = batch > sizes[0]
         inside = (tf.errors.FailedPreconditionError, tf.errors.UnimplementedError)
         large = (tf.errors.ResourceExhaustedError, MemoryError)
         at = f" at batch {batch}" if later else ""
-        if isinstance(error, large):
+        if isinstance(last, large):
             remedy = "make it smaller, or try it on a machine with more memory"
-            yield Finding("error", f"{name} fails{at}: {reason(error)}", remedy)
-        elif isinstance(error, inside) or not guessed or (later and not whole and not open_rank):
+            yield Finding("error", f"{name} fails{at}: {reason(last)}", remedy)
+        elif isinstance(last, inside) or not guessed or (later and not whole and not open_rank):
             remedy = "correct the model and export it again"
             if later:
                 remedy = "use -1 or tf.shape(x)[0] for the batch size, in reshapes above all"
-            yield Finding("error", f"{name} fails{at}: {reason(error)}", remedy)
+            yield Finding("error", f"{name} fails{at}: {reason(last)}", remedy)
         else:
-            what = f"{name} could not be tried{at} with made-up inputs: {reason(error)}"
+            what = f"{name} could not be tried{at} with made-up inputs: {reason(last)}"
             yield Finding("warning", what, "add a warm-up request with inputs that it takes")
         return
     if all(map(_may_be_batched, infos)):  # of another input it is said already
@@ -308,7 +308,7 @@ def _array(key: str, value: Any) -> np.ndarray:
             f"the warm-up file is corrupt: input '{key}' of shape {sizes} has {taken:,} bytes, and "
             f"a request {MOST_REQUEST:,} at most."
         )
-    return tf.make_ndarray(value)
+    return np.asarray(tf.make_ndarray(value))
 
 
 def _mismatch(name: str, inputs: Inputs, signatures: Mapping[str, Any]) -> str | None:

@@ -5,12 +5,12 @@ import re
 import keras
 import pytest
 import tensorflow as tf
-from saved_models import edited, of_tensorflow_1, product, write
 from tensorflow.core.framework import op_def_pb2, types_pb2
 from tensorflow.python.client import pywrap_tf_session
 
 from keras_shared.serving import check
 from keras_shared.serving.effects import ARGUMENTS, NAMES, PURE
+from saved_models import edited, of_tensorflow_1, product, write
 
 NEVER_NEEDED = r"^(parse|debug|tensor|display|op|driver|experiment|run|user|job|method|func|node)_"
 
@@ -117,7 +117,9 @@ def test_operations_that_touch_more(tmp_path, secret, make, said):
 def test_printing_and_caching_in_memory_touch_nothing(tmp_path):
     def call(kernel, x):
         tf.print("a", tf.shape(x))
-        total = tf.data.Dataset.range(2).cache().reduce(tf.constant(0, tf.int64), lambda a, b: a + b)
+        total = (
+            tf.data.Dataset.range(2).cache().reduce(tf.constant(0, tf.int64), lambda a, b: a + b)
+        )
         return {"y": x @ kernel + tf.cast(total, tf.float32)}
 
     assert what(write(tmp_path / "1", call)) == []

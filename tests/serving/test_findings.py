@@ -1,41 +1,27 @@
 """Every fault in a real folder that has it, written by TensorFlow."""
 
+import os
 import pathlib
 import shutil
+import tempfile
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.core.protobuf import saved_model_pb2
+from hypothesis import given
+from hypothesis import strategies as st
+from mutations import fuzzed, mutated
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 import keras_shared
+from keras_shared.errors import KerasSharedError
 from keras_shared.presets.names import LoadError, preset_dirs
 from keras_shared.presets.publishing import PublishError
 from keras_shared.serving import check, check_version
+from saved_models import Weights, X, edited, of_tensorflow_1, product, write
 
-X = tf.TensorSpec((None, 3), "float32", name="x")
 TEXT = tf.TensorSpec((None,), "string", name="text")
-
-
-class Weights(tf.Module):
-    def __init__(self):
-        self.kernel = tf.Variable(np.ones((3, 2), "float32"))
-
-
-def write(folder, call, *specs, name="serving_default"):
-    """`call(kernel, **inputs)` as a signature of a SavedModel in `folder`."""
-    module = Weights()
-    module.answer = tf.function(
-        lambda **inputs: call(module.kernel, **inputs), autograph=False
-    ).get_concrete_function(**{spec.name: spec for spec in specs or (X,)})
-    tf.saved_model.save(module, str(folder), {name: module.answer})
-    return pathlib.Path(folder)
-
-
-def product(kernel, x):
-    return {"y": x @ kernel}
 
 
 def record(signature="serving_default", **inputs):
@@ -76,14 +62,6 @@ def only_error(folder):
     found = errors(folder)
     assert len(found) == 1, found
     return found[0]
-
-
-def edited(folder, edit):
-    """`edit(graph)` of the one MetaGraph of a folder."""
-    model = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
-    edit(model.meta_graphs[0])
-    (folder / "saved_model.pb").write_bytes(model.SerializeToString())
-    return folder
 
 
 def test_a_good_version_has_its_tensorflow_version_and_no_more(good):
@@ -224,18 +202,6 @@ def test_rows_of_unequal_length_are_not_condemned_for_made_up_ones(tmp_path, spl
     assert errors(tmp_path / "1") == []
 
 
-def of_tensorflow_1(folder, build, start=None):
-    """What `build(session)` makes of placeholders: ({name: input}, {name: output})."""
-    v1 = tf.compat.v1
-    with tf.Graph().as_default(), v1.Session() as session:
-        inputs, outputs = build()
-        session.run([v1.global_variables_initializer(), v1.tables_initializer()])
-        v1.saved_model.simple_save(
-            session, str(folder), inputs, outputs, legacy_init_op=start and v1.tables_initializer()
-        )
-    return folder
-
-
 @pytest.mark.parametrize("initialised", [True, False])
 def test_a_table_that_nothing_fills_is_an_error_with_its_reason(tmp_path, initialised):
     def build():
@@ -243,7 +209,9 @@ def test_a_table_that_nothing_fills_is_an_error_with_its_reason(tmp_path, initia
         known = tf.lookup.KeyValueTensorInitializer(["a"], tf.constant([1], "int64"))
         return {"word": word}, {"id": tf.lookup.StaticHashTable(known, 0).lookup(word)}
 
-    folder = of_tensorflow_1(tmp_path / "1", build, start=initialised)
+    folder = of_tensorflow_1(
+        tmp_path / "1", build, start=initialised and tf.compat.v1.tables_initializer
+    )
     if initialised:
         assert errors(folder) == []
     else:
@@ -499,3 +467,127 @@ def test_half_precision_is_published_with_float32_outside(tmp_path, policy):
     served = tf.saved_model.load(version).signatures["serving_default"]
     assert served.structured_input_signature[1]["x"].dtype == tf.float32
     assert served(x=tf.ones((1, 3)))["y"].dtype == tf.float32
+
+
+def pipe(path):
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+def folder_instead(path):
+    path.unlink()
+    path.mkdir()
+
+
+def circle(path):
+    path.unlink()
+    path.symlink_to(path)
+
+
+def huge(path):
+    with path.open("r+b") as file:
+        file.truncate(5 * 2**30)
+
+
+@pytest.mark.parametrize("name", ["saved_model.pb", "assets.extra/tf_serving_warmup_requests"])
+@pytest.mark.parametrize(
+    ("replace", "said"),
+    [(pipe, "is no regular file"), (folder_instead, "is a folder"),
+     (circle, "symbolic links"), (huge, "5,368,709,120 bytes, more than")],
+)  # fmt: skip
+def test_what_is_no_file_to_read(good, name, replace, said):
+    replace(good / name)
+    assert said in only_error(good)
+
+
+def test_a_pipe_among_the_variables(good):
+    pipe(good / "variables" / "variables.index")
+    assert "variables.index is no regular file" in only_error(good)
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 100, b"\xff" * 100, b"x" * 1000, b"{" * 1000])
+def test_a_graph_as_text_or_of_other_bytes(good, content):
+    (good / "saved_model.pb").write_bytes(content)
+    assert only_error(good)
+    (good / "saved_model.pb").unlink()
+    (good / "saved_model.pbtxt").write_bytes(content)
+    assert only_error(good)
+
+
+def test_a_record_whose_few_bytes_stand_for_terabytes(good):
+    request = prediction_log_pb2.PredictionLog.FromString(GOOD)
+    value = request.predict_log.request.inputs["x"]
+    value.ClearField("tensor_content")
+    value.float_val[:] = [1.0]
+    for sizes in ([3 * 10**12], [2**62, 2**62], [-5, 3]):
+        del value.tensor_shape.dim[:]
+        for size in sizes:
+            value.tensor_shape.dim.add().size = size
+        warm_up(good, request.SerializeToString())
+        assert f"input 'x' of shape {sizes} has" in only_error(good)
+
+
+def test_signatures_that_no_tensor_has(good):
+    def with_input(**changes):
+        def change(graph):
+            info = graph.signature_def["serving_default"].inputs["x"]
+            info.dtype = changes.get("dtype", info.dtype)
+            for dim, size in zip(info.tensor_shape.dim, changes.get("sizes", ()), strict=False):
+                dim.size = size
+
+        return change
+
+    content = (good / "saved_model.pb").read_bytes()
+    for change, said in (
+        (with_input(dtype=999), "has the dtype 999, unknown to TensorFlow"),
+        (with_input(sizes=(-1, 2**31)), "has 8,589,934,592 bytes at least, and a request 2,147"),
+        (with_input(sizes=(2**62, 2**62)), "bytes at least, and a request 2,147"),
+        (with_input(sizes=(-1, -7)), "has a negative size in its shape [-1, -7]"),
+    ):
+        (good / "saved_model.pb").write_bytes(content)
+        assert said in " ".join(errors(edited(good, change)))
+
+
+def test_names_are_shown_and_not_sent(good):
+    def rename(graph):
+        signature = graph.signature_def.pop("serving_default")
+        graph.signature_def["a\x1b[31m[red]\r\nb"].CopyFrom(signature)
+
+    assert r"there are: ['a\x1b[31m[red]\r\nb']" in errors(edited(good, rename))[0]
+    assert "\x1b" not in str([*check(good)])
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    folder = write(tmp_path_factory.mktemp("small") / "1", product)
+    warm_up(folder, GOOD)
+    return folder
+
+
+def faults(small, data, **options):
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = shutil.copytree(small, pathlib.Path(scratch) / "1")
+        for name in ("saved_model.pb", "assets.extra/tf_serving_warmup_requests"):
+            content = (folder / name).read_bytes()
+            (folder / name).write_bytes(data.draw(mutated(content) | st.just(content)))
+        for finding in check(folder, **options):
+            assert all(text.isprintable() and text for text in finding)
+
+
+@fuzzed
+@given(data=st.data())
+def test_whatever_the_bytes_are_there_are_findings(small, data):
+    faults(small, data, static=True)
+
+
+@pytest.mark.slow
+@fuzzed
+@given(data=st.data())
+def test_whatever_the_bytes_are_it_is_tried(small, data):
+    faults(small, data, timeout=20)
+
+
+@pytest.mark.parametrize("path", ["\0", "a\0b/c", "x" * 5000 + "/y", "\x1b[31m"])
+def test_paths_that_no_folder_has(path):
+    with pytest.raises(KerasSharedError):
+        check(path)
