@@ -16,8 +16,6 @@ from keras_shared.serving.finding import Finding
 from keras_shared.serving.limits import MOST_NOISE, SECONDS, START
 
 MOST_SECONDS = 10**6
-_process: subprocess.Popen[str] | None = None
-_lock = threading.Lock()
 
 
 def examine_in_child(
@@ -52,12 +50,12 @@ def examine_in_child(
         "seconds": seconds,
         "libraries": _libraries(),
     }
-    with _lock:
+    with _WAITING.lock:
         try:
             with boundary(f"{folder} could not be tried", KerasSharedError, "Check it again."):
-                return _ask(_running(), json.dumps(request), seconds)
+                return _ask(_WAITING.running(), json.dumps(request), seconds)
         except BaseException:  # Ctrl-C too: the trial ends with the process that waits for it
-            _stop()
+            _WAITING.stop()
             raise
 
 
@@ -113,56 +111,57 @@ def _in_one_line(text: str) -> str:
     return printable(" ".join(text.split()))
 
 
-def _running() -> subprocess.Popen[str]:
-    global _process
-    if _process is not None and _process.poll() is None:
-        return _process
-    _stop()
-    # found as here, also by a script whose folder is not the current one
-    places = os.pathsep.join(place or os.getcwd() for place in sys.path)  # noqa: PTH109
-    environment = {
-        **os.environ,
-        "PYTHONPATH": places,
-        # the graphics card belongs to the process that has it already
-        "CUDA_VISIBLE_DEVICES": "-1",
-        LEVEL: "3",
-    }
-    _process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "keras_shared.serving.trial_process"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        encoding="utf-8",
-        env=environment,
-        start_new_session=True,  # Ctrl-C is for this process alone
-    )
-    return _process
+class _Waiting:
+    """The process that waits for trials: started when it is needed, ended with this one."""
 
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
 
-def _stop() -> None:
-    global _process
-    process, _process = _process, None
-    if process is None:
-        return
-    assert process.stdin is not None and process.stdout is not None
-    try:
-        process.stdin.close()  # it kills its trial, and ends
-        process.wait(2)
-    except (OSError, subprocess.TimeoutExpired):
-        process.kill()
-        process.wait()
-    process.stdout.close()
+    def running(self) -> subprocess.Popen[str]:
+        if self._process is not None and self._process.poll() is None:
+            return self._process
+        self.stop()
+        # found as here, also by a script whose folder is not the current one
+        places = os.pathsep.join(place or os.getcwd() for place in sys.path)  # noqa: PTH109
+        environment = {
+            **os.environ,
+            "PYTHONPATH": places,
+            # the graphics card belongs to the process that has it already
+            "CUDA_VISIBLE_DEVICES": "-1",
+            LEVEL: "3",
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "keras_shared.serving.trial_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            encoding="utf-8",
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for this process alone
+        )
+        return self._process
 
-
-def _forget() -> None:
-    """In a process that was forked from this one: the trials are its parent's."""
-    global _process, _lock
-    _lock = threading.Lock()
-    process, _process = _process, None
-    if process is not None and process.stdin is not None and process.stdout is not None:
-        process.stdin.close()
+    def stop(self) -> None:
+        process, self._process = self._process, None
+        if process is None or process.stdin is None or process.stdout is None:
+            return
+        try:
+            process.stdin.close()  # it kills its trial, and ends
+            process.wait(2)
+        except (OSError, subprocess.TimeoutExpired):
+            process.kill()
+            process.wait()
         process.stdout.close()
-        process.returncode = 0  # not this one's to wait for
+
+    def forget(self) -> None:
+        """In a process that was forked from this one: the trials are its parent's."""
+        self.lock = threading.Lock()
+        process, self._process = self._process, None
+        if process is not None and process.stdin is not None and process.stdout is not None:
+            process.stdin.close()
+            process.stdout.close()
+            process.returncode = 0  # not this one's to wait for
 
 
 def _libraries() -> list[str]:
@@ -181,5 +180,6 @@ def _libraries() -> list[str]:
     return sorted(holding - {"__main__"})
 
 
-atexit.register(_stop)
-os.register_at_fork(after_in_child=_forget)
+_WAITING = _Waiting()
+atexit.register(_WAITING.stop)
+os.register_at_fork(after_in_child=_WAITING.forget)

@@ -75,7 +75,7 @@ def effects(graph: Any, known: re.Pattern[str]) -> dict[str, list[str]]:
             definition = None if ours else op_def_registry.get(node.op)
             suspicions[node.op] = [] if definition is None else [*_suspicions(definition)]
         for kind, attribute, inputs in suspicions[node.op]:
-            value = node.attr[attribute] if attribute in node.attr else None
+            value = node.attr.get(attribute)
             if attribute and (value is None or (PLAIN.fullmatch(value.s) and not value.list.s)):
                 continue
             where = [node.input[at] for at in inputs if at < len(node.input)]
@@ -191,15 +191,13 @@ class _Graph:
             return {UNKNOWN}
         seen |= {(body, name)}
         node = self._named[body].get(name)
-        if body and node is None:
-            return self._given(body, name, seen)
-        if node is None or (not node.input and node.op == "Identity"):
-            return {UNKNOWN}
+        if node is None:
+            return self._given(body, name, seen) if body else {UNKNOWN}
         if node.op == "Const" and not any(node.attr["value"].tensor.string_val):
             return set()
-        if node.op == "Identity":
+        if node.op == "Identity" and node.input:
             return self._sources(body, node.input[0], seen)
-        if not body and node.op == "ReadVariableOp":
+        if not body and node.op == "ReadVariableOp" and node.input:
             return self._assigned(node.input[0].partition(":")[0], seen)
         return {UNKNOWN if body else name}
 

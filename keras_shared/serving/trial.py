@@ -73,6 +73,11 @@ def try_version(
                 yield Finding("error", f"warm-up record {number}: {wrong}", remedy)
         sizes = batches(max((_numbers(s) for s in runnable.values()), default=0))
         for name, signature in runnable.items():
+            numbers = _numbers(signature)
+            if name not in typical and numbers > MOST_ROW:
+                what = f"{name} could not be tried: a made-up row has {numbers:,} numbers"
+                yield Finding("warning", what, "add a warm-up request with inputs that it takes")
+                continue
             yield from _try_signature(session, name, signature, typical.get(name), image, sizes)
 
 
@@ -155,11 +160,6 @@ def _try_signature(
     import tensorflow as tf
 
     infos = signature.inputs.values()
-    numbers = _numbers(signature)
-    if typical is None and numbers > MOST_ROW:
-        what = f"{name} could not be tried with made-up inputs: one row has {numbers:,} numbers"
-        yield Finding("warning", what, "add a warm-up request with inputs that it takes")
-        return
     open_rank = any(info.tensor_shape.unknown_rank for info in infos)
     # a vector of whole numbers beside other inputs may be lengths, row splits or indices
     whole = len(infos) > 1 and any(

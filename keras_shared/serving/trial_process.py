@@ -6,6 +6,7 @@ are lines of JSON. It ends with the process that started it, and a trial with it
 """
 
 import ctypes
+import importlib
 import json
 import math
 import os
@@ -34,9 +35,9 @@ def main() -> None:
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
     import_quietly("tensorflow")
+    importlib.import_module("tensorflow.core.protobuf.saved_model_pb2")
+    importlib.import_module("tensorflow_serving.apis.prediction_log_pb2")
     from PIL import Image
-    from tensorflow.core.protobuf import saved_model_pb2 as saved_model_pb2
-    from tensorflow_serving.apis import prediction_log_pb2 as prediction_log_pb2
 
     Image.preinit()
     with os.fdopen(replies, "w", encoding="utf-8") as answers:
