@@ -31,8 +31,9 @@ def load(
 
     Raises:
         LoadError: for an unknown name (the nearest ones are in the message), an empty folder, a
-            version that is not there, or a corrupt one. It is a ValueError.
-        TieError: if the file holds a reader without its source.
+            version that is not there, or a corrupt one; for a file that declares more than it can
+            hold, and for weights that are NaN. It is a ValueError.
+        TieError: if the file holds a reader without its source, or ties in a circle.
 
     Example:
         >>> import keras_shared

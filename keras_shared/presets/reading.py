@@ -77,7 +77,8 @@ def _look_through(path: pathlib.Path, safe_mode: bool, advice: str) -> None:
     """Refuse what would take more memory than the file can hold, before Keras reads it."""
     if path.suffix == ".h5":
         with open_hdf5(path, LoadError) as file:
-            config = json.loads(file.attrs.get("model_config", "{}"))
+            config = {"class_name": ""} | json.loads(file.attrs.get("model_config", "{}"))
+        config |= {"module": "keras", "registered_name": config["class_name"]}  # as Keras 3 has it
     else:
         config = stored_config(path, advice)
         open_hdf5(path, LoadError, stored_weights(path)).close()
