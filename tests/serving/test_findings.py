@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from mutations import fuzzed, mutated
+from mutations import EXAMPLES, fuzzed, mutated
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 import keras_shared
@@ -458,6 +458,20 @@ def test_publish_refuses_what_tf_serving_could_not_serve(tmp_path):
     assert not [path for path in (tmp_path / "m").iterdir() if path.name.isdecimal()]
 
 
+@keras.saving.register_keras_serializable("findings")
+class Greeting(keras.layers.Layer):
+    def call(self, inputs):
+        with tf.control_dependencies([tf.io.read_file("/etc/hostname")]):
+            return inputs * 2
+
+
+def test_publish_warns_of_what_was_not_run(tmp_path):
+    inputs = keras.Input((3,), name="x")
+    model = keras.Model(inputs, Greeting(name="y")(inputs))
+    with pytest.warns(UserWarning, match="files: ReadFile.*was not run"):
+        keras_shared.publish(model, tmp_path / "m")
+
+
 @pytest.mark.parametrize("policy", ["mixed_float16", "float16", "mixed_bfloat16", "bfloat16"])
 def test_half_precision_is_published_with_float32_outside(tmp_path, policy):
     dtype = keras.DTypePolicy(policy)
@@ -574,7 +588,7 @@ def faults(small, data, **options):
             assert all(text.isprintable() and text for text in finding)
 
 
-@fuzzed
+@settings(fuzzed, max_examples=max(20, EXAMPLES // 3))
 @given(data=st.data())
 def test_whatever_the_bytes_are_there_are_findings(small, data):
     faults(small, data, static=True)

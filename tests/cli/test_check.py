@@ -1,0 +1,46 @@
+"""`keras-shared check` as a command: what it shows is text, what it runs is chosen."""
+
+import pytest
+import tensorflow as tf
+
+from keras_shared.cli import main
+
+
+@pytest.fixture
+def strange(tmp_path):
+    """A model with a strange name and a strange signature, which reads a file."""
+
+    class Strange(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((None,), name="x")])
+        def call(self, x):
+            return {
+                "y": x + tf.cast(tf.strings.length(tf.io.read_file("/etc/hostname")), "float32")
+            }
+
+    module = Strange()
+    folder = tmp_path / "[red]x[bold]" / "1"
+    tf.saved_model.save(module, str(folder), {"q[link=http://a.b]\x1b[31m[b]": module.call})
+    return folder
+
+
+def test_names_are_shown_as_text(strange, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    assert main(["check", str(strange.parent)]) == 1
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert r"there are: ['q[link=http://a.b]\x1b[31m[b]']" in printed
+    assert "(files: ReadFile), and was not run" in printed
+    assert "[red]x[bold]: TF Serving would fail" in printed
+
+
+def test_static_and_trusted(strange, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    main(["check", str(strange), "--static", "--timeout", "100"])
+    assert "was not run" not in capsys.readouterr().out
+    main(["check", str(strange), "--trusted"])
+    assert "this" in capsys.readouterr().out
+
+
+def test_a_timeout_that_is_none(strange, capsys):
+    assert main(["check", str(strange), "--timeout", "-1"]) == 1
+    assert "`timeout` is a number of seconds from 0 to" in capsys.readouterr().err
