@@ -9,7 +9,7 @@ import re
 from keras_shared.errors import printable
 
 # what may begin something in Markdown; an entity of HTML is text everywhere but in code
-_MARKUP = re.compile(r"[|`<\[\]\\]|&(?=#|\w)")
+_MARKUP = re.compile(r"[|`<\\]|&(?=#|\w)|\](?=[(\[:]|$)")
 
 
 def one_line(value: object) -> str:
