@@ -58,7 +58,9 @@ def write(folder):
 
 def of_check(name, monkeypatch):
     versions = []
-    monkeypatch.setattr(findings, "check_version", lambda folder, **_: versions.append(folder) or [])
+    monkeypatch.setattr(
+        findings, "check_version", lambda folder, **_: versions.append(folder) or []
+    )
     assert check(name) == []
     return versions[0].parent
 
