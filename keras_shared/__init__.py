@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from keras_shared.errors import KerasSharedError as KerasSharedError
     from keras_shared.exporting import export as export
     from keras_shared.exporting import load_safetensors as load_safetensors
+    from keras_shared.gallery import Gallery as Gallery
     from keras_shared.presets.loading import load as load
     from keras_shared.presets.names import LoadError as LoadError
     from keras_shared.presets.names import list_presets as list_presets
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Gallery": "keras_shared.gallery",
     "KerasSharedError": "keras_shared.errors",
     "LoadError": "keras_shared.presets.names",
     "PublishError": "keras_shared.presets.publishing",
@@ -54,9 +56,9 @@ _HOMES = {
 }
 _PACKAGES = (
     "atomic", "batching", "bounded", "cli", "comparing", "datasets", "demo", "errors",
-    "evaluation", "exporting", "layers", "lookup", "losses", "pictures", "presets", "quiet",
-    "recipes", "section", "serving", "sharing", "signature", "start", "tasks", "training", "tying",
-    "zoo",
+    "evaluation", "exporting", "gallery", "layers", "lookup", "losses", "pictures", "presets",
+    "quiet", "recipes", "section", "serving", "sharing", "signature", "start", "tasks", "training",
+    "tying", "zoo",
 )  # fmt: skip
 __all__ = [*sorted(_HOMES)]  # noqa: PLE0604
 

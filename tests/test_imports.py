@@ -10,8 +10,8 @@ ORDER = (  # each imports only what stands before it
     "errors", "text", "terminal", "atomic", "bounded", "archives", "npy", "processes", "quiet",
     "start", "pictures", "lookup", "section", "signature", "presets.names", "presets.headline",
     "serving", "tying", "losses", "layers", "datasets", "batching", "exporting", "sharing",
-    "presets.reading", "zoo", "tasks", "presets", "recipes", "training", "evaluation", "comparing",
-    "demo", "cli",
+    "presets.reading", "zoo", "gallery", "tasks", "presets", "recipes", "training", "evaluation",
+    "comparing", "demo", "cli",
 )  # fmt: skip
 NEVER = {  # folder: what it may import nowhere, not even inside a function
     "tying": ("tensorflow",),

@@ -1,0 +1,342 @@
+"""Known things under their names: enrolled once, then found among as many as there are."""
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+from typing import Any, Literal, NamedTuple, Self
+
+import numpy as np
+
+from keras_shared.atomic import replacing
+from keras_shared.bounded import read_bytes
+from keras_shared.errors import KerasSharedError, boundary, printable
+from keras_shared.lookup import suggestion
+
+UNKNOWN = "unknown"
+MOST_BYTES = 64_000_000_000  # of a file that is loaded
+
+
+class GalleryError(KerasSharedError, ValueError):
+    """A gallery cannot be used as asked: the message says what it holds, and what to do."""
+
+
+class Match(NamedTuple):
+    """One enrolled name, and the probability that the image shows the same."""
+
+    name: str
+    probability: float
+
+
+class Identity(NamedTuple):
+    """Who an image shows.
+
+    Attributes:
+        name: the best match's, or "unknown" if its probability is below the threshold.
+        matches: the best names, best first, whether above the threshold or not.
+    """
+
+    name: str
+    matches: tuple[Match, ...]
+
+
+class Gallery:
+    """Names with the embeddings of their images: who is this, and is this really Anna?
+
+    A `SiameseNet` compares two images; its tower embeds each of them by the same weights. A gallery
+    embeds an image once, when it is enrolled: `p = sigmoid(w |e - g| + v)` for the embedding `e` of
+    a new image and each enrolled `g`, by one matrix product for all of them.
+
+    Args:
+        model: a `SiameseNet`, or any model with `embed`, which gives unit vectors, and
+            `probability`, the layer that makes probabilities of distances.
+        threshold: probability from which on two images show the same; see
+            `SiameseNet.threshold` for one that keeps false accepts rare.
+
+    Raises:
+        GalleryError: for a threshold that is no probability, or another model.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_shared import Gallery
+        >>> from keras_shared.zoo import SiameseNet
+        >>> gallery = Gallery(SiameseNet())
+        >>> images = np.random.default_rng(1).integers(0, 256, (3, 28, 28, 1))
+        >>> gallery.enrol("anna", images[:2])
+        >>> gallery.enrol("ben", images[2:])
+        >>> gallery.names, len(gallery)
+        (('anna', 'ben'), 3)
+        >>> [identity] = gallery.identify(images[1:2])
+        >>> identity.name, len(identity.matches)
+        ('anna', 1)
+
+    Reference:
+        Koch, Zemel, Salakhutdinov 2015, "Siamese Neural Networks for One-shot Image Recognition",
+        section 4.3: one image of each class is known, and the query goes to the most probable.
+    """
+
+    def __init__(self, model: Any, threshold: float = 0.5) -> None:
+        if not (hasattr(model, "embed") and hasattr(model, "probability")):
+            raise GalleryError(
+                "A gallery needs a model that embeds images, such as a SiameseNet. Received: "
+                f"{type(model).__name__}"
+            )
+        if not 0 <= threshold <= 1:
+            raise GalleryError(f"`threshold` is a probability, 0 to 1. Received: {threshold}")
+        self.model = model
+        self.threshold = float(threshold)
+        self._of_names: dict[str, np.ndarray] = {}  # (images, features) each
+        self._joined: tuple[np.ndarray, np.ndarray] | None = None
+
+    # === What is enrolled ===
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names, in the order in which they were enrolled."""
+        return tuple(self._of_names)
+
+    def __len__(self) -> int:
+        """Number of embeddings, of all names together."""
+        return sum(map(len, self._of_names.values()))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._of_names
+
+    def enrol(self, name: str, images: Any, keep: Literal["all", "mean"] = "all") -> None:
+        """Add images of one name; of a name that is enrolled, to those it has.
+
+        Args:
+            name: any text but "unknown".
+            images: (images, height, width, channels), 0 to 255.
+            keep: "all" compares with each image, and the best counts; "mean" keeps the middle of
+                these images' embeddings alone, which takes less memory and steadies noisy images.
+
+        Raises:
+            GalleryError: for a name or `keep` that is none.
+            ValueError: for arrays that are no images.
+        """
+        if not isinstance(name, str) or not name.strip() or name == UNKNOWN:
+            raise GalleryError(
+                f"`name` must be a text that is neither empty nor '{UNKNOWN}'. Received: {name!r}"
+            )
+        if keep not in ("all", "mean"):
+            raise GalleryError(f"`keep` must be 'all' or 'mean'. Received: {keep!r}")
+        self._add(name, _embedded(self.model, images), keep)
+
+    def remove(self, name: str) -> None:
+        """Forget a name with all its images.
+
+        Raises:
+            GalleryError: if it is not enrolled.
+        """
+        self._see_enrolled(name)
+        del self._of_names[name]
+        self._joined = None
+
+    def merge(self, other: "Gallery") -> None:
+        """Add all that another gallery of the same model holds.
+
+        Raises:
+            GalleryError: if its embeddings are another model's.
+        """
+        if fingerprint(other.model) != fingerprint(self.model):
+            raise GalleryError(
+                "The other gallery holds embeddings of another model, which compare with nothing "
+                "here. Enrol its images again."
+            )
+        for name, embeddings in other._of_names.items():
+            self._add(name, embeddings)
+
+    # === Questions ===
+
+    def verify(self, images: Any, name: str) -> np.ndarray:
+        """The probability that each image shows what is enrolled under a name.
+
+        Args:
+            images: (images, height, width, channels), 0 to 255.
+            name: an enrolled name; of its images the most alike counts.
+
+        Returns:
+            float32 array (images,); compare it with `threshold`.
+
+        Raises:
+            GalleryError: if the name is not enrolled.
+            ValueError: for arrays that are no images.
+        """
+        self._see_enrolled(name)
+        cosines = _embedded(self.model, images) @ self._of_names[name].T
+        return self._probability(cosines.max(axis=1))
+
+    def identify(self, images: Any, k: int = 1) -> list[Identity]:
+        """Who each image shows.
+
+        Args:
+            images: (images, height, width, channels), 0 to 255.
+            k: so many of the best names with their probabilities.
+
+        Returns:
+            For each image, an `Identity`.
+
+        Raises:
+            GalleryError: if nothing is enrolled, or `k` is no number from 1.
+            ValueError: for arrays that are no images.
+        """
+        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+            raise GalleryError(f"`k` must be a number from 1. Received: {k!r}")
+        if not self._of_names:
+            raise GalleryError("Nothing is enrolled: call enrol(name, images) first.")
+        embeddings, names = _embedded(self.model, images), self.names
+        best = self._best_of_names(embeddings)  # (images, names), cosines
+        identities = []
+        for cosines in best:
+            order = np.argpartition(-cosines, min(k, len(names)) - 1)[:k]
+            order = order[np.argsort(-cosines[order], kind="stable")]
+            probabilities = self._probability(cosines[order])
+            matches = tuple(
+                Match(names[i], float(p)) for i, p in zip(order, probabilities, strict=True)
+            )
+            known = matches[0].probability >= self.threshold
+            identities.append(Identity(matches[0].name if known else UNKNOWN, matches))
+        return identities
+
+    # === One file ===
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the gallery, but for the model, to one file (`.npz`), beside its place and renamed.
+
+        Whoever reads it meanwhile gets the former one, whole.
+
+        Raises:
+            OSError: if its folder is missing or full; the former file stays.
+        """
+        head = {
+            "names": list(self._of_names),
+            "images": [len(rows) for rows in self._of_names.values()],
+            "threshold": self.threshold,
+            "model": fingerprint(self.model),
+        }
+        rows = self._rows()[0]
+        with replacing(path) as scratch, scratch.open("wb") as file:
+            text = np.frombuffer(json.dumps(head).encode(), "uint8")
+            np.savez(file, head=text, embeddings=rows)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], model: Any) -> Self:
+        """The gallery that a file holds, for the model whose embeddings they are.
+
+        Args:
+            path: from `save`.
+            model: as of `Gallery`.
+
+        Raises:
+            GalleryError: if there is no such file, it is damaged, or of another model.
+
+        Example:
+            >>> import pathlib
+            >>> import tempfile
+            >>> import numpy as np
+            >>> from keras_shared import Gallery
+            >>> from keras_shared.zoo import SiameseNet
+            >>> gallery = Gallery(SiameseNet(), threshold=0.9)
+            >>> gallery.enrol("anna", np.random.default_rng(1).integers(0, 256, (2, 28, 28, 1)))
+            >>> file = pathlib.Path(tempfile.mkdtemp(), "people.npz")
+            >>> gallery.save(file)
+            >>> again = Gallery.load(file, gallery.model)
+            >>> again.names, again.threshold
+            (('anna',), 0.9)
+        """
+        head, rows = _read(path)
+        gallery = cls(model, head["threshold"])
+        if head["model"] != fingerprint(model):
+            raise GalleryError(
+                f"{printable(os.fspath(path))} holds embeddings of another model, which compare "
+                f"with nothing that this {type(model).__name__} embeds. Load the model that it was "
+                "made with, or enrol the images again."
+            )
+        starts = np.cumsum([0, *head["images"]])
+        gallery._of_names = {
+            name: rows[first:last]
+            for name, first, last in zip(head["names"], starts, starts[1:], strict=False)
+        }
+        return gallery
+
+    # === Inside ===
+
+    def _add(self, name: str, rows: np.ndarray, keep: str = "all") -> None:
+        if keep == "mean":
+            middle = rows.mean(axis=0, keepdims=True)
+            rows = middle / max(float(np.linalg.norm(middle)), 1e-12)
+        old = self._of_names.get(name)
+        self._of_names[name] = rows if old is None else np.concatenate([old, rows])
+        self._joined = None
+
+    def _see_enrolled(self, name: str) -> None:
+        if name not in self._of_names:
+            raise GalleryError(
+                f"Nothing is enrolled under {name!r}. {suggestion(str(name), self._of_names)}"
+            )
+
+    def _rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """All embeddings (entries, features), and where each name's begin."""
+        if self._joined is None:
+            parts = list(self._of_names.values())
+            lengths = [len(part) for part in parts]
+            rows = np.concatenate(parts) if parts else np.zeros((0, 0), "float32")
+            self._joined = rows, np.cumsum([0, *lengths[:-1]])
+            of_names = np.split(rows, self._joined[1][1:]) if parts else []
+            self._of_names = dict(zip(self._of_names, of_names, strict=True))  # views, once
+        return self._joined
+
+    def _best_of_names(self, embeddings: np.ndarray) -> np.ndarray:
+        """For each image and name, the largest cosine."""
+        rows, starts = self._rows()
+        cosines = embeddings @ rows.T
+        return cosines if len(starts) == len(rows) else np.maximum.reduceat(cosines, starts, axis=1)
+
+    def _probability(self, cosines: np.ndarray) -> np.ndarray:
+        weight, bias = (float(w.item()) for w in self.model.probability.get_weights())
+        apart = np.sqrt(np.maximum(2 - 2 * cosines, 0.0))  # |e - g| of unit vectors
+        probability: np.ndarray = 1 / (1 + np.exp(-(weight * apart + bias)))
+        return probability.astype("float32")
+
+
+def fingerprint(model: Any) -> str:
+    """Stands for the weights that embed: two models with equal ones embed alike."""
+    digest = hashlib.sha256()
+    for weight in model.embedder.get_weights():
+        digest.update(f"{weight.shape} {weight.dtype}".encode())
+        digest.update(np.ascontiguousarray(weight).tobytes())
+    return digest.hexdigest()
+
+
+def _embedded(model: Any, images: Any) -> np.ndarray:
+    return np.asarray(model.embed(images), "float32")
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], np.ndarray]:
+    """Head and embeddings of a file, checked against each other."""
+    name, advice = printable(os.fspath(path)), "Take it from a backup, or enrol the images again."
+    content = read_bytes(path, MOST_BYTES, GalleryError)
+    with boundary(f"{name} is no gallery, or is damaged", GalleryError, advice):
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            claimed = sum(entry.file_size for entry in archive.infolist())
+        if claimed > len(content) + 1000:  # `save` compresses nothing
+            raise ValueError(f"its {len(content):,} bytes claim to hold {claimed:,}")
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            head, rows = json.loads(arrays["head"].tobytes()), arrays["embeddings"]
+        names, images, threshold = head["names"], head["images"], head["threshold"]
+        if not (
+            all(isinstance(name, str) for name in names)
+            and all(isinstance(count, int) and count > 0 for count in images)
+            and len(set(names)) == len(names) == len(images)
+            and isinstance(head["model"], str)
+            and 0 <= threshold <= 1
+        ):
+            raise ValueError("its list of names is not as `save` writes it")
+        if rows.dtype != np.float32 or rows.ndim != 2 or len(rows) != sum(images):
+            raise ValueError(f"{sum(images)} embeddings are named, and it holds {rows.shape}")
+        lengths = np.linalg.norm(rows, axis=1)
+        if not np.allclose(lengths, 1, atol=1e-3):
+            raise ValueError("its embeddings are no unit vectors")
+    return head, rows

@@ -1,0 +1,242 @@
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mutations import fuzzed, mutated
+
+import keras_shared
+from keras_shared.gallery import Gallery, GalleryError, Identity, fingerprint
+from keras_shared.zoo import SiameseNet
+
+
+@pytest.fixture(scope="module")
+def model():
+    return SiameseNet()
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(1).integers(0, 256, (6, 28, 28, 1))
+
+
+def filled(model, images):
+    gallery = Gallery(model)
+    for i, name in enumerate(["anna", "ben", "anna", "Ève", "ben"]):
+        gallery.enrol(name, images[i : i + 1])
+    return gallery
+
+
+def test_the_probability_is_that_of_the_model(model, images):
+    gallery = filled(model, images)
+    queries = np.concatenate([images[5:], images[3:4]])
+    # sqrt(2 - 2 cos) of float32 is right to 1e-3 where the distance is 0
+    of_pairs = np.stack([model.verify(q[None].repeat(5, 0), images[:5]) for q in queries])
+    best = {"anna": of_pairs[:, [0, 2]].max(1), "ben": of_pairs[:, [1, 4]].max(1),
+            "Ève": of_pairs[:, 3]}  # fmt: skip
+    for name, expected in best.items():
+        np.testing.assert_allclose(gallery.verify(queries, name), expected, atol=1e-4)
+    for row, identity in enumerate(gallery.identify(queries, k=5)):
+        names = sorted(best, key=lambda name: -best[name][row])
+        assert [match.name for match in identity.matches] == names
+        np.testing.assert_allclose(
+            [m.probability for m in identity.matches], [best[n][row] for n in names], atol=1e-4
+        )
+    assert gallery.identify(queries[1:], k=1)[0].name == "Ève"
+
+
+def test_below_the_threshold_nobody_is_known(model, images):
+    gallery = filled(model, images)
+    [identity] = gallery.identify(images[5:])
+    gallery.threshold = np.nextafter(identity.matches[0].probability, 2)
+    assert gallery.identify(images[5:]) == [Identity("unknown", identity.matches)]
+    gallery.threshold = identity.matches[0].probability
+    assert gallery.identify(images[5:])[0].name == identity.matches[0].name
+
+
+def test_each_image_is_embedded_once(model, images, monkeypatch):
+    gallery, embedded = filled(model, images), []
+    embed = model.embed
+    monkeypatch.setattr(model, "embed", lambda x: embedded.append(len(x)) or embed(x))
+    gallery.identify(images[4:], k=2)
+    gallery.verify(images[:3], "ben")
+    assert embedded == [2, 3]
+
+
+def test_mean_keeps_one_unit_vector(model, images):
+    gallery = Gallery(model)
+    gallery.enrol("anna", images[:3], keep="mean")
+    assert len(gallery) == 1
+    middle = model.embed(images[:3]).mean(axis=0)
+    middle /= np.linalg.norm(middle)
+    w, v = (float(x.item()) for x in model.probability.get_weights())
+    apart = np.linalg.norm(model.embed(images[4:5])[0] - middle)
+    expected = 1 / (1 + np.exp(-(w * apart + v)))
+    np.testing.assert_allclose(gallery.verify(images[4:5], "anna"), [expected], rtol=1e-4)
+
+
+def test_remove_and_merge(model, images):
+    one, two = filled(model, images), Gallery(model)
+    two.enrol("ben", images[5:])
+    two.enrol("zoë", images[:1])
+    one.remove("anna")
+    one.merge(two)
+    assert one.names == ("ben", "Ève", "zoë")
+    assert len(one) == 5
+    assert one.identify(images[5:])[0].name == "ben"
+    assert two.names == ("ben", "zoë")
+    with pytest.raises(GalleryError, match="Nothing is enrolled under 'anna'"):
+        one.verify(images, "anna")
+    with pytest.raises(GalleryError, match="of another model"):
+        one.merge(Gallery(SiameseNet()))
+
+
+def test_a_file_brings_back_all(model, images, tmp_path):
+    gallery = filled(model, images)
+    gallery.threshold = 0.75
+    gallery.save(tmp_path / "people.npz")
+    again = Gallery.load(tmp_path / "people.npz", model)
+    assert (again.names, len(again), again.threshold) == (gallery.names, 5, 0.75)
+    assert again.identify(images, k=3) == gallery.identify(images, k=3)
+    again.enrol("anna", images[5:])
+    assert len(again) == 6
+    with pytest.raises(GalleryError, match="holds embeddings of another model"):
+        Gallery.load(tmp_path / "people.npz", SiameseNet())
+    empty = Gallery(model)
+    empty.save(tmp_path / "empty.npz")
+    assert Gallery.load(tmp_path / "empty.npz", model).names == ()
+
+
+def test_calibration_changes_no_embedding(model, images, tmp_path):
+    gallery = filled(model, images)
+    gallery.save(tmp_path / "people.npz")
+    other = SiameseNet.from_config(model.get_config())
+    other.set_weights(model.get_weights())
+    other.calibrate([0.1, 0.4, 0.6, 0.9], [1, 1, 0, 0])
+    assert fingerprint(other) == fingerprint(model)
+    again = Gallery.load(tmp_path / "people.npz", other)
+    assert again.verify(images[:1], "anna") != gallery.verify(images[:1], "anna")
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda g, x: g.enrol("", x), "neither empty nor"),
+        (lambda g, x: g.enrol("unknown", x), "neither empty nor"),
+        (lambda g, x: g.enrol(3, x), "Received: 3"),
+        (lambda g, x: g.enrol("a", x, keep="best"), "'all' or 'mean'"),
+        (lambda g, x: g.identify(x, k=0), "from 1. Received: 0"),
+        (lambda g, x: g.identify(x, k=1.5), "Received: 1.5"),
+        (lambda g, x: g.identify(x), "Nothing is enrolled"),
+        (lambda g, x: g.verify(x, "an"), "Nothing is enrolled under 'an'"),
+        (lambda g, x: Gallery(g.model, threshold=2), "0 to 1. Received: 2"),
+        (lambda g, x: Gallery(g.model, threshold=float("nan")), "Received: nan"),
+        (lambda g, x: Gallery(object()), "Received: object"),
+    ],
+)
+def test_wrong_calls(model, images, call, words):
+    with pytest.raises(GalleryError, match=words):
+        call(Gallery(model), images)
+
+
+def test_a_wrong_image_enrols_nothing(model, images):
+    gallery = Gallery(model)
+    with pytest.raises(ValueError, match="batch axis"):
+        gallery.enrol("anna", images[0])
+    assert gallery.names == ()
+
+
+@pytest.fixture(scope="module")
+def kept(model, tmp_path_factory):
+    gallery = Gallery(model)
+    gallery.enrol("anna", np.random.default_rng(1).integers(0, 256, (3, 28, 28, 1)))
+    path = tmp_path_factory.mktemp("gallery") / "people.npz"
+    gallery.save(path)
+    return path
+
+
+@fuzzed
+@given(st.data())
+def test_a_damaged_file_is_refused_or_the_same(model, kept, tmp_path_factory, data):
+    content = data.draw(mutated(kept.read_bytes()))
+    path = tmp_path_factory.getbasetemp() / "damaged.npz"
+    path.write_bytes(content)
+    whole = Gallery.load(kept, model)
+    try:
+        gallery = Gallery.load(path, model)
+    except keras_shared.KerasSharedError:
+        return
+    assert gallery.names == whole.names
+    np.testing.assert_array_equal(gallery._rows()[0], whole._rows()[0])
+
+
+SAVING = """
+import sys
+import numpy as np
+from keras_shared.gallery import Gallery
+from keras_shared.zoo import SiameseNet
+import keras
+keras.utils.set_random_seed(1)
+gallery = Gallery(SiameseNet())
+number = 0
+gallery._of_names = {"0": np.full((20_000, 576), 1 / 24, "float32")}
+gallery.save(sys.argv[1])
+print("begun", flush=True)
+while True:
+    number += 1
+    gallery._of_names = {str(number): np.full((20_000, 576), 1 / 24, "float32")}
+    gallery._joined = None
+    gallery.save(sys.argv[1])
+"""
+
+
+@pytest.mark.slow
+def test_readers_and_kills_see_a_whole_file(tmp_path):
+    import keras
+
+    path = tmp_path / "people.npz"
+    process = subprocess.Popen([sys.executable, "-c", SAVING, path], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"begun\n"
+    keras.utils.set_random_seed(1)
+    model, seen = SiameseNet(), set()
+    end = time.monotonic() + 5
+    while time.monotonic() < end:  # beside the writer
+        seen |= set(Gallery.load(path, model).names)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(seen) > 1
+    last = Gallery.load(path, model)
+    assert len(last) == 20_000
+
+
+@pytest.mark.slow
+def test_a_full_disk_leaves_the_former_file(model, images, tmp_path):
+    """A file may grow to a limit here: as on a full disk, the write fails in its middle."""
+    gallery = filled(model, images)
+    gallery.save(tmp_path / "people.npz")
+    before = (tmp_path / "people.npz").read_bytes()
+    gallery.enrol("zoë", images)
+
+    def child():
+        import resource
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+        try:
+            gallery.save(tmp_path / "people.npz")
+        except OSError:
+            os._exit(7)
+        os._exit(0)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join()
+    assert process.exitcode == 7
+    assert (tmp_path / "people.npz").read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["people.npz"]
