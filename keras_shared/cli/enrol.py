@@ -1,0 +1,39 @@
+import argparse
+
+from keras_shared.cli.gallery import add_gallery
+
+NAME = "enrol"
+HELP = "keep pictures of a name in a gallery, for `identify`"
+EXAMPLE = "enrol people.npz anna anna_1.png anna_2.png"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_gallery(parser)
+    parser.add_argument("name", metavar="NAME", help="what the pictures show")
+    parser.add_argument("files", metavar="FILE", nargs="*", help="pictures, or folders of them")
+    parser.add_argument(
+        "--mean", action="store_true", help="keep the mean of these pictures alone"
+    )
+    parser.add_argument("--remove", action="store_true", help="forget the name")
+
+
+def run(options: argparse.Namespace) -> None:
+    from keras_shared.atomic import locked_folder
+    from keras_shared.cli.gallery import files_of, open_gallery, pictures
+    from keras_shared.gallery import GalleryError
+    from keras_shared.terminal import say
+
+    if bool(options.files) == options.remove:
+        raise GalleryError(
+            "Name pictures to enrol, or --remove without pictures. Received: "
+            f"{len(options.files)} files, --remove {'given' if options.remove else 'not given'}"
+        )
+    with locked_folder(options.gallery):  # of two at once, neither loses what the other enrols
+        gallery = open_gallery(options, new=not options.remove)
+        if options.remove:
+            gallery.remove(options.name)
+        else:
+            images = pictures(files_of(options.files), gallery.model)
+            gallery.enrol(options.name, images, keep="mean" if options.mean else "all")
+        gallery.save(options.gallery)
+    say(f"{options.gallery}: {len(gallery.names)} names, {len(gallery)} embeddings")

@@ -1,0 +1,43 @@
+"""What `enrol` and `identify` share: the gallery's file, and pictures as its model takes them."""
+
+import argparse
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from keras_shared.gallery import Gallery
+
+
+def add_gallery(parser: argparse.ArgumentParser) -> None:
+    """Add the file and --model."""
+    parser.add_argument("gallery", metavar="GALLERY.npz", help="the file of enrolled names")
+    parser.add_argument(
+        "--model", metavar="NAME|PATH", default="siamese_omniglot", help="default: %(default)s"
+    )
+
+
+def open_gallery(options: argparse.Namespace, new: bool) -> "Gallery":
+    """The gallery of a file, or an empty one if it may be `new` and there is none."""
+    import keras_shared
+    from keras_shared.gallery import Gallery
+
+    model: Any = keras_shared.load(options.model, compile=False)
+    if new and not pathlib.Path(options.gallery).exists():
+        return Gallery(model)
+    return Gallery.load(options.gallery, model)
+
+
+def pictures(files: list[str], model: Any) -> "np.ndarray":
+    """Pictures resized to what the model takes, as its published graph resizes them."""
+    from keras_shared.datasets.lazy_images import LazyImages
+
+    return LazyImages(files, type(model).image_shape_of(model.image_shape)).read()
+
+
+def files_of(given: list[str]) -> list[str]:
+    """The files, and those in folders."""
+    from keras_shared.cli.predict import picture_files
+
+    return [file for one in given for file in picture_files(one)]
