@@ -10,8 +10,10 @@ from keras_shared.cli import (
     check,
     compare,
     demo,
+    enrol,
     evaluate,
     fine_tune,
+    identify,
     inspect,
     list_,
     manifests,
@@ -26,8 +28,8 @@ from keras_shared.cli.quiet import import_quietly
 from keras_shared.errors import KerasSharedError, printable, whole_reason
 
 COMMANDS = (
-    list_, train, evaluate, publish, fine_tune, predict, verify, inspect, check, serve, manifests,
-    compare, recipe, demo,
+    list_, train, evaluate, publish, fine_tune, predict, verify, enrol, identify, inspect, check,
+    serve, manifests, compare, recipe, demo,
 )  # fmt: skip
 
 _EPILOG = """\
@@ -44,6 +46,8 @@ examples:
   keras-shared compare tied_autoencoder_mnist --seeds 5
   keras-shared predict lenet5_mnist digit.png
   keras-shared verify a.png b.png
+  keras-shared enrol people.npz anna anna.png
+  keras-shared identify people.npz who.png
   keras-shared check runs/mine/export        what TF Serving would do with a SavedModel
   keras-shared serve lenet5_mnist            launch TF Serving
   keras-shared manifests lenet5_mnist --to deploy/

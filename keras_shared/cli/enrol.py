@@ -11,14 +11,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_gallery(parser)
     parser.add_argument("name", metavar="NAME", help="what the pictures show")
     parser.add_argument("files", metavar="FILE", nargs="*", help="pictures, or folders of them")
-    parser.add_argument(
-        "--mean", action="store_true", help="keep the mean of these pictures alone"
-    )
+    parser.add_argument("--mean", action="store_true", help="keep the mean of these pictures alone")
     parser.add_argument("--remove", action="store_true", help="forget the name")
 
 
 def run(options: argparse.Namespace) -> None:
-    from keras_shared.atomic import locked_folder
+    import pathlib
+
+    from keras_shared.atomic import locked
     from keras_shared.cli.gallery import files_of, open_gallery, pictures
     from keras_shared.gallery import GalleryError
     from keras_shared.terminal import say
@@ -28,7 +28,11 @@ def run(options: argparse.Namespace) -> None:
             "Name pictures to enrol, or --remove without pictures. Received: "
             f"{len(options.files)} files, --remove {'given' if options.remove else 'not given'}"
         )
-    with locked_folder(options.gallery):  # of two at once, neither loses what the other enrols
+    folder = pathlib.Path(options.gallery).resolve().parent
+    if not folder.is_dir():
+        raise GalleryError(f"There is no folder {folder}. Make it first.")
+    # of two at once, neither loses what the other enrols
+    with locked(folder, GalleryError, "Try again when it is done.", seconds=60):
         gallery = open_gallery(options, new=not options.remove)
         if options.remove:
             gallery.remove(options.name)

@@ -38,6 +38,6 @@ def pictures(files: list[str], model: Any) -> "np.ndarray":
 
 def files_of(given: list[str]) -> list[str]:
     """The files, and those in folders."""
-    from keras_shared.cli.predict import picture_files
+    from keras_shared.cli.asked_files import files_in
 
-    return [file for one in given for file in picture_files(one)]
+    return [file for one in given for file in files_in(one)]

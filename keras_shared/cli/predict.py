@@ -6,6 +6,8 @@ import pathlib
 import sys
 from typing import TYPE_CHECKING, Any
 
+from keras_shared.cli.asked_files import files_in, suffixes
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -40,7 +42,7 @@ def run(options: argparse.Namespace) -> None:
     for target in (options.json, options.csv):
         _refuse_picture(target)
     version_dir(options.model)  # refuses a model that is not there, before files are read
-    files = [file for given in options.files for file in _files(given)]
+    files = [file for given in options.files for file in files_in(given)]
     sources = contents(files)
     answers = answer(options.model, [[source] for source in sources], options.invert)
     kind = class_name(options.model) or ""
@@ -84,40 +86,12 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _suffixes() -> set[str]:
-    from keras_shared.pictures import FORMATS
-
-    return {".jpg", ".npy", *(f".{name.lower()}" for name in FORMATS)}
-
-
 def _refuse_picture(target: str | None) -> None:
     """`--json a.png` would write over the picture that it was meant to read."""
-    if target and pathlib.Path(target).suffix.lower() in _suffixes():
+    if target and pathlib.Path(target).suffix.lower() in suffixes():
         raise ValueError(
             f"{target} follows --json or --csv, which would write to it. Put pictures before these."
         )
-
-
-def _files(given: str) -> list[str]:
-    """A file, or the pictures and vectors in a folder; what else lies there is named and left."""
-    from keras_shared.pictures import PictureError, read_picture
-
-    path = pathlib.Path(given)
-    if not path.is_dir():
-        return [given]
-    inside = []
-    for file in sorted(path.iterdir()):
-        if file.is_dir() or file.name.startswith("."):
-            continue
-        try:
-            if file.suffix.lower() != ".npy":
-                read_picture(file)
-            inside.append(str(file))
-        except PictureError as error:
-            print(f"keras-shared: skipped. {error}", file=sys.stderr)
-    if not inside:
-        raise PictureError(f"{given} holds no pictures: expected files {sorted(_suffixes())}.")
-    return inside
 
 
 def _config(model: str) -> dict[str, Any]:
