@@ -2,6 +2,7 @@ import argparse
 import json
 
 from keras_shared.cli.gallery import add_gallery
+from keras_shared.cli.options import share
 
 NAME = "identify"
 HELP = "who or what a picture shows, of the names in a gallery"
@@ -13,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", metavar="FILE", nargs="+", help="pictures, or folders of them")
     parser.add_argument("--top", metavar="N", type=int, default=3, help="so many of the best names")
     parser.add_argument(
-        "--threshold", metavar="P", type=float,
+        "--threshold", metavar="P", type=share,
         help="probability below which a picture is 'unknown' (default: the gallery's own, 0.5)",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="JSON in place of the table")
@@ -21,12 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from keras_shared.cli.gallery import files_of, open_gallery, pictures
-    from keras_shared.gallery import Gallery
     from keras_shared.terminal import TextTable, console
 
     gallery = open_gallery(options, new=False)
     if options.threshold is not None:
-        gallery.threshold = Gallery(gallery.model, options.threshold).threshold
+        gallery.threshold = options.threshold
     files = files_of(options.files)
     identities = gallery.identify(pictures(files, gallery.model), options.top)
     if options.json:

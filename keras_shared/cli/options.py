@@ -54,3 +54,14 @@ def recipe_file(path_or_name: str) -> str:
     if path_or_name.endswith(".toml"):
         return path_or_name
     return str(entry_dir(path_or_name) / "recipe.toml")
+
+
+def share(text: str) -> float:
+    """A number between 0 and 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1. Received: {text!r}")
+    return value

@@ -1,5 +1,7 @@
 import argparse
 
+from keras_shared.cli.options import share
+
 NAME = "verify"
 HELP = "do two images show the same?"
 EXAMPLE = "verify a.png b.png"
@@ -11,14 +13,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", metavar="NAME|PATH", default="siamese_omniglot", help="%(default)s"
     )
+    parser.add_argument(
+        "--threshold", metavar="P", type=share, default=0.5,
+        help="probability from which on they are the same (default: %(default)s)",
+    )  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> None:
     from keras_shared.cli.predict import contents
     from keras_shared.errors import boundary, printable
     from keras_shared.serving.answering import AnswerError, answer
-    from keras_shared.tasks import TASKS
+    from keras_shared.tasks.verification import show_pair
 
     [outputs] = answer(options.model, [contents([options.image_a, options.image_b])])
     with boundary(f"{options.model} does not say whether two images show the same", AnswerError):
-        print(printable(TASKS["verification"].show(outputs, 1).text))
+        print(printable(show_pair(outputs, options.threshold).text))

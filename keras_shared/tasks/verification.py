@@ -159,11 +159,16 @@ def _calibrate(model: keras.Model, data: TrainingData) -> None:
 def _show(outputs: Mapping[str, np.ndarray], top: int) -> Shown:
     if "probability" not in outputs:  # one image alone
         return Shown(f"an embedding of {outputs['embedding'].size} numbers", {})
+    return show_pair(outputs)
+
+
+def show_pair(outputs: Mapping[str, np.ndarray], threshold: float = THRESHOLD) -> Shown:
+    """What a model answers to one pair, as a sentence."""
     probability, distance = outputs["probability"].item(), outputs["distance"].item()
-    same = probability >= THRESHOLD
+    same = probability >= threshold
     text = (
         f"{'same' if same else 'different'}: probability {probability:.4g} (threshold "
-        f"{THRESHOLD}), distance {distance:.4g}"
+        f"{threshold:.4g}), distance {distance:.4g}"
     )
     return Shown(text, {"same": same, "probability": probability, "distance": distance})
 

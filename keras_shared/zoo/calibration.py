@@ -43,3 +43,42 @@ def calibrate(
         np.reshape(distances, (-1, 1)), np.ravel(same).astype(int), weights
     )
     layer.set_weights([fit.coef_, fit.intercept_])
+
+
+def threshold(distances: Any, same: Any, false_accept_rate: float) -> float:
+    """The largest distance at which at most this share of pairs of two things is taken for one.
+
+    Args:
+        distances: (pairs,) or (pairs, 1).
+        same: (pairs,) 1 or True for "same".
+        false_accept_rate: between 0 and 1.
+
+    Raises:
+        ValueError: for a rate that so few pairs cannot show, or if the lengths differ.
+
+    Example:
+        >>> from keras_shared.zoo.calibration import threshold
+        >>> threshold([0.1, 0.2, 0.6, 0.7, 0.8, 0.9], [1, 1, 0, 0, 0, 0], false_accept_rate=0.25)
+        0.6
+    """
+    distances, same = np.ravel(distances).astype("float64"), np.ravel(same).astype(bool)
+    if len(distances) != len(same) or not np.isfinite(distances).all():
+        raise ValueError(
+            "Expected a finite distance for each pair. Received: "
+            f"{len(distances)} distances and {len(same)} labels"
+        )
+    if not 0 < false_accept_rate < 1:
+        raise ValueError(
+            f"`false_accept_rate` is a share between 0 and 1. Received: {false_accept_rate}"
+        )
+    different = np.sort(distances[~same])
+    accepted = int(len(different) * false_accept_rate + 1e-9)
+    if accepted < 1:
+        raise ValueError(
+            f"A rate of {false_accept_rate} needs at least {int(np.ceil(1 / false_accept_rate))} "
+            f"pairs of two different things. Received: {len(different)}"
+        )
+    largest = float(different[accepted - 1])
+    if accepted < len(different) and different[accepted] == largest:  # as far apart: all or none
+        largest = float(np.nextafter(largest, -1))
+    return largest

@@ -11,7 +11,7 @@ from keras_shared.layers import CenterInk, Shared
 from keras_shared.losses import ContrastiveLoss, EmbeddingLoss
 from keras_shared.losses.contrastive_loss import contrastive_loss
 from keras_shared.signature import Signature
-from keras_shared.zoo.calibration import calibrate
+from keras_shared.zoo.calibration import calibrate, threshold
 from keras_shared.zoo.checked_images import checked_images
 from keras_shared.zoo.zoo_model import ZooModel
 
@@ -353,6 +353,32 @@ class SiameseNet(ZooModel):
             Platt 1999, "Probabilistic Outputs for Support Vector Machines".
         """
         calibrate(self.probability, distances, same, sample_weight, class_weight)
+
+    def threshold(self, distances: Any, same: Any, false_accept_rate: float = 0.001) -> float:
+        """The probability from which on two images are taken for one thing, seldom in error.
+
+        Args:
+            distances: (pairs,) or (pairs, 1), the model's output `distance`, of pairs that the
+                tower was not trained on.
+            same: (pairs,) 1 or True for "same".
+            false_accept_rate: share of pairs of two different things that may be taken for one.
+
+        Returns:
+            A probability, for `Gallery(model, threshold)` and `keras-shared verify --threshold`.
+
+        Raises:
+            ValueError: for a rate that so few pairs cannot show: 0.001 needs a thousand pairs of
+                different things.
+
+        Example:
+            >>> from keras_shared.zoo import SiameseNet
+            >>> distances, same = [0.1, 0.2, 0.6, 0.7, 0.8, 0.9], [1, 1, 0, 0, 0, 0]
+            >>> round(SiameseNet().threshold(distances, same, false_accept_rate=0.25), 3)
+            0.881
+        """
+        weight, bias = (float(w.item()) for w in self.probability.get_weights())
+        largest = threshold(distances, same, false_accept_rate)
+        return float(1 / (1 + np.exp(-(weight * largest + bias))))
 
     def signatures(self) -> dict[str, Signature]:
         def verify(image_a: Any, image_b: Any) -> dict[str, Any]:

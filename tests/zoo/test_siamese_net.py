@@ -5,7 +5,7 @@ from keras import layers
 
 from keras_shared.layers import CenterInk
 from keras_shared.losses import ContrastiveLoss, NPairLoss
-from keras_shared.zoo import SiameseNet
+from keras_shared.zoo import SiameseNet, calibration
 
 RANDOM = np.random.default_rng(2)
 A, B = RANDOM.integers(0, 256, (2, 6, 28, 28, 1))
@@ -342,3 +342,33 @@ def test_a_loss_of_a_whole_batch_trains_the_embedder():
     distances = np.linalg.norm(model.embed(A) - model.embed(B[::-1]), axis=1)
     model.calibrate(distances, SAME)
     assert np.abs(model.verify(A, B) - before).max() > 1e-3
+
+
+@pytest.mark.parametrize("rate", [0.001, 0.01, 0.25])
+def test_the_threshold_keeps_false_accepts_rare(rate):
+    random = np.random.default_rng(1)
+    distances, same = random.uniform(0, 2, 5000), random.random(5000) < 0.5
+    model = SiameseNet()
+    limit = model.threshold(distances[:, None], same, rate)
+    w, v = (float(x.item()) for x in model.probability.get_weights())
+    accepted = 1 / (1 + np.exp(-(w * distances[~same] + v))) >= limit
+    assert accepted.sum() == int(len(accepted) * rate)
+
+
+def test_pairs_as_far_apart_are_all_accepted_or_none():
+    assert calibration.threshold([0.5, 0.5, 0.5, 0.9], [0] * 4, 0.5) < 0.5
+    assert calibration.threshold([0.4, 0.5, 0.5, 0.9], [0] * 4, 0.75) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("distances", "same", "rate", "words"),
+    [
+        ([0.1, 0.2], [1, 0], 0.001, "at least 1000 pairs of two different things. Received: 1"),
+        ([0.1, 0.2], [1], 0.5, "2 distances and 1 labels"),
+        ([0.1, float("nan")], [1, 0], 0.5, "finite"),
+        ([0.1, 0.2], [1, 0], 0, "Received: 0"),
+    ],
+)
+def test_thresholds_that_pairs_cannot_show(distances, same, rate, words):
+    with pytest.raises(ValueError, match=words):
+        SiameseNet().threshold(distances, same, rate)
