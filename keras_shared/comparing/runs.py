@@ -82,23 +82,26 @@ def compare(
     `if __name__ == "__main__":`.
     """
     out_dir = pathlib.Path(out_dir)
-    advice = "Wait for it, or name another folder with --out."
-    with locked(out_dir, RunError, advice) as lock:
-        return _compare(recipe, comparison, out_dir, data_dir, lock)
-
-
-def _compare(
-    recipe: Recipe,
-    comparison: Comparison,
-    out_dir: pathlib.Path,
-    data_dir: str | None,
-    lock: Lock,
-) -> dict[str, Any]:
     _check_folder(out_dir, comparison)
     sizes = comparison.images_per_class or (0,)
     recipes, left_out = _try_all(
         comparison, _recipes(recipe, comparison, data_dir), max(sizes), data_dir
     )
+    advice = "Wait for it, or name another folder with --out."
+    with locked(out_dir, RunError, advice) as lock:
+        return _run_all(recipe, comparison, recipes, left_out, out_dir, data_dir, lock)
+
+
+def _run_all(
+    recipe: Recipe,
+    comparison: Comparison,
+    recipes: dict[tuple[str, int], Recipe],
+    left_out: dict[str, str],
+    out_dir: pathlib.Path,
+    data_dir: str | None,
+    lock: Lock,
+) -> dict[str, Any]:
+    sizes = comparison.images_per_class or (0,)
     arms = [arm for arm in comparison.arms if arm.name not in left_out]
     runs = []
     jobs = list(itertools.product(sizes, comparison.seeds, arms))

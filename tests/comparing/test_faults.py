@@ -20,7 +20,7 @@ from keras_shared.evaluation.entry import (
 )
 from keras_shared.presets.names import entry_dir
 from keras_shared.recipes import read_recipe
-from keras_shared.recipes.schema import Comparison
+from keras_shared.recipes.schema import Arm, Comparison
 from keras_shared.training import RunError
 
 KEPT = {
@@ -106,13 +106,14 @@ def test_a_result_of_another_seed_or_that_is_not_finite(tmp_path, recipe):
 
 
 def test_one_comparison_at_a_time_in_a_folder(tmp_path, recipe):
+    one = Comparison(seeds=(1,), arms=(Arm(name="as is"),))
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, text=True
     )
     try:
         assert holder.stdout.readline().strip() == "locked"
         with pytest.raises(RunError, match=f"in use by process {holder.pid}.*--out"):
-            compare(recipe("autoencoder"), Comparison(), tmp_path)
+            compare(recipe("autoencoder"), one, tmp_path)
     finally:
         holder.kill()
         holder.wait()

@@ -142,7 +142,7 @@ def test_a_run_goes_on_after_kills_at_random_moments(recipe, tmp_path):
     small.write(tmp_path / "small.toml")
     whole = train(small, training_data(small), tmp_path / "whole", verbose=0)
     run = Run(tmp_path / "broken")
-    for _ in range(6):
+    for _ in range(4):
         writer = subprocess.Popen(
             [sys.executable, "-c", TRAIN, tmp_path / "small.toml", run.path],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
