@@ -16,6 +16,8 @@ from keras_shared.zoo.checked_images import checked_images
 from keras_shared.zoo.zoo_model import ZooModel
 
 TOWER_SIZE = (28, 28)  # pixels, as in Vinyals et al. 2016
+FILTERS = (48, 48, 48, 64, 64)  # of the default tower's convolutions
+POOLED = (1, 3, 5)  # after these: 28 -> 14 -> 7 -> 3 pixels
 
 
 @keras.saving.register_keras_serializable("keras_shared")
@@ -27,8 +29,8 @@ class SiameseNet(ZooModel):
     gradient is the sum over both images. `w` and `v` are trained along with a cross-entropy
     loss, or fitted afterwards by `calibrate`.
 
-    The default tower has four blocks of Conv2D, pooling, group normalisation and ReLU, the last one
-    without pooling and ReLU: 111,680 parameters, embeddings of 3 x 3 x 64 numbers. It normalises
+    The default tower has five blocks of Conv2D, group normalisation and ReLU, the last one without
+    ReLU, three of them with pooling: 106,960 parameters, embeddings of 3 x 3 x 64 numbers. It normalises
     each image by itself, so that training and use agree and the number of images in a call changes
     nothing.
 
@@ -417,15 +419,15 @@ class SiameseNet(ZooModel):
 
 def _default_tower(dtype: Any) -> keras.Model:
     image = x = keras.Input((*TOWER_SIZE, 1), name="tower_input")
-    for i in range(1, 5):
+    for i, filters in enumerate(FILTERS, 1):
         x = layers.Conv2D(
-            64, 3, padding="same", use_bias=False, kernel_initializer="he_normal",
+            filters, 3, padding="same", use_bias=False, kernel_initializer="he_normal",
             dtype=dtype, name=f"conv_{i}",
         )(x)  # fmt: skip
-        if i < 4:  # 28 -> 14 -> 7 -> 3 pixels; before the normalisation, which has less to do then
+        if i in POOLED:  # before the normalisation, which has less to do then
             x = layers.MaxPooling2D(dtype=dtype, name=f"pool_{i}")(x)
         x = layers.GroupNormalization(8, dtype=dtype, name=f"norm_{i}")(x)
-        if i < 4:
+        if i < len(FILTERS):
             x = layers.ReLU(dtype=dtype, name=f"relu_{i}")(x)
     return keras.Model(image, layers.Flatten(dtype=dtype, name="features")(x), name="tower")
 
