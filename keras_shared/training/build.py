@@ -30,7 +30,7 @@ def build_model(recipe: Recipe) -> keras.Model:
         >>> from keras_shared.recipes import read_recipe
         >>> from keras_shared.training import build_model
         >>> build_model(read_recipe(RECIPE)).count_params()
-        111682
+        106962
     """
     model = recipe.model_class(**recipe.model.model_dump(exclude={"class_name"}))
     if recipe.training.sharing == "shared":
