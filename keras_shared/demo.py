@@ -4,6 +4,7 @@ import pathlib
 import subprocess
 import sys
 import time
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,14 +13,18 @@ from rich.console import Console
 
 from keras_shared.datasets import load_digits
 from keras_shared.evaluation import evaluate
+from keras_shared.gallery import Gallery
 from keras_shared.presets.loading import load
 from keras_shared.presets.publishing import publish
 from keras_shared.recipes import read_recipe
 from keras_shared.terminal import TextTable, console
 from keras_shared.training import Run, train, training_data
+from keras_shared.training.build import base_of
 from keras_shared.zoo import SiameseNet
 
 RECIPE = pathlib.Path(__file__).with_name("demo_recipe.toml")
+START = "siamese_omniglot"
+ENROLLED = 5  # images of each name
 
 # run by a Python that imports TensorFlow alone: the SavedModel stands by itself
 _ASK = """
@@ -34,7 +39,7 @@ assert "keras_shared" not in sys.modules
 
 
 def demo(out_dir: str) -> None:
-    """Train, look, evaluate, publish, ask, load, fine-tune, and prove that the tie still holds.
+    """Fine-tune, look, evaluate, identify, publish, ask, load, and prove that the tie still holds.
 
     Args:
         out_dir: folder for the run, the published model and the plots. Begun again there, the
@@ -45,19 +50,22 @@ def demo(out_dir: str) -> None:
     data = training_data(recipe)
 
     held_out = ", ".join(getattr(recipe.data, "test_groups", ()))
-    screen.rule(f"1. Train a SiameseNet; digits {held_out} are held out for the test")
-    model = train(recipe, data, out / "run")
+    screen.rule(f"1. Fine-tune {START} for digits; {held_out} are held out for the test")
+    model = train(recipe, data, out / "run", start=_for_digits(), base=base_of(START))
 
     screen.rule("2. What is shared: every weight of the tower is read by both images")
     _show_shared(screen, model)
 
     screen.rule(f"3. Verification of digits {held_out}, which it never saw")
-    facts = Run(out / "run").facts()
+    facts = Run(out / "run").facts()  # the training's; the test digits are read here alone
     test = evaluate(model, recipe, out / "run", training=facts)["test"]
     for key, value in test.items():
         screen.print(f"  {key.replace('_', ' ')}: {value:,}")
 
-    screen.rule("4. Publish, and ask the SavedModel from a process with TensorFlow alone")
+    screen.rule(f"4. A gallery: {ENROLLED} images of each are enrolled, the others identified")
+    _identify(screen, model, recipe.data.test_groups)  # type: ignore[attr-defined]
+
+    screen.rule("5. Publish, and ask the SavedModel from a process with TensorFlow alone")
     version = publish(model, out / "saved_models" / recipe.name)
     images = _write_images(out)
     command = [sys.executable, "-c", _ASK, str(version), *map(str, images)]
@@ -65,12 +73,12 @@ def demo(out_dir: str) -> None:
     for a, b, probability in zip(images, images[1:], answers, strict=False):
         screen.print(f"  {a.name} and {b.name}: probability of 'same' {float(probability):.3f}")
 
-    screen.rule("5. Load it in Keras and fine-tune for an epoch")
+    screen.rule("6. Load it in Keras and fine-tune for an epoch")
     tuned = load(version)
     tuned.compile()  # with what its task is trained with
     tuned.fit(data.batches(recipe.training.epochs, recipe.training.epochs + 1), shuffle=False)
 
-    screen.rule("6. The tie still holds")
+    screen.rule("7. The tie still holds")
     _prove_tie(screen, tuned)
 
     screen.rule(f"done in {time.monotonic() - started:.0f} seconds")
@@ -80,6 +88,28 @@ def demo(out_dir: str) -> None:
         f"  next: keras-shared verify {images[0]} {images[1]} --model {version.parent}",
         soft_wrap=True,
     )
+
+
+def _for_digits() -> SiameseNet:
+    """The published net with the same tower, for small images that are bright on dark."""
+    published: Any = load(START, compile=False)
+    model = SiameseNet(published.tower, image_shape=(8, 8, 1), centered=True)
+    model.probability.set_weights(published.probability.get_weights())
+    return model
+
+
+def _identify(screen: Console, model: SiameseNet, names: tuple[str, ...]) -> None:
+    digits, gallery = load_digits("test"), Gallery(model, threshold=0.0)
+    pixels = np.asarray(digits.images)
+    asked, truth = [], []
+    for name in names:
+        images = pixels[digits.labels == int(name)]
+        gallery.enrol(name, images[:ENROLLED])
+        asked.append(images[ENROLLED:])
+        truth += [name] * len(images[ENROLLED:])
+    found = [identity.name for identity in gallery.identify(np.concatenate(asked))]
+    right = sum(a == b for a, b in zip(found, truth, strict=True))
+    screen.print(f"  {right} of {len(truth)} digits identified, {100 * right / len(truth):.1f} %")
 
 
 def _show_shared(screen: Console, model: SiameseNet) -> None:

@@ -30,9 +30,9 @@ class SiameseNet(ZooModel):
     loss, or fitted afterwards by `calibrate`.
 
     The default tower has five blocks of Conv2D, group normalisation and ReLU, the last one without
-    ReLU, three of them with pooling: 106,960 parameters, embeddings of 3 x 3 x 64 numbers. It normalises
-    each image by itself, so that training and use agree and the number of images in a call changes
-    nothing.
+    ReLU, three of them with pooling: 106,960 parameters, embeddings of 3 x 3 x 64 numbers. It
+    normalises each image by itself, so that training and use agree and the number of images in a
+    call changes nothing.
 
     Args:
         tower: any Keras model or layer from images to vectors or maps (which are flattened), a
