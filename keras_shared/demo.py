@@ -63,7 +63,7 @@ def demo(out_dir: str) -> None:
         screen.print(f"  {key.replace('_', ' ')}: {value:,}")
 
     screen.rule(f"4. A gallery: {ENROLLED} images of each are enrolled, the others identified")
-    _identify(screen, model, recipe.data.test_groups)  # type: ignore[attr-defined]
+    _identify(screen, model, recipe.data.test_groups)
 
     screen.rule("5. Publish, and ask the SavedModel from a process with TensorFlow alone")
     version = publish(model, out / "saved_models" / recipe.name)
