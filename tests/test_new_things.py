@@ -401,7 +401,7 @@ def test_a_search_in_the_place_of_fit(toys):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("keras_shared.training.fit.EpochSeeds", lambda seed: Stop())
-        assert main(["train", "search.toml"]) == 1
+        assert main(["train", "search.toml"]) == 130
     assert Run("runs/searched").epochs_done() == 2
     assert main(["train", "search.toml"]) == 0
     assert len(Run("runs/searched").history()) == 4

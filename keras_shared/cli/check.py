@@ -7,40 +7,30 @@ LIGHT = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from keras_shared.serving.limits import SECONDS
-
     parser.add_argument("path", metavar="NAME|PATH", help="of one version, of versions, or other")
     parser.add_argument("--static", action="store_true", help="read alone, run nothing")
     parser.add_argument(
-        "--trusted",
-        action="store_true",
+        "--trusted", action="store_true",
         help="run it even if its graph touches files, the network or Python",
-    )
+    )  # fmt: skip
     parser.add_argument(
-        "--timeout",
-        type=float,
-        default=SECONDS,
-        metavar="SECONDS",
-        help="that reading and running it may take (default: %(default)g)",
-    )
+        "--timeout", type=float, metavar="SECONDS",
+        help="that reading and running it may take (default: 120)",
+    )  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> int:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from keras_shared.errors import printable
     from keras_shared.serving import check
+    from keras_shared.serving.limits import SECONDS
+    from keras_shared.terminal import TextTable, console, say
 
-    findings = check(
-        options.path, static=options.static, trusted=options.trusted, timeout=options.timeout
-    )
-    table = Table("severity", "what", "remedy")
+    timeout = SECONDS if options.timeout is None else options.timeout
+    findings = check(options.path, static=options.static, trusted=options.trusted, timeout=timeout)
+    table = TextTable("severity", "what", "remedy")
     for finding in findings:
-        table.add_row(*map(Text, finding))
-    Console().print(table)
+        table.add_row(*finding)
+    console().print(table)
     failed = any(finding.severity == "error" for finding in findings)
     verdict = "would fail" if failed else "serves it"
-    print(f"{printable(options.path)}: TF Serving {verdict}")
+    say(f"{options.path}: TF Serving {verdict}")
     return int(failed)

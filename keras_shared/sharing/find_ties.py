@@ -16,7 +16,7 @@ from keras_shared.sharing.equal_values import Candidate, Equal, equal_values
 from keras_shared.sharing.matching import Matched, match
 from keras_shared.sharing.report import Reading, owners_in, uses_in
 from keras_shared.sharing.stored_layers import dtype_of, stored_layers, values_of
-from keras_shared.sharing.table import as_form, as_read, as_shape, as_text
+from keras_shared.sharing.table import Row, as_form, as_read, as_shape, as_text
 from keras_shared.tying import TiedReader, TieError, readers_of
 from keras_shared.tying.check_ties import held_twice
 from keras_shared.tying.keras_private import children_of, flatten_layers
@@ -84,13 +84,13 @@ class Ties:
     def __str__(self) -> str:
         """A table in 80 columns."""
         counted = f"{len(self.shared) or 'no'} weight{'s' if len(self.shared) != 1 else ''}"
-        sections: list[tuple[str, list[tuple[str, ...]]]]
+        sections: list[tuple[str, list[Row]]]
         sections = [(f"'{self.name}' shares {counted}", [_row(w) for w in self.shared])]
         for title, pairs in (
             ("equal values now, and not tied", self.equal),
             (f"equal values in {self.file}, and not tied", self.equal_in_file),
         ):
-            rows: list[tuple[str, ...]]
+            rows: list[Row]
             rows = [(p.first, as_shape(p.shape), p.second + as_form(p.form)) for p in pairs]
             sections.append((title, rows))
         sections.insert(2, (f"in {self.file}", [(w.path, w.said) for w in self.stored]))
@@ -173,11 +173,11 @@ def find_ties(model: keras.Model, filepath: str | os.PathLike[str] | None = None
         )
 
 
-def _row(weight: SharedWeight) -> tuple[str, ...]:
+def _row(weight: SharedWeight) -> Row:
     lines = [as_read(name, reading) for name, reading in weight.readers.items()]
     if weight.holders:
         lines.append(f"in {' and '.join(weight.holders)}")
-    return weight.path, as_shape(weight.shape), "\n".join(lines)
+    return weight.path, as_shape(weight.shape), lines
 
 
 def _names(model: keras.Model) -> tuple[dict[int, str], dict[int, str]]:

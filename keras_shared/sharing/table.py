@@ -10,6 +10,8 @@ from keras_shared.sharing.report import Reading, SharingReport, Weight
 from keras_shared.terminal import TextTable, console
 from keras_shared.text import one_line
 
+Row = tuple[str | list[str], ...]  # cells; several lines in one as a list
+
 
 def print_report(report: SharingReport, to: Console) -> None:
     """Print a report: a row for each weight, totals, and warnings."""
@@ -80,7 +82,7 @@ def as_read(name: str, reading: Reading) -> str:
     return f"{name}{as_form(reading.form)}" + (f" x {reading.times}" if reading.times > 1 else "")
 
 
-def as_text(sections: Sequence[tuple[str, Sequence[tuple[str, ...]]]]) -> str:
+def as_text(sections: Sequence[tuple[str, Sequence[Row]]]) -> str:
     """Titles, with rows of cells below, in 80 columns."""
     file = io.StringIO()
     to = console(width=80, file=file)

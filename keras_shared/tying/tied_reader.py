@@ -426,7 +426,8 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
         with boundary(
             f"{cls.__name__} '{config.get('name')}' has a config that was edited", TieError
         ):
-            refuse_description(config.get("source"))
+            if not isinstance(config.get("source"), keras.Layer):
+                refuse_description(config.get("source"))
             own = config.get("own_layer")
             if isinstance(own, dict):
                 config = {**config, "own_layer": keras.saving.deserialize_keras_object(own)}

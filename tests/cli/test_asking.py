@@ -219,7 +219,7 @@ def test_photos_are_turned_and_transparency_lies_on_white(here, ask):
     assert ask("verify", "ring_clear.png", "corner_clear.png")[1] == expected
     note = turned_by_a_note(shapes["corner"])
     note["image"].save("corner_turned.png", exif=note["exif"])
-    assert ask("verify", "corner.png", "corner_turned.png")[1].startswith("same: probability 0.")
+    assert ask("verify", "corner.png", "corner_turned.png")[1].startswith("same: probability ")
 
 
 @pytest.mark.parametrize("wrong", ["0", "-1", "many"])

@@ -11,9 +11,10 @@ from keras_shared.cli import main
 
 @pytest.fixture
 def drawings(tmp_path):
-    """Two signs, twice each, the second time one pixel further."""
+    """Signs, twice each, the second time one pixel further."""
     files = {}
-    for name, box in {"bar": (50, 20, 55, 85), "dash": (20, 50, 85, 55)}.items():
+    shapes = {"bar": (50, 20, 55, 85), "dash": (20, 50, 85, 55), "box": (30, 30, 75, 75)}
+    for name, box in shapes.items():
         for i in range(2):
             paper = np.full((105, 105), 255, "uint8")
             paper[box[1] + i : box[3] + i, box[0] + i : box[2] + i] = 0
@@ -31,7 +32,7 @@ def test_enrol_identify_remove(drawings, tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert [one["name"] for one in found] == ["[red]bar", "[red]dash"]
     assert [len(one["matches"]) for one in found] == [2, 2]
-    assert main(["identify", gallery, drawings["bar_1"], "--threshold", "1"]) == 0
+    assert main(["identify", gallery, drawings["box_1"], "--threshold", "0.9"]) == 0
     assert "unknown" in (table := capsys.readouterr().out)
     assert "[red]bar" in table
     assert max(map(len, table.splitlines())) <= 80
