@@ -364,6 +364,7 @@ def test_a_line_in_a_list_gives_a_short_name(toys, monkeypatch):
     assert isinstance(model.loss, PatientLoss)
 
 
+@pytest.mark.slow
 def test_sentences_with_two_outputs(toys, capsys):
     """An example is no image, each output has its loss, and weights start from the data."""
     pathlib.Path("sentences.toml").write_text(SENTENCE_RECIPE)

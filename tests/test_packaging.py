@@ -99,10 +99,13 @@ def test_every_package_is_listed():
     "code",
     [
         "import keras_shared; keras_shared.load('lenet5_mnist').predict",
-        "from keras_shared.layers import Shared; import keras; keras.ops.zeros(3)",
-        "from keras_shared.datasets import load_digits",
+        pytest.param(
+            "from keras_shared.layers import Shared; import keras; keras.ops.zeros(3)",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("from keras_shared.datasets import load_digits", marks=pytest.mark.slow),
         "from keras_shared.serving import check; check('lenet5_mnist')",
-        "from keras_shared.training import train",
+        pytest.param("from keras_shared.training import train", marks=pytest.mark.slow),
     ],
 )
 def test_a_script_starts_without_notes_of_tensorflow(code, tmp_path):

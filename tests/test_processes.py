@@ -90,6 +90,7 @@ def test_parent_and_keeper_killed(family, tmp_path):
     assert left == {"tested-file", "tested-link", "untested-folder"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("signals", "seconds"), [(1, 3.0), (2, 1.0), (3, 0.0)])
 def test_each_signal_is_faster(signals, seconds):
     with processes.child([sys.executable, "-c", STUBBORN], 3, stdout=subprocess.PIPE) as process:

@@ -222,6 +222,7 @@ def test_evaluate_rewrites_the_figures_of_a_published_entry(data_dir, tmp_path):
         assert (tmp_path / name).read_text() == (entry_dir("lenet5_mnist") / name).read_text()
 
 
+@pytest.mark.slow
 def test_demo(tmp_path):
     done = run("demo", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -67,6 +67,7 @@ def test_train_from_nothing_on_a_folder(shapes):
     assert 'class_names = [\n    "bar",' in kept and '/photos"' in kept
 
 
+@pytest.mark.slow
 def test_fine_tune_a_siamese_net(shapes):
     few = ["--set", "training.epochs=1", "--set", "data.pairs_per_epoch=64",
            "--set", "data.validation_pairs=30", "--set", "data.test_pairs=30"]  # fmt: skip

@@ -107,6 +107,7 @@ def test_compare(small_recipe, tmp_path, monkeypatch, capsys):
     assert "images_per_class needs data of images with labels" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_arm_that_cannot_be_built_is_left_out(recipe, tmp_path, monkeypatch, capsys):
     """Its reason is kept, the others are compared, and the same call finds its folder again."""
     monkeypatch.chdir(tmp_path)
@@ -277,6 +278,7 @@ def test_markers_and_ticks_do_not_lie_on_one_another(counts):
     assert said[0] == f"net 0 ({counts[0]:,} parameters)"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="no /proc")
 def test_the_process_that_measures_memory_is_silent(recipe, tmp_path):
     script = tmp_path / "script.py"

@@ -159,6 +159,7 @@ def test_pictures_that_cannot_be_read_or_that_train_and_test(listed):
         from_pairs(listed, "train", SHAPE)
 
 
+@pytest.mark.slow
 def test_fine_tune_on_listed_pairs(listed, monkeypatch, capsys):
     monkeypatch.chdir(listed.parent)
     call = ["fine-tune", "siamese_omniglot", "--data", "pairs.csv", "--set", "training.epochs=1"]

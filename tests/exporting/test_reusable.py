@@ -85,7 +85,13 @@ def part(structure, rows):
     return keras.tree.map_structure(lambda x: x[rows], structure)
 
 
-@pytest.mark.parametrize("name", entry_names())
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name.startswith("siamese") else [])
+        for name in entry_names()
+    ],
+)
 def test_each_preset_fine_tunes_as_in_keras(name, tmp_path):
     model = keras_shared.load(name)
     base = tmp_path / "net"

@@ -516,6 +516,7 @@ except Exception as error:
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_older_file(tmp_path, fresh_python):
     path = tmp_path / "m.safetensors"
     path.write_bytes(b"older")

@@ -52,11 +52,12 @@ def number_bytes(model):
     return sum(int(np.prod(v.shape)) * 4 for v in model.variables)
 
 
-@pytest.fixture(params=MODELS)
-def exported(request, tmp_path):
+@pytest.fixture(scope="module", params=MODELS)
+def exported(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("exported") / "m"
     model = MODELS[request.param]()
-    model.export(tmp_path / "m")
-    return model, Served(tmp_path / "m"), tmp_path / "m"
+    model.export(path)
+    return model, Served(path), path
 
 
 def test_each_weight_is_stored_once(exported):

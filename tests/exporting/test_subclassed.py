@@ -181,6 +181,7 @@ def test_published_served_trained_and_loaded(case, tmp_path):
     keras_shared.export(fresh, tmp_path / "again", input_signature=signature)
 
 
+@pytest.mark.slow
 def test_a_client_with_tensorflow_alone_in_a_fresh_process(tmp_path, fresh_python):
     kind, inputs, signature, *_ = CASES["strings"]
     model = called(kind(), *inputs)
@@ -320,6 +321,7 @@ def test_a_call_that_needs_its_batch_says_so(tmp_path):
     keras_shared.export(model, tmp_path / "net", input_signature=[spec(2, 6)])
 
 
+@pytest.mark.slow
 def test_a_class_that_is_not_registered(tmp_path, fresh_python):
     class Unknown(Tied):
         pass

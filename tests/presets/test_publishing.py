@@ -117,6 +117,7 @@ def test_a_number_is_never_used_twice(published):
     assert version_numbers(base) == [1, 9]
 
 
+@pytest.mark.slow
 def test_quantised_and_mixed_models_are_published(tmp_path):
     model = TiedAutoencoder(units=(32, 8), input_dim=64)
     model.quantize("int8")
@@ -211,6 +212,7 @@ def test_killed_while_publishing(published, tmp_path):
     assert not list(base.glob(".new-*"))
 
 
+@pytest.mark.slow
 def test_two_publishers_at_once(published):
     _, base, _ = published
     processes = [

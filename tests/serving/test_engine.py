@@ -299,6 +299,7 @@ def test_what_killed_runs_left_is_swept(launch, tmp_path):
     assert not left.exists()
 
 
+@pytest.mark.slow
 def test_a_log_without_end_and_without_line_ends(launch):
     process, _ = launch("tensorflow_model_server", fake="talks")
     until_ready(process)

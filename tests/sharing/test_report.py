@@ -289,6 +289,7 @@ def test_a_decoder_alone_a_list_of_inputs_and_a_layer_named_like_a_seed():
     assert sharing_report(named).totals["parameters"] == named.count_params() == 16
 
 
+@pytest.mark.slow
 def test_a_thousand_layers(tmp_path):
     inputs = keras.Input((4,))
     first = layers.Dense(4, name="first")

@@ -188,6 +188,7 @@ def test_calibration_uses_validation_pairs(recipe, tmp_path):
     assert abs(float(outputs["probability"].mean()) - same.mean()) < 0.01
 
 
+@pytest.mark.slow
 def test_a_batch_loss_trains_the_tower_and_resumes(recipe, tmp_path, monkeypatch):
     """The checkpoint holds the part that is trained; the model gets its weights, and is fitted."""
     episodes = recipe("pairs", **{
