@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from keras_shared.serving import check
+    from keras_shared.serving.examination import NOT_RUN
     from keras_shared.serving.limits import SECONDS
     from keras_shared.terminal import TextTable, console, say
 
@@ -31,6 +32,7 @@ def run(options: argparse.Namespace) -> int:
         table.add_row(*finding)
     console().print(table)
     failed = any(finding.severity == "error" for finding in findings)
-    verdict = "would fail" if failed else "serves it"
-    say(f"{options.path}: TF Serving {verdict}")
+    unknown = options.static or any(NOT_RUN in finding.what for finding in findings)
+    verdict = "no error was found; it was not run" if unknown else "TF Serving serves it"
+    say(f"{options.path}: {'TF Serving would fail' if failed else verdict}")
     return int(failed)

@@ -56,6 +56,8 @@ def try_version(
             session, _ = stack.enter_context(loaded(folder))
         except Exception as error:
             remedy = "publish or copy it again; TF Serving has only TensorFlow's own operations"
+            if set("[\\") & set(str(folder)):
+                remedy = "rename its folder: TensorFlow reads [ and \\ in a path as a pattern"
             yield Finding("error", f"it cannot be loaded: {reason(error)}", remedy)
             return
         typical: dict[str, Inputs] = {}

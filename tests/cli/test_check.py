@@ -44,3 +44,15 @@ def test_static_and_trusted(strange, capsys, monkeypatch):
 def test_a_timeout_that_is_none(strange, capsys):
     assert main(["check", str(strange), "--timeout", "-1"]) == 1
     assert "`timeout` is a number of seconds from 0 to" in capsys.readouterr().err
+
+
+def test_what_was_not_run_is_not_called_servable(tmp_path, capsys):
+    module = tf.Module()
+    module.f = tf.function(
+        lambda x: {"y": x + tf.cast(tf.strings.length(tf.io.read_file("a")), tf.float32)},
+        input_signature=[tf.TensorSpec([None], tf.float32, name="x")],
+    )
+    tf.saved_model.save(module, tmp_path / "m" / "1", signatures={"serving_default": module.f})
+    for options in ([], ["--static"]):
+        assert main(["check", str(tmp_path / "m"), *options]) == 0
+        assert "no error was found; it was not run" in capsys.readouterr().out
