@@ -1,21 +1,18 @@
 """Known things under their names: enrolled once, then found among as many as there are."""
 
 import hashlib
-import io
 import json
 import os
-import zipfile
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 
 from keras_shared.atomic import replacing
-from keras_shared.bounded import read_bytes
-from keras_shared.errors import KerasSharedError, boundary, printable
+from keras_shared.errors import KerasSharedError, advised, boundary, printable
 from keras_shared.lookup import suggestion
+from keras_shared.npy import read_npz
 
 UNKNOWN = "unknown"
-MOST_BYTES = 64_000_000_000  # of a file that is loaded
 
 
 class GalleryError(KerasSharedError, ValueError):
@@ -265,8 +262,7 @@ class Gallery:
 
     def _add(self, name: str, rows: np.ndarray, keep: str = "all") -> None:
         if keep == "mean":
-            middle = rows.mean(axis=0, keepdims=True)
-            rows = middle / max(float(np.linalg.norm(middle)), 1e-12)
+            rows = _unit(rows.mean(axis=0, keepdims=True), "The mean of these images comes out")
         old = self._of_names.get(name)
         self._of_names[name] = rows if old is None else np.concatenate([old, rows])
         self._joined = None
@@ -302,8 +298,12 @@ class Gallery:
 
 
 def fingerprint(model: Any) -> str:
-    """Stands for the weights that embed: two models with equal ones embed alike."""
-    digest = hashlib.sha256()
+    """Stands for what embeds: the weights of the tower, and how pixels come to it.
+
+    The calibration is left out: it changes probabilities, and no embedding.
+    """
+    ways = [getattr(model, key, None) for key in ("pixel_range", "centered")]
+    digest = hashlib.sha256(repr(ways).encode())
     for weight in model.embedder.get_weights():
         digest.update(f"{weight.shape} {weight.dtype}".encode())
         digest.update(np.ascontiguousarray(weight).tobytes())
@@ -311,23 +311,30 @@ def fingerprint(model: Any) -> str:
 
 
 def _embedded(model: Any, images: Any) -> np.ndarray:
-    return np.asarray(model.embed(images), "float32")
+    return _unit(np.asarray(model.embed(images), "float32"), "The model embeds an image")
+
+
+def _unit(rows: np.ndarray, what: str) -> np.ndarray:
+    """Rows of length 1, also where a tower computes in half precision."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    if not (np.isfinite(lengths) & (lengths > 1e-3)).all():
+        raise GalleryError(
+            f"{what} as zeros or NaN, which is like nothing. Look at the images and the weights."
+        )
+    unit: np.ndarray = rows / lengths
+    return unit
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], np.ndarray]:
     """Head and embeddings of a file, checked against each other."""
     name, advice = printable(os.fspath(path)), "Take it from a backup, or enrol the images again."
-    content = read_bytes(path, MOST_BYTES, GalleryError)
+    with advised(advice):
+        arrays = read_npz(path, GalleryError)
     with boundary(f"{name} is no gallery, or is damaged", GalleryError, advice):
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            claimed = sum(entry.file_size for entry in archive.infolist())
-        if claimed > len(content) + 1000:  # `save` compresses nothing
-            raise ValueError(f"its {len(content):,} bytes claim to hold {claimed:,}")
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            head, rows = json.loads(arrays["head"].tobytes()), arrays["embeddings"]
+        head, rows = json.loads(arrays["head"].tobytes()), arrays["embeddings"]
         names, images, threshold = head["names"], head["images"], head["threshold"]
         if not (
-            all(isinstance(name, str) for name in names)
+            all(isinstance(name, str) and name.strip() and name != UNKNOWN for name in names)
             and all(isinstance(count, int) and count > 0 for count in images)
             and len(set(names)) == len(names) == len(images)
             and isinstance(head["model"], str)
@@ -336,7 +343,6 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], np.ndarray]:
             raise ValueError("its list of names is not as `save` writes it")
         if rows.dtype != np.float32 or rows.ndim != 2 or len(rows) != sum(images):
             raise ValueError(f"{sum(images)} embeddings are named, and it holds {rows.shape}")
-        lengths = np.linalg.norm(rows, axis=1)
-        if not np.allclose(lengths, 1, atol=1e-3):
+        if not np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-3):
             raise ValueError("its embeddings are no unit vectors")
     return head, rows

@@ -11,7 +11,7 @@ def suffixes() -> set[str]:
     return {".jpg", ".npy", *(f".{name.lower()}" for name in FORMATS)}
 
 
-def files_in(given: str) -> list[str]:
+def files_in(given: str, vectors: bool = True) -> list[str]:
     """A file, or the pictures and vectors in a folder; what else lies there is named and left."""
     from keras_shared.pictures import PictureError, read_picture
 
@@ -23,7 +23,7 @@ def files_in(given: str) -> list[str]:
         if file.is_dir() or file.name.startswith("."):
             continue
         try:
-            if file.suffix.lower() != ".npy":
+            if not (vectors and file.suffix.lower() == ".npy"):
                 read_picture(file)
             inside.append(str(file))
         except PictureError as error:

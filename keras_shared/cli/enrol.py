@@ -19,7 +19,7 @@ def run(options: argparse.Namespace) -> None:
     import pathlib
 
     from keras_shared.atomic import locked
-    from keras_shared.cli.gallery import files_of, open_gallery, pictures
+    from keras_shared.cli.gallery import open_gallery, pictures
     from keras_shared.gallery import GalleryError
     from keras_shared.terminal import say
 
@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> None:
         if options.remove:
             gallery.remove(options.name)
         else:
-            images = pictures(files_of(options.files), gallery.model)
+            _, images = pictures(options.files, gallery.model)
             gallery.enrol(options.name, images, keep="mean" if options.mean else "all")
         gallery.save(options.gallery)
     say(f"{options.gallery}: {len(gallery.names)} names, {len(gallery)} embeddings")

@@ -29,15 +29,15 @@ def open_gallery(options: argparse.Namespace, new: bool) -> "Gallery":
     return Gallery.load(options.gallery, model)
 
 
-def pictures(files: list[str], model: Any) -> "np.ndarray":
-    """Pictures resized to what the model takes, as its published graph resizes them."""
-    from keras_shared.datasets.lazy_images import LazyImages
+def pictures(given: list[str], model: Any) -> tuple[list[str], "np.ndarray"]:
+    """The files, those in folders too, and what the model takes of them, as its graph resizes."""
+    import numpy as np
 
-    return LazyImages(files, type(model).image_shape_of(model.image_shape)).read()
-
-
-def files_of(given: list[str]) -> list[str]:
-    """The files, and those in folders."""
     from keras_shared.cli.asked_files import files_in
+    from keras_shared.cli.predict import contents
+    from keras_shared.datasets.lazy_images import fit_image
+    from keras_shared.pictures import read_picture
 
-    return [file for one in given for file in files_in(one)]
+    files = [file for one in given for file in files_in(one, vectors=False)]
+    shape = type(model).image_shape_of(model.image_shape)
+    return files, np.stack([fit_image(read_picture(one), shape) for one in contents(files)])

@@ -21,14 +21,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from keras_shared.cli.gallery import files_of, open_gallery, pictures
+    from keras_shared.cli.gallery import open_gallery, pictures
     from keras_shared.terminal import TextTable, console
 
     gallery = open_gallery(options, new=False)
     if options.threshold is not None:
         gallery.threshold = options.threshold
-    files = files_of(options.files)
-    identities = gallery.identify(pictures(files, gallery.model), options.top)
+    files, images = pictures(options.files, gallery.model)
+    identities = gallery.identify(images, options.top)
     if options.json:
         found = [
             {"file": file, "name": name, "matches": [match._asdict() for match in matches]}

@@ -380,7 +380,18 @@ class SiameseNet(ZooModel):
         """
         weight, bias = (float(w.item()) for w in self.probability.get_weights())
         largest = threshold(distances, same, false_accept_rate)
-        return float(1 / (1 + np.exp(-(weight * largest + bias))))
+        different = np.ravel(distances)[~np.ravel(same).astype(bool)]
+        apart = np.append(different[different > largest], largest)
+        probability = (1 / (1 + np.exp(-(weight * apart + bias)))).astype("float32")
+        refused, accepted = probability[:-1].max(initial=0), probability[-1]
+        # of float32, in which a model answers, both may be one number
+        limit = accepted if accepted > refused else np.nextafter(refused, np.float32(2))
+        if limit > 1:
+            raise ValueError(
+                f"A rate of {false_accept_rate} is out of reach: more pairs of two different "
+                "things have the probability 1. Calibrate the model on such pairs."
+            )
+        return float(limit)
 
     def signatures(self) -> dict[str, Signature]:
         def verify(image_a: Any, image_b: Any) -> dict[str, Any]:

@@ -145,6 +145,47 @@ def test_wrong_calls(model, images, call, words):
         call(Gallery(model), images)
 
 
+def test_other_pixels_are_another_model(model, images, tmp_path):
+    filled(model, images).save(tmp_path / "a.npz")
+    inverted = SiameseNet.from_config(model.get_config() | {"pixel_range": (1.0, 0.0)})
+    inverted.set_weights(model.get_weights())
+    with pytest.raises(GalleryError, match="another model"):
+        Gallery.load(tmp_path / "a.npz", inverted)
+
+
+def test_half_precision_is_saved_and_loaded(images, tmp_path):
+    model = SiameseNet(dtype="mixed_bfloat16")
+    gallery = filled(model, images)
+    gallery.enrol("mean", images, keep="mean")
+    gallery.save(tmp_path / "a.npz")
+    assert len(Gallery.load(tmp_path / "a.npz", model)) == 6
+
+
+class Broken:
+    """Embeds as it is told."""
+
+    probability = None
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def embed(self, images):
+        return self.rows
+
+
+@pytest.mark.parametrize("rows", [np.zeros((2, 3)), np.full((2, 3), np.nan)])
+def test_nothing_is_like_zeros_or_nan(rows):
+    gallery = Gallery(Broken(rows))
+    with pytest.raises(GalleryError, match="zeros or NaN"):
+        gallery.enrol("anna", None)
+    assert gallery.names == ()
+
+
+def test_opposite_images_have_no_mean():
+    with pytest.raises(GalleryError, match="The mean of these images comes out as zeros"):
+        Gallery(Broken(np.array([[1.0, 0], [-1, 0]]))).enrol("anna", None, keep="mean")
+
+
 def test_a_wrong_image_enrols_nothing(model, images):
     gallery = Gallery(model)
     with pytest.raises(ValueError, match="batch axis"):

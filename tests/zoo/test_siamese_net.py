@@ -351,8 +351,20 @@ def test_the_threshold_keeps_false_accepts_rare(rate):
     model = SiameseNet()
     limit = model.threshold(distances[:, None], same, rate)
     w, v = (float(x.item()) for x in model.probability.get_weights())
-    accepted = 1 / (1 + np.exp(-(w * distances[~same] + v))) >= limit
+    probability = (1 / (1 + np.exp(-(w * distances[~same] + v)))).astype("float32")
+    accepted = probability >= np.float32(limit)
     assert accepted.sum() == int(len(accepted) * rate)
+
+
+def test_probabilities_that_float32_cannot_tell_apart():
+    distances, model = np.array([1e-9, 2e-9, 3e-9, 1.0]), SiameseNet()
+    limit = model.threshold(distances, [0] * 4, 0.5)
+    w, v = (float(x.item()) for x in model.probability.get_weights())
+    probability = (1 / (1 + np.exp(-(w * distances + v)))).astype("float32")
+    assert (probability >= np.float32(limit)).sum() <= 2
+    model.probability.set_weights([np.array([[-50.0]]), np.array([50.0])])
+    with pytest.raises(ValueError, match="out of reach"):
+        model.threshold(distances, [0] * 4, 0.5)
 
 
 def test_pairs_as_far_apart_are_all_accepted_or_none():
