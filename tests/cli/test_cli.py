@@ -263,7 +263,7 @@ def test_several_seeds(recipe, tmp_path, monkeypatch, capsys):
     assert metrics["test"][key] == seeds[best]["test"][key] and errors[0] != errors[1]
     assert metrics["over_seeds"][key]["mean"] == pytest.approx(np.mean(errors), abs=1e-3)
     assert metrics["over_seeds"][key]["std"] == pytest.approx(np.std(errors, ddof=1), abs=1e-3)
-    again = known_runs(metrics)
+    again = known_runs(pathlib.Path("runs/small/metrics.json"))
     assert again[0]["history"] == seeds[best]["history"] and len(again[1]) == 1
     assert evaluate(keras_shared.load(f"runs/small/seed-{best}/model.keras"),
                     read_recipe("small.toml"), "runs/small") == metrics  # fmt: skip
