@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from keras_shared.serving import check
-    from keras_shared.serving.examination import NOT_RUN
+    from keras_shared.serving.finding import NOT_RUN
     from keras_shared.serving.limits import SECONDS
     from keras_shared.terminal import TextTable, console, say
 
@@ -32,7 +32,13 @@ def run(options: argparse.Namespace) -> int:
         table.add_row(*finding)
     console().print(table)
     failed = any(finding.severity == "error" for finding in findings)
-    unknown = options.static or any(NOT_RUN in finding.what for finding in findings)
-    verdict = "no error was found; it was not run" if unknown else "TF Serving serves it"
-    say(f"{options.path}: {'TF Serving would fail' if failed else verdict}")
+    if failed:
+        verdict = "TF Serving would fail"
+    elif options.static or any(NOT_RUN in finding.what for finding in findings):
+        verdict = f"no error was found; it {NOT_RUN}"
+    elif any(finding.untried for finding in findings):
+        verdict = "no error was found; not all of it was run"
+    else:
+        verdict = "TF Serving serves it"
+    say(f"{options.path}: {verdict}")
     return int(failed)

@@ -21,7 +21,6 @@ from keras_shared.exporting.saved_model import write_saved_model
 from keras_shared.exporting.signatures import examples, signatures_of
 from keras_shared.presets.loading import load
 from keras_shared.presets.names import INNER_MODEL, MOST, number_of, version_numbers
-from keras_shared.serving.examination import NOT_RUN
 from keras_shared.serving.findings import check_version
 from keras_shared.serving.limits import SECONDS
 from keras_shared.serving.trial import WARMUP
@@ -173,7 +172,7 @@ def _write(
     findings = check_version(version, timeout=max(SECONDS, 10 * (time.monotonic() - started)))
     errors = [finding for finding in findings if finding.severity == "error"]
     for finding in findings:
-        shown = "batching" in finding.what or NOT_RUN in finding.what
+        shown = "batching" in finding.what or finding.untried
         if finding.severity == "warning" and shown:
             warnings.warn(f"{finding.what}: {finding.remedy}.", stacklevel=3)
     if errors:

@@ -12,7 +12,7 @@ from typing import Any
 from keras_shared.bounded import read_bytes
 from keras_shared.errors import KerasSharedError, boundary
 from keras_shared.serving.effects import called, effects, needed
-from keras_shared.serving.finding import Finding
+from keras_shared.serving.finding import NOT_RUN, Finding
 from keras_shared.serving.limits import MOST_GRAPH, MOST_REQUEST
 from keras_shared.serving.trial import NO_BATCHING, try_version
 
@@ -33,7 +33,6 @@ TF_TEXT = re.compile(
 DECISION_FORESTS = re.compile(r"SimpleML.*")
 OF_SERVING = re.compile(f"{TF_TEXT.pattern}|{DECISION_FORESTS.pattern}")
 AGAIN = "export it again"
-NOT_RUN = "was not run"
 GENERATED_NAME = r"(args|inputs?|outputs?|keras_tensor|unnamed|unknown)_\d+(_\d+)?|keras_tensor"
 
 
@@ -155,7 +154,7 @@ def _lacking(graph: Any) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 f"it uses operations of {library} ({', '.join(theirs)}), which TF Serving has "
-                "built in: it could not be tried here",
+                f"built in: it {NOT_RUN} here",
                 f"install {module} and import it before keras_shared.serving.check: then it is",
             )
     if unknown:

@@ -1,5 +1,8 @@
 from typing import NamedTuple
 
+NOT_RUN = "was not run"  # nothing of a model
+NOT_TRIED = "could not be tried"  # some of it
+
 
 class Finding(NamedTuple):
     """One thing that `check` found.
@@ -19,3 +22,8 @@ class Finding(NamedTuple):
     severity: str
     what: str
     remedy: str
+
+    @property
+    def untried(self) -> bool:
+        """Whether some of the model, or all of it, was not run: without an error, who knows?"""
+        return NOT_RUN in self.what or NOT_TRIED in self.what

@@ -41,7 +41,8 @@ def check(
         timeout: seconds that reading and running it may take.
 
     Returns:
-        What was found, errors first. Without an error, TF Serving serves the model.
+        What was found, errors first. Without an error, TF Serving serves the model, if all of it
+        was run: `any(finding.untried for finding in findings)` tells.
 
     Raises:
         LoadError: if there is no such preset or folder.

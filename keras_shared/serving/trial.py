@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_shared.bounded import read_bytes
 from keras_shared.errors import KerasSharedError, boundary, whole_reason
-from keras_shared.serving.finding import Finding
+from keras_shared.serving.finding import NOT_TRIED, Finding
 from keras_shared.serving.limits import MOST_REQUEST, MOST_WARMUP, memory
 from keras_shared.serving.session import loaded, run
 
@@ -77,7 +77,7 @@ def try_version(
         for name, signature in runnable.items():
             numbers = _numbers(signature)
             if name not in typical and numbers > MOST_ROW:
-                what = f"{name} could not be tried: a made-up row has {numbers:,} numbers"
+                what = f"{name} {NOT_TRIED}: a made-up row has {numbers:,} numbers"
                 yield Finding("warning", what, "add a warm-up request with inputs that it takes")
                 continue
             yield from _try_signature(session, name, signature, typical.get(name), image, sizes)
@@ -204,7 +204,7 @@ def _try_signature(
                 remedy = "use -1 or tf.shape(x)[0] for the batch size, in reshapes above all"
             yield Finding("error", f"{name} fails{at}: {reason(last)}", remedy)
         else:
-            what = f"{name} could not be tried{at} with made-up inputs: {reason(last)}"
+            what = f"{name} {NOT_TRIED}{at} with made-up inputs: {reason(last)}"
             yield Finding("warning", what, "add a warm-up request with inputs that it takes")
         return
     if all(map(_may_be_batched, infos)):  # of another input it is said already

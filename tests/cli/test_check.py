@@ -2,6 +2,7 @@
 
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from keras_shared.cli import main
 
@@ -56,3 +57,31 @@ def test_what_was_not_run_is_not_called_servable(tmp_path, capsys):
     for options in ([], ["--static"]):
         assert main(["check", str(tmp_path / "m"), *options]) == 0
         assert "no error was found; it was not run" in capsys.readouterr().out
+
+
+def test_what_fails_with_made_up_inputs_is_not_called_servable(tmp_path, capsys):
+    module = tf.Module()
+    module.f = tf.function(
+        lambda x: {"y": tf.io.parse_tensor(x[0], tf.float32)},
+        input_signature=[tf.TensorSpec([None], tf.string, name="x")],
+    )
+    tf.saved_model.save(module, tmp_path / "m" / "1", signatures={"serving_default": module.f})
+    assert main(["check", str(tmp_path / "m")]) == 0
+    assert "no error was found; not all of it was run" in capsys.readouterr().out
+
+
+def test_what_needs_a_library_that_is_not_here_is_not_called_servable(tmp_path, capsys):
+    module = tf.Module()
+    module.f = tf.function(
+        lambda x: {"y": tf.identity(x)},
+        input_signature=[tf.TensorSpec([None], tf.string, name="x")],
+    )
+    folder = tmp_path / "m" / "1"
+    tf.saved_model.save(module, folder, signatures={"serving_default": module.f})
+    graph = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+    for function in graph.meta_graphs[0].graph_def.library.function:
+        for node in function.node_def:
+            node.op = "CaseFoldUTF8" if node.op == "Identity" else node.op
+    (folder / "saved_model.pb").write_bytes(graph.SerializeToString())
+    assert main(["check", str(tmp_path / "m")]) == 0
+    assert "no error was found; it was not run" in capsys.readouterr().out
