@@ -250,7 +250,7 @@ def _wait(
 def _ready(url: str, grpc_port: int, names: Sequence[str]) -> str:
     lines = [f"TF Serving is ready. gRPC: localhost:{grpc_port}, metrics: {url}{METRICS}"]
     lines += [f"  {_of_model(url, name)}" for name in names]
-    with contextlib.suppress(ServingError):  # an example is not worth ending a server for
+    with contextlib.suppress(Exception):  # an example is not worth ending a server for
         lines += ["try:", _request(url, names[0], Client(url).metadata(names[0]))]
     return "\n".join(lines)
 
@@ -261,16 +261,17 @@ def _of_model(url: str, name: str) -> str:
 
 def _request(url: str, name: str, signatures: Mapping[str, SignatureDef]) -> str:
     """A command that asks one model, with a picture of one pixel or with zeros."""
-    encoded = [key for key, s in signatures.items() if all(i.endswith("_bytes") for i in s.inputs)]
+    taking = {key: s.inputs for key, s in signatures.items() if s.inputs}
+    encoded = [key for key, names in taking.items() if all(n.endswith("_bytes") for n in names)]
     target = f"{_of_model(url, name)}:predict"  # names are data: quoted for JSON and the shell
     if encoded:
         chosen = min(encoded)
-        images = {key: [{"b64": PIXEL}] for key in signatures[chosen].inputs}
+        images = {key: [{"b64": PIXEL}] for key in taking[chosen]}
         body = json.dumps({"signature_name": chosen, "inputs": images})
         return f"curl -s {target} -d {shlex.quote(body)}"
-    chosen = "serving_default" if "serving_default" in signatures else min(signatures)
+    chosen = "serving_default" if "serving_default" in taking else min(taking)
     columns = []
-    for key, tensor in signatures[chosen].inputs.items():
+    for key, tensor in taking[chosen].items():
         text, whole = tensor.dtype == "string", tensor.dtype.startswith(("int", "uint"))
         zeros = '""' if text else "0" if whole else "False" if tensor.dtype == "bool" else "0.0"
         for side in reversed(tensor.shape or (1,)):

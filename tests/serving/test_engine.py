@@ -386,6 +386,23 @@ def test_the_request_that_is_printed_runs_nothing_of_the_model(tmp_path):
         assert body["signature_name"] == evil and list(body["inputs"]) == list(inputs)
 
 
+def test_the_request_that_is_printed_has_inputs():
+    signatures = {
+        "a": SignatureDef({}, {}),
+        "b": SignatureDef({"image_bytes": TensorInfo("string", (None,))}, {}),
+    }
+    assert '"signature_name": "b"' in _request("http://localhost:9", "m", signatures)
+
+
+def test_a_model_without_signatures_goes_on_being_served(launch, tmp_path):
+    process, _ = launch("tensorflow_model_server")
+    nothing = {**METADATA, "metadata": {"signature_def": {"signature_def": {}}}}
+    (tmp_path / "metadata.json").write_text(json.dumps(nothing))
+    assert process.stdout.readline().startswith("TF Serving is ready")
+    process.terminate()
+    assert process.wait(timeout=20) == 128 + signal.SIGTERM
+
+
 @pytest.mark.parametrize("name", ["lenet5_mnist", "siamese_omniglot", "tied_autoencoder_mnist"])
 def test_the_request_that_is_printed_can_be_pasted(name):
     with Server() as server:
