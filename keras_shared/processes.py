@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 GRACE, HURRIED = 10.0, 1.0  # seconds from the first and the second signal to SIGKILL; third: none
@@ -112,7 +112,7 @@ def scratch_folder(prefix: str, parent: str | os.PathLike[str] | None = None) ->
         parent: the folder to make it in; default: the system's for temporary files.
 
     Yields:
-        Its path, locked (flock) as long as this process holds it.
+        Its path, locked (flock) as long as this process holds it, where the file system has locks.
 
     Example:
         >>> import os
@@ -123,23 +123,31 @@ def scratch_folder(prefix: str, parent: str | os.PathLike[str] | None = None) ->
         >>> os.path.isdir(folder)
         False
     """
-    held = None
-    while held is None:  # another process may sweep between the first line and the second
+    while True:  # another process may sweep between the first line and the second
         folder = tempfile.mkdtemp(prefix=prefix, dir=parent)
         held = _lock(folder, fcntl.LOCK_EX)
+        if held is not None or os.path.isdir(folder):  # a file system without locks: none sweeps
+            break
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        os.close(held)
+        if held is not None:
+            os.close(held)
 
 
-def sweep(prefix: str, parent: str | os.PathLike[str] | None = None) -> list[str]:
+def sweep(
+    prefix: str,
+    parent: str | os.PathLike[str] | None = None,
+    before: Callable[[str], object] = lambda name: None,
+) -> list[str]:
     """Remove the scratch folders of killed processes, ours alone.
 
     Args:
         prefix: as of `scratch_folder`.
         parent: as of `scratch_folder`.
+        before: called with the name of each folder before it is removed; if it fails, the folder
+            stays.
 
     Returns:
         The names of the folders that were removed.
@@ -150,8 +158,11 @@ def sweep(prefix: str, parent: str | os.PathLike[str] | None = None) -> list[str
             continue
         held = _lock(str(path), fcntl.LOCK_EX | fcntl.LOCK_NB)
         if held is not None:
-            shutil.rmtree(path, ignore_errors=True)
-            os.close(held)
+            try:
+                before(path.name)
+                shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(held)
             removed.append(path.name)
     return removed
 

@@ -147,3 +147,34 @@ def test_a_child_of_ones_own_ends_with_its_parent(linux):
     parent.communicate()
     late = subprocess.run([sys.executable, "-c", inner, "1"], timeout=10, check=False)
     assert late.returncode == 1  # its parent had ended before it asked
+
+
+def test_what_names_something_else_is_removed_after_it(tmp_path):
+    left = tmp_path / "tested-left"
+    left.mkdir()
+
+    def fails(name):
+        assert (tmp_path / name).is_dir()
+        raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        processes.sweep("tested-", tmp_path, before=fails)
+    assert left.is_dir()
+    assert processes.sweep("tested-", tmp_path) == [left.name] and not left.exists()
+
+
+def test_a_file_system_without_locks(tmp_path):
+    """As NFS without its daemon: flock says ENOLCK."""
+    program = f"""
+import errno, fcntl, os
+from keras_shared import processes
+def flock(*_): raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+fcntl.flock = flock
+with processes.scratch_folder("tested-", {str(tmp_path)!r}) as folder:
+    assert processes.sweep("tested-", {str(tmp_path)!r}) == []
+    print(os.path.isdir(folder))
+print(os.path.isdir(folder))
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert done.stdout == "True\nFalse\n", done.stderr

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import errno
+import functools
 import json
 import os
 import pathlib
@@ -95,9 +96,8 @@ def serve(
     folders = model_folders(models)
     binary, docker = _engine()
     _check_ports(rest_port, grpc_port, by_root=not binary)
-    for left in sweep(SCRATCH):  # by runs that were killed together with what watched them
-        if docker:
-            _ask_docker(docker, "rm", "--force", left)
+    # what was left by runs that were killed together with what watched them
+    sweep(SCRATCH, before=functools.partial(_remove_container, docker))
     with _signals_passed_on() as (received, started), scratch_folder(SCRATCH) as scratch:
         command = _command(
             binary or docker, bool(docker), folders, scratch, rest_port, grpc_port, batching
@@ -151,6 +151,14 @@ def _ask_docker(docker: str, *arguments: str) -> subprocess.CompletedProcess[str
         [docker, *arguments], capture_output=True, text=True, errors="replace",
         stdin=subprocess.DEVNULL, timeout=DOCKER_ANSWERS, check=False,
     )  # fmt: skip
+
+
+def _remove_container(docker: str, name: str) -> None:
+    """Remove a container, if there is one of this name."""
+    advice = f"Restart Docker, or remove it by hand: docker rm --force {name}"
+    with boundary(f"The container {name} of an earlier run stays", EngineError, advice):
+        if docker:
+            _ask_docker(docker, "rm", "--force", name)
 
 
 def _check_ports(rest_port: int, grpc_port: int, by_root: bool = False) -> None:
