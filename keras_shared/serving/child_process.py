@@ -62,7 +62,7 @@ def examine_in_child(
 def _ask(process: subprocess.Popen[str], request: str, seconds: float) -> list[Finding]:
     assert process.stdin is not None and process.stdout is not None
     found: list[Finding] = []
-    doing, done = "", False
+    doing, done = "starting", False
     late = threading.Timer(seconds + START, process.kill)
     late.daemon = True
     late.start()

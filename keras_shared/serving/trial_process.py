@@ -5,7 +5,7 @@ once here and runs no operation, so that no thread of it is lost by forking. Req
 are lines of JSON. It ends with the process that started it, and a trial with it.
 """
 
-import ctypes
+import contextlib
 import importlib
 import json
 import math
@@ -19,13 +19,14 @@ import time
 from typing import Any
 
 from keras_shared.errors import KerasSharedError, whole_reason
+from keras_shared.processes import end_with
 from keras_shared.quiet import import_quietly
 from keras_shared.serving.examination import examine
-from keras_shared.serving.finding import Finding
+from keras_shared.serving.finding import NOT_RUN, Finding
 from keras_shared.serving.limits import IDLE, MOST_NOISE, MOST_SAID, memory
 from keras_shared.serving.trial import reason
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
+DONE = b'["done"]'  # the last line of a trial
 DYING = 10.0  # seconds that a crashed process may take to give its memory back
 
 
@@ -33,7 +34,6 @@ def main() -> None:
     replies = os.dup(1)
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
     import_quietly("tensorflow")
     importlib.import_module("tensorflow.core.protobuf.saved_model_pb2")
     importlib.import_module("tensorflow_serving.apis.prediction_log_pb2")
@@ -57,15 +57,16 @@ def _try(request: dict[str, Any], answers: Any) -> bool:
     if not child:
         try:
             os.close(answers.fileno())
-            _limit(request, parent, noise_end)
-            _examine(request, results_end)
+            _examine(request, parent, noise_end, results_end)
         finally:
             os._exit(1)
     os.close(results_end)
     os.close(noise_end)
     said, heard, rest, how = 0, b"", b"", ""
     waiting = {results, noise}
-    while results in waiting and not how:
+    lines: list[bytes] = []
+    # not until the end of the pipe, which a process that the model started may hold open
+    while results in waiting and not how and DONE not in lines:
         left = max(0.0, deadline - time.monotonic())
         ready = select.select([0, *waiting], [], [], left)[0]
         if not ready:
@@ -95,27 +96,27 @@ def _try(request: dict[str, Any], answers: Any) -> bool:
 
 
 def _status(child: int, patience: float) -> int:
-    """How a process ended: its status, or the negative number of a signal."""
-    until = time.monotonic() + patience
-    while time.monotonic() < until:
-        pid, status = os.waitpid(child, os.WNOHANG)
-        if pid:
-            return os.waitstatus_to_exitcode(status)
+    """How a trial ended: its status, or the negative number of a signal. Its group ends too."""
+    until, ended = time.monotonic() + patience, os.WEXITED | os.WNOHANG | os.WNOWAIT
+    while time.monotonic() < until and os.waitid(os.P_PID, child, ended) is None:
         time.sleep(0.005)
-    os.kill(child, signal.SIGKILL)
+    os.kill(child, signal.SIGKILL)  # which is not waited for yet: its number is no other's
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def _limit(request: dict[str, Any], parent: int, noise: int) -> None:
     os.setpgid(0, 0)
+    end_with(parent)
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        # where memory is short, this process is the one to go
-        pathlib.Path("/proc/self/oom_score_adj").write_text("1000", "ascii")
-        pages = int(pathlib.Path("/proc/self/statm").read_text("ascii").split()[5])
+        pages = 0
+        with contextlib.suppress(OSError):  # no /proc
+            pages = int(pathlib.Path("/proc/self/statm").read_text("ascii").split()[5])
         _at_most(resource.RLIMIT_DATA, pages * resource.getpagesize() + memory())
-    if os.getppid() != parent:
-        os._exit(1)
+        with contextlib.suppress(OSError):  # none that can be written
+            # where memory is short, this process is the one to go
+            pathlib.Path("/proc/self/oom_score_adj").write_text("1000", "ascii")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(noise, 1)
     os.dup2(noise, 2)
@@ -131,7 +132,7 @@ def _at_most(limit: int, value: int) -> None:
     resource.setrlimit(limit, (value, value))
 
 
-def _examine(request: dict[str, Any], results: int) -> None:
+def _examine(request: dict[str, Any], parent: int, noise: int, results: int) -> None:
     folder = pathlib.Path(request["folder"])
     doing = "starting"
     with os.fdopen(results, "w", encoding="utf-8") as answers:
@@ -139,6 +140,13 @@ def _examine(request: dict[str, Any], results: int) -> None:
         def say(*line: str) -> None:
             print(json.dumps(line), file=answers, flush=True)
 
+        try:
+            _limit(request, parent, noise)
+        except Exception as error:
+            what = f"it {NOT_RUN}: the limits of a trial cannot be set here: {whole_reason(error)}"
+            say("finding", "warning", what, "check it on another machine, or in another container")
+            say("done")
+            return
         try:
             choices = request["static"], request["trusted"], request["libraries"]
             for one in examine(folder, *choices):

@@ -1,5 +1,6 @@
 """A model that hangs, crashes or takes too much is a finding, and the caller goes on."""
 
+import json
 import os
 import pathlib
 import shutil
@@ -268,3 +269,50 @@ def test_what_is_written_to_the_terminal_does_not_disturb(tmp_path, capfd):
 
     assert errors(write(tmp_path / "1", call)) == []
     assert capfd.readouterr().out == ""
+
+
+LEAVES = """
+import os, time
+from keras_shared.serving import trial_process
+
+def examine(*_):
+    left = os.fork()
+    if not left:
+        time.sleep(100)
+    yield str(left)
+
+trial_process.examine = examine
+trial_process.main()
+"""
+
+
+def test_a_process_that_a_trial_leaves_behind_ends_with_it(tmp_path):
+    request = {"folder": "", "static": False, "trusted": True, "seconds": 60, "libraries": []}
+    begun = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, "-c", LEAVES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    print(json.dumps(request), file=process.stdin, flush=True)
+    lines = [json.loads(process.stdout.readline()) for _ in range(3)]
+    assert [line[0] for line in lines] == ["doing", "done", "end"] and lines[2][1] == ""
+    assert time.monotonic() - begun < 50 and gone(int(lines[0][1]))
+    process.stdin.close()
+    assert process.wait(20) == 0
+    process.stdout.close()
+
+
+@pytest.mark.slow
+def test_where_proc_is_read_only(tmp_path, good):
+    mount = 'mount --rbind /proc /proc && mount -o remount,ro,bind /proc && exec "$@"'
+    inside = ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, "sh"]
+    if shutil.which("unshare") is None or subprocess.run([*inside, "true"]).returncode:
+        pytest.skip("no file system can be mounted here")
+    command = script(
+        tmp_path,
+        f"""
+        from keras_shared.serving import check
+        print([finding.severity for finding in check({str(good)!r})])
+        """,
+    )
+    done = subprocess.run([*inside, *command], capture_output=True, text=True, timeout=200)
+    assert done.stdout == "['warning', 'note']\n", done.stderr
