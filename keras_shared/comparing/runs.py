@@ -1,5 +1,6 @@
 """The same recipe several ways, on the same data in the same order: what does a choice bring?"""
 
+import concurrent.futures
 import itertools
 import json
 import math
@@ -18,7 +19,7 @@ from keras_shared.comparing.card import write_comparison_card
 from keras_shared.comparing.peak_memory import peak_memory
 from keras_shared.comparing.plots import plot_comparison
 from keras_shared.comparing.statistics import summarise
-from keras_shared.errors import KerasSharedError, boundary
+from keras_shared.errors import KerasSharedError, boundary, whole_reason
 from keras_shared.evaluation.entry import COMPARISON, METRICS
 from keras_shared.evaluation.measuring import DivergedError, measure
 from keras_shared.recipes import Recipe, RecipeError
@@ -89,6 +90,7 @@ def compare(
     )
     advice = "Wait for it, or name another folder with --out."
     with locked(out_dir, RunError, advice) as lock:
+        _check_folder(out_dir, comparison)  # another process may have compared there meanwhile
         return _run_all(recipe, comparison, recipes, left_out, out_dir, data_dir, lock)
 
 
@@ -283,7 +285,15 @@ def _result(
         replace_text(kept, json.dumps(result))
         run.checkpoint.unlink(missing_ok=True)
     if with_memory and result["peak_memory_bytes"] is None:
-        result["peak_memory_bytes"] = peak_memory(recipe, arm.start, data_dir)
+        try:
+            result["peak_memory_bytes"] = peak_memory(recipe, arm.start, data_dir)
+        except concurrent.futures.BrokenExecutor as error:  # hours of training are worth more
+            say(
+                f"{recipe.path}: the memory that '{arm.name}' takes is not known, since the process "
+                f"that measures it ended: {whole_reason(error)}. Run the same command again where "
+                "more memory is free; what is trained is kept.",
+                sys.stderr,
+            )
         replace_text(kept, json.dumps(result))
     return result
 
