@@ -91,7 +91,8 @@ def train(
                 model = part = trained
         else:
             if recipe.task.prepare is not None:
-                recipe.task.prepare(model, data)
+                with boundary(f"The training of {recipe.path} failed", RunError, TOO_LARGE):
+                    recipe.task.prepare(model, data)
             compile_model(trained, recipe, data.steps_per_epoch)
         run.write_history(record.history)
         first = len(record.history)
@@ -119,7 +120,8 @@ def train(
         if trained is not part:  # it went on from a checkpoint
             part.set_weights(trained.get_weights())
         if recipe.task.finish is not None:
-            recipe.task.finish(model, data)
+            with boundary(f"The training of {recipe.path} failed", RunError, TOO_LARGE):
+                recipe.task.finish(model, data)
         run.save(model, run.model_file, record)
         _write_facts(run, record, data, base)
     return model
