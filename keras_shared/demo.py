@@ -25,6 +25,7 @@ from keras_shared.zoo import SiameseNet
 RECIPE = pathlib.Path(__file__).with_name("demo_recipe.toml")
 START = "siamese_omniglot"
 ENROLLED = 5  # images of each name
+ASKED = 300.0  # seconds that a process with TensorFlow alone may take
 
 # run by a Python that imports TensorFlow alone: the SavedModel stands by itself
 _ASK = """
@@ -69,7 +70,15 @@ def demo(out_dir: str) -> None:
     version = publish(model, out / "saved_models" / recipe.name)
     images = _write_images(out)
     command = [sys.executable, "-c", _ASK, str(version), *map(str, images)]
-    answers = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    asked = subprocess.run(
+        command, capture_output=True, text=True, errors="replace", timeout=ASKED, check=False
+    )
+    if asked.returncode:
+        raise RuntimeError(
+            f"TensorFlow alone cannot ask {version}: its process ended with status "
+            f"{asked.returncode}: {asked.stderr.strip()[-1000:]}"
+        )
+    answers = asked.stdout.split()
     for a, b, probability in zip(images, images[1:], answers, strict=False):
         screen.print(f"  {a.name} and {b.name}: probability of 'same' {float(probability):.3f}")
 
