@@ -5,7 +5,13 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from keras_shared.errors import boundary
-from keras_shared.presets.names import LoadError, holds_saved_model, locate, version_numbers
+from keras_shared.presets.names import (
+    LoadError,
+    holds_saved_model,
+    locate,
+    number_of,
+    version_numbers,
+)
 
 REST_PORT, GRPC_PORT = 8501, 8500  # inside of a container too
 METRICS = "/monitoring/prometheus/metrics"
@@ -53,7 +59,7 @@ def model_folders(paths_or_names: Sequence[str | os.PathLike[str]]) -> dict[str,
         with boundary(f"TF Serving cannot read {folder}", LoadError, "Rename it."):
             str(folder).encode("utf-8")
         if holds_saved_model(folder):
-            numbered = folder.name.isdecimal()
+            numbered = number_of(folder.name) is not None
             advice = f"Pass its parent: {folder.parent}" if numbered else "Move it into NAME/1."
             raise LoadError(
                 f"Expected a folder of versions. Received one SavedModel: {folder}. {advice}"

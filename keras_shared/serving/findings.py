@@ -8,6 +8,7 @@ from keras_shared.presets.names import (
     LoadError,
     holds_saved_model,
     locate,
+    number_of,
     version_dir,
     version_numbers,
 )
@@ -60,7 +61,7 @@ def check(
         here = holds_saved_model(folder)
         if not here and version_numbers(folder):
             folder = version_dir(folder)
-        elif not (folder.name.isdecimal() and folder.is_dir()):
+        elif not (number_of(folder.name) is not None and folder.is_dir()):
             if here:
                 reason = f"the name of the folder, '{folder.name}', is not a number"
             elif folder.is_dir():

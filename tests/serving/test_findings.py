@@ -19,6 +19,7 @@ from keras_shared.errors import KerasSharedError
 from keras_shared.presets.names import LoadError, preset_dirs
 from keras_shared.presets.publishing import PublishError
 from keras_shared.serving import check, check_version
+from keras_shared.serving.configuration import model_folders
 from saved_models import Weights, X, edited, of_tensorflow_1, product, write
 
 TEXT = tf.TensorSpec((None,), "string", name="text")
@@ -87,6 +88,13 @@ def test_a_folder_without_a_number(good, tmp_path):
         check(tmp_path / "missing")
     with pytest.raises(LoadError, match="Did you mean 'lenet5_mnist'"):
         check("lenet5_mnst")
+
+
+def test_a_folder_with_a_number_that_tf_serving_does_not_read(good):
+    moved = good.rename(good.with_name("\u0661"))  # a digit, and none of ASCII
+    assert "is not a number" in only_error(moved)
+    with pytest.raises(LoadError, match="Move it into NAME/1"):
+        model_folders([moved])
 
 
 def test_the_newest_version_is_checked(good):
