@@ -210,6 +210,7 @@ def _write_pictures(
 
     import numpy as np
 
+    from keras_shared.atomic import replacing
     from keras_shared.pictures import png_bytes
 
     written: list[pathlib.Path] = []
@@ -228,26 +229,22 @@ def _write_pictures(
             while target in written:
                 count += 1
                 target = folder / f"{stem}_reconstruction_{count}.png"
-            target.write_bytes(png_bytes(vector.reshape(side, side, 1)))
+            with replacing(target) as scratch:
+                scratch.write_bytes(png_bytes(vector.reshape(side, side, 1)))
             written.append(target)
     return written
 
 
 def _print(files: list[str], answers: "list[dict[str, np.ndarray]]", shown: list[str]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    from keras_shared.errors import printable
     from keras_shared.serving.answering import as_text
+    from keras_shared.terminal import TextTable, console
 
-    table = Table("file", "output", "value")
+    table = TextTable("file", "output", "value")
     for file, outputs, text in zip(files, answers, shown, strict=True):
         if text:
             name = "label" if "label" in outputs else "answer"
-            table.add_row(escape(printable(file)), name, escape(printable(text)), style="bold")
+            table.add_row(file, name, text, style="bold")
         for name, value in outputs.items():
             if not text or name not in ("label", "classes", "probabilities"):
-                cells = printable(file), printable(name), as_text(value)
-                table.add_row(*map(escape, cells))
-    Console().print(table)
+                table.add_row(file, name, as_text(value))
+    console().print(table)
