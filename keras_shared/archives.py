@@ -1,8 +1,10 @@
 """Zip archives and HDF5 files from outside, looked through before what they declare is read."""
 
+import copy
 import io
 import math
 import os
+import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 MOST_DIRECTORY = 1_000_000  # bytes of the list of an archive's parts: some 10,000 parts
 MOST_INFLATION = 20  # times their own size that files may declare; trained weights reach 2
 ALWAYS = 100_000_000  # bytes that any file may declare
+AT_ONCE = 1_000_000  # bytes of a part that is checked and not kept
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others have no bound in Python's zipfile
 
 
@@ -45,6 +48,49 @@ def open_archive(
         refuse_inflation(name, sum(info.file_size for info in infos), size, error)
         with zipfile.ZipFile(file) as archive:
             yield archive
+
+
+def read_part(archive: zipfile.ZipFile, part: str) -> bytes:
+    """The bytes of a part, no more than it declares; Python alone inflates all, then cuts.
+
+    Args:
+        archive: as of `open_archive`.
+        part: its name.
+
+    Raises:
+        zipfile.BadZipFile: if the part has more or fewer bytes, or others than were written.
+        KeyError: if there is no such part.
+    """
+    return b"".join(_chunks(archive, part, sys.maxsize))
+
+
+def check_parts(archive: zipfile.ZipFile) -> None:
+    """See that each part has the bytes that it declares, for readers that do not look.
+
+    Args:
+        archive: as of `open_archive`.
+
+    Raises:
+        zipfile.BadZipFile: as of `read_part`.
+    """
+    for part in archive.namelist():
+        for _ in _chunks(archive, part, AT_ONCE):
+            pass
+
+
+def _chunks(archive: zipfile.ZipFile, part: str, at_once: int) -> Iterator[bytes]:
+    info = copy.copy(archive.getinfo(part))
+    declared = left = info.file_size
+    info.file_size += AT_ONCE  # Python takes it for the end, and reads ahead of what is asked for
+    with archive.open(info) as file:
+        while left >= 0 and (chunk := file.read(min(at_once, left + 1))):
+            left -= len(chunk)
+            yield chunk
+    if left:
+        said = "more" if left < 0 else f"{declared - left:,}"
+        raise zipfile.BadZipFile(
+            f"its part '{printable(part)}' declares {declared:,} bytes and holds {said}"
+        )
 
 
 class _Directory:

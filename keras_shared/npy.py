@@ -7,7 +7,7 @@ import os
 import struct
 from typing import TYPE_CHECKING
 
-from keras_shared.archives import open_archive
+from keras_shared.archives import open_archive, read_part
 from keras_shared.bounded import read_bytes
 from keras_shared.errors import KerasSharedError, boundary, printable
 
@@ -66,7 +66,7 @@ def read_npz(
     with corrupt, open_archive(path, error) as archive:
         return {
             part.removesuffix(".npy"): _array(
-                archive.read(part), f"'{printable(part)}' in {name}", NUMBERS + TEXT, error
+                read_part(archive, part), f"'{printable(part)}' in {name}", NUMBERS + TEXT, error
             )
             for part in archive.namelist()
         }

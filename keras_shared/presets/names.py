@@ -5,7 +5,7 @@ import os
 import pathlib
 from typing import Any
 
-from keras_shared.archives import open_archive
+from keras_shared.archives import open_archive, read_part
 from keras_shared.errors import KerasSharedError, boundary, printable
 from keras_shared.lookup import suggestion
 
@@ -221,7 +221,7 @@ def stored_config(path: str | os.PathLike[str], advice: str = "") -> dict[str, A
         size = archive.getinfo(CONFIG).file_size
         if size > MOST_CONFIG:
             raise LoadError(f"{name} has a {CONFIG} of {size:,} bytes, and {MOST_CONFIG:,} may be.")
-        config = json.loads(archive.read(CONFIG))
+        config = json.loads(read_part(archive, CONFIG))
         if not isinstance(config["class_name"], str) or not isinstance(config["config"], dict):
             raise LoadError(f"{name} has a {CONFIG} that names no class with its arguments.")
         return dict(config)

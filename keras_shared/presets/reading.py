@@ -10,7 +10,7 @@ import keras
 
 import keras_shared.layers as _layers  # noqa: F401  (registers the classes with Keras)
 import keras_shared.losses as _losses  # noqa: F401
-from keras_shared.archives import open_hdf5, refuse_inflation
+from keras_shared.archives import check_parts, open_archive, open_hdf5, refuse_inflation
 from keras_shared.errors import boundary
 from keras_shared.exporting.finite import refuse_undefined
 from keras_shared.presets.names import (
@@ -82,6 +82,8 @@ def _look_through(path: pathlib.Path, safe_mode: bool, advice: str) -> None:
     else:
         config = stored_config(path, advice)
         open_hdf5(path, LoadError, stored_weights(path)).close()
+        with open_archive(path, LoadError) as archive:
+            check_parts(archive)  # the rest, which Keras reads too
     config["compile_config"] = None
     made = variables_made_by(
         lambda: keras.saving.deserialize_keras_object(config, safe_mode=safe_mode)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from keras_shared.archives import open_archive, open_hdf5
+from keras_shared.archives import open_archive, open_hdf5, read_part
 from keras_shared.bounded import read_json
 from keras_shared.errors import boundary
 from keras_shared.presets.names import INNER_MODEL, LoadError, version_dir
@@ -78,7 +78,7 @@ def stored_weights(path: pathlib.Path) -> bytes:
         LoadError: as `keras_shared.archives.open_archive`, of which see what else is raised.
     """
     with open_archive(path, LoadError) as archive:
-        return archive.read(WEIGHTS)
+        return read_part(archive, WEIGHTS)
 
 
 def values_of(dataset: h5py.Dataset) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import keras
 
+from keras_shared.archives import open_archive, read_part
 from keras_shared.atomic import Lock, locked, make_folder, replace_text, replacing
 from keras_shared.bounded import MOST_TEXT, read_json, read_text
 from keras_shared.errors import KerasSharedError, advised, boundary, printable
@@ -282,12 +283,13 @@ class Run:
         advice = f"Remove it: the run begins again then. Or name another folder than {self.path}."
         if not file.is_file():
             raise RunError(f"{name} is no regular file. {advice}")
-        with boundary(f"{name} cannot be read", RunError, advice), zipfile.ZipFile(file) as archive:
+        unreadable = boundary(f"{name} cannot be read", RunError, advice)
+        with advised(advice), unreadable, open_archive(file, RunError) as archive:
             if RECORD not in archive.namelist():
                 return None
             if (size := archive.getinfo(RECORD).file_size) > MOST_TEXT:
                 raise RunError(f"{name} has a {RECORD} of {size:,} bytes. {advice}")
-            kept = json.loads(archive.read(RECORD))
+            kept = json.loads(read_part(archive, RECORD))
             recipe = recipe_from(kept["recipe"], f"{file}/{RECORD}")
             return Record(recipe, str(kept["start"]), _rows(kept["history"]))
 
@@ -302,7 +304,7 @@ class Run:
         if (kept := self.record(self.checkpoint)) is not None:
             return len(kept.history)
         file = self.checkpoint
-        with boundary(f"{file} cannot be read", RunError), zipfile.ZipFile(file) as archive:
+        with boundary(f"{file} cannot be read", RunError), open_archive(file, RunError) as archive:
             return int(archive.comment or 0)
 
     def history_of_checkpoint(self, otherwise: int) -> list[Row]:

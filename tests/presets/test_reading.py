@@ -5,6 +5,7 @@ import copy
 import io
 import json
 import os
+import tracemalloc
 import warnings
 import zipfile
 
@@ -114,6 +115,20 @@ for read in (keras_shared.load, lambda path: keras_shared.load_weights(keras.Seq
         print(error)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.weights.h5", "metadata.json", "extra"])
+@pytest.mark.parametrize(("declared", "held"), [(30, 40_000_000), (2_000_000, 1_000_000)])
+def test_a_part_of_another_size_than_it_declares(tmp_path, parts, name, declared, held):
+    path = tmp_path / "lying.keras"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for part, content in {"extra": b"", **parts}.items():
+            archive.writestr(part, content + b" " * held * (part == name))
+        archive.getinfo(name).file_size = declared  # in the list that is written last
+    tracemalloc.start()
+    refused(path, f"its part '{name}' declares {declared:,} bytes and holds")
+    assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    tracemalloc.stop()
 
 
 @pytest.mark.slow
