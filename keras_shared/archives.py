@@ -6,6 +6,7 @@ import math
 import os
 import sys
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, BinaryIO
@@ -179,7 +180,7 @@ def _declared(name: str, file: "h5py.File", error: type[KerasSharedError]) -> in
     """The bytes of all numbers in an HDF5 file, each of which has to lie in it."""
     import h5py
 
-    total = 0
+    total, datasets = 0, []
 
     def visit(place: str, link: object) -> str | None:
         nonlocal total
@@ -189,10 +190,43 @@ def _declared(name: str, file: "h5py.File", error: type[KerasSharedError]) -> in
         if isinstance(part, h5py.Dataset):
             if part.external or part.is_virtual:
                 return f"'{printable(place)}' in it lies in another file"
-            total += math.prod(part.shape or ()) * part.dtype.itemsize
+            if part.dtype.hasobject:  # each may be as long as it says
+                return f"'{printable(place)}' in it holds {part.dtype}, and numbers are expected"
+            kept = max(math.prod(part.shape or ()), math.prod(part.chunks or ()))  # a chunk whole
+            total += kept * part.dtype.itemsize
+            datasets.append(part)
         return None
 
     wrong = file.visititems_links(visit)
     if wrong:
         raise error(f"{name} is refused: {wrong}.")
+    for dataset in datasets:
+        if dataset.chunks and not _chunks_fit(dataset):
+            raise error(
+                f"{name} is refused: '{printable(dataset.name)}' in it is packed in a way that "
+                "Keras does not use. If it is your own, save it without compression."
+            )
     return total
+
+
+def _chunks_fit(dataset: "h5py.Dataset") -> bool:
+    """Whether each chunk has the bytes that it should; HDF5 inflates however many there are."""
+    from h5py import h5z
+
+    made = dataset.id.get_create_plist()
+    filters = [made.get_filter(number)[0] for number in range(made.get_nfilters())]
+    same_size = (h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32)
+    packings = [number for number in filters if number not in same_size]
+    if not packings:
+        return True
+    if packings != [h5z.FILTER_DEFLATE]:
+        return False
+    size = math.prod(dataset.chunks) * dataset.dtype.itemsize
+    for number in range(dataset.id.get_num_chunks()):
+        skipped, chunk = dataset.id.read_direct_chunk(
+            dataset.id.get_chunk_info(number).chunk_offset
+        )
+        inflate = zlib.decompressobj()
+        if not skipped and len(inflate.decompress(chunk, size + 1)) > size:
+            return False
+    return True

@@ -89,6 +89,8 @@ def values_of(dataset: h5py.Dataset) -> np.ndarray:
     """
     what = f"'{dataset.name}' in {dataset.file.filename} cannot be read"
     with boundary(what, LoadError, EXPECTED):
+        if dataset.dtype.kind not in "biufV" or dataset.dtype.hasobject:
+            raise LoadError(f"{what}: it holds {dataset.dtype}, and numbers are expected.")
         values = np.asarray(dataset)
         if dtype_of(dataset) == "bfloat16":
             values = (values.view("uint16").astype("uint32") << 16).view("float32")

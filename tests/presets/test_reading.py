@@ -8,6 +8,7 @@ import os
 import tracemalloc
 import warnings
 import zipfile
+import zlib
 
 import h5py
 import keras
@@ -198,6 +199,25 @@ def test_weights_that_are_not_in_the_file(written, weights, model):
         del file["layers/dense/vars/0"]
         file.create_dataset("layers/dense/vars/0", (10**6, 10**6), "f4", chunks=(100, 100))
 
+    def chunk_of_more(file):
+        del file["layers/dense/vars/0"]
+        file.create_dataset(
+            "layers/dense/vars/0", (4,), "f4", chunks=(150_000_000,), maxshape=(None,)
+        )
+
+    def inflated(file):
+        del file["layers/dense/vars/0"]
+        weight = file.create_dataset(
+            "layers/dense/vars/0", (4,), "f4", chunks=(4,), compression="gzip"
+        )
+        weight.id.write_direct_chunk((0,), zlib.compress(bytes(5_000_000)))
+
+    def lzf(file):
+        file.create_dataset("layers/more", (4,), "f4", chunks=(4,), compression="lzf")
+
+    def objects(file):
+        file.create_dataset("layers/more", data=["a", "b"])
+
     def soft(file):
         file["layers/more"] = h5py.SoftLink("/layers/dense")
 
@@ -206,10 +226,26 @@ def test_weights_that_are_not_in_the_file(written, weights, model):
 
     for change, said in (
         (huge, "more than 20 times as many"),
+        (chunk_of_more, "more than 20 times as many"),
+        (inflated, "packed in a way that Keras does not use"),
+        (lzf, "packed in a way that Keras does not use"),
+        (objects, "'layers/more' in it holds object, and numbers are expected"),
         (soft, "'layers/more' in it is a link elsewhere"),
         (external, "'layers/more' in it is a link elsewhere"),
     ):
         refused(written(model_weights_h5=weights(change)), said, model)
+
+
+def test_compressed_weights_are_read(written, weights, model):
+    def compressed(file):
+        values = file["layers/dense/vars/0"][:]
+        del file["layers/dense/vars/0"]
+        file["layers/dense/vars"].create_dataset(
+            "0", data=values, chunks=(3, 2), compression="gzip", shuffle=True, fletcher32=True
+        )
+
+    again = keras_shared.load(written(model_weights_h5=weights(compressed)))
+    np.testing.assert_array_equal(again.get_weights()[0], model.get_weights()[0])
 
 
 def test_weights_that_are_no_numbers(written, weights, model, tmp_path):

@@ -151,6 +151,14 @@ def test_a_checkpoint_that_is_not_whole(run, small, data, fault):
         train(small, data, run, verbose=0)
 
 
+def test_a_record_of_another_size_than_it_declares(run):
+    with zipfile.ZipFile(run.checkpoint, "a") as archive:
+        archive.getinfo(RECORD).file_size = 30
+        archive.writestr("more", b"")  # the list is written again
+    with pytest.raises(RunError, match=r"'run.json' declares 30 bytes and holds more.*Remove it"):
+        run.record(run.checkpoint)
+
+
 def test_a_checkpoint_of_another_recipe_or_model(run, small, data, tmp_path):
     other = small.with_changes({"model.units": [4]})
     another = Run(tmp_path / "other")
