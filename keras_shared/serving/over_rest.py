@@ -6,8 +6,8 @@ import contextlib
 import functools
 import http.client
 import io
+import ipaddress
 import json
-import re
 import socket
 import ssl
 import threading
@@ -30,7 +30,6 @@ from keras_shared.serving.messages import (
 )
 
 T = TypeVar("T")
-KNOWN = re.compile(r"localhost|[\d.]+|.*:.*")  # a host that no server of names is asked for
 # what ended an exchange -> the code and the message; the first kind that fits
 FAILURES = (
     (TimeoutError, "DEADLINE_EXCEEDED", "{where} did not complete its answer before the timeout"),
@@ -198,7 +197,10 @@ class _Timed(io.RawIOBase):
 
 
 def _connected(host: str, port: int, deadline: float) -> socket.socket:
-    """A socket; for a name it is made in a thread, since the resolver has no timeout."""
+    """A socket; for a name it is made in a thread.
+
+    The resolver has no timeout, and each of the addresses that it finds may take the whole one.
+    """
 
     def connect() -> socket.socket:
         sock = socket.create_connection((host, port), _left(deadline))
@@ -211,7 +213,10 @@ def _connected(host: str, port: int, deadline: float) -> socket.socket:
         except Exception as error:
             made.set_exception(error)
 
-    if KNOWN.fullmatch(host):
+    named = True
+    with contextlib.suppress(ValueError):
+        named = ipaddress.ip_address(host) is None
+    if not named:
         return connect()
     made: concurrent.futures.Future[socket.socket] = concurrent.futures.Future()
     threading.Thread(target=run, daemon=True).start()

@@ -94,7 +94,23 @@ def test_the_deadline_holds_for_a_full_queue_of_connections_and_for_names(monkey
     for sock in (listener, *waiting):
         sock.close()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_: time.sleep(3))  # as glibc without a net
-    ends_in_time("http://models.example:8501")
+    for name in ("models.example", "1.2.3.4.5"):
+        ends_in_time(f"http://{name}:8501")
+
+
+def test_the_deadline_holds_for_all_addresses_of_a_name_together():
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        port, listeners = listener.getsockname()[1], [listener]
+        with contextlib.suppress(OSError):  # no IPv6 here
+            six = socket.create_server(("::1", port), family=socket.AF_INET6, backlog=0)
+            listeners.append(stack.enter_context(six))
+        for one in listeners:
+            for _ in range(4):
+                sock = stack.enter_context(socket.socket(one.family))
+                sock.setblocking(False)
+                sock.connect_ex(one.getsockname())
+        ends_in_time(f"http://localhost:{port}", timeout=1)
 
 
 @pytest.fixture(scope="module")
