@@ -1,14 +1,17 @@
 """A SavedModel tried in a process of its own, with limits: what it does there stays there."""
 
 import atexit
+import contextlib
 import json
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from types import ModuleType
+from typing import IO
 
 from keras_shared.errors import KerasSharedError, boundary, printable
 from keras_shared.quiet import LEVEL
@@ -53,21 +56,23 @@ def examine_in_child(
     with _WAITING.lock:
         try:
             with boundary(f"{folder} could not be tried", KerasSharedError, "Check it again."):
-                return _ask(_WAITING.running(), json.dumps(request), seconds)
+                return _ask(json.dumps(request), seconds)
         except BaseException:  # Ctrl-C too: the trial ends with the process that waits for it
             _WAITING.stop()
             raise
 
 
-def _ask(process: subprocess.Popen[str], request: str, seconds: float) -> list[Finding]:
+def _ask(request: str, seconds: float, again: bool = True) -> list[Finding]:
+    process = _WAITING.running()
     assert process.stdin is not None and process.stdout is not None
     found: list[Finding] = []
-    doing, done = "starting", False
+    doing, done, line = "starting", False, ""
     late = threading.Timer(seconds + START, process.kill)
     late.daemon = True
     late.start()
     try:
-        print(request, file=process.stdin, flush=True)
+        with contextlib.suppress(BrokenPipeError):  # it has just ended, as it does when idle
+            print(request, file=process.stdin, flush=True)
         for line in process.stdout:
             kind, *said = json.loads(line)
             if kind == "finding":
@@ -80,9 +85,12 @@ def _ask(process: subprocess.Popen[str], request: str, seconds: float) -> list[F
                 return found if done else [*found, _unfinished(doing, seconds, *said)]
     finally:
         late.cancel()
-    raise KerasSharedError(
-        f"{sys.executable} -m keras_shared.serving.trial_process ended, with status "
-        f"{process.wait()}."
+    status = process.wait()
+    if again and not status and not line:
+        return _ask(request, seconds, again=False)
+    last = _in_one_line(_WAITING.last_line())
+    raise ChildProcessError(
+        f"the process that runs models ended, with status {status}{': ' if last else ''}{last}"
     )
 
 
@@ -117,6 +125,7 @@ class _Waiting:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
+        self._stderr: IO[bytes] | None = None
 
     def running(self) -> subprocess.Popen[str]:
         if self._process is not None and self._process.poll() is None:
@@ -131,19 +140,30 @@ class _Waiting:
             "CUDA_VISIBLE_DEVICES": "-1",
             LEVEL: "3",
         }
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (closed in `stop`)
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "keras_shared.serving.trial_process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._stderr,
             encoding="utf-8",
             env=environment,
             start_new_session=True,  # Ctrl-C is for this process alone
         )
         return self._process
 
+    def last_line(self) -> str:
+        """The last line that it wrote to stderr, its error if it raised one."""
+        if self._stderr is None:
+            return ""
+        self._stderr.seek(max(0, self._stderr.seek(0, os.SEEK_END) - MOST_NOISE // 4))
+        return self._stderr.read().decode(errors="replace").strip().rpartition("\n")[2]
+
     def stop(self) -> None:
         process, self._process = self._process, None
+        if self._stderr is not None:
+            self._stderr.close()
+            self._stderr = None
         if process is None or process.stdin is None or process.stdout is None:
             return
         try:

@@ -14,7 +14,8 @@ import time
 import pytest
 import tensorflow as tf
 
-from keras_shared.serving import check
+from keras_shared.errors import KerasSharedError
+from keras_shared.serving import check, child_process
 from saved_models import product, write
 
 
@@ -316,3 +317,22 @@ def test_where_proc_is_read_only(tmp_path, good):
     )
     done = subprocess.run([*inside, *command], capture_output=True, text=True, timeout=200)
     assert done.stdout == "['warning', 'note']\n", done.stderr
+
+
+def test_a_process_for_trials_that_cannot_start_says_why(good, tmp_path, monkeypatch):
+    child_process._WAITING.stop()
+    (tmp_path / "resource.py").write_text("raise ImportError('nothing works today')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(KerasSharedError) as caught:
+        check(good)
+    said = str(caught.value)
+    assert f"{good} could not be tried" in said and "ended, with status 1: " in said
+    assert said.endswith("ImportError: nothing works today. Check it again.")
+
+
+def test_a_process_for_trials_that_ended_before_it_read_is_replaced(good):
+    child_process._WAITING.stop()
+    child_process._WAITING._process = subprocess.Popen(
+        ["sh", "-c", "read line"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
+    )
+    assert errors(good) == []
