@@ -126,7 +126,7 @@ def scratch_folder(prefix: str, parent: str | os.PathLike[str] | None = None) ->
     while True:  # another process may sweep between the first line and the second
         folder = tempfile.mkdtemp(prefix=prefix, dir=parent)
         held = _lock(folder, fcntl.LOCK_EX)
-        if held is not None or os.path.isdir(folder):  # a file system without locks: none sweeps
+        if held is not None or pathlib.Path(folder).is_dir():  # without locks nobody sweeps
             break
     try:
         yield folder
