@@ -28,7 +28,7 @@ ENROLLED = 5  # images of each name
 ASKED = 300.0  # seconds that a process with TensorFlow alone may take
 
 # run by a Python that imports TensorFlow alone: the SavedModel stands by itself
-_ASK = """
+_ASK_ALONE = """
 import sys, tensorflow as tf
 folder, *files = sys.argv[1:]
 verify = tf.saved_model.load(folder).signatures["verify_bytes"]
@@ -69,17 +69,7 @@ def demo(out_dir: str) -> None:
     screen.rule("5. Publish, and ask the SavedModel from a process with TensorFlow alone")
     version = publish(model, out / "saved_models" / recipe.name)
     images = _write_images(out)
-    command = [sys.executable, "-c", _ASK, str(version), *map(str, images)]
-    asked = subprocess.run(
-        command, capture_output=True, text=True, errors="replace", timeout=ASKED, check=False
-    )
-    if asked.returncode:
-        raise RuntimeError(
-            f"TensorFlow alone cannot ask {version}: its process ended with status "
-            f"{asked.returncode}: {asked.stderr.strip()[-1000:]}"
-        )
-    answers = asked.stdout.split()
-    for a, b, probability in zip(images, images[1:], answers, strict=False):
+    for a, b, probability in zip(images, images[1:], _ask(version, images), strict=False):
         screen.print(f"  {a.name} and {b.name}: probability of 'same' {float(probability):.3f}")
 
     screen.rule("6. Load it in Keras and fine-tune for an epoch")
@@ -97,6 +87,20 @@ def demo(out_dir: str) -> None:
         f"  next: keras-shared verify {images[0]} {images[1]} --model {version.parent}",
         soft_wrap=True,
     )
+
+
+def _ask(version: pathlib.Path, images: list[pathlib.Path]) -> list[str]:
+    """The probabilities that a process with TensorFlow alone gives."""
+    asked = subprocess.run(
+        [sys.executable, "-c", _ASK_ALONE, str(version), *map(str, images)],
+        capture_output=True, text=True, errors="replace", timeout=ASKED, check=False,
+    )  # fmt: skip
+    if asked.returncode:
+        raise RuntimeError(
+            f"TensorFlow alone cannot ask {version}: its process ended with status "
+            f"{asked.returncode}: {asked.stderr.strip()[-1000:]}"
+        )
+    return asked.stdout.split()
 
 
 def _for_digits() -> SiameseNet:
