@@ -289,9 +289,9 @@ def _result(
             result["peak_memory_bytes"] = peak_memory(recipe, arm.start, data_dir)
         except concurrent.futures.BrokenExecutor as error:  # hours of training are worth more
             say(
-                f"{recipe.path}: the memory that '{arm.name}' takes is not known, since the process "
-                f"that measures it ended: {whole_reason(error)}. Run the same command again where "
-                "more memory is free; what is trained is kept.",
+                f"{recipe.path}: the memory that '{arm.name}' takes is not known, since the "
+                f"process that measures it ended: {whole_reason(error)}. Run the same command "
+                "again where more memory is free; what is trained is kept.",
                 sys.stderr,
             )
         replace_text(kept, json.dumps(result))

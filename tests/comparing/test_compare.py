@@ -1,10 +1,12 @@
 import io
 import itertools
 import json
+import multiprocessing
 import os
 import pathlib
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -345,6 +347,24 @@ else:
     while left := [pid for pid in below if _runs(pid)]:
         assert time.monotonic() < deadline, left
         time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="no /proc")
+def test_a_comparison_outlives_what_measures_memory(recipe, tmp_path, capsys):
+    def kill():
+        while not (measuring := multiprocessing.active_children()):
+            time.sleep(0.01)
+        measuring[0].kill()
+
+    threading.Thread(target=kill, daemon=True).start()
+    small = recipe("autoencoder", **{"training.epochs": 1})
+    result = compare(small, Comparison(seeds=(1,), arms=(Arm(name="one"),)), tmp_path / "out")
+    assert result["arms"][0]["peak_memory_bytes"] is None
+    assert (tmp_path / "out" / "README.md").exists()
+    said = capsys.readouterr().err
+    assert f"{small.path}: the memory that 'one' takes is not known" in said
+    assert "Run the same command again" in said
 
 
 def _runs(pid):
