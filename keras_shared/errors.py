@@ -36,6 +36,9 @@ class KerasSharedError(Exception):
         LoadError
     """
 
+    def __str__(self) -> str:
+        return printable(super().__str__())  # names of files may hold anything
+
 
 @contextmanager
 def boundary(
@@ -84,9 +87,9 @@ def advised(advice: str) -> Iterator[None]:
     try:
         yield
     except KerasSharedError as error:
-        if not advice or advice in str(error):
-            raise
-        raise type(error)(f"{str(error).rstrip('.')}. {advice}") from error.__cause__
+        if advice not in str(error):
+            error.args = (f"{str(error).rstrip('.')}. {advice}", *error.args[1:])
+        raise
 
 
 def whole_reason(error: BaseException) -> str:

@@ -1,0 +1,18 @@
+"""Errors keep their class and what they hold, whatever is added to their message."""
+
+import pytest
+
+from keras_shared.errors import KerasSharedError, advised
+from keras_shared.serving import ServingError
+
+
+def test_advice_leaves_an_error_as_it_is():
+    with pytest.raises(ServingError) as caught, advised("Start it."):
+        raise ServingError("NOT_FOUND", "no model m") from OSError("refused")
+    assert caught.value.code == "NOT_FOUND" and isinstance(caught.value.__cause__, OSError)
+    assert str(caught.value).startswith("NOT_FOUND: no model m.")
+    assert str(caught.value).endswith(". Start it.")
+
+
+def test_control_characters_in_any_message():
+    assert str(KerasSharedError("\x1b[31m \u202e\udcff")) == r"\x1b[31m \u202e\udcff"
