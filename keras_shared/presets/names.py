@@ -3,9 +3,11 @@
 import json
 import os
 import pathlib
+from contextlib import suppress
 from typing import Any
 
 from keras_shared.archives import open_archive, read_part
+from keras_shared.bounded import read_json
 from keras_shared.errors import KerasSharedError, boundary, printable
 from keras_shared.lookup import suggestion
 
@@ -58,12 +60,17 @@ def entry_model_dir(name: str) -> pathlib.Path:
 
 
 def version_numbers(base_dir: str | os.PathLike[str]) -> list[int]:
-    """The numbers of the versions in a folder, as TF Serving sees them, in ascending order."""
+    """The numbers of the versions in a folder, as TF Serving sees them, in ascending order.
+
+    Raises:
+        LoadError: if the folder cannot be read.
+    """
     base_dir = pathlib.Path(base_dir)
-    if not base_dir.is_dir():
-        return []
-    numbers = (number_of(path.name) for path in base_dir.iterdir() if path.is_dir())
-    return sorted(number for number in numbers if number is not None)
+    with boundary(f"{base_dir} cannot be read", LoadError):
+        if not base_dir.is_dir():
+            return []
+        numbers = (number_of(path.name) for path in base_dir.iterdir() if path.is_dir())
+        return sorted(number for number in numbers if number is not None)
 
 
 def number_of(name: str) -> int | None:
@@ -82,6 +89,11 @@ def number_of(name: str) -> int | None:
 def preset_dirs() -> dict[str, pathlib.Path]:
     """Each preset's folder of versions: your own published models, then those of the zoo.
 
+    A folder that cannot be read is left out.
+
+    Raises:
+        LoadError: if the folder of your own published models cannot be read.
+
     Example:
         >>> from keras_shared.presets.names import preset_dirs
         >>> preset_dirs()["lenet5_mnist"].name
@@ -89,9 +101,12 @@ def preset_dirs() -> dict[str, pathlib.Path]:
     """
     found: dict[str, pathlib.Path] = {}
     for folder in (home(), _root() / "saved_models"):
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if version_numbers(path):
-                found.setdefault(path.name, path)
+        with boundary(f"{folder} cannot be read", LoadError):
+            paths = sorted(folder.iterdir()) if folder.is_dir() else []
+        for path in paths:
+            with suppress(LoadError):  # a folder that another user keeps to herself
+                if version_numbers(path):
+                    found.setdefault(path.name, path)
     return found
 
 
@@ -110,6 +125,11 @@ def locate(path_or_name: str | os.PathLike[str]) -> pathlib.Path:
         'saved_models'
     """
     path = pathlib.Path(path_or_name)
+    with boundary(f"{path} cannot be read", LoadError):
+        return _located(path)
+
+
+def _located(path: pathlib.Path) -> pathlib.Path:
     if len(path.parts) != 1 or path.suffix in (".keras", ".h5"):
         if not path.exists():
             raise LoadError(f"There is no file or folder {path}.")
@@ -136,6 +156,11 @@ def version_dir(path_or_name: str | os.PathLike[str], version: int | None = None
         LoadError: for an unknown name, if there is no version, or not this one.
     """
     path = locate(path_or_name)
+    with boundary(f"{path} cannot be read", LoadError):
+        return _version_in(path, version)
+
+
+def _version_in(path: pathlib.Path, version: int | None) -> pathlib.Path:
     if holds_saved_model(path) and version is None:
         return path
     numbers = version_numbers(path)
@@ -186,7 +211,7 @@ def list_presets() -> dict[str, dict[str, Any]]:
             "path": path,
             "versions": version_numbers(path),
             "class_name": class_name(path),
-            "metrics": json.loads(metrics.read_text("utf-8")) if of_zoo else None,
+            "metrics": read_json(metrics, LoadError) if of_zoo else None,
         }
     return presets
 
