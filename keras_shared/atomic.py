@@ -3,17 +3,21 @@
 import ctypes
 import errno
 import fcntl
+import hashlib
 import os
 import pathlib
+import re
 import secrets
 import shutil
+import stat
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from keras_shared.errors import KerasSharedError, boundary, printable
+from keras_shared.errors import KerasSharedError, boundary, printable, whole_reason
+from keras_shared.processes import hold
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,20 +25,26 @@ if TYPE_CHECKING:
 RENAME_EXCHANGE = 2  # linux/fs.h
 AT_FDCWD = -100  # linux/fcntl.h
 QUIET_WAIT = 3.0  # seconds for a lock that nobody needs to be told of
+MOST_NAME = 200  # bytes of a name in that of its scratch folder; file systems allow 255
+SCRATCH = re.compile(r"\.new-[^/]*-[0-9a-f]{8}/")
 OLD = ".old"  # beside the new folder, where the two cannot be exchanged in one step
+
+
+class FileError(KerasSharedError, OSError):
+    """A file cannot be written; what it held is still there."""
 
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """A path beside `path` to write to; flushed, what was written takes its place if all went well.
 
-    A link is followed; a pipe or a terminal is written to as it is.
+    A link is followed; a pipe or a terminal is written to as it is. The permissions stay.
 
     Args:
         path: the file to write; what it held stays until the new content is complete.
 
     Raises:
-        OSError: if its folder is missing or cannot be written; nothing is left behind then.
+        FileError: if its folder is missing or cannot be written; nothing is left behind then.
 
     Example:
         >>> import pathlib
@@ -46,15 +56,29 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         >>> path.read_text()
         '{}'
     """
-    path = pathlib.Path(path).resolve()
-    if path.exists() and not path.is_file():
-        yield path
-        return
-    with _scratch_folder(path) as folder:
-        yield folder / path.name
-        flush(folder / path.name)
-        (folder / path.name).replace(path)
-        flush(path.parent)
+    name = printable(os.fspath(path))
+    path = pathlib.Path(os.path.realpath(path))
+    try:
+        if path.exists() and not path.is_file():
+            yield path
+            return
+        with _scratch_folder(path) as folder:
+            scratch = folder / path.name
+            yield scratch
+            if path.exists() and _mode(scratch) != _mode(path):
+                scratch.chmod(_mode(path))
+            flush(scratch)
+            scratch.replace(path)
+            flush(path.parent)
+    except FileError:
+        raise
+    except OSError as reason:
+        said = SCRATCH.sub("", reason.strerror or whole_reason(reason)).rstrip(".")
+        raise FileError(f"{name} cannot be written: {said}.") from reason
+
+
+def _mode(path: pathlib.Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
 
 
 @contextmanager
@@ -117,6 +141,10 @@ def flush(path: pathlib.Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:  # some file systems have no such thing for folders
+        folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        if not folder or error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(descriptor)
 
@@ -228,15 +256,20 @@ def _is_at(descriptor: int, path: pathlib.Path) -> bool:
 @contextmanager
 def _scratch_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A folder beside `path`, locked while it is in use; those that nobody uses any more go."""
-    prefix = f".new-{path.name}-"
+    name = os.fsencode(path.name)
+    short = path.name if len(name) <= MOST_NAME else hashlib.sha256(name).hexdigest()
+    prefix = f".new-{short}-"
     with suppress(OSError):  # the sweep is no part of the work
         for leftover in path.parent.iterdir():
             if leftover.name.startswith(prefix) and len(leftover.name) == len(prefix) + 8:
                 _sweep(leftover, path)
     while True:
         folder = path.with_name(f"{prefix}{secrets.token_hex(4)}")
-        folder.mkdir()
-        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        folder.mkdir(0o700)  # what is inside may be for this user alone
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:  # swept before it was locked
+            continue
         with suppress(OSError):  # a file system without locks; nothing is swept there
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if _is_at(descriptor, folder):  # not swept between the two
@@ -251,10 +284,9 @@ def _scratch_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def _sweep(leftover: pathlib.Path, target: pathlib.Path) -> None:
     """Remove what a killed writer left; what it had taken from its place goes back."""
-    with suppress(OSError):
-        descriptor = os.open(leftover, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+    descriptor = hold(os.fspath(leftover), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    if descriptor is not None:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if (leftover / OLD).exists() and not target.exists():
                 (leftover / OLD).rename(target)
             shutil.rmtree(leftover, ignore_errors=True)

@@ -125,7 +125,7 @@ def scratch_folder(prefix: str, parent: str | os.PathLike[str] | None = None) ->
     """
     while True:  # another process may sweep between the first line and the second
         folder = tempfile.mkdtemp(prefix=prefix, dir=parent)
-        held = _lock(folder, fcntl.LOCK_EX)
+        held = hold(folder, fcntl.LOCK_EX)
         if held is not None or pathlib.Path(folder).is_dir():  # without locks nobody sweeps
             break
     try:
@@ -156,7 +156,7 @@ def sweep(
     for path in pathlib.Path(parent or tempfile.gettempdir()).glob("*"):
         if not path.name.startswith(prefix):
             continue
-        held = _lock(str(path), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held = hold(str(path), fcntl.LOCK_EX | fcntl.LOCK_NB)
         if held is not None:
             try:
                 before(path.name)
@@ -167,7 +167,7 @@ def sweep(
     return removed
 
 
-def _lock(folder: str, how: int) -> int | None:
+def hold(folder: str, how: int) -> int | None:
     """A descriptor that holds the lock of a folder of ours; None if it is held, or not ours."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -10,10 +10,11 @@ import sys
 import threading
 import time
 
+import h5py
 import pytest
 
 from keras_shared import atomic
-from keras_shared.atomic import replace_text, replacing, replacing_folder
+from keras_shared.atomic import FileError, flush, replace_text, replacing, replacing_folder
 from keras_shared.errors import KerasSharedError
 
 WRITER = """
@@ -25,6 +26,17 @@ for number in itertools.count():
         for name in "abc":
             (new / name).write_text(str(number))
         (new / "inner").mkdir()
+"""
+
+
+SWEEPER = """
+import pathlib, sys
+from keras_shared.atomic import _sweep
+folder = pathlib.Path(sys.argv[1])
+print("ready", flush=True)
+while True:
+    for leftover in folder.glob(".new-*"):
+        _sweep(leftover, folder / "facts")
 """
 
 
@@ -126,6 +138,81 @@ def test_two_writers_of_a_file_do_not_mix(tmp_path):
         replace_text(path, "two")
         assert path.read_text() == "two"
     assert path.read_text() == "one" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_permissions_stay_and_nobody_reads_in_between(tmp_path):
+    path = tmp_path / "facts"
+    for mode in (0o600, 0o640, 0o444):
+        path.unlink(missing_ok=True)
+        path.write_text("old")
+        path.chmod(mode)
+        with replacing(path) as scratch:
+            assert scratch.parent.stat().st_mode & 0o077 == 0
+            scratch.write_text("new")
+        assert path.read_text() == "new" and path.stat().st_mode & 0o7777 == mode
+
+
+def test_errors_name_the_path_that_was_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("file").write_text("")
+    for path, said in (
+        ("nope/a.json", "No such file or directory"),
+        ("file/a.json", "Not a directory"),
+        (".", "Is a directory"),
+        ("\x1b" + "a" * 256, "File name too long"),
+        ("/proc/a.json", "No such file or directory"),
+    ):
+        with pytest.raises(FileError) as caught:
+            replace_text(path, "{}")
+        name = path.replace("\x1b", r"\x1b")
+        assert str(caught.value) == f"{name} cannot be written: {said}."
+    with pytest.raises(FileError) as caught, replacing("a.h5") as scratch:
+        h5py.File(scratch / "inside", "w")
+    assert str(caught.value).startswith("a.h5 cannot be written: ")
+    assert ".new-" not in str(caught.value)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("length", [199, 255])
+def test_long_names(tmp_path, length):
+    for name in ("a" * length, "é" * (length // 2)):
+        replace_text(tmp_path / name, "text")
+        assert (tmp_path / name).read_text() == "text"
+        write(tmp_path / f"{name[:-1]}b", "text")
+
+
+def test_what_only_looks_like_a_leftover_stays(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "kept").write_text("")
+    (tmp_path / ".new-facts-01234567").symlink_to("mine")
+    (tmp_path / ".new-facts-0123abcd").mkdir()
+    if not os.getuid():
+        os.chown(tmp_path / ".new-facts-0123abcd", 65534, -1)
+    replace_text(tmp_path / "facts", "text")
+    assert (tmp_path / "mine" / "kept").exists() and (tmp_path / ".new-facts-01234567").is_symlink()
+    assert (tmp_path / ".new-facts-0123abcd").exists() is not bool(os.getuid())
+
+
+def test_a_sweeper_that_never_rests(tmp_path):
+    sweeper = subprocess.Popen([sys.executable, "-c", SWEEPER, tmp_path], stdout=subprocess.PIPE)
+    try:
+        assert sweeper.stdout.readline()
+        for number in range(120):
+            replace_text(tmp_path / "facts", f"{number}")
+            assert (tmp_path / "facts").read_text() == f"{number}"
+    finally:
+        sweeper.kill()
+        sweeper.communicate()
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="/proc has no fsync")
+def test_a_file_system_without_fsync_for_folders():
+    with pytest.raises(OSError):
+        os.fsync(descriptor := os.open("/proc/self", os.O_RDONLY))
+    os.close(descriptor)
+    flush(pathlib.Path("/proc/self"))
+    with pytest.raises(OSError):
+        flush(pathlib.Path("/proc/self/stat"))
 
 
 def test_readers_find_a_whole_folder_at_every_moment_through_kills(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "keras_shared"
 ORDER = (  # each imports only what stands before it
-    "errors", "text", "terminal", "atomic", "bounded", "archives", "npy", "processes", "quiet",
+    "errors", "text", "terminal", "processes", "atomic", "bounded", "archives", "npy", "quiet",
     "start", "pictures", "lookup", "section", "signature", "presets.names", "presets.headline",
     "serving", "tying", "losses", "layers", "datasets", "batching", "exporting", "sharing",
     "presets.reading", "zoo", "gallery", "tasks", "presets", "recipes", "training", "evaluation",
