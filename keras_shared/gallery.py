@@ -205,7 +205,7 @@ class Gallery:
         Whoever reads it meanwhile gets the former one, whole.
 
         Raises:
-            OSError: if its folder is missing or full; the former file stays.
+            FileError: if its folder is missing or full; the former file stays.
         """
         head = {
             "names": list(self._of_names),

@@ -26,7 +26,7 @@ def draw_sharing(report: SharingReport, path: str | os.PathLike[str]) -> pathlib
 
     Raises:
         ValueError: for another suffix.
-        OSError: if it cannot be written there.
+        FileError: if it cannot be written there.
 
     Example:
         >>> import tempfile
