@@ -399,7 +399,7 @@ def test_a_run_that_diverged(small_recipe, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     pathlib.Path("wild.toml").write_text(small_recipe)
     model = build_model(read_recipe("wild.toml"))
-    model.set_weights([np.full_like(w, np.nan) for w in model.get_weights()])
+    model.set_weights([np.full_like(w, 1e30) for w in model.get_weights()])
     model.save("lost.keras")
     arms = [Arm(name="as is"), Arm(name="lost", start="lost.keras")]
     comparison = Comparison(seeds=(1, 2), images_per_class=(), arms=tuple(arms))
