@@ -55,8 +55,9 @@ def test_the_saved_model_stands_alone(server, tmp_path, image):
     shutil.copytree(PACKAGE / "serving", package / "serving")
     (package / "presets").mkdir()
     for file in (
-        "__init__.py", "atomic.py", "bounded.py", "errors.py", "lookup.py", "pictures.py",
-        "quiet.py", "presets/__init__.py", "presets/names.py",
+        "__init__.py", "archives.py", "atomic.py", "bounded.py", "errors.py", "lookup.py",
+        "npy.py", "pictures.py", "processes.py", "quiet.py", "presets/__init__.py",
+        "presets/names.py",
     ):  # fmt: skip
         shutil.copy(PACKAGE / file, package / file)
     model = shutil.copytree(locate("lenet5_mnist"), tmp_path / "model")
