@@ -5,6 +5,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from keras_shared.cli import main
+from keras_shared.serving.limits import SECONDS
 
 
 @pytest.fixture
@@ -85,3 +86,9 @@ def test_what_needs_a_library_that_is_not_here_is_not_called_servable(tmp_path, 
     (folder / "saved_model.pb").write_bytes(graph.SerializeToString())
     assert main(["check", str(tmp_path / "m")]) == 0
     assert "no error was found; it was not run" in capsys.readouterr().out
+
+
+def test_the_help_names_the_limit(capsys):
+    with pytest.raises(SystemExit):
+        main(["check", "--help"])
+    assert f"(default: {SECONDS:g})" in capsys.readouterr().out
