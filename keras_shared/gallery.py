@@ -7,10 +7,10 @@ from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 
-from keras_shared.atomic import replacing
 from keras_shared.errors import KerasSharedError, advised, boundary, printable
+from keras_shared.files.atomic import replacing
+from keras_shared.files.npy import read_npz
 from keras_shared.lookup import suggestion
-from keras_shared.npy import read_npz
 
 UNKNOWN = "unknown"
 

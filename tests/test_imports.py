@@ -7,11 +7,10 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "keras_shared"
 ORDER = (  # each imports only what stands before it
-    "errors", "text", "terminal", "processes", "atomic", "bounded", "archives", "npy", "quiet",
-    "start", "pictures", "lookup", "section", "signature", "presets.names", "presets.headline",
-    "serving", "tying", "losses", "layers", "datasets", "batching", "exporting", "sharing",
-    "presets.reading", "zoo", "gallery", "tasks", "presets", "recipes", "training", "evaluation",
-    "comparing", "demo", "cli",
+    "errors", "text", "terminal", "processes", "quiet", "start", "files", "lookup", "section",
+    "signature", "presets.names", "presets.headline", "serving", "tying", "losses",
+    "layers", "datasets", "batching", "exporting", "sharing", "presets.reading", "zoo", "gallery",
+    "tasks", "presets", "recipes", "training", "evaluation", "comparing", "demo", "cli",
 )  # fmt: skip
 NEVER = {  # folder: what it may import nowhere, not even inside a function
     "tying": ("tensorflow",),
@@ -23,13 +22,9 @@ NEVER = {  # folder: what it may import nowhere, not even inside a function
 LIGHT = (
     "errors",
     "text",
-    "atomic",
-    "bounded",
+    "files",
     "processes",
-    "archives",
-    "npy",
     "quiet",
-    "pictures",
     "lookup",
     "recipes",
     "cli",
@@ -121,8 +116,7 @@ def test_what_a_folder_never_imports(folder):
 
 def test_the_server_stands_alone():
     allowed = (
-        "serving", "errors", "text", "atomic", "bounded", "archives", "npy",
-        "processes", "quiet", "pictures", "presets.names",
+        "serving", "errors", "text", "processes", "quiet", "files", "presets.names",
     )  # fmt: skip
     found = {m for n, f in FILES.items() if within(n, "serving") for m in ours(f)}
     assert all(any(within(m, a) for a in allowed) for m in found), found

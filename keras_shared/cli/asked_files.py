@@ -6,14 +6,14 @@ import sys
 
 def suffixes() -> set[str]:
     """Endings of what can be sent to a model."""
-    from keras_shared.pictures import FORMATS
+    from keras_shared.files.pictures import FORMATS
 
     return {".jpg", ".npy", *(f".{name.lower()}" for name in FORMATS)}
 
 
 def files_in(given: str, vectors: bool = True) -> list[str]:
     """A file, or the pictures and vectors in a folder; what else lies there is named and left."""
-    from keras_shared.pictures import PictureError, read_picture
+    from keras_shared.files.pictures import PictureError, read_picture
 
     path = pathlib.Path(given)
     if not path.is_dir():

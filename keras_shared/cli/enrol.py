@@ -18,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     import pathlib
 
-    from keras_shared.atomic import locked
     from keras_shared.cli.gallery import open_gallery, pictures
+    from keras_shared.files.atomic import locked
     from keras_shared.gallery import GalleryError
     from keras_shared.terminal import say
 

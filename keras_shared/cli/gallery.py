@@ -36,7 +36,7 @@ def pictures(given: list[str], model: Any) -> tuple[list[str], "np.ndarray"]:
     from keras_shared.cli.asked_files import files_in
     from keras_shared.cli.predict import contents
     from keras_shared.datasets.lazy_images import fit_image
-    from keras_shared.pictures import read_picture
+    from keras_shared.files.pictures import read_picture
 
     files = [file for one in given for file in files_in(one, vectors=False)]
     shape = type(model).image_shape_of(model.image_shape)

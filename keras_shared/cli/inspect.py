@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from keras_shared.atomic import replace_text
+    from keras_shared.files.atomic import replace_text
     from keras_shared.presets.loading import load
     from keras_shared.presets.names import INNER_MODEL, version_dir
     from keras_shared.presets.reading import FILES

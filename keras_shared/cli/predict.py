@@ -72,8 +72,8 @@ def run(options: argparse.Namespace) -> None:
 
 def contents(files: list[str]) -> "list[str | bytes]":
     """The files, with what is piped in where one is called `-`."""
-    from keras_shared.bounded import read_stdin
-    from keras_shared.pictures import MOST_BYTES
+    from keras_shared.files.bounded import read_stdin
+    from keras_shared.files.pictures import MOST_BYTES
 
     if files.count("-") > 1:
         raise ValueError("- stands for the standard input, which can be read once alone.")
@@ -111,7 +111,7 @@ def _warn_of_paper(files: list[str], sources: "list[str | bytes]", inverted: boo
     import numpy as np
 
     from keras_shared.errors import printable
-    from keras_shared.pictures import read_picture
+    from keras_shared.files.pictures import read_picture
     from keras_shared.serving.answering import is_npy
 
     for file, source in zip(files, sources, strict=True):
@@ -193,8 +193,8 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write(target: str, text: str) -> None:
-    from keras_shared.atomic import replace_text
     from keras_shared.errors import printable
+    from keras_shared.files.atomic import replace_text
 
     if target == "-":
         print(printable(text))
@@ -210,8 +210,8 @@ def _write_pictures(
 
     import numpy as np
 
-    from keras_shared.atomic import replacing
-    from keras_shared.pictures import png_bytes
+    from keras_shared.files.atomic import replacing
+    from keras_shared.files.pictures import png_bytes
 
     written: list[pathlib.Path] = []
     for file, outputs in zip(files, answers, strict=True):

@@ -18,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from keras_shared.bounded import read_text
     from keras_shared.errors import printable
+    from keras_shared.files.bounded import read_text
     from keras_shared.presets.names import LoadError
 
     file = recipe_file(options.recipe)

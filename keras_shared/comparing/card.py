@@ -3,8 +3,8 @@
 import pathlib
 from typing import Any
 
-from keras_shared.atomic import replace_text
 from keras_shared.evaluation.comparison_lines import comparison_lines
+from keras_shared.files.atomic import replace_text
 from keras_shared.recipes import Recipe
 from keras_shared.text import markdown
 

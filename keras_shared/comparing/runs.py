@@ -13,8 +13,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_shared.atomic import Lock, locked, replace_text, save_plots
-from keras_shared.bounded import read_json
 from keras_shared.comparing.card import write_comparison_card
 from keras_shared.comparing.peak_memory import peak_memory
 from keras_shared.comparing.plots import plot_comparison
@@ -22,6 +20,8 @@ from keras_shared.comparing.statistics import summarise
 from keras_shared.errors import KerasSharedError, boundary, whole_reason
 from keras_shared.evaluation.entry import COMPARISON, METRICS
 from keras_shared.evaluation.measuring import DivergedError, measure
+from keras_shared.files.atomic import Lock, locked, replace_text, save_plots
+from keras_shared.files.bounded import read_json
 from keras_shared.recipes import Recipe, RecipeError
 from keras_shared.recipes.schema import Arm, Comparison
 from keras_shared.sharing import sharing_report

@@ -7,7 +7,7 @@ from keras_shared.datasets.labelled_images import LabelledImages
 from keras_shared.datasets.lazy_images import Shape
 from keras_shared.datasets.splitting import check_classes, split_by_seed
 from keras_shared.errors import boundary, printable
-from keras_shared.npy import read_npz
+from keras_shared.files.npy import read_npz
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 

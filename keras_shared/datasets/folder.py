@@ -6,13 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from keras_shared.bounded import read_bytes
 from keras_shared.datasets.dataset import DataError, Dataset
 from keras_shared.datasets.labelled_images import LabelledImages
 from keras_shared.datasets.lazy_images import LazyImages, Shape
 from keras_shared.datasets.splitting import check_classes, split_by_seed
 from keras_shared.errors import boundary
-from keras_shared.pictures import MOST_BYTES, PictureError, check_picture
+from keras_shared.files.bounded import read_bytes
+from keras_shared.files.pictures import MOST_BYTES, PictureError, check_picture
 
 TRAIN, VALIDATION, TEST = ("train", "training"), ("validation", "valid", "val"), ("test", "testing")
 SHOWN = 5  # files that a warning names
@@ -40,7 +40,7 @@ def from_folder(
         >>> import pathlib, tempfile
         >>> import numpy as np
         >>> from keras_shared.datasets import from_folder
-        >>> from keras_shared.pictures import png_bytes
+        >>> from keras_shared.files.pictures import png_bytes
         >>> folder = pathlib.Path(tempfile.mkdtemp())
         >>> for name, grey in (("dark", 30), ("light", 220)):
         ...     (folder / name).mkdir()

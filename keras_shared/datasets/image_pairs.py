@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_shared.bounded import read_text
 from keras_shared.datasets.dataset import DataError, Dataset
 from keras_shared.datasets.lazy_images import LazyImages, Shape
 from keras_shared.datasets.splitting import SHARE
 from keras_shared.errors import boundary, printable
-from keras_shared.pictures import PictureError, check_picture
+from keras_shared.files.bounded import read_text
+from keras_shared.files.pictures import PictureError, check_picture
 
 YES, NO = ("1", "same", "true", "yes"), ("0", "different", "false", "no")
 SPLITS = ("train", "validation", "test")
@@ -73,7 +73,7 @@ def from_pairs(
         >>> import pathlib, tempfile
         >>> import numpy as np
         >>> from keras_shared.datasets import from_pairs
-        >>> from keras_shared.pictures import png_bytes
+        >>> from keras_shared.files.pictures import png_bytes
         >>> folder = pathlib.Path(tempfile.mkdtemp())
         >>> for i in range(20):
         ...     _ = (folder / f"{i}.png").write_bytes(png_bytes(np.full((9, 9, 1), i, "uint8")))

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 import tensorflow as tf
 
-from keras_shared.pictures import read_picture
+from keras_shared.files.pictures import read_picture
 
 Shape = tuple[int, int, int]
 

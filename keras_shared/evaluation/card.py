@@ -4,8 +4,8 @@ import json
 import pathlib
 from typing import Any
 
-from keras_shared.atomic import replace_text
 from keras_shared.evaluation.comparison_lines import comparison_lines
+from keras_shared.files.atomic import replace_text
 from keras_shared.presets.headline import headline
 from keras_shared.presets.names import entry_names
 from keras_shared.recipes import Recipe

@@ -7,13 +7,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_shared.atomic import make_folder, replace_text, save_plots
-from keras_shared.bounded import read_json
 from keras_shared.errors import KerasSharedError, boundary
 from keras_shared.evaluation.card import write_card
 from keras_shared.evaluation.comparison_lines import comparison_lines
 from keras_shared.evaluation.learning_curves import plot_learning_curves
 from keras_shared.evaluation.measuring import measure
+from keras_shared.files.atomic import make_folder, replace_text, save_plots
+from keras_shared.files.bounded import read_json
 from keras_shared.recipes import Recipe
 from keras_shared.sharing import sharing_report
 from keras_shared.training.build import load_split, test_data

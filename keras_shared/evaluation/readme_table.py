@@ -3,8 +3,8 @@
 import pathlib
 from urllib.parse import quote
 
-from keras_shared.atomic import replace_text
-from keras_shared.bounded import read_json, read_text
+from keras_shared.files.atomic import replace_text
+from keras_shared.files.bounded import read_json, read_text
 from keras_shared.presets.headline import headline
 from keras_shared.text import code, markdown
 

@@ -5,13 +5,13 @@ from typing import Any
 
 import keras
 
-from keras_shared.atomic import replacing
 from keras_shared.exporting.known_inputs import with_known_inputs
 from keras_shared.exporting.saved_model import replace_saved_model
 from keras_shared.exporting.signatures import signatures_of
 from keras_shared.exporting.to_litert import litert_model
 from keras_shared.exporting.to_onnx import onnx_model
 from keras_shared.exporting.to_safetensors import write_safetensors
+from keras_shared.files.atomic import replacing
 from keras_shared.tying.keras_private import flatten_layers
 
 SUFFIXES = {".onnx": "onnx", ".tflite": "litert", ".safetensors": "safetensors"}

@@ -6,10 +6,10 @@ import pathlib
 import keras
 import tensorflow as tf
 
-from keras_shared.atomic import replacing_folder
 from keras_shared.exporting.checks import check_call, check_saved_model
 from keras_shared.exporting.reusable import functions_to_train, losses_of_weights, tables_of
 from keras_shared.exporting.signatures import functions_of, signatures_of
+from keras_shared.files.atomic import replacing_folder
 from keras_shared.signature import Signature
 from keras_shared.tying import readers_of
 from keras_shared.tying.keras_private import trainable_as_in_keras

@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_shared.atomic import replacing
 from keras_shared.exporting.named_weights import named_weights
+from keras_shared.files.atomic import replacing
 from keras_shared.tying import bind_ties
 
 TIES = "keras_shared"  # key of the metadata: which name reads which weight, and how, as JSON

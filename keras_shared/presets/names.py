@@ -6,9 +6,9 @@ import pathlib
 from contextlib import suppress
 from typing import Any
 
-from keras_shared.archives import open_archive, read_part
-from keras_shared.bounded import read_json
 from keras_shared.errors import KerasSharedError, boundary, printable
+from keras_shared.files.archives import open_archive, read_part
+from keras_shared.files.bounded import read_json
 from keras_shared.lookup import suggestion
 
 HOME = "KERAS_SHARED_HOME"  # environment variable: the folder of your own published models

@@ -15,9 +15,9 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from keras_shared.atomic import replace_text
-from keras_shared.bounded import read_text
 from keras_shared.errors import KerasSharedError, boundary, printable
+from keras_shared.files.atomic import replace_text
+from keras_shared.files.bounded import read_text
 from keras_shared.lookup import find, suggestion
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_shared.errors import KerasSharedError, boundary, printable
-from keras_shared.npy import MAGIC, read_npy
-from keras_shared.pictures import png_bytes, read_picture
+from keras_shared.files.npy import MAGIC, read_npy
+from keras_shared.files.pictures import png_bytes, read_picture
 from keras_shared.presets.names import version_dir
 from keras_shared.serving.session import loaded, run
 
@@ -38,8 +38,8 @@ def answer(
 ) -> list[dict[str, np.ndarray]]:
     """Send each request, one file or the files of one pair, to the signature that takes it.
 
-    Pictures are read as a person sees them (`keras_shared.pictures.read_picture`). For a model of
-    vectors a picture becomes a grey square of as many pixels, 0 to 1.
+    Pictures are read as a person sees them (`keras_shared.files.pictures.read_picture`). For a
+    model of vectors a picture becomes a grey square of as many pixels, 0 to 1.
 
     Args:
         model: name of a preset, a folder of versions (the newest answers), or one SavedModel.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import numpy as np
 
 from keras_shared.errors import boundary
-from keras_shared.pictures import PictureError, plain_picture
+from keras_shared.files.pictures import PictureError, plain_picture
 from keras_shared.serving.errors import ServingError
 from keras_shared.serving.messages import SignatureDef, Status, cast
 from keras_shared.serving.over_rest import Rest

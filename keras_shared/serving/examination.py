@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from keras_shared.bounded import read_bytes
 from keras_shared.errors import KerasSharedError, boundary
+from keras_shared.files.bounded import read_bytes
 from keras_shared.serving.effects import called, effects, needed
 from keras_shared.serving.finding import NOT_RUN, Finding
 from keras_shared.serving.limits import MOST_GRAPH, MOST_REQUEST

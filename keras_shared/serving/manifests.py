@@ -9,7 +9,7 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras_shared.atomic import replace_text
+from keras_shared.files.atomic import replace_text
 from keras_shared.serving.configuration import (
     GRPC_PORT,
     METRICS,

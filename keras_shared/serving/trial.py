@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_shared.bounded import read_bytes
 from keras_shared.errors import KerasSharedError, boundary, whole_reason
+from keras_shared.files.bounded import read_bytes
 from keras_shared.serving.finding import NOT_TRIED, Finding
 from keras_shared.serving.limits import MOST_REQUEST, MOST_WARMUP, memory
 from keras_shared.serving.session import loaded, run

@@ -4,7 +4,7 @@ import pathlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from keras_shared.atomic import replacing
+from keras_shared.files.atomic import replacing
 from keras_shared.sharing.report import SharingReport
 from keras_shared.text import plot_label
 

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from keras_shared.archives import open_archive, open_hdf5, read_part
-from keras_shared.bounded import read_json
 from keras_shared.errors import boundary
+from keras_shared.files.archives import open_archive, open_hdf5, read_part
+from keras_shared.files.bounded import read_json
 from keras_shared.presets.names import INNER_MODEL, LoadError, version_dir
 
 WEIGHTS = "model.weights.h5"  # inside of a .keras file
@@ -75,7 +75,7 @@ def stored_weights(path: pathlib.Path) -> bytes:
     """The HDF5 file inside of a `.keras` file, in memory: it jumps about, which a zip cannot.
 
     Raises:
-        LoadError: as `keras_shared.archives.open_archive`, of which see what else is raised.
+        LoadError: as `keras_shared.files.archives.open_archive`, of which see what else is raised.
     """
     with open_archive(path, LoadError) as archive:
         return read_part(archive, WEIGHTS)

@@ -7,9 +7,9 @@ import platform
 import keras
 import tensorflow as tf
 
-from keras_shared.atomic import replace_text
 from keras_shared.batching import TrainingData
 from keras_shared.errors import boundary
+from keras_shared.files.atomic import replace_text
 from keras_shared.presets.loading import load
 from keras_shared.recipes import Recipe
 from keras_shared.training.build import (

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_shared.archives import open_archive, read_part
-from keras_shared.atomic import Lock, locked, make_folder, replace_text, replacing
-from keras_shared.bounded import MOST_TEXT, read_json, read_text
 from keras_shared.errors import KerasSharedError, advised, boundary, printable
+from keras_shared.files.archives import open_archive, read_part
+from keras_shared.files.atomic import Lock, locked, make_folder, replace_text, replacing
+from keras_shared.files.bounded import MOST_TEXT, read_json, read_text
 from keras_shared.presets.loading import load
 from keras_shared.recipes import Recipe, RecipeError, read_recipe, recipe_from
 

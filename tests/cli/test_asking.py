@@ -12,7 +12,7 @@ import tensorflow as tf
 from PIL import Image, ImageDraw
 
 from keras_shared.cli import main
-from keras_shared.pictures import read_picture
+from keras_shared.files.pictures import read_picture
 
 
 def seven():

@@ -30,7 +30,7 @@ KEPT = {
 FAULTS = [b"", b"\0" * 50, b"{", b"[]", b"null", b"{}", b'{"name": 1}', b"[" * 100_000]
 HOLD = """
 import pathlib, sys, time
-from keras_shared.atomic import locked
+from keras_shared.files.atomic import locked
 from keras_shared.errors import KerasSharedError
 with locked(pathlib.Path(sys.argv[1]), KerasSharedError, ""):
     print("locked", flush=True)

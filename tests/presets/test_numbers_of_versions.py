@@ -18,7 +18,7 @@ from keras_shared.presets.publishing import PublishError, _next_number
 
 HOLD = """
 import pathlib, sys, time
-from keras_shared.atomic import locked
+from keras_shared.files.atomic import locked
 from keras_shared.errors import KerasSharedError
 with locked(pathlib.Path(sys.argv[1]), KerasSharedError, ""):
     print("locked", flush=True)

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 import keras_shared
 from keras_shared.cli import main
-from keras_shared.pictures import read_picture
+from keras_shared.files.pictures import read_picture
 from keras_shared.presets.names import version_dir
 from keras_shared.serving import Client
 

@@ -17,7 +17,7 @@ from keras_shared.training import Run, train, training_data
 SHUTDOWN, WITHOUT_FLUSH = 0x8004587D, 2  # EXT4_IOC_SHUTDOWN, EXT4_GOING_FLAGS_NOLOGFLUSH
 WRITE = """
 import itertools, pathlib, sys
-from keras_shared.atomic import make_folder, replace_text, replacing_folder
+from keras_shared.files.atomic import make_folder, replace_text, replacing_folder
 folder = pathlib.Path(sys.argv[1]) / "made" / "here"
 make_folder(folder)
 for number in itertools.count():

@@ -49,7 +49,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     Example:
         >>> import pathlib
         >>> import tempfile
-        >>> from keras_shared.atomic import replacing
+        >>> from keras_shared.files.atomic import replacing
         >>> path = pathlib.Path(tempfile.mkdtemp(), "facts.json")
         >>> with replacing(path) as scratch:
         ...     _ = scratch.write_text("{}")
@@ -102,7 +102,7 @@ def replacing_folder(
     Example:
         >>> import pathlib
         >>> import tempfile
-        >>> from keras_shared.atomic import replacing_folder
+        >>> from keras_shared.files.atomic import replacing_folder
         >>> path = pathlib.Path(tempfile.mkdtemp(), "model")
         >>> for text in ("old", "new"):
         ...     with replacing_folder(path) as scratch:

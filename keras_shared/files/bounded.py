@@ -28,7 +28,7 @@ def read_bytes(
             is larger.
 
     Example:
-        >>> from keras_shared.bounded import read_bytes
+        >>> from keras_shared.files.bounded import read_bytes
         >>> read_bytes("/dev/zero", 100)
         Traceback (most recent call last):
         ...

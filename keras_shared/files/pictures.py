@@ -8,8 +8,8 @@ import warnings
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from keras_shared.bounded import read_bytes
 from keras_shared.errors import KerasSharedError, boundary, printable
+from keras_shared.files.bounded import read_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,7 +54,7 @@ def read_picture(source: str | os.PathLike[str] | bytes) -> "np.ndarray":
 
     Example:
         >>> import numpy as np
-        >>> from keras_shared.pictures import png_bytes, read_picture
+        >>> from keras_shared.files.pictures import png_bytes, read_picture
         >>> read_picture(png_bytes(np.full((4, 6, 1), 9, "uint8")))[0, 0].tolist()
         [9]
     """
@@ -105,7 +105,7 @@ def png_bytes(pixels: "np.ndarray") -> bytes:
 
     Example:
         >>> import numpy as np
-        >>> from keras_shared.pictures import png_bytes
+        >>> from keras_shared.files.pictures import png_bytes
         >>> png_bytes(np.zeros((4, 6, 3), "uint8"))[:4]
         b'\\x89PNG'
     """
@@ -129,7 +129,7 @@ def plain_picture(content: bytes) -> bytes:
 
     Example:
         >>> import numpy as np
-        >>> from keras_shared.pictures import plain_picture, png_bytes
+        >>> from keras_shared.files.pictures import plain_picture, png_bytes
         >>> content = png_bytes(np.zeros((4, 6, 3), "uint8"))
         >>> plain_picture(content) is content
         True

@@ -13,13 +13,13 @@ import time
 import h5py
 import pytest
 
-from keras_shared import atomic
-from keras_shared.atomic import FileError, flush, replace_text, replacing, replacing_folder
 from keras_shared.errors import KerasSharedError
+from keras_shared.files import atomic
+from keras_shared.files.atomic import FileError, flush, replace_text, replacing, replacing_folder
 
 WRITER = """
 import itertools, pathlib, sys
-from keras_shared.atomic import replacing_folder
+from keras_shared.files.atomic import replacing_folder
 for number in itertools.count():
     with replacing_folder(sys.argv[1]) as new:
         new.mkdir()
@@ -31,7 +31,7 @@ for number in itertools.count():
 
 SWEEPER = """
 import pathlib, sys
-from keras_shared.atomic import _sweep
+from keras_shared.files.atomic import _sweep
 folder = pathlib.Path(sys.argv[1])
 print("ready", flush=True)
 while True:

@@ -12,9 +12,9 @@ from hypothesis import given
 from mutations import fuzzed, mutated
 from PIL import Image
 
-from keras_shared import pictures
 from keras_shared.errors import KerasSharedError
-from keras_shared.pictures import (
+from keras_shared.files import pictures
+from keras_shared.files.pictures import (
     PictureError,
     check_picture,
     plain_picture,
@@ -216,7 +216,7 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(monkeypatch):
 BOMBS = """
 import io, os, resource, struct, sys, zlib
 from PIL import Image
-from keras_shared.pictures import PictureError, read_picture
+from keras_shared.files.pictures import PictureError, read_picture
 
 def encoded(kind, at, *numbers, **options):
     file = io.BytesIO()

@@ -7,9 +7,9 @@ import os
 import struct
 from typing import TYPE_CHECKING
 
-from keras_shared.archives import open_archive, read_part
-from keras_shared.bounded import read_bytes
 from keras_shared.errors import KerasSharedError, boundary, printable
+from keras_shared.files.archives import open_archive, read_part
+from keras_shared.files.bounded import read_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +36,7 @@ def read_npy(
     Example:
         >>> import io
         >>> import numpy as np
-        >>> from keras_shared.npy import read_npy
+        >>> from keras_shared.files.npy import read_npy
         >>> file = io.BytesIO()
         >>> np.save(file, np.arange(4).reshape(2, 2))
         >>> read_npy(file.getvalue()).tolist()

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
-from keras_shared.bounded import regular_file
 from keras_shared.errors import KerasSharedError, printable
+from keras_shared.files.bounded import regular_file
 
 if TYPE_CHECKING:
     import h5py

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mutations import fuzzed, mutated
 
 from keras_shared.errors import KerasSharedError
-from keras_shared.npy import read_npy, read_npz
+from keras_shared.files.npy import read_npy, read_npz
 
 
 def saved(array, version=None):
