@@ -18,6 +18,7 @@ CONFIG = re.compile(
     re.DOTALL,
 )
 SOURCE = re.compile(r"\S*\b[\w/.-]+\.(cc|cpp|h|cu|py):\d+(\]|:)?\s?")
+COLOUR = re.compile(r"\x1b\[\d*m")  # of Keras' own texts
 OPERATION = re.compile(r"\s*\[Op:\w+\]( name: ?\w*)?|\{\{[^}]*\}\}")
 
 
@@ -42,7 +43,7 @@ class KerasSharedError(Exception):
 
 @contextmanager
 def boundary(
-    what: str, error: Callable[[str], KerasSharedError] = KerasSharedError, advice: str = ""
+    what: str, error: Callable[[str], Exception] = KerasSharedError, advice: str = ""
 ) -> Iterator[None]:
     """Whatever is raised inside comes out as `error`, with the whole reason; ours as it is.
 
@@ -147,7 +148,10 @@ def _said(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f": {error.filename}" if error.filename is not None else ""
         return printable(f"{error.strerror}{where}")
-    said = CONFIG.sub(r"\1 '\2': ", str(error).partition("Original stack trace")[0])
+    said = COLOUR.sub("", str(error)).partition("Original stack trace")[0]
+    # what Keras says of its own trial before it, and of the arguments behind it
+    said = said.rpartition("Error encountered:")[2].partition("Arguments received by")[0]
+    said = CONFIG.sub(r"\1 '\2': ", said)
     lines = said.splitlines()
     kept = [line.strip() for line in lines if not PLACES.match(line.strip())]
     text = " ".join(OPERATION.sub("", SOURCE.sub("", line)) for line in kept if line)

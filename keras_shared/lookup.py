@@ -3,12 +3,16 @@
 import difflib
 import importlib
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from keras_shared.errors import KerasSharedError, boundary
 
 T = TypeVar("T")
 MOST_SHOWN = 200  # characters of a name
+
+
+class NotInstalledError(KerasSharedError, ImportError):
+    """A package of an extra is missing; the message says how to install it."""
 
 
 class UnknownNameError(KerasSharedError, ValueError):
@@ -46,6 +50,36 @@ def find(name: str, known: Mapping[str, T], what: str, also: Iterable[str] = ())
     with boundary(f"The {what} '{name[:MOST_SHOWN]}' cannot be imported", UnknownNameError, advice):
         found: T = getattr(importlib.import_module(module), attribute)
     return found
+
+
+def needed(extra: str, *modules: str) -> Any:
+    """The modules of an extra, imported.
+
+    Args:
+        extra: its name in setup.cfg.
+        *modules: full names of modules.
+
+    Returns:
+        The module, or a list of several.
+
+    Raises:
+        NotInstalledError: if one is not installed.
+
+    Example:
+        >>> from keras_shared.lookup import needed
+        >>> needed("onnx", "no_package")
+        Traceback (most recent call last):
+        ...
+        keras_shared.lookup.NotInstalledError: no_package is not installed: pip install
+        "keras_shared[onnx]"
+    """
+    try:
+        found = [importlib.import_module(module) for module in modules]
+    except ImportError as error:
+        raise NotInstalledError(
+            f'{error.name} is not installed: pip install "keras_shared[{extra}]"'
+        ) from error
+    return found if len(found) > 1 else found[0]
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

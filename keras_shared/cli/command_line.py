@@ -26,6 +26,7 @@ from keras_shared.cli import (
 )
 from keras_shared.cli.quiet import import_quietly
 from keras_shared.errors import KerasSharedError, printable, whole_reason
+from keras_shared.lookup import needed
 
 COMMANDS = (
     list_, train, evaluate, publish, fine_tune, predict, verify, enrol, identify, inspect, check,
@@ -112,13 +113,7 @@ class _PrintCompletion(argparse.Action):
     """Print the script of a shell, and end."""
 
     def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> None:
-        try:
-            import shtab
-        except ImportError:
-            parser.exit(
-                1, "keras-shared: completion needs shtab: pip install 'keras_shared[completion]'\n"
-            )
-        print(shtab.complete(parser, given[1]))
+        print(needed("completion", "shtab").complete(parser, given[1]))
         parser.exit(0)
 
 

@@ -12,7 +12,7 @@ from keras_shared.datasets.lazy_images import LazyImages, Shape
 from keras_shared.datasets.splitting import check_classes, split_by_seed
 from keras_shared.errors import boundary
 from keras_shared.files.bounded import read_bytes
-from keras_shared.files.pictures import MOST_BYTES, PictureError, check_picture
+from keras_shared.files.pictures import MOST_BYTES, why_no_picture
 
 TRAIN, VALIDATION, TEST = ("train", "training"), ("validation", "valid", "val"), ("test", "testing")
 SHOWN = 5  # files that a warning names
@@ -137,7 +137,7 @@ def _read(folder: pathlib.Path, names: tuple[str, ...], shape: Shape) -> Labelle
         if file.is_file() and not file.name.startswith(".")
     ]
     with ThreadPoolExecutor() as pool:
-        wrong = list(pool.map(_why_not, (file for file, _ in found)))
+        wrong = list(pool.map(why_no_picture, (file for file, _ in found)))
     bad = [reason for reason in wrong if reason]
     if bad:
         more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
@@ -149,14 +149,6 @@ def _read(folder: pathlib.Path, names: tuple[str, ...], shape: Shape) -> Labelle
     labels = np.array([label for _, label in good], dtype=int)
     images = LabelledImages(LazyImages(files, shape), labels, np.arange(len(names)), names, names)
     return _without_copies(folder, images)
-
-
-def _why_not(file: pathlib.Path) -> str:
-    try:
-        check_picture(file)
-    except PictureError as error:
-        return str(error)
-    return ""
 
 
 def _digests(files: Iterable[str]) -> dict[str, str]:

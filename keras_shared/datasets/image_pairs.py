@@ -11,7 +11,7 @@ from keras_shared.datasets.lazy_images import LazyImages, Shape
 from keras_shared.datasets.splitting import SHARE
 from keras_shared.errors import boundary, printable
 from keras_shared.files.bounded import read_text
-from keras_shared.files.pictures import PictureError, check_picture
+from keras_shared.files.pictures import why_no_picture
 
 YES, NO = ("1", "same", "true", "yes"), ("0", "different", "false", "no")
 SPLITS = ("train", "validation", "test")
@@ -152,12 +152,8 @@ def _is_path(listed: pathlib.Path, name: str) -> bool:
 
 def _readable(path: pathlib.Path, rows: list[_Row]) -> list[_Row]:
     """Without the pairs of which a picture cannot be read."""
-    bad: dict[pathlib.Path, str] = {}
-    for file in dict.fromkeys(file for row in rows for file in row[:2]):
-        try:
-            check_picture(file)
-        except PictureError as error:
-            bad[file] = str(error)
+    files = dict.fromkeys(file for row in rows for file in row[:2])
+    bad = {file: why for file in files if (why := why_no_picture(file))}
     if bad:
         reasons = "; ".join(sorted(bad.values())[:SHOWN])
         warnings.warn(f"{path}: pairs with {len(bad)} files are left out: {reasons}", stacklevel=3)

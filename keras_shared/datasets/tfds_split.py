@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from keras_shared.datasets.dataset import DataError
+from keras_shared.errors import boundary
 
 
 def load_tfds(name: str, split: str, data_dir: str | None) -> tuple[dict[str, np.ndarray], Any]:
@@ -33,19 +34,17 @@ def _read(name: str, split: str, where: str | None) -> tuple[dict[str, np.ndarra
     import tensorflow_datasets as tfds  # slow to import, needed for these data sets alone
 
     where = where or tfds.core.constants.DATA_DIR
-    try:
+    what = f"The data set '{name}' is not in {where}, and TFDS could not prepare it there"
+    advice = (
+        "Name a folder that holds it with --data-dir or TFDS_DATA_DIR, or use a recipe with the "
+        "embedded data set: data.name = 'digits'."
+    )
+    with boundary(what, DataError, advice):  # whatever its download, disk or checksums raise
         builder = tfds.builder(name, data_dir=where)
         if not builder.is_prepared():
             _reach(next(iter(builder.url_infos)))
             builder.download_and_prepare()
         dataset = builder.as_dataset(split=split, shuffle_files=False, batch_size=-1)
-    except Exception as error:  # TFDS raises whatever its download, disk or checksums raise
-        reason = " ".join(str(error).split())
-        raise DataError(
-            f"The data set '{name}' is not in {where}, and TFDS could not prepare it there "
-            f"({type(error).__name__}: {reason}). Name a folder that holds it with --data-dir or "
-            "TFDS_DATA_DIR, or use a recipe with the embedded data set: data.name = 'digits'."
-        ) from error
     return {key: np.asarray(value) for key, value in tfds.as_numpy(dataset).items()}, builder.info
 
 

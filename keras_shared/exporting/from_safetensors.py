@@ -12,8 +12,9 @@ import numpy as np
 from keras_shared.errors import boundary, printable
 from keras_shared.exporting.finite import refuse_undefined
 from keras_shared.exporting.named_weights import Reading, named_weights
-from keras_shared.exporting.to_safetensors import TIES, library
+from keras_shared.exporting.to_safetensors import TIES
 from keras_shared.files.bounded import regular_file
+from keras_shared.lookup import needed
 from keras_shared.presets.names import LoadError
 from keras_shared.tying import TieError, bind_ties
 from keras_shared.tying.keras_private import flatten_layers
@@ -83,7 +84,7 @@ def load_safetensors(
 
 def _content(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The arrays of a file by name, and its metadata."""
-    safetensors = library()
+    safetensors, _ = needed("safetensors", "safetensors", "safetensors.numpy")
     damaged = f"{path} is no safetensors file, or is damaged"
     with regular_file(path, LoadError) as (file, _), boundary(damaged, LoadError):
         size = int.from_bytes(file.read(8), "little")

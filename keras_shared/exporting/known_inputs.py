@@ -1,12 +1,12 @@
 """A model without a graph of layers, as one whose inputs are known by name, shape and dtype."""
 
 import inspect
-import re
 from typing import Any
 
 import keras
 from keras import layers
 
+from keras_shared.errors import boundary
 from keras_shared.tying.keras_private import flatten_layers
 
 NOT_FLOAT = (  # they take whole numbers or strings
@@ -54,26 +54,18 @@ def with_known_inputs(model: keras.Model, input_signature: Any = None) -> keras.
         )
     given = _recorded(model) if input_signature is None else _given(model, input_signature)
     tensors = {name: _symbols(name, specs, alone=len(given) == 1) for name, specs in given.items()}
-    try:
+    what = (
+        f"'{model.name}' cannot be called on inputs of these shapes and dtypes, "
+        f"{keras.tree.map_structure(lambda t: (t.shape, t.dtype), tensors)}"
+    )
+    with boundary(what, ValueError, ADVICE):
         outputs = _Call(model)(*tensors.values())
-    except Exception as error:  # of the user's `call`
-        raise ValueError(
-            f"'{model.name}' cannot be called on inputs of these shapes and dtypes: "
-            f"{keras.tree.map_structure(lambda t: (t.shape, t.dtype), tensors)} "
-            f"({_reason(error)}). {ADVICE}"
-        ) from error
     inputs = tensors if len(tensors) > 1 else next(iter(tensors.values()))
     known = keras.Model(inputs, outputs, name=model.name)
     known.dtype_policy = model.dtype_policy
     several = range(len(keras.tree.flatten(outputs)))
     known.output_names = [f"outputs_{i}" for i in several] if len(several) > 1 else ["outputs"]
     return known
-
-
-def _reason(error: Exception) -> str:
-    """What went wrong in the `call`, without what Keras says around it."""
-    said = re.sub("\x1b\\[\\d+m", "", str(error)).rpartition("Error encountered:")[2]
-    return " ".join(said.partition("Arguments received by")[0].split())
 
 
 class _Call(layers.Layer):

@@ -30,19 +30,12 @@ def litert_model(model: keras.Model, name: str) -> tuple[bytes, str]:
             other outputs than Keras.
     """
     signature, warning = signatures_of(model)[name], ""
-    try:
-        content = _converted(model, name, signature)
-    except _ConverterError as error:
-        one = _of_one_row(signature)
-        if "TensorList" not in str(error) or one is None:
-            raise _refused(model, error) from error
+    one = _of_one_row(signature)
+    content = _converted(model, name, signature, last=one is None)
+    if one is not None and not content:
         # select TensorFlow operations would loop over any batch, but the interpreter of TensorFlow
         # 2.21 has no Flex delegate to run and check them
-        try:
-            content = _converted(model, name, one)
-        except _ConverterError as again:
-            raise _refused(model, again) from again
-        signature = one
+        content, signature = _converted(model, name, one, last=True), one
         warning = (
             f"The LiteRT file of '{model.name}' takes one row at a time (a batch of 1): LiteRT "
             "runs a loop over the steps of a sequence for a fixed batch alone. "
@@ -56,19 +49,18 @@ def litert_model(model: keras.Model, name: str) -> tuple[bytes, str]:
     return content, f"{warning}{_doubled(content, tied_weights(model))}".strip()
 
 
-class _ConverterError(Exception):
-    """What TensorFlow's converter says, with the whole program."""
-
-
-def _converted(model: keras.Model, name: str, signature: Signature) -> bytes:
+def _converted(model: keras.Model, name: str, signature: Signature, last: bool = False) -> bytes:
+    """The file's bytes; none for a loop over time that might be converted otherwise."""
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/saved_model"
         write_saved_model(model, path, to_train=False, signatures={name: signature})
         converter = tf.lite.TFLiteConverter.from_saved_model(path, signature_keys=[name])
         try:
             content: bytes = converter.convert()
-        except Exception as error:
-            raise _ConverterError(str(error)) from error
+        except Exception as error:  # with the whole program as its text
+            if "TensorList" in str(error) and not last:
+                return b""
+            raise _refused(model, error) from error
         return content
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from keras_shared.exporting.checks import check_answers
 from keras_shared.exporting.copies import layouts, tied_weights
 from keras_shared.exporting.signatures import function_of, signatures_of
+from keras_shared.lookup import needed
 from keras_shared.tying import readers_of
 
 
@@ -29,14 +30,7 @@ def onnx_model(model: keras.Model, name: str) -> tuple[bytes, str]:
         ValueError: if the model uses what ONNX does not have, or if ONNX Runtime gives
             other outputs than Keras.
     """
-    try:
-        import onnx
-        import onnxruntime
-        import tf2onnx
-    except ImportError as error:
-        raise ImportError(
-            f'ONNX needs `pip install "keras_shared[onnx]"`: {error.name} is not installed.'
-        ) from error
+    onnx, onnxruntime, tf2onnx = needed("onnx", "onnx", "onnxruntime", "tf2onnx")
     signature = signatures_of(model)[name]
     function = function_of(signature)
     converted, _ = tf2onnx.convert.from_function(function, function.input_signature)

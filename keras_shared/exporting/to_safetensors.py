@@ -2,13 +2,13 @@
 
 import json
 import pathlib
-from typing import Any
 
 import keras
 import numpy as np
 
 from keras_shared.exporting.named_weights import named_weights
 from keras_shared.files.atomic import replacing
+from keras_shared.lookup import needed
 from keras_shared.tying import bind_ties
 
 TIES = "keras_shared"  # key of the metadata: which name reads which weight, and how, as JSON
@@ -26,7 +26,7 @@ def write_safetensors(model: keras.Model, path: pathlib.Path) -> None:
         ValueError: if the model has no weights.
         TieError: if a source lies outside of the model.
     """
-    save = library().numpy.save
+    save = needed("safetensors", "safetensors", "safetensors.numpy")[1].save
     bind_ties(model)  # or a weight that is read would be missing
     weights, readings = named_weights(model)
     metadata = {"format": "pt"}  # earlier transformers load no file without it
@@ -42,16 +42,3 @@ def write_safetensors(model: keras.Model, path: pathlib.Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as scratch:
         scratch.write_bytes(save(values, metadata))  # save_file of 0.8 lets nobody else read it
-
-
-def library() -> Any:
-    """The package safetensors, with its functions for NumPy."""
-    try:
-        import safetensors
-        import safetensors.numpy
-    except ImportError as error:
-        raise ImportError(
-            'Weights in a safetensors file need `pip install "keras_shared[safetensors]"`: '
-            f"{error.name} is not installed."
-        ) from error
-    return safetensors

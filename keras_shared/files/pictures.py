@@ -85,16 +85,16 @@ def read_picture(source: str | os.PathLike[str] | bytes) -> "np.ndarray":
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
-def check_picture(file: str | os.PathLike[str]) -> None:
-    """See that a file is a picture, by its head and checksums alone.
-
-    Raises:
-        PictureError: as of `read_picture`.
-    """
+def why_no_picture(file: str | os.PathLike[str]) -> str:
+    """Why a file is no picture, by its head and checksums alone; empty if it is one."""
     name = _name(file)
-    image = _opened(file, name)
-    with boundary(f"{name} {DAMAGED}", PictureError, AGAIN):
-        image.verify()
+    try:
+        image = _opened(file, name)
+        with boundary(f"{name} {DAMAGED}", PictureError, AGAIN):
+            image.verify()
+    except PictureError as error:
+        return str(error)
+    return ""
 
 
 def png_bytes(pixels: "np.ndarray") -> bytes:

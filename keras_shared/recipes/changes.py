@@ -98,17 +98,17 @@ def _is_text(recipe: Recipe, key: str) -> bool:
 
 
 def _value(text: str) -> Any:
-    try:
-        return read_toml(f"value = {text}", "--set")["value"]
-    except RecipeError:
-        return text  # the recipe's own check says what is wrong with it
+    return _as_toml(text, text, "--set")  # the recipe's own check says what is wrong with it
 
 
 def _values(recipe: Recipe, key: str, text: str) -> list[Any]:
     """Values with commas between, as TOML reads them; of a key that holds a string, as they are."""
-    if not _is_text(recipe, key):
-        try:
-            return list(read_toml(f"values = [{text}]", "--vary")["values"])
-        except RecipeError:
-            pass
-    return [value.strip() for value in text.split(",") if value.strip()]
+    values = [value.strip() for value in text.split(",") if value.strip()]
+    return values if _is_text(recipe, key) else list(_as_toml(f"[{text}]", values, "--vary"))
+
+
+def _as_toml(text: str, otherwise: Any, option: str) -> Any:
+    try:
+        return read_toml(f"value = {text}", option)["value"]
+    except RecipeError:
+        return otherwise

@@ -4,6 +4,7 @@ What is left out has a default; the resolved recipe, with all of them, stays wit
 is inherited or computed. All that is wrong with a file is said at once, as a `RecipeError`.
 """
 
+import contextlib
 import copy
 import dataclasses
 import itertools
@@ -12,7 +13,7 @@ import pathlib
 import re
 import tomllib
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from keras_shared.errors import KerasSharedError, boundary, printable
@@ -254,11 +255,10 @@ def _checked(table: Mapping[str, Any], path: pathlib.Path) -> Recipe:
     recipe = dataclasses.replace(recipe, training=_with_defaults(recipe))
     if recipe.task.settle is None:
         return recipe
-    try:
+    with _kept(wrong):
         data = recipe.task.settle(recipe.data, recipe.training.loss or "")
-    except ValueError as error:
-        raise RecipeError(_listed(path, [str(error)])) from None
-    return dataclasses.replace(recipe, data=data)
+        return dataclasses.replace(recipe, data=data)
+    raise RecipeError(_listed(path, wrong))
 
 
 def json_schema(recipe: Recipe) -> dict[str, Any]:
@@ -316,12 +316,11 @@ def _schema_for(table: Mapping[str, Any]) -> "tuple[type[BaseModel], list[str]]"
         if name is not None:
             wrong = [f"`model.class_name`: received {_as_written(name)}, expected a string"]
         return recipe_schema(dict[str, Any], Any), wrong
-    try:
+    wrong = []
+    with _kept(wrong, "`model.class_name`: "):
         model_class = _model_class(name)
-        task = _task(model_class)
-    except (ValueError, AttributeError) as error:
-        return recipe_schema(dict[str, Any], Any), [f"`model.class_name`: {error}"]
-    return recipe_schema(model_section(model_class), task.data), []
+        return recipe_schema(model_section(model_class), _task(model_class).data), []
+    return recipe_schema(dict[str, Any], Any), wrong
 
 
 def _disagreements(table: Mapping[str, Any]) -> list[str]:
@@ -347,7 +346,7 @@ def _disagreements(table: Mapping[str, Any]) -> list[str]:
 
         if name in OWN and not data.get("path"):
             wrong.append(f"`data.path` is missing: where the images of '{name}' are")
-        try:
+        with _kept(wrong, "`data.name`: "):
             kind = OWN[name].kind if name in OWN else _dataset(name).kind
             if not issubclass(kind, task.takes):
                 takes = task.takes if isinstance(task.takes, tuple) else (task.takes,)
@@ -355,9 +354,16 @@ def _disagreements(table: Mapping[str, Any]) -> list[str]:
                     f"`data.name`: '{name}' holds {kind.__name__}, and {task.name} takes "
                     f"{' or '.join(one.__name__ for one in takes)}"
                 )
-        except ValueError as error:
-            wrong.append(f"`data.name`: {error}")
     return wrong
+
+
+@contextlib.contextmanager
+def _kept(wrong: list[str], key: str = "") -> Iterator[None]:
+    """What is raised of a value joins the other mistakes of the recipe."""
+    try:
+        yield
+    except (ValueError, AttributeError) as error:
+        wrong.append(f"{key}{error}")
 
 
 def _losses(model_class: Any, task: "Task") -> tuple[str, ...]:

@@ -356,11 +356,8 @@ def _cast(key: str, array: np.ndarray, dtype: str) -> np.ndarray:
         return array  # NumPy has none; over_grpc gives it to TensorFlow
     try:
         return cast(array, dtype)
-    except TypeError as error:
-        raise ValueError(
-            f"The input '{key}' takes {dtype}, which NumPy has not. Use another signature."
-        ) from error
-    except ValueError as error:
-        raise ValueError(
-            f"The input '{key}' takes {dtype}. Received {error}. Round, clip or replace them first."
-        ) from error
+    except (TypeError, ValueError) as error:
+        wrong = f". Received {error}. Round, clip or replace them first."
+        if isinstance(error, TypeError):
+            wrong = ", which NumPy has not. Use another signature."
+        raise ValueError(f"The input '{key}' takes {dtype}{wrong}") from error

@@ -1,6 +1,5 @@
 """Which layers run in one forward pass, and on what shapes."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -45,12 +44,6 @@ def calls_of(model: keras.Model) -> list[Call]:
     with state_kept(model), _watched(flatten_layers(model), calls):
         trial.compute_output_spec(*inputs, **named)
     return calls
-
-
-def reason(error: Exception) -> str:
-    """What a layer said, without colours and what Keras says of the trial around it."""
-    text = re.sub(r"\x1b\[\d*m", "", str(error))
-    return text.rpartition("Error encountered:")[2].strip()
 
 
 def _inputs(model: keras.Model) -> tuple[list[Any], dict[str, Any]]:

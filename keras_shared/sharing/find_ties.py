@@ -10,8 +10,9 @@ from collections.abc import Iterator
 import h5py
 import keras
 
+from keras_shared.errors import whole_reason
 from keras_shared.layers import TiedLayer
-from keras_shared.sharing.calls import Call, calls_of, reason
+from keras_shared.sharing.calls import Call, calls_of
 from keras_shared.sharing.equal_values import Candidate, Equal, equal_values
 from keras_shared.sharing.matching import Matched, match
 from keras_shared.sharing.report import Reading, owners_in, uses_in
@@ -150,7 +151,7 @@ def find_ties(model: keras.Model, filepath: str | os.PathLike[str] | None = None
         raise
     except Exception as error:  # whatever a foreign `call` raises
         calls = []
-        notes.append(f"How often each layer is called cannot be seen: {reason(error)}")
+        notes.append(f"How often each layer is called cannot be seen: {whole_reason(error)}")
     paths = {id(v): f"{names.get(id(o), o.name)}/{v.name}".lstrip("/") for v, o in owners}
     reading = _readings(model, owners, calls, names)
     holders = _holders(model, names)

@@ -18,7 +18,7 @@ from keras_shared.sharing.stored_layers import (
     in_file_order,
     values_of,
 )
-from keras_shared.tying import TiedReader, TieError
+from keras_shared.tying import TiedReader
 from keras_shared.tying.effective_weight import weight_names
 from keras_shared.tying.keras_private import children_of, saved_layers, snake_case
 
@@ -256,10 +256,8 @@ def _content(layer: keras.Layer) -> keras.Layer:
 
 def _plain_class(layer: keras.Layer) -> str:
     if isinstance(layer, TiedReader) and _reads_kernels(layer) and not layer.untied:
-        try:
-            return layer.plain_counterpart()[0].__name__
-        except TieError:  # it has none
-            return type(layer).__name__
+        plain = layer.has_plain_counterpart()
+        return layer.plain_counterpart()[0].__name__ if plain else type(layer).__name__
     return type(_content(layer)).__name__
 
 

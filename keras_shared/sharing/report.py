@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_shared.errors import boundary
 from keras_shared.sharing.calls import Call, calls_of
 from keras_shared.sharing.equal_values import Candidate, equal_values
 from keras_shared.sharing.multiply_adds import multiply_adds
@@ -139,10 +140,8 @@ def stored_report(path: str | os.PathLike[str]) -> SharingReport:
     import tensorflow as tf  # for the checkpoint reader alone
 
     path = pathlib.Path(path)
-    try:
+    with boundary(f"{path} holds no variables that can be read", ValueError):
         reader = tf.train.load_checkpoint(str(path / "variables" / "variables"))
-    except (ValueError, tf.errors.OpError) as error:
-        raise ValueError(f"{path} holds no variables that can be read: {error}") from error
     shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
     suffix = "/.ATTRIBUTES/VARIABLE_VALUE"
     # TensorFlow 1 writes variables under their names, with no graph of the objects beside them

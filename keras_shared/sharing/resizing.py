@@ -6,9 +6,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_shared.sharing.calls import Call, calls_of, reason
+from keras_shared.errors import boundary
+from keras_shared.sharing.calls import Call, calls_of
 from keras_shared.sharing.copying import Copies, layer_named
-from keras_shared.tying import TiedReader, TieError, bind_ties, readers_of
+from keras_shared.tying import TiedReader, bind_ties, readers_of
 from keras_shared.tying.effective_weight import weight_shape
 from keras_shared.tying.keras_private import flatten_layers
 
@@ -69,18 +70,13 @@ def resize_vocabulary(
     bind_ties(model)
     table = _table(model, embedding)
     plain = _plain_heads(model, table, heads)
-    try:
+    # whatever a layer raises at inputs of another shape
+    what = f"'{model.name}' cannot have {size} words in place of {table.input_dim}"
+    with boundary(what, ValueError):
         copies = _Resized(model, table, plain, int(size))
         copy = copies.of_model(model)
         copies.fill()
         _compare(calls_of(model), calls_of(copy), table.input_dim, size)
-    except TieError:
-        raise
-    except Exception as error:  # whatever a layer raises at inputs of another shape
-        raise ValueError(
-            f"'{model.name}' cannot have {size} words in place of {table.input_dim}: "
-            f"{reason(error)}"
-        ) from error
     return bind_ties(copy)
 
 
@@ -156,14 +152,12 @@ class _Resized(Copies):
             copy = type(layer).from_config(layer.get_config() | {"source": self.of(layer.source())})
         elif id(layer) in self._changed:
             copy = type(layer).from_config(layer.get_config() | self._changed[id(layer)])
-            try:
+            advice = (
+                f"Give it an initialiser without fixed values: model.get_layer('{layer.name}')"
+                ".embeddings_initializer = keras.initializers.get('uniform')"
+            )
+            with boundary(f"'{layer.name}' cannot draw more or fewer", ValueError, advice):
                 copy.build_from_config(layer.get_build_config())
-            except Exception as error:
-                raise ValueError(
-                    f"'{layer.name}' cannot draw more or fewer ({error}). Give it an initialiser "
-                    f"without fixed values: model.get_layer('{layer.name}').embeddings_initializer "
-                    "= keras.initializers.get('uniform')"
-                ) from error
         else:
             return super().new(layer)
         self._made.append((layer, copy))
@@ -171,13 +165,8 @@ class _Resized(Copies):
 
     def call(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
         """As in a copy; an error names the layer."""
-        try:
+        with boundary(f"{type(layer).__name__} '{layer.name}' cannot follow", ValueError):
             return super().call(layer, *args, **kwargs)
-        except TieError:
-            raise
-        except Exception as error:
-            kind = type(layer).__name__
-            raise ValueError(f"{kind} '{layer.name}' cannot follow. {error}") from error
 
     def fill(self) -> None:
         """Give each new weight the old values, as far as they reach; behind them it was drawn."""

@@ -5,7 +5,7 @@ import keras
 import numpy as np
 
 from keras_shared.layers import LocallyConnected2D
-from keras_shared.tying import TiedReader, TieError, readers_of, untie
+from keras_shared.tying import TiedReader, readers_of, untie
 from keras_shared.tying.keras_private import flatten_layers, run_graph
 from keras_shared.tying.source_reference import SourceReference
 
@@ -161,7 +161,8 @@ class _Copies:
                     "`keras_shared.tying.TiedReader`), or build the model without it."
                 )
         local = self._convolutions and _convolves(layer)
-        if readers and not local and not (tied and self._has_counterpart(layer)):
+        plain = tied and (self._narrower != 1 or layer.has_plain_counterpart())
+        if readers and not local and not plain:
             return self._untied(layer, name)(*args, **kwargs)
         if local:
             copy, values = self._of_convolution(layer, name, args[0].shape)
@@ -177,15 +178,6 @@ class _Copies:
         if tied and layer.plain_axes and not self._copy_values:
             _draw_as_read(copy, layer.plain_axes)
         return outputs
-
-    def _has_counterpart(self, reader: TiedReader) -> bool:
-        try:
-            reader.plain_counterpart()
-        except TieError:
-            if self._narrower != 1:
-                raise
-            return False
-        return True
 
     def _untied(self, layer: keras.Layer, name: str) -> keras.Layer:
         """A copy that holds readers, or is one, with their sources' weights as their own."""

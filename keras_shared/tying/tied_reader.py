@@ -338,6 +338,14 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
             f"{type(self).__name__}, or leave out `parameters`."
         )
 
+    def has_plain_counterpart(self) -> bool:
+        """Whether Keras has a layer that computes the same with a weight of its own."""
+        try:
+            self.plain_counterpart()
+        except TieError:
+            return False
+        return True
+
     def plain_values(self) -> list[Any]:
         """The weights with which the plain counterpart computes the same, as `set_weights` takes.
 

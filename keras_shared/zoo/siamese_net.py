@@ -445,11 +445,9 @@ def _default_tower(dtype: Any) -> keras.Model:
 
 def _tower_input(tower: keras.Layer, image_shape: Any) -> tuple[int | None, int | None, int]:
     """What the tower takes, or the image's own shape for a layer that does not say."""
-    shape: tuple[int | None, int | None, int]
-    try:
-        shape = tower.input_shape[1:] if isinstance(tower, keras.Model) else image_shape
-    except AttributeError:  # a Sequential that is not built, a subclassed model
-        shape = image_shape
+    # a Sequential that is not built and a subclassed model have none
+    given = getattr(tower, "input_shape", None) if isinstance(tower, keras.Model) else None
+    shape: tuple[int | None, int | None, int] = given[1:] if given else image_shape
     if len(shape) != 3 or len(image_shape) != 3 or not shape[-1]:
         raise ValueError(
             "`tower` must take images (height, width, channels), and `image_shape` give one. "

@@ -297,7 +297,7 @@ def test_whole_numbers_and_strings_must_be_said(kind, inputs, tmp_path):
 
 def test_a_signature_that_does_not_fit(tmp_path):
     model = called(Pair(), [X, X])
-    with pytest.raises(ValueError, match=r"\(too many positional arguments\).*one entry"):
+    with pytest.raises(ValueError, match="too many positional arguments.*one entry"):
         keras_shared.export(model, tmp_path / "net", input_signature=[spec(None, 6)] * 2)
     keras_shared.export(model, tmp_path / "net", input_signature=[[spec(None, 6)] * 2])
     with pytest.raises(ValueError, match="needs a shape and a dtype. Received: .*shape=.None, 6"):
