@@ -1,7 +1,9 @@
 """Files that a command asks a model about: single ones, and those in folders."""
 
+import argparse
 import pathlib
 import sys
+from collections.abc import Sequence
 
 
 def suffixes() -> set[str]:
@@ -31,3 +33,37 @@ def files_in(given: str, vectors: bool = True) -> list[str]:
     if not inside:
         raise PictureError(f"{given} holds no pictures: expected files {sorted(suffixes())}.")
     return inside
+
+
+def add_invert(parser: argparse.ArgumentParser) -> None:
+    """Add --invert."""
+    parser.add_argument("--invert", action="store_true", help="swap dark and bright first")
+
+
+def warn_of_ground(
+    files: list[str], sources: Sequence[str | bytes], bright_ink: bool, inverted: bool
+) -> None:
+    """Say which pictures have dark ink for a model that reads bright ink, or the other way round.
+
+    Args:
+        files: names of the pictures.
+        sources: the pictures, as paths or as bytes.
+        bright_ink: whether the model reads bright ink on a dark ground.
+        inverted: whether the pictures are inverted before the model sees them.
+    """
+    from keras_shared.errors import printable
+    from keras_shared.files.pictures import bright_ground, read_picture
+    from keras_shared.serving.answering import is_npy
+
+    reads = "bright ink on a dark one" if bright_ink else "dark ink on a bright one"
+    for file, source in zip(files, sources, strict=True):
+        if is_npy(source):
+            continue
+        bright = bright_ground(read_picture(source)) != inverted
+        if bright == bright_ink:
+            has, remedy = ("has, inverted,", "Leave out") if inverted else ("has", "Try")
+            print(
+                f"keras-shared: {printable(file)} {has} a {'bright' if bright else 'dark'} ground, "
+                f"and this model reads {reads}: the answer is unreliable. {remedy} --invert.",
+                file=sys.stderr,
+            )

@@ -4,6 +4,8 @@ import argparse
 import pathlib
 from typing import TYPE_CHECKING, Any
 
+from keras_shared.cli.asked_files import add_invert, files_in, warn_of_ground
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -16,6 +18,7 @@ def add_gallery(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", metavar="NAME|PATH", default="siamese_omniglot", help="default: %(default)s"
     )
+    add_invert(parser)
 
 
 def open_gallery(options: argparse.Namespace, new: bool) -> "Gallery":
@@ -29,15 +32,18 @@ def open_gallery(options: argparse.Namespace, new: bool) -> "Gallery":
     return Gallery.load(options.gallery, model)
 
 
-def pictures(given: list[str], model: Any) -> tuple[list[str], "np.ndarray"]:
+def pictures(given: list[str], model: Any, invert: bool = False) -> tuple[list[str], "np.ndarray"]:
     """The files, those in folders too, and what the model takes of them, as its graph resizes."""
     import numpy as np
 
-    from keras_shared.cli.asked_files import files_in
     from keras_shared.cli.predict import contents
     from keras_shared.datasets.lazy_images import fit_image
     from keras_shared.files.pictures import read_picture
 
     files = [file for one in given for file in files_in(one, vectors=False)]
     shape = type(model).image_shape_of(model.image_shape)
-    return files, np.stack([fit_image(read_picture(one), shape) for one in contents(files)])
+    sources = contents(files)
+    if (bright_ink := model.bright_ink(**model.get_config())) is not None:
+        warn_of_ground(files, sources, bright_ink, invert)
+    images = np.stack([fit_image(read_picture(one), shape) for one in sources])
+    return files, 255 - images if invert else images

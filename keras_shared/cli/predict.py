@@ -6,7 +6,7 @@ import pathlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from keras_shared.cli.asked_files import files_in, suffixes
+from keras_shared.cli.asked_files import add_invert, files_in, suffixes, warn_of_ground
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="PNG, JPEG, GIF, BMP or WebP; a folder of them; .npy for vectors; - for a pipe",
     )  # fmt: skip
     parser.add_argument("--top", type=_count, metavar="N", default=1, help="so many of the classes")
-    parser.add_argument("--invert", action="store_true", help="swap dark and bright first")
+    add_invert(parser)
     for kind in ("json", "csv"):
         parser.add_argument(
             f"--{kind}", nargs="?", const="-", metavar="FILE",
@@ -49,9 +49,9 @@ def run(options: argparse.Namespace) -> None:
     model: Any = MODELS.get(kind)
     with boundary(f"{options.model} does not answer as {kind} does", AnswerError, "Publish again."):
         if getattr(model, "bright_on_dark", False) and _names_digits(answers):
-            _warn_of_paper(files, sources, options.invert)
+            warn_of_ground(files, sources, bright_ink=True, inverted=options.invert)
         if model and model.task == "classification":
-            _add_probabilities(answers, model.default_loss(**_config(options.model)))
+            _add_probabilities(answers, model.default_loss(**stored_arguments(options.model)))
         files, answers = _one_by_one(files, answers)
         show = TASKS[model.task].show if model else lambda outputs, top: Shown("", {})
         shown = [show(outputs, options.top) for outputs in answers]
@@ -94,7 +94,7 @@ def _refuse_picture(target: str | None) -> None:
         )
 
 
-def _config(model: str) -> dict[str, Any]:
+def stored_arguments(model: str) -> dict[str, Any]:
     """The constructor's arguments of a published model."""
     from keras_shared.presets.names import INNER_MODEL, stored_config, version_dir
 
@@ -104,28 +104,6 @@ def _config(model: str) -> dict[str, Any]:
 def _names_digits(answers: "list[dict[str, np.ndarray]]") -> bool:
     """Whether the classes are the digits, and not those of a data set of one's own."""
     return {name.decode() for name in answers[0]["classes"][0]} == set("0123456789")
-
-
-def _warn_of_paper(files: list[str], sources: "list[str | bytes]", inverted: bool) -> None:
-    """Dark ink on a bright ground, for a model that reads bright ink on a dark one."""
-    import numpy as np
-
-    from keras_shared.errors import printable
-    from keras_shared.files.pictures import read_picture
-    from keras_shared.serving.answering import is_npy
-
-    for file, source in zip(files, sources, strict=True):
-        if is_npy(source):
-            continue
-        pixels = read_picture(source)
-        border = np.concatenate([pixels[[0, -1]].ravel(), pixels[:, [0, -1]].ravel()])
-        if (np.median(border) > 127) != inverted:
-            has, remedy = ("has", "Try") if not inverted else ("has, inverted,", "Leave out")
-            print(
-                f"keras-shared: {printable(file)} {has} a bright ground, and this model reads "
-                f"bright ink on a dark one: the answer is unreliable. {remedy} --invert.",
-                file=sys.stderr,
-            )
 
 
 def _one_by_one(

@@ -1,5 +1,7 @@
 import argparse
+from typing import Any
 
+from keras_shared.cli.asked_files import add_invert, warn_of_ground
 from keras_shared.cli.options import share
 
 NAME = "verify"
@@ -17,14 +19,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--threshold", metavar="P", type=share, default=0.5,
         help="probability from which on they are the same (default: %(default)s)",
     )  # fmt: skip
+    add_invert(parser)
 
 
 def run(options: argparse.Namespace) -> None:
-    from keras_shared.cli.predict import contents
+    from keras_shared.cli.predict import contents, stored_arguments
     from keras_shared.errors import boundary, printable
+    from keras_shared.presets.names import class_name
     from keras_shared.serving.answering import AnswerError, answer
     from keras_shared.tasks.verification import show_pair
+    from keras_shared.zoo import MODELS
 
-    [outputs] = answer(options.model, [contents([options.image_a, options.image_b])])
+    files = [options.image_a, options.image_b]
+    sources = contents(files)
+    [outputs] = answer(options.model, [sources], options.invert)
+    model: Any = MODELS.get(class_name(options.model) or "")
+    bright_ink = model and model.bright_ink(**stored_arguments(options.model))
+    if bright_ink is not None:
+        warn_of_ground(files, sources, bright_ink, options.invert)
     with boundary(f"{options.model} does not say whether two images show the same", AnswerError):
         print(printable(show_pair(outputs, options.threshold).text))

@@ -97,6 +97,24 @@ def why_no_picture(file: str | os.PathLike[str]) -> str:
     return ""
 
 
+def bright_ground(pixels: "np.ndarray") -> bool:
+    """Whether most of an image's border is bright, as paper with dark ink on it.
+
+    Args:
+        pixels: (height, width, channels), 0 to 255.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_shared.files.pictures import bright_ground
+        >>> bright_ground(np.full((4, 6, 1), 255))
+        True
+    """
+    import numpy as np
+
+    border = np.concatenate([pixels[[0, -1]].ravel(), pixels[:, [0, -1]].ravel()])
+    return bool(np.median(border) > 127)
+
+
 def png_bytes(pixels: "np.ndarray") -> bytes:
     """Pixels as the bytes of a PNG file, which every published graph reads.
 

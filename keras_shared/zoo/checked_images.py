@@ -4,21 +4,28 @@ from typing import Any
 
 import numpy as np
 
+from keras_shared.files.pictures import bright_ground
 
-def checked_images(images: Any, name: str, shape: Sequence[int | None]) -> np.ndarray:
+
+def checked_images(
+    images: Any, name: str, shape: Sequence[int | None], bright_ink: bool | None = None
+) -> np.ndarray:
     """A batch of images from 0 to 255 as an array.
 
     Args:
         images: what a user gave.
         name: name of the argument, for the message.
         shape: height, width and channels of one image; None for any.
+        bright_ink: whether the model reads bright ink on a dark ground, or dark ink on a bright
+            one; None if it reads all alike.
 
     Raises:
         ValueError: for another shape (a batch axis that is missing is named), or for numbers that
             are not finite.
 
     Warns:
-        UserWarning: for images that look like fractions from 0 to 1.
+        UserWarning: for images that look like fractions from 0 to 1, and where most images have
+            the other ground.
 
     Example:
         >>> import numpy as np
@@ -47,6 +54,17 @@ def checked_images(images: Any, name: str, shape: Sequence[int | None]) -> np.nd
             f"pixels from 0 to 255. Fractions need {name} * 255.",
             stacklevel=3,
         )
+    elif bright_ink is not None:
+        wrong = np.mean([bright_ground(image) == bright_ink for image in array])
+        if wrong > 0.5:
+            has, reads = ("bright", "bright ink on a dark") if bright_ink else (
+                "dark", "dark ink on a bright"
+            )  # fmt: skip
+            warnings.warn(
+                f"{wrong:.0%} of `{name}` have a {has} ground, and this model reads {reads} one: "
+                f"its answers are unreliable. Give it 255 - {name}.",
+                stacklevel=3,
+            )
     return array
 
 

@@ -424,8 +424,16 @@ class SiameseNet(ZooModel):
         tower = keras.saving.deserialize_keras_object(config["tower"], custom_objects)
         return super().from_config({**config, "tower": tower}, custom_objects)
 
+    @classmethod
+    def bright_ink(cls, **config: Any) -> bool | None:
+        if not config.get("centered"):
+            return None  # photographs, perhaps
+        dark, bright = config["pixel_range"]
+        return bool(dark < bright)
+
     def _checked(self, images: Any, name: str) -> np.ndarray:
-        return checked_images(images, name, self.image_shape)
+        bright_ink = self.bright_ink(centered=self.centered, pixel_range=self.pixel_range)
+        return checked_images(images, name, self.image_shape, bright_ink)
 
 
 def _default_tower(dtype: Any) -> keras.Model:

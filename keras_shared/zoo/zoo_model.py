@@ -66,6 +66,15 @@ class ZooModel(keras.Model):
         super().__init__(inputs, outputs, name=name, trainable=trainable)
 
     @classmethod
+    def bright_ink(cls, **config: Any) -> bool | None:
+        """Whether a model of these arguments reads bright ink on a dark ground, or the reverse.
+
+        Returns:
+            None where both are read alike, or nothing is known.
+        """
+        return None
+
+    @classmethod
     def from_preset(cls, preset: str | os.PathLike[str], version: int | None = None) -> Self:
         """Load a published model of this class, to predict with or to fine-tune.
 

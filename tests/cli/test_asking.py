@@ -142,6 +142,25 @@ def test_a_batch_of_numbers_is_answered_row_by_row(here, ask):
     assert rows[0]["label"] == "7" and rows[0]["scores"] != rows[1]["scores"]
 
 
+@pytest.mark.slow
+def test_bright_ink_is_warned_of_by_a_model_of_characters(here, ask):
+    """siamese_omniglot reads dark ink: of two inverted pictures it says that it is in doubt."""
+    white = np.full((60, 60), 255, "uint8")
+    white[20:40, 28:32] = 0
+    for name, pixels in (("paper.png", white), ("board.png", 255 - white)):
+        Image.fromarray(pixels).save(name)
+    _, on_paper, said = ask("verify", "paper.png", "paper.png")
+    assert said == ""
+    _, _, said = ask("verify", "board.png", "board.png")
+    assert said.count("board.png has a dark ground, and this model reads dark ink on a bright") == 2
+    _, inverted, said = ask("verify", "board.png", "board.png", "--invert")
+    assert said == "" and inverted == on_paper
+    _, _, said = ask("enrol", "a.npz", "anna", "board.png")
+    assert "Try --invert" in said
+    _, _, said = ask("identify", "a.npz", "board.png", "--invert")
+    assert said == ""
+
+
 def test_dark_ink_is_warned_of_and_inverted(here, ask):
     Image.eval(seven(), lambda value: 255 - value).save("dark.png")
     _, _, said = ask("predict", "lenet5_modern_mnist", "dark.png")

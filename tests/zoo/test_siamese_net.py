@@ -1,3 +1,5 @@
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -384,3 +386,20 @@ def test_pairs_as_far_apart_are_all_accepted_or_none():
 def test_thresholds_that_pairs_cannot_show(distances, same, rate, words):
     with pytest.raises(ValueError, match=words):
         SiameseNet().threshold(distances, same, rate)
+
+
+@pytest.mark.parametrize(("pixel_range", "ground"), [((1.0, 0.0), "dark"), ((0.0, 1.0), "bright")])
+def test_the_other_ground_is_warned_of(pixel_range, ground):
+    """Where ink is centred, the model knows which is ink; where most images differ, it says so."""
+    model = SiameseNet(tiny_tower(), (8, 8, 1), pixel_range=pixel_range, centered=True)
+    right = np.full((3, 8, 8, 1), 255 if ground == "dark" else 0)
+    right[:, 3:5, 3:5] = 255 - right[0, 0, 0, 0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.embed(right)
+    for ask in (model.embed, lambda images: model.verify(right, images)):
+        with pytest.warns(UserWarning, match=f"100% of `image\\w*` have a {ground} ground.*255 - "):
+            ask(255 - right)
+    with warnings.catch_warnings():  # without centring nothing is known of ink
+        warnings.simplefilter("error")
+        SiameseNet(tiny_tower(), (8, 8, 1), pixel_range=pixel_range).embed(255 - right)
