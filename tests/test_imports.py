@@ -8,7 +8,7 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parents[1] / "keras_shared"
 ORDER = (  # each imports only what stands before it
     "errors", "text", "terminal", "processes", "quiet", "start", "files", "lookup", "section",
-    "signature", "presets.names", "presets.headline", "serving", "tying", "losses",
+    "signature", "tokenizing", "presets.names", "presets.headline", "serving", "tying", "losses",
     "layers", "datasets", "batching", "exporting", "sharing", "presets.reading", "zoo", "gallery",
     "tasks", "presets", "recipes", "training", "evaluation", "comparing", "demo", "cli",
 )  # fmt: skip

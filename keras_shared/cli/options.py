@@ -30,8 +30,8 @@ def add_own_data(parser: argparse.ArgumentParser) -> None:
     """Add --data."""
     parser.add_argument(
         "--data", metavar="PATH",
-        help="your own images: a folder with a sub-folder for each class, a .npz file, or a CSV "
-        "file of pairs",
+        help="your own data: a folder with a sub-folder of images for each class, a .npz file, a "
+        "CSV file of pairs or of text,label, or a .txt file",
     )  # fmt: skip
 
 

@@ -15,12 +15,26 @@ from keras_shared.datasets.image_pairs import ImagePairs as ImagePairs
 from keras_shared.datasets.image_pairs import from_pairs as from_pairs
 from keras_shared.datasets.image_pairs import pairs_dataset
 from keras_shared.datasets.labelled_images import LabelledImages as LabelledImages
+from keras_shared.datasets.labelled_sentences import LabelledSentences as LabelledSentences
 from keras_shared.datasets.mnist import MNIST
 from keras_shared.datasets.mnist import load_mnist as load_mnist
 from keras_shared.datasets.omniglot import OMNIGLOT, OMNIGLOT_SMALL1, OMNIGLOT_SMALL2
 from keras_shared.datasets.omniglot import load_omniglot as load_omniglot
 from keras_shared.datasets.own import OwnData as OwnData
+from keras_shared.datasets.sentences import from_sentences as from_sentences
+from keras_shared.datasets.sentences import sentences_dataset
+from keras_shared.datasets.sst2 import SST2
+from keras_shared.datasets.sst2 import load_sst2 as load_sst2
+from keras_shared.datasets.text import from_text as from_text
+from keras_shared.datasets.text import text_dataset
+from keras_shared.datasets.text_stream import TextStream as TextStream
 from keras_shared.datasets.tfds import tfds_dataset
+from keras_shared.datasets.tiny_shakespeare import TINY_SHAKESPEARE
+from keras_shared.datasets.tiny_shakespeare import load_tiny_shakespeare as load_tiny_shakespeare
+from keras_shared.datasets.trec import TREC
+from keras_shared.datasets.trec import load_trec as load_trec
+from keras_shared.datasets.wikitext2 import WIKITEXT2
+from keras_shared.datasets.wikitext2 import load_wikitext2 as load_wikitext2
 
 DATASETS: dict[str, Dataset] = {
     "digits": DIGITS,
@@ -29,6 +43,10 @@ DATASETS: dict[str, Dataset] = {
     "omniglot": OMNIGLOT,
     "omniglot_small1": OMNIGLOT_SMALL1,
     "omniglot_small2": OMNIGLOT_SMALL2,
+    "sst2": SST2,
+    "tiny_shakespeare": TINY_SHAKESPEARE,
+    "trec": TREC,
+    "wikitext2": WIKITEXT2,
 }
 
 # the user's own, which lie at `data.path`
@@ -36,5 +54,9 @@ OWN: dict[str, OwnData] = {
     "folder": OwnData(folder_dataset, "a folder with a sub-folder for each class", ""),
     "arrays": OwnData(arrays_dataset, "a .npz file of arrays", ".npz"),
     "pairs": OwnData(pairs_dataset, "a .csv file of pairs (for verification)", ".csv", ImagePairs),
+    "text": OwnData(text_dataset, "a .txt file (to model its language)", ".txt", TextStream, False),
+    "sentences": OwnData(
+        sentences_dataset, "a .csv file of text,label", ".csv", LabelledSentences, False
+    ),
     "tfds": OwnData(tfds_dataset, "the name of a set of TFDS", None),
 }

@@ -2,21 +2,25 @@
 
 import pathlib
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from keras_shared.lookup import find
 from keras_shared.recipes.recipe import Recipe, RecipeError, recipe_from
 
-LEFT_OPEN = ("class_names", "num_classes")  # for the data to say
+if TYPE_CHECKING:
+    from keras_shared.tasks import Task
+
+LEFT_OPEN = ("class_names", "num_classes", "vocabulary")  # for the data to say
 FINE_TUNING = {"epochs": 20, "batch_size": 16}  # for the tens to hundreds of images people bring
 
 
 def on_own_data(recipe: Recipe, path: str) -> Recipe:
-    """A recipe with your own images in the place of its data; what it leaves open comes from them.
+    """A recipe with your own data in the place of its own; what it leaves open comes from them.
 
     Args:
         recipe: names the model, and how to train it.
         path: a folder with a sub-folder for each class, or a file of a kind in
-            `keras_shared.datasets.OWN`.
+            `keras_shared.datasets.OWN` that the model's task takes.
 
     Raises:
         RecipeError: for another path.
@@ -27,7 +31,7 @@ def on_own_data(recipe: Recipe, path: str) -> Recipe:
         {
             "name": _name(recipe.name, path),
             "model": model,
-            "data": _data(path),
+            "data": _data(path, recipe.task),
             "training": {**given.get("training", {}), "seeds": seeds[:1]},
         },
         recipe.path,
@@ -35,7 +39,7 @@ def on_own_data(recipe: Recipe, path: str) -> Recipe:
 
 
 def fine_tuning(name: str, model: Any, path: str) -> Recipe:
-    """A recipe that fine-tunes a published model on your own images.
+    """A recipe that fine-tunes a published model on your own data.
 
     Args:
         name: of the published model.
@@ -46,18 +50,20 @@ def fine_tuning(name: str, model: Any, path: str) -> Recipe:
         RecipeError: for another path.
     """
     from keras_shared.recipes.schema import model_section
+    from keras_shared.tasks import TASKS
     from keras_shared.zoo import MODELS
 
     cls: type = type(model)
     config = model.get_config()
     short = cls.__name__ if MODELS.get(cls.__name__) is cls else f"{cls.__module__}:{cls.__name__}"
-    known = set(model_section(cls).model_fields) - {"class_name", *LEFT_OPEN}
+    # a vocabulary stays as it was learnt
+    known = set(model_section(cls).model_fields) - {"class_name", "class_names", "num_classes"}
     arguments = {key: config[key] for key in sorted(known) if config.get(key) is not None}
     return recipe_from(
         {
             "name": _name(pathlib.Path(name).name, path),
             "model": {"class_name": short, **arguments},
-            "data": _data(path),
+            "data": _data(path, find(cls.task, TASKS, "task")),  # type: ignore[attr-defined]
             "training": dict(FINE_TUNING),
         },
         f"{name} on {path}",
@@ -70,13 +76,18 @@ def _name(model: str, path: str) -> str:
     return name if name.isidentifier() else f"model_{name}"
 
 
-def _data(path: str) -> dict[str, Any]:
+def _data(path: str, task: "Task") -> dict[str, Any]:
     from keras_shared.datasets import OWN
 
     own = pathlib.Path(path).resolve()  # the recipe is read from other folders too
-    known = {kind.suffix: name for name, kind in OWN.items() if kind.suffix is not None}
+    kinds = {
+        name: kind
+        for name, kind in OWN.items()
+        if kind.suffix is not None and issubclass(kind.kind, task.takes)
+    }
+    known = {kind.suffix: name for name, kind in kinds.items()}
     suffix = "" if own.is_dir() else own.suffix.lower()
     if suffix in known and (own.is_dir() or (suffix and own.is_file())):
         return {"name": known[suffix], "path": str(own)}
-    kinds = [kind.what for kind in OWN.values() if kind.suffix is not None]
-    raise RecipeError(f"--data takes {', or '.join(kinds)}. Received: {path}")
+    takes = ", or ".join(kind.what for kind in kinds.values())
+    raise RecipeError(f"--data takes {takes}, for {task.name}. Received: {path}")

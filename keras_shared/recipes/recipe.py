@@ -88,12 +88,13 @@ class Recipe:
 
         if self.data.name not in OWN:
             return _dataset(self.data.name)
-        if self.image_shape is None:
+        own = OWN[self.data.name]
+        if own.images and self.image_shape is None:
             raise RecipeError(
                 f"{self.path}: `data.name` = '{self.data.name}' gives images, and "
                 f"{self.model.class_name} takes none of a known size."
             )
-        return OWN[self.data.name].dataset(self.data.path, self.image_shape, self.data.seed)
+        return own.dataset(self.data.path, self.image_shape, getattr(self.data, "seed", 0))
 
     @property
     def image_shape(self) -> tuple[int, int, int] | None:
@@ -345,7 +346,7 @@ def _disagreements(table: Mapping[str, Any]) -> list[str]:
         from keras_shared.datasets import OWN
 
         if name in OWN and not data.get("path"):
-            wrong.append(f"`data.path` is missing: where the images of '{name}' are")
+            wrong.append(f"`data.path` is missing: where the data of '{name}' are")
         with _kept(wrong, "`data.name`: "):
             kind = OWN[name].kind if name in OWN else _dataset(name).kind
             if not issubclass(kind, task.takes):

@@ -1,0 +1,130 @@
+import csv
+import io
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from keras_shared.datasets.dataset import DataError, Dataset
+from keras_shared.datasets.labelled_sentences import LabelledSentences
+from keras_shared.datasets.splitting import SHARE
+from keras_shared.datasets.text_file import read_text_file
+from keras_shared.errors import boundary, printable
+
+SPLITS = ("train", "validation", "test")
+SHOWN = 5  # rows that a message names
+
+
+def from_sentences(path: str | os.PathLike[str], split: str, seed: int = 1) -> LabelledSentences:
+    """Your own sentences with labels from a CSV file with the columns `text` and `label`.
+
+    A column `split` may say train, validation or test. Without it, the seed draws a fifth of the
+    sentences of each class to test, and a fifth of the rest to validate. Classes are in the order
+    of their names.
+
+    Args:
+        path: the file, in UTF-8, with a header.
+        split: `"train"` (with the sentences that validate) or `"test"`.
+        seed: of the draw.
+
+    Raises:
+        DataError: for a file that is none, in another encoding or without a column; for rows
+            without text or label, by their numbers; for a label that no sentence to train on has.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from keras_shared.datasets import from_sentences
+        >>> file = pathlib.Path(tempfile.mkdtemp(), "mine.csv")
+        >>> rows = [f"film {i},{'good' if i % 2 else 'bad'}" for i in range(20)]
+        >>> _ = file.write_text("\\n".join(["text,label", *rows]))
+        >>> train = from_sentences(file, "train")
+        >>> len(train.sentences), len(train.held_out), train.class_names
+        (16, 4, ('bad', 'good'))
+    """
+    name = printable(os.fspath(path))
+    text = read_text_file(path)
+    with boundary(f"{name} cannot be read as CSV", DataError):
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+        header = list(csv.DictReader(io.StringIO(text, newline="")).fieldnames or ())
+    if missing := [column for column in ("text", "label") if column not in header]:
+        raise DataError(
+            f"{name} has no column {' and no column '.join(missing)}: expected a first line that "
+            f"names the columns text and label. Received: {printable(','.join(header))}"
+        )
+    _check_rows(name, rows, "split" in header)
+    sentences = np.array([row["text"].strip() for row in rows], object)
+    given = [row["label"].strip() for row in rows]
+    parts = _named(name, rows) if "split" in header else _drawn(name, given, seed)
+    names = tuple(sorted({given[i] for i in parts["train"]}))
+    if unknown := sorted({*given} - {*names}):
+        raise DataError(
+            f"{name}: the label(s) {unknown[:SHOWN]} are unknown: no sentence that trains has one. "
+            f"Those that train: {list(names[:20])}."
+        )
+    if len(names) < 2:
+        raise DataError(f"{name} has {len(names)} label in training: expected at least two.")
+    labels = np.array([names.index(label) for label in given])
+    whole = LabelledSentences(sentences, labels, names)
+    if split == "test":
+        return whole.part(np.sort(parts["test"]))
+    training = np.sort(np.array([*parts["train"], *parts["validation"]], int))
+    held_out = np.searchsorted(training, np.sort(parts["validation"]))
+    return whole.part(training)._replace(held_out=held_out if len(held_out) else None)
+
+
+def sentences_dataset(path: str, image_shape: Any, seed: int) -> Dataset:
+    """A CSV file of sentences as a data set that a recipe names."""
+    return Dataset(
+        f"own sentences, the file '{pathlib.Path(path).name}'", "", "", LabelledSentences,
+        lambda split, data_dir: from_sentences(path, split, seed),
+    )  # fmt: skip
+
+
+def _check_rows(name: str, rows: list[dict[str, Any]], named: bool) -> None:
+    wrong = []
+    for i, row in enumerate(rows, 2):  # the header is the first
+        if None in row:
+            wrong.append(f"row {i} has more columns than the header: quote a text with commas")
+        elif not (row["text"] or "").strip():
+            wrong.append(f"row {i} has no text")
+        elif not (row["label"] or "").strip():
+            wrong.append(f"row {i} has no label")
+        elif named and (row["split"] or "").strip() not in SPLITS:
+            wrong.append(f"row {i}: the split is {row['split']!r}, expected one of {list(SPLITS)}")
+    if wrong or not rows:
+        more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        said = "; ".join(wrong[:SHOWN]) or "no rows"
+        raise DataError(printable(f"{name}: expected rows of text,label. Received: {said}{more}."))
+
+
+def _named(name: str, rows: list[dict[str, Any]]) -> dict[str, list[int]]:
+    parts: dict[str, list[int]] = {part: [] for part in SPLITS}
+    for i, row in enumerate(rows):
+        parts[row["split"].strip()].append(i)
+    for part in ("train", "test"):
+        if not parts[part]:
+            raise DataError(
+                f"{name}: the column split names no row '{part}'. Name some, or leave the column "
+                "out: a seed draws the splits then."
+            )
+    return parts
+
+
+def _drawn(name: str, given: list[str], seed: int) -> dict[str, list[int]]:
+    """The splits by a seed, each class in the same share."""
+    parts: dict[str, list[int]] = {part: [] for part in SPLITS}
+    order = np.random.default_rng(seed).permutation(len(given)).tolist()
+    for label in sorted({*given}):
+        own = [i for i in order if given[i] == label]
+        if len(own) < 3:
+            raise DataError(
+                f"{name}: the label {label!r} has {len(own)} sentence(s): expected at least three, "
+                "to train, validate and test. Add some, or take them out."
+            )
+        tested = max(1, round(SHARE * len(own)))
+        validated = max(1, round(SHARE * (len(own) - tested)))
+        parts["test"] += own[:tested]
+        parts["validation"] += own[tested : tested + validated]
+        parts["train"] += own[tested + validated :]
+    return parts
