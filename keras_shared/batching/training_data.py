@@ -18,6 +18,7 @@ class TrainingData(NamedTuple):
         pairs: labelled pairs to calibrate by, where `validation` holds none.
         through: where a part of the model is trained, the same data for it: takes what makes the
             part's inputs of images. None where the whole model is trained.
+        vocabulary: tokens of the training text that the model knows, or None.
     """
 
     batches: Callable[[int, int], tf.data.Dataset]
@@ -27,3 +28,4 @@ class TrainingData(NamedTuple):
     class_names: tuple[str, ...] | None = None
     pairs: tf.data.Dataset | None = None
     through: "Callable[[Callable[[Any], np.ndarray]], TrainingData] | None" = None
+    vocabulary: tuple[str, ...] | None = None

@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> None:
     from keras_shared.recipes.own_data import fine_tuning
     from keras_shared.terminal import say
     from keras_shared.training import Run, start_model, train, training_data
-    from keras_shared.training.build import base_of, with_arguments_of, with_class_names
+    from keras_shared.training.build import base_of, with_arguments_of, with_data_arguments
 
     alone = options.recipe is None  # nothing but a model and a folder
     if alone:
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
     else:
         recipe = recipe_of(options)
         recipe = with_arguments_of(recipe, load(options.model, compile=False))
-    recipe = with_class_names(recipe, options.data_dir)
+    recipe = with_data_arguments(recipe, options.data_dir)
     run = Run(options.out or (f"runs/{recipe.name}" if alone else f"runs/{recipe.name}_tuned"))
     base = base_of(options.model)
     for number, (seed, of_seed) in enumerate(run.of_seeds(recipe).items()):

@@ -20,10 +20,10 @@ def run(options: argparse.Namespace) -> None:
     from keras_shared.errors import KerasSharedError
     from keras_shared.terminal import say
     from keras_shared.training import Run, train, training_data
-    from keras_shared.training.build import with_class_names
+    from keras_shared.training.build import with_data_arguments
     from keras_shared.training.callbacks import in_words
 
-    recipe = with_class_names(recipe_of(options), options.data_dir)
+    recipe = with_data_arguments(recipe_of(options), options.data_dir)
     run = Run(options.out or f"runs/{recipe.name}")
     runs = run.of_seeds(recipe)
     if options.seed is not None and options.seed not in runs:

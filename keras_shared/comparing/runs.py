@@ -32,7 +32,7 @@ from keras_shared.training.build import (
     fingerprint,
     load_split,
     test_data,
-    with_class_names,
+    with_data_arguments,
 )
 
 RESULT = "result.json"
@@ -222,7 +222,7 @@ def _try_all(
     def build(arm: Arm) -> None:
         for (name, size), recipe in recipes.items():
             if name == arm.name:
-                named[name, size] = with_class_names(recipe, data_dir)
+                named[name, size] = with_data_arguments(recipe, data_dir)
         whole = named[arm.name, largest]
         models[arm.name] = start_model(whole, arm.start) if arm.start else build_model(whole)
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from keras_shared.tasks import Task
 
 
-MOST_BYTES = 1_000_000  # of a recipe's file
+MOST_BYTES = 2_000_000  # of a recipe's file, which may hold a vocabulary
 MOST_DEPTH = 32  # of a key in it
 MOST_ERRORS = 20  # that are listed
 MOST_SHOWN = 200  # characters of a value or key that is not as expected

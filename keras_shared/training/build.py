@@ -10,13 +10,14 @@ import tensorflow as tf
 
 from keras_shared.batching import TrainingData
 from keras_shared.datasets import DataError
-from keras_shared.errors import boundary
+from keras_shared.errors import boundary, shortened
 from keras_shared.lookup import find
 from keras_shared.losses import LOSSES
 from keras_shared.presets.loading import load
 from keras_shared.presets.names import entry_dir, entry_names
 from keras_shared.recipes import Recipe, read_recipe
 from keras_shared.sharing import sharing_report, unshare
+from keras_shared.tokenizing import Tokenizer
 from keras_shared.training.run import RunError
 
 
@@ -106,7 +107,7 @@ def training_data(recipe: Recipe, data_dir: str | None = None) -> TrainingData:
 
 
 def load_split(recipe: Recipe, split: str, data_dir: str | None = None) -> Any:
-    """A split of a recipe's data set; images are brought to what the model takes.
+    """A split of a recipe's data set; images and texts are brought to what the model takes.
 
     Raises:
         DataError: if the data set cannot be had, or has labels without a class.
@@ -120,6 +121,10 @@ def load_split(recipe: Recipe, split: str, data_dir: str | None = None) -> Any:
                 f"{recipe.path}: the data set '{recipe.data.name}' has labels from {lowest} to "
                 f"{highest}, and {len(names)} names of classes. Expected a name for each, from 0."
             )
+    if hasattr(loaded, "tokenized"):
+        given = {key: getattr(recipe.model, key, None) for key in Tokenizer._fields}
+        known = {key: value for key, value in given.items() if value is not None}
+        return loaded.tokenized(Tokenizer(**known))
     own_size = getattr(recipe.data, "side", 0)  # the recipe itself says how images are shrunk
     if not shape or not hasattr(loaded, "fitted") or own_size:
         return loaded
@@ -129,22 +134,40 @@ def load_split(recipe: Recipe, split: str, data_dir: str | None = None) -> Any:
         return loaded.fitted(shape)
 
 
-def with_class_names(recipe: Recipe, data_dir: str | None = None) -> Recipe:
-    """The recipe with the names of the data's classes, where it leaves the model's open.
+def with_data_arguments(recipe: Recipe, data_dir: str | None = None) -> Recipe:
+    """The recipe with what it leaves to the data: names of classes, the vocabulary.
 
     Raises:
         DataError: if the data set cannot be had.
     """
+    if _leaves_vocabulary_open(recipe):
+        return with_arguments_from(recipe, training_data(recipe, data_dir))
     if not _leaves_classes_open(recipe):
         return recipe
-    return named_classes(recipe, load_split(recipe, "train", data_dir).class_names)
-
-
-def named_classes(recipe: Recipe, names: tuple[str, ...] | None) -> Recipe:
-    """The recipe with these class names, where it leaves the model's open."""
-    if names is None or not _leaves_classes_open(recipe):
-        return recipe
+    names = load_split(recipe, "train", data_dir).class_names
     return recipe.with_changes({"model.class_names": names})
+
+
+def with_arguments_from(recipe: Recipe, data: TrainingData) -> Recipe:
+    """The recipe with what its training data say of the model, where it leaves that open."""
+    changes: dict[str, Any] = {}
+    if data.class_names is not None and _leaves_classes_open(recipe):
+        changes["model.class_names"] = data.class_names
+    if data.vocabulary is not None and _leaves_vocabulary_open(recipe):
+        changes["model.vocabulary"] = data.vocabulary
+    return recipe.with_changes(changes) if changes else recipe
+
+
+def with_vocabulary_of(recipe: Recipe, model: keras.Model) -> Recipe:
+    """The recipe with the vocabulary of its trained model, where it leaves that open."""
+    vocabulary = getattr(model, "vocabulary", None)
+    if vocabulary is None or not _leaves_vocabulary_open(recipe):
+        return recipe
+    return recipe.with_changes({"model.vocabulary": vocabulary})
+
+
+def _leaves_vocabulary_open(recipe: Recipe) -> bool:
+    return getattr(recipe.model, "vocabulary", ()) is None
 
 
 def _leaves_classes_open(recipe: Recipe) -> bool:
@@ -244,8 +267,8 @@ def _check_start(model: keras.Model, recipe: Recipe, start: str) -> None:
         )
     config = model.get_config()
     differing = [
-        f"`model.{key}` is {wanted!r}, and the model to start from, '{start}', has "
-        f"{config.get(key)!r}"
+        f"`model.{key}` is {shortened(repr(wanted))}, and the model to start from, '{start}', has "
+        f"{shortened(repr(config.get(key)))}"
         for key in recipe.given["model"]
         if key != "class_name"
         and (wanted := getattr(recipe.model, key)) is not None

@@ -17,8 +17,8 @@ from keras_shared.training.build import (
     check_data,
     compile_model,
     fingerprint,
-    named_classes,
     trained_part,
+    with_arguments_from,
 )
 from keras_shared.training.callbacks import Checkpoint, EpochSeconds, EpochSeeds, TimeToGo
 from keras_shared.training.run import Record, Run, RunError, in_short, start_text
@@ -72,7 +72,7 @@ def train(
         >>> run.epochs_done(), run.facts()["data"]["pairs_per_epoch"]
         (1, 64)
     """
-    run, recipe = Run(run_dir), named_classes(recipe, data.class_names)
+    run, recipe = Run(run_dir), with_arguments_from(recipe, data)
     seed, begins = recipe.training.seeds[0], fingerprint(start)
     with run.claimed(recipe, begins):
         keras.utils.set_random_seed(seed)

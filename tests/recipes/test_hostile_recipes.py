@@ -52,7 +52,7 @@ def refused(tmp_path):
         (".".join("a" * 50_000) + " = 1", "line 1 is nested more than 32 deep"),
         ("[" + " . ".join(["'a'"] * 20_000) + "]", "nested more than 32 deep"),
         ("a = {" + ".".join(['"b"'] * 20_000) + " = 1}", "nested more than 32 deep"),
-        ("#" * (MOST_BYTES + 1), "1,000,001 bytes, more than the 1,000,000 allowed"),
+        ("#" * (MOST_BYTES + 1), "2,000,001 bytes, more than the 2,000,000 allowed"),
         ("\n".join(f"k{i} = 1" for i in range(40_000)), "more than 20 errors"),
         (f"{'k' * 900_000} = 1", "is an unknown key"),
         (f"name = 0x{'f' * 900_000}", "`name`: received a number of 3,600,000 bits, expected"),
