@@ -46,6 +46,17 @@ def code(value: object) -> str:
     return f"<code>{markdown(value)}</code>" if set("`|") & {*text} else f"`{text}`"
 
 
+def fenced(text: str) -> list[str]:
+    """The lines of a text for a block between two lines of backquotes in Markdown.
+
+    Example:
+        >>> from keras_shared.text import fenced
+        >>> fenced("to be\\n```")
+        ['to be', '` ` `']
+    """
+    return printable(text).replace("```", "` ` `").split("\n")
+
+
 def plot_label(value: object) -> str:
     """The same in a picture of Matplotlib, which reads formulas and leaves out `_names`.
 

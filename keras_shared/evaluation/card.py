@@ -9,7 +9,7 @@ from keras_shared.files.atomic import replace_text
 from keras_shared.presets.headline import headline
 from keras_shared.presets.names import entry_names
 from keras_shared.recipes import Recipe
-from keras_shared.text import code, markdown, one_line
+from keras_shared.text import code, fenced, markdown, one_line
 
 CAPTIONS = {"learning_curves": "Learning curves"}
 
@@ -83,6 +83,11 @@ def write_card(
         f"Meant for research, teaching and as a start for fine-tuning. {markdown(limits)}",
         "",
     ]
+    if metrics.get("samples"):
+        lines += ["## Samples", "", "Made by the model, the beginning given:", ""]
+        lines += [
+            line for text in metrics["samples"] for line in ("```text", *fenced(text), "```", "")
+        ]
     if comparison is not None:
         lines += ["## Compared", "", *comparison_lines(comparison)]
     for plot in plots:

@@ -16,7 +16,7 @@ from keras_shared.files.atomic import make_folder, replace_text, save_plots
 from keras_shared.files.bounded import read_json
 from keras_shared.recipes import Recipe
 from keras_shared.sharing import sharing_report
-from keras_shared.training.build import load_split, test_data
+from keras_shared.training.build import load_split, test_data, with_vocabulary_of
 
 METRICS = "metrics.json"
 COMPARISON = "comparison.json"
@@ -68,6 +68,7 @@ def evaluate(
     kept = out_dir / METRICS
     if training is None:
         training, others = known_runs(kept) if kept.exists() else ({}, ())
+    recipe = with_vocabulary_of(recipe, model)
     own = recipe.with_seed(training.get("seed", recipe.training.seeds[0]))
     split, batches = test_data(own, data_dir)
     metrics, test = measure(model, own, split, batches)
@@ -105,6 +106,7 @@ def evaluate(
         "baselines": baselines,
         "over_seeds": _spread([s["test"] for s in seeds]),
         "seeds": sorted(seeds, key=lambda s: s["seed"]),
+        **({} if task.samples is None else {"samples": task.samples(model, test)}),
         "training": {k: v for k, v in training.items() if k != "history"},
     }
     make_folder(out_dir)

@@ -32,7 +32,10 @@ def measure(
     Raises:
         DivergedError: if outputs are not finite.
     """
-    outputs = model.predict(batches.map(lambda x, y: x), verbose=verbose)
+    if recipe.task.outputs is None:
+        outputs = model.predict(batches.map(lambda x, y: x), verbose=verbose)
+    else:
+        outputs = recipe.task.outputs(model, batches)
     if not all(np.isfinite(part).all() for part in keras.tree.flatten(outputs)):
         raise DivergedError(
             f"'{recipe.name}' gives outputs that are not finite: its training diverged. Lower "

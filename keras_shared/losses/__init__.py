@@ -6,14 +6,20 @@ import keras
 
 from keras_shared.losses.contrastive_loss import ContrastiveLoss as ContrastiveLoss
 from keras_shared.losses.embedding_loss import EmbeddingLoss as EmbeddingLoss
+from keras_shared.losses.loss_per_token import LossPerToken as LossPerToken
 from keras_shared.losses.n_pair_loss import NPairLoss as NPairLoss
 from keras_shared.losses.prototypical_loss import PrototypicalLoss as PrototypicalLoss
 from keras_shared.losses.rbf_loss import RBFLoss as RBFLoss
 from keras_shared.losses.triplet_loss import TripletLoss as TripletLoss
+from keras_shared.tokenizing import PADDING
 
 
 def _crossentropy_from_logits() -> keras.losses.Loss:
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def _crossentropy_of_tokens() -> keras.losses.Loss:
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=PADDING)
 
 
 def _hard_triplets() -> keras.losses.Loss:
@@ -28,6 +34,7 @@ LOSSES: dict[str, Callable[[], keras.losses.Loss]] = {
     "prototypical": PrototypicalLoss,
     "rbf": RBFLoss,
     "sparse_categorical_crossentropy": _crossentropy_from_logits,
+    "token_crossentropy": _crossentropy_of_tokens,
     "triplet": TripletLoss,
     "triplet_hard": _hard_triplets,
 }

@@ -12,6 +12,7 @@ from keras_shared.batching.images import image_test_batches, image_training_data
 from keras_shared.datasets import LabelledImages
 from keras_shared.datasets.lazy_images import LazyImages
 from keras_shared.losses import RBFLoss
+from keras_shared.tasks.confusion import plot_confusion
 from keras_shared.tasks.task import Metric, Monitor, Shown, Task, Tested
 from keras_shared.text import plot_label
 
@@ -52,25 +53,8 @@ def plot_classification(
 ) -> dict[str, Figure]:
     """The confusion matrix, and the mistakes that the model is surest of."""
     answers = scores.argmax(axis=-1)
-    matrix = confusion_matrix(labels, answers, labels=range(len(names)))
+    figure = plot_confusion(labels, answers, names, "images")
     names = tuple(map(plot_label, names))
-    figure = Figure(figsize=(6.5, 6), layout="constrained")
-    axes = figure.subplots()
-    mistakes = np.where(np.eye(len(names), dtype=bool), 0, matrix)
-    axes.imshow(mistakes, cmap="Reds", vmin=0, vmax=max(1, mistakes.max()))
-    for (row, column), count in np.ndenumerate(matrix):
-        if count:
-            dark = mistakes[row, column] > 0.6 * max(1, mistakes.max())
-            axes.text(
-                column, row, count, ha="center", va="center", color="white" if dark else "black"
-            )
-    axes.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 2 else 0)
-    axes.set_yticks(range(len(names)), names)
-    axes.set(
-        xlabel="answer",
-        ylabel="right class",
-        title=f"{mistakes.sum()} errors in {len(labels):,} test images",
-    )
 
     margin = scores.max(axis=-1) - np.take_along_axis(scores, labels[:, None], axis=1)[:, 0]
     worst = np.argsort(-margin, kind="stable")[: min(WORST, int(np.sum(margin > 0)))]
@@ -165,7 +149,7 @@ def class_probabilities(scores: np.ndarray, loss: str) -> np.ndarray | None:
     return np.asarray((odds / odds.sum(axis=1, keepdims=True))[:, : scores.shape[1]])
 
 
-def _show(outputs: Mapping[str, np.ndarray], top: int) -> Shown:
+def show_classes(outputs: Mapping[str, np.ndarray], top: int) -> Shown:
     """The best classes, with their probabilities where `outputs` has these."""
     scores = outputs["scores"][0]
     names = [name.decode() for name in outputs["classes"][0]]
@@ -199,5 +183,5 @@ CLASSIFICATION = Task(
         "examples": "Test images and answers",
         "mistakes": "Worst mistakes",
     },
-    show=_show,
+    show=show_classes,
 )

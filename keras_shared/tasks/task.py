@@ -57,7 +57,8 @@ class Tested(NamedTuple):
     """What a model answered on test data.
 
     Attributes:
-        outputs: of the model, as arrays, in its own structure.
+        outputs: of the model, as arrays, in its own structure; or what `Task.outputs` makes of
+            them.
         truth: the targets, as arrays, in their own structure.
         batches: of inputs and targets, in the same order.
         split: the test split that they come from.
@@ -102,6 +103,11 @@ class Task:
         losses_of_shared: those for the model itself alone, not for an unshared copy of it.
         ask: takes a trained model, the test split and section [data]; gives what metrics and plots
             need of the model besides its outputs, or None; None for a task that needs no more.
+        outputs: takes a trained model and test batches; gives what metrics and plots need of the
+            model's outputs, where those themselves do not fit into the memory. None for the
+            outputs themselves.
+        samples: takes the trained model and the test; gives texts that it makes, for the card.
+            None for none.
         optimizer, learning_rate: the defaults of [training].
         prepare: takes the built model and its training data, before it is compiled; None for
             nothing.
@@ -136,6 +142,8 @@ class Task:
     show: Callable[[Mapping[str, np.ndarray], int], Shown]
     losses_of_shared: tuple[str, ...] = ()
     ask: Callable[[keras.Model, Any, Any], Any] | None = None
+    outputs: Callable[[keras.Model, tf.data.Dataset], Any] | None = None
+    samples: Callable[[keras.Model, Tested], list[str]] | None = None
     optimizer: str = "adam"
     learning_rate: float = 0.001
     baselines: Baselines | None = None

@@ -1,0 +1,37 @@
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_shared.tokenizing import PADDING
+
+
+@keras.saving.register_keras_serializable("keras_shared")
+class LossPerToken(keras.metrics.Mean):
+    """The mean of `-ln p(token)` over all tokens that are asked for: targets that are not padding.
+
+    What a model adds to its loss (a regularizer) is not in it, and a batch counts by its tokens.
+
+    Args:
+        name: of the metric.
+        dtype: as of `keras.metrics.Metric`.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_shared.losses import LossPerToken
+        >>> metric = LossPerToken()
+        >>> metric.update_state(np.array([[1, 0]]), np.zeros((1, 2, 4)))  # one token of four
+        >>> round(float(metric.result()), 4)
+        1.3863
+    """
+
+    def __init__(self, name: str = "loss_per_token", dtype: Any = None) -> None:
+        super().__init__(name=name, dtype=dtype)
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        y_true = ops.convert_to_tensor(y_true)
+        asked = ops.cast(ops.not_equal(y_true, PADDING), self.dtype)
+        losses = keras.losses.sparse_categorical_crossentropy(y_true, y_pred, from_logits=True)
+        if sample_weight is not None:
+            asked = asked * ops.cast(sample_weight, self.dtype)
+        return super().update_state(losses, asked)
