@@ -1,13 +1,12 @@
 """Which layers run in one forward pass, and on what shapes."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import keras
 
 from keras_shared.tying.keras_private import flatten_layers
 from keras_shared.tying.state_kept import state_kept
+from keras_shared.tying.watching import WatchedCall, watched
 
 UNKNOWN_SIDE = 8  # stands for a side that the model leaves open
 
@@ -41,7 +40,14 @@ def calls_of(model: keras.Model) -> list[Call]:
     calls: list[Call] = []
     trial = _Trial()
     trial.model = model
-    with state_kept(model), _watched(flatten_layers(model), calls):
+
+    def note(call: WatchedCall) -> None:
+        if not call.step:  # all steps of an RNN are one
+            given = call.args or tuple(call.kwargs.values())
+            shapes = _shape(given), _shape(call.outputs)
+            calls.append(Call(call.layer, *shapes, call.step is not None))
+
+    with state_kept(model), watched(flatten_layers(model), note):
         trial.compute_output_spec(*inputs, **named)
     return calls
 
@@ -80,51 +86,6 @@ def _one(spec: Any) -> keras.KerasTensor:
     """One example, of sides that are all known."""
     sides = [UNKNOWN_SIDE if side is None else side for side in spec.shape[1:]]
     return keras.KerasTensor((spec.shape[0] or 1, *sides), spec.dtype)
-
-
-@contextmanager
-def _watched(layers: list[keras.Layer], calls: list[Call]) -> Iterator[None]:
-    """Note each call of these layers while the context is open."""
-    watched: list[tuple[keras.Layer, str]] = []
-    running: set[int] = set()  # a quantised layer may run its `call` inside of `quantized_call`
-    in_time: list[set[int]] = []  # of each RNN that is running: the layers that it called already
-
-    def watch(layer: keras.Layer, method: str) -> None:
-        original = getattr(layer, method)
-
-        def noted(*args: Any, **kwargs: Any) -> Any:
-            if id(layer) in running:
-                return original(*args, **kwargs)
-            running.add(id(layer))
-            rnn = isinstance(layer, keras.layers.RNN)
-            if rnn:
-                in_time.append(set())
-            try:
-                outputs = original(*args, **kwargs)
-            finally:
-                running.discard(id(layer))
-                if rnn:
-                    in_time.pop()
-            steps = in_time[-1] if in_time else None
-            if steps is None or id(layer) not in steps:
-                shapes = _shape(args or tuple(kwargs.values())), _shape(outputs)
-                calls.append(Call(layer, *shapes, steps is not None))
-            if steps is not None:
-                steps.add(id(layer))
-            return outputs
-
-        setattr(layer, method, noted)
-        watched.append((layer, method))
-
-    try:
-        for layer in layers:
-            watch(layer, "call")
-            if hasattr(layer, "quantized_call"):
-                watch(layer, "quantized_call")
-        yield
-    finally:
-        for layer, method in watched:
-            delattr(layer, method)
 
 
 def _shape(values: Any) -> tuple[int, ...]:
