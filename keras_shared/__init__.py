@@ -55,8 +55,8 @@ _HOMES = {
     "untie": "keras_shared.tying",
 }
 _PACKAGES = (
-    "atomic", "batching", "bounded", "cli", "comparing", "datasets", "demo", "errors",
-    "evaluation", "exporting", "gallery", "layers", "lookup", "losses", "pictures", "presets",
+    "atomic", "batching", "bounded", "cli", "comparing", "datasets", "demo", "errors", "evaluation",
+    "exporting", "gallery", "initializers", "layers", "lookup", "losses", "pictures", "presets",
     "quiet", "recipes", "section", "serving", "sharing", "signature", "start", "tasks", "training",
     "tying", "zoo",
 )  # fmt: skip

@@ -9,13 +9,15 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "keras_shared"
 ORDER = (  # each imports only what stands before it
     "errors", "text", "terminal", "processes", "quiet", "start", "files", "lookup", "section",
     "signature", "tokenizing", "presets.names", "presets.headline", "serving", "tying", "losses",
-    "layers", "datasets", "batching", "exporting", "sharing", "presets.reading", "zoo", "gallery",
-    "tasks", "presets", "recipes", "training", "evaluation", "comparing", "demo", "cli",
+    "initializers", "layers", "datasets", "batching", "exporting", "sharing", "presets.reading",
+    "zoo", "gallery", "tasks", "presets", "recipes", "training", "evaluation", "comparing", "demo",
+    "cli",
 )  # fmt: skip
 NEVER = {  # folder: what it may import nowhere, not even inside a function
     "tying": ("tensorflow",),
     "layers": ("tensorflow",),
     "losses": ("tensorflow",),
+    "initializers": ("tensorflow",),
     "zoo": ("tensorflow", "keras_shared.datasets", "keras_shared.batching"),
     "serving": ("keras",),
 }

@@ -1,0 +1,61 @@
+"""Initialisers by the name that a recipe gives them. A new one is a file and a line here.
+
+Keras' own stand beside them: 'glorot_uniform', 'he_normal', 'orthogonal' and the rest.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_shared.errors import KerasSharedError, whole_reason
+from keras_shared.initializers.svd import SVD as SVD
+from keras_shared.lookup import UnknownNameError, find
+
+
+def _delta_orthogonal() -> keras.initializers.Initializer:
+    return SVD(delta=True)
+
+
+INITIALIZERS: dict[str, Callable[[], keras.initializers.Initializer]] = {
+    "delta_orthogonal": _delta_orthogonal,
+    "svd": SVD,
+}
+
+
+def get(identifier: Any) -> Any:
+    """As `keras.initializers.get`, with the names of `INITIALIZERS` and `package.module:NAME`.
+
+    An object is given back as a copy where it can be: of Keras' own, the same object gives the same
+    numbers to all layers of one shape.
+
+    Args:
+        identifier: a name, a config, or an initialiser.
+
+    Raises:
+        UnknownNameError: for a name that stands for none. It is a ValueError.
+
+    Example:
+        >>> from keras_shared import initializers
+        >>> type(initializers.get("svd")).__name__, type(initializers.get("he_normal")).__name__
+        ('SVD', 'HeNormal')
+    """
+    if isinstance(identifier, str):
+        if identifier not in INITIALIZERS and ":" not in identifier:
+            try:
+                return keras.initializers.get(identifier)
+            except ValueError:
+                own = {"glorot_uniform", "he_normal", "lecun_normal", "orthogonal", "zeros"}
+                find(identifier, INITIALIZERS, "initialiser", also=own)  # says which are near
+        found: Any = find(identifier, INITIALIZERS, "initialiser")
+        try:
+            return found() if isinstance(found, type) or identifier in INITIALIZERS else found
+        except KerasSharedError:
+            raise
+        except Exception as error:
+            raise UnknownNameError(
+                f"The initialiser '{identifier}' cannot be made without arguments: "
+                f"{whole_reason(error)}. Name an object in place of the class."
+            ) from error
+    found = keras.initializers.get(identifier)
+    return found.clone() if isinstance(found, keras.initializers.Initializer) else found
