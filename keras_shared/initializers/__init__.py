@@ -10,6 +10,8 @@ import keras
 
 from keras_shared.errors import KerasSharedError, whole_reason
 from keras_shared.initializers.svd import SVD as SVD
+from keras_shared.initializers.tied_scaling import TiedScaling as TiedScaling
+from keras_shared.initializers.tied_scaling import tied_scale as tied_scale
 from keras_shared.lookup import UnknownNameError, find
 
 
@@ -20,6 +22,7 @@ def _delta_orthogonal() -> keras.initializers.Initializer:
 INITIALIZERS: dict[str, Callable[[], keras.initializers.Initializer]] = {
     "delta_orthogonal": _delta_orthogonal,
     "svd": SVD,
+    "tied_scaling": TiedScaling,
 }
 
 
