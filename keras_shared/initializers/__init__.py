@@ -9,6 +9,8 @@ from typing import Any
 import keras
 
 from keras_shared.errors import KerasSharedError, whole_reason
+from keras_shared.initializers.lsuv import LSUV as LSUV
+from keras_shared.initializers.lsuv import rescale as rescale
 from keras_shared.initializers.svd import SVD as SVD
 from keras_shared.initializers.tied_scaling import TiedScaling as TiedScaling
 from keras_shared.initializers.tied_scaling import tied_scale as tied_scale

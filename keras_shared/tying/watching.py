@@ -87,8 +87,8 @@ def watched(
             watch(layer, "call")
             if hasattr(layer, "quantized_call"):
                 watch(layer, "quantized_call")
-            plain = not isinstance(getattr(layer, "activation", None), (keras.Layer, type(None)))
-            if seen is not None and plain:
+            own = vars(layer).get("activation")  # of an RNN it is a property, and its cell's
+            if seen is not None and own is not None and not isinstance(own, keras.Layer):
                 watch_activation(layer, seen)
         yield
     finally:
