@@ -8,9 +8,12 @@ from keras_shared.layers.connection_table_conv2d import (
 from keras_shared.layers.euclidean_rbf import EuclideanRBF as EuclideanRBF
 from keras_shared.layers.locally_connected_2d import LocallyConnected2D as LocallyConnected2D
 from keras_shared.layers.position_bias import PositionBias as PositionBias
+from keras_shared.layers.relaxed_dense import RelaxedDense as RelaxedDense
 from keras_shared.layers.scale import Scale as Scale
 from keras_shared.layers.scaled_tanh import scaled_tanh as scaled_tanh
 from keras_shared.layers.shared import Shared as Shared
+from keras_shared.layers.shared_stack import SharedStack as SharedStack
+from keras_shared.layers.step_embedding import StepEmbedding as StepEmbedding
 from keras_shared.layers.tied_conv import TiedConv as TiedConv
 from keras_shared.layers.tied_conv_transpose import TiedConv2DTranspose as TiedConv2DTranspose
 from keras_shared.layers.tied_conv_transpose import TiedConvTranspose as TiedConvTranspose

@@ -11,6 +11,7 @@ _ONE_FOR_EACH_OUTPUT = (
     keras.layers.BatchNormalization,
     keras.layers.LayerNormalization,
     keras.layers.GroupNormalization,
+    keras.layers.RMSNormalization,
 )
 _ONCE_FOR_EACH_INPUT_POSITION = (
     keras.layers.Conv1DTranspose,
@@ -45,6 +46,11 @@ def multiply_adds(call: Call, weight: keras.Variable) -> int | None:
         return outputs
     if isinstance(layer, keras.layers.Dense):
         times = inputs // call.inputs[-1]  # for each vector
+    elif isinstance(layer, keras.layers.EinsumDense) and weight.name == "kernel":
+        read, kernel = layer.equation.replace(" ", "").split("->")[0].split(",")
+        sides = zip(kernel, layer.kernel.shape, strict=True)
+        new: int = math.prod(side for axis, side in sides if axis not in read)
+        return inputs * new  # each number of the inputs is multiplied once for each new axis
     elif isinstance(layer, _ONCE_FOR_EACH_INPUT_POSITION):
         times = inputs // shape[-1]  # shape: (..., filters, channels of the input)
     elif isinstance(layer, _DEPTHWISE):

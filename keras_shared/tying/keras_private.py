@@ -15,6 +15,7 @@ from typing import Any
 import keras
 from keras import ops
 from keras.src.backend.common import global_state
+from keras.src.backend.common.masking import get_keras_mask
 from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 from keras.src.quantizers.gptq_core import get_weight_bits_for_layer
@@ -253,6 +254,40 @@ def drop_layer(layer: keras.Layer, child: keras.Layer) -> None:
     """Take `child` out of what `layer` lists and saves."""
     with variables_may_change(layer):
         layer._tracker.untrack(child)
+
+
+def replace_layer(layer: keras.Layer, child: keras.Layer, new: keras.Layer) -> bool:
+    """Put `new` in the place of `child` in the attributes, lists and dicts of a built layer.
+
+    It takes the child's place in what `layer` lists, so that the order of weights stays.
+
+    Returns:
+        Whether there was such a place.
+    """
+    found = False
+    with variables_may_change(layer):
+        if layer._tracker.is_in_store("layers", new):
+            layer._tracker.untrack(child)
+        else:
+            layer._tracker.replace_tracked_value("layers", child, new)
+        attributes = {**vars(layer), **vars(layer).get("_modules", {})}  # the latter of torch
+        for name, value in attributes.items():
+            if name.startswith("_self_") or name == "_modules":
+                continue
+            if value is child:
+                setattr(layer, name, new)
+                found = True
+            elif isinstance(value, (list, dict)):
+                for key in value if isinstance(value, dict) else range(len(value)):
+                    if value[key] is child:
+                        value[key] = new
+                        found = True
+    return found
+
+
+def mask_of(tensor: Any) -> Any:
+    """The mask that a tensor carries, or None."""
+    return get_keras_mask(tensor)
 
 
 class SourceInSavedModel:
