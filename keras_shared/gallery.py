@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from typing import Any, Literal, NamedTuple, Self
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple, Self, TypeAlias
 
 import numpy as np
 
@@ -11,8 +12,12 @@ from keras_shared.errors import KerasSharedError, advised, boundary, printable
 from keras_shared.files.atomic import replacing
 from keras_shared.files.npy import read_npz
 from keras_shared.lookup import suggestion
+from keras_shared.name_index import NameIndex
 
 UNKNOWN = "unknown"
+MOST_COSINES = 100_000_000  # that are in memory at once
+
+_Found: TypeAlias = tuple[Sequence[str], np.ndarray]
 
 
 class GalleryError(KerasSharedError, ValueError):
@@ -43,7 +48,8 @@ class Gallery:
 
     A `SiameseNet` compares two images; its tower embeds each of them by the same weights. A gallery
     embeds an image once, when it is enrolled: `p = sigmoid(w |e - g| + v)` for the embedding `e` of
-    a new image and each enrolled `g`, by one matrix product for all of them.
+    a new image and each enrolled `g`, by one matrix product for all of them. For very many, an
+    index finds the best with a part of the work: see `identify`.
 
     Args:
         model: a `SiameseNet`, or any model with `embed`, which gives unit vectors, and
@@ -84,7 +90,8 @@ class Gallery:
         self.model = model
         self.threshold = float(threshold)
         self._of_names: dict[str, np.ndarray] = {}  # (images, features) each
-        self._joined: tuple[np.ndarray, np.ndarray] | None = None
+        self._joined: tuple[np.ndarray, np.ndarray, tuple[str, ...]] | None = None
+        self._index: NameIndex | None = None
 
     # === What is enrolled ===
 
@@ -130,6 +137,8 @@ class Gallery:
         self._see_enrolled(name)
         del self._of_names[name]
         self._joined = None
+        if self._index is not None:
+            self._index.remove(name)
 
     def merge(self, other: "Gallery") -> None:
         """Add all that another gallery of the same model holds.
@@ -165,12 +174,15 @@ class Gallery:
         cosines = _embedded(self.model, images) @ self._of_names[name].T
         return self._probability(cosines.max(axis=1))
 
-    def identify(self, images: Any, k: int = 1) -> list[Identity]:
+    def identify(self, images: Any, k: int = 1, approximate: bool = False) -> list[Identity]:
         """Who each image shows.
 
         Args:
             images: (images, height, width, channels), 0 to 255.
             k: so many of the best names with their probabilities.
+            approximate: whether an index looks for them in a small part of the gallery, for a
+                hundred thousand names and more. It may miss one of the best; those it finds have
+                the same probabilities. `build_index` makes it, or the first such call.
 
         Returns:
             For each image, an `Identity`.
@@ -178,17 +190,19 @@ class Gallery:
         Raises:
             GalleryError: if nothing is enrolled, or `k` is no number from 1.
             ValueError: for arrays that are no images.
+            ImportError: if an approximate search is asked for and USearch is not installed.
         """
         if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
             raise GalleryError(f"`k` must be a number from 1. Received: {k!r}")
         if not self._of_names:
             raise GalleryError("Nothing is enrolled: call enrol(name, images) first.")
-        embeddings, names = _embedded(self.model, images), self.names
-        best = self._best_of_names(embeddings)  # (images, names), cosines
+        if approximate:
+            self.build_index()
+        embeddings = _embedded(self.model, images)
+        nearest = self._probably_nearest if approximate else self._nearest
         identities = []
-        for cosines in best:
-            order = np.argpartition(-cosines, min(k, len(names)) - 1)[:k]
-            order = order[np.argsort(-cosines[order], kind="stable")]
+        for names, cosines in nearest(embeddings, k):
+            order = np.argsort(-cosines, kind="stable")[:k]
             probabilities = self._probability(cosines[order])
             matches = tuple(
                 Match(names[i], float(p)) for i, p in zip(order, probabilities, strict=True)
@@ -196,6 +210,24 @@ class Gallery:
             known = matches[0].probability >= self.threshold
             identities.append(Identity(matches[0].name if known else UNKNOWN, matches))
         return identities
+
+    def build_index(self) -> None:
+        """Make the index of an approximate search now; without it, the first one does.
+
+        It stays in memory, follows what is enrolled and removed, and is not saved. Building takes
+        minutes for a million, on all cores.
+
+        Raises:
+            GalleryError: if nothing is enrolled.
+            ImportError: if USearch is not installed: `pip install "keras_shared[index]"`.
+        """
+        if not self._of_names:
+            raise GalleryError("Nothing is enrolled: call enrol(name, images) first.")
+        if self._index is None:
+            rows = self._rows()[0]
+            index = NameIndex(rows.shape[1])
+            index.add([name for name, own in self._of_names.items() for _ in own], rows)
+            self._index = index
 
     # === One file ===
 
@@ -266,6 +298,8 @@ class Gallery:
         old = self._of_names.get(name)
         self._of_names[name] = rows if old is None else np.concatenate([old, rows])
         self._joined = None
+        if self._index is not None:
+            self._index.add([name] * len(rows), rows)
 
     def _see_enrolled(self, name: str) -> None:
         if name not in self._of_names:
@@ -273,22 +307,38 @@ class Gallery:
                 f"Nothing is enrolled under {name!r}. {suggestion(str(name), self._of_names)}"
             )
 
-    def _rows(self) -> tuple[np.ndarray, np.ndarray]:
-        """All embeddings (entries, features), and where each name's begin."""
+    def _rows(self) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+        """All embeddings (entries, features), where each name's begin, and the names."""
         if self._joined is None:
             parts = list(self._of_names.values())
             lengths = [len(part) for part in parts]
             rows = np.concatenate(parts) if parts else np.zeros((0, 0), "float32")
-            self._joined = rows, np.cumsum([0, *lengths[:-1]])
+            self._joined = rows, np.cumsum([0, *lengths[:-1]]), self.names
             of_names = np.split(rows, self._joined[1][1:]) if parts else []
             self._of_names = dict(zip(self._of_names, of_names, strict=True))  # views, once
         return self._joined
 
-    def _best_of_names(self, embeddings: np.ndarray) -> np.ndarray:
-        """For each image and name, the largest cosine."""
-        rows, starts = self._rows()
-        cosines = embeddings @ rows.T
-        return cosines if len(starts) == len(rows) else np.maximum.reduceat(cosines, starts, axis=1)
+    def _nearest(self, embeddings: np.ndarray, k: int) -> Iterator[_Found]:
+        """For each query the `k` names whose best cosine is largest, with these cosines."""
+        rows, starts, names = self._rows()
+        blocks = 1 + len(embeddings) * len(rows) // MOST_COSINES
+        for block in np.array_split(embeddings, blocks):
+            cosines = block @ rows.T
+            if len(starts) < len(rows):
+                cosines = np.maximum.reduceat(cosines, starts, axis=1)
+            for of_names in cosines:
+                best = np.argpartition(of_names, -min(k, len(names)))[-k:]
+                best.sort()
+                yield [names[i] for i in best], of_names[best]
+
+    def _probably_nearest(self, embeddings: np.ndarray, k: int) -> Iterator[_Found]:
+        """The same from the index, which may miss some; the cosines are exact."""
+        assert self._index is not None
+        for query, names in zip(embeddings, self._index.search(embeddings, k), strict=True):
+            if len(names) < min(k, len(self._of_names)):  # the graph did not lead to enough
+                yield from self._nearest(query[None], k)
+            else:
+                yield names, np.array([(self._of_names[n] @ query).max() for n in names])
 
     def _probability(self, cosines: np.ndarray) -> np.ndarray:
         weight, bias = (float(w.item()) for w in self.model.probability.get_weights())

@@ -10,8 +10,8 @@ ORDER = (  # each imports only what stands before it
     "errors", "text", "terminal", "processes", "quiet", "start", "files", "lookup", "section",
     "signature", "tokenizing", "presets.names", "presets.headline", "serving", "tying", "losses",
     "initializers", "layers", "datasets", "batching", "exporting", "sharing", "presets.reading",
-    "zoo", "gallery", "tasks", "presets", "recipes", "training", "evaluation", "comparing", "demo",
-    "cli",
+    "zoo", "name_index", "gallery", "tasks", "presets", "recipes", "training", "evaluation",
+    "comparing", "demo", "cli",
 )  # fmt: skip
 NEVER = {  # folder: what it may import nowhere, not even inside a function
     "tying": ("tensorflow",),
