@@ -7,6 +7,7 @@ import keras
 from keras_shared.losses.contrastive_loss import ContrastiveLoss as ContrastiveLoss
 from keras_shared.losses.embedding_loss import EmbeddingLoss as EmbeddingLoss
 from keras_shared.losses.loss_per_token import LossPerToken as LossPerToken
+from keras_shared.losses.mean_loss import MeanLoss as MeanLoss
 from keras_shared.losses.n_pair_loss import NPairLoss as NPairLoss
 from keras_shared.losses.prototypical_loss import PrototypicalLoss as PrototypicalLoss
 from keras_shared.losses.rbf_loss import RBFLoss as RBFLoss

@@ -11,6 +11,8 @@ class ContrastiveLoss(keras.losses.Loss):
     `L = y d^2 / 2 + (1 - y) max(0, margin - d)^2 / 2`, with `d` the distance of a pair and `y` 1
     for "same", 0 for "different".
 
+    With weights the value is the sum of weight times loss, over the number of pairs.
+
     Args:
         margin: distance beyond which a "different" pair costs nothing.
         reduction: as in `keras.losses.Loss`.

@@ -11,11 +11,24 @@ class EmbeddingLoss(keras.losses.Loss):
     draws them. A subclass computes a table, how wrong each comparison of an example (row) is, and
     which comparisons count. The value of an example is the sum of its row, scaled so that the mean
     over the batch is the mean over all comparisons that count; `sample_weight` and `class_weight`
-    act on the examples.
+    multiply these values. A weight of 0 leaves the comparisons of an example out; others are still
+    compared with it.
+
+    Where weights are regularised, the `loss` of a training is the sum of both; see `MeanLoss` for
+    a metric of the loss by itself.
 
     Call:
-        Classes (batch,) or (batch, 1), and embeddings (batch, features).
+        Classes (batch,) or (batch, 1), whole numbers of any size, and embeddings (batch, features).
+
+    Raises:
+        ValueError: for one-hot classes, or other than one class for each embedding.
     """
+
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        labels = _one_class_each(ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred))
+        # Keras casts to floating point, in which large numbers of classes would become one
+        first = ops.argmax(ops.cast(labels[:, None] == labels[None], "int32"), axis=1)
+        return super().__call__(first, y_pred, sample_weight)
 
     def compare(self, same: Any, embeddings: Any) -> tuple[Any, Any]:
         """The table of losses, and which of them count.
@@ -31,6 +44,22 @@ class EmbeddingLoss(keras.losses.Loss):
         labels = ops.reshape(y_true, (-1,))
         losses, counted = self.compare(labels[:, None] == labels[None], embeddings)
         return mean_of_counted(losses, counted)
+
+
+def _one_class_each(labels: Any, embeddings: Any) -> Any:
+    shape, of_embeddings = tuple(labels.shape), tuple(embeddings.shape)
+    one = len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)
+    if not one or len(of_embeddings) != 2 or not _may_be_equal(shape[0], of_embeddings[0]):
+        raise ValueError(
+            "Expected classes of shape (batch,) or (batch, 1), whole numbers, and embeddings of "
+            f"shape (batch, features). Received: classes of shape {shape}, embeddings of shape "
+            f"{of_embeddings}. Of one-hot classes take numpy.argmax(classes, axis=1)."
+        )
+    return ops.reshape(labels, (-1,))
+
+
+def _may_be_equal(a: int | None, b: int | None) -> bool:
+    return a is None or b is None or a == b
 
 
 def mean_of_counted(values: Any, counted: Any) -> Any:

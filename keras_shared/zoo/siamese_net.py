@@ -8,7 +8,7 @@ from keras import layers, ops
 from pydantic import PositiveInt
 
 from keras_shared.layers import CenterInk, Shared
-from keras_shared.losses import ContrastiveLoss, EmbeddingLoss
+from keras_shared.losses import LOSSES, ContrastiveLoss, EmbeddingLoss, MeanLoss
 from keras_shared.losses.contrastive_loss import contrastive_loss
 from keras_shared.signature import Signature
 from keras_shared.zoo.calibration import calibrate, threshold
@@ -18,6 +18,7 @@ from keras_shared.zoo.zoo_model import ZooModel
 TOWER_SIZE = (28, 28)  # pixels, as in Vinyals et al. 2016
 FILTERS = (48, 48, 48, 64, 64)  # of the default tower's convolutions
 BATCH = 32  # images at once, as of `keras.Model.predict`
+OUTPUTS = ("distance", "probability")
 POOLED = (1, 3, 5)  # after these: 28 -> 14 -> 7 -> 3 pixels
 
 
@@ -209,12 +210,22 @@ class SiameseNet(ZooModel):
             optimizer: as in Keras; "auto" is Adam with a rate of 0.001.
             loss: `"contrastive"` or a `ContrastiveLoss` goes to the distance, any other single
                 loss (`"binary_crossentropy"`, which "auto" stands for) to the probability. A dict
-                goes by output. With the contrastive loss, `w` and `v` follow the distances by a
-                cross-entropy of their own: `loss` is the sum of both, `distance_loss` the
-                contrastive loss alone.
+                goes by output, a list to distance and probability. With the contrastive loss
+                alone, `w` and `v` follow the distances by a cross-entropy of their own: `loss` is
+                the sum of both and of what layers add (regularisation), `distance_loss` the
+                contrastive loss by itself.
             metrics: a list goes to the probability, a dict by output; "auto" is the accuracy where
                 the loss is "auto" too, otherwise none.
-            **kwargs: further arguments of `keras.Model.compile`.
+            **kwargs: further arguments of `keras.Model.compile`; `weighted_metrics` go by output
+                as `metrics` do, one number as `loss_weights` to the loss of both outputs.
+
+        Labels of pairs are one array for both outputs, or go by output. `sample_weight` and
+        `class_weight` of `fit`, `train_on_batch` and `evaluate` act on the loss, on the
+        cross-entropy of `w` and `v`, and on `distance_loss`; Keras takes `class_weight` with
+        labels of one array alone.
+
+        Raises:
+            ValueError: for a loss that compares the images of a batch, or of other outputs.
 
         Example:
             >>> from keras_shared.zoo import SiameseNet
@@ -223,26 +234,20 @@ class SiameseNet(ZooModel):
         if isinstance(loss, str) and loss == "auto":
             loss = self.default_loss()
             metrics = list(self.default_metrics) if metrics == "auto" else metrics
-        loss = ContrastiveLoss() if loss == "contrastive" else loss
-        if isinstance(loss, EmbeddingLoss):
-            raise ValueError(
-                f"{type(loss).__name__} compares the embeddings of a whole batch, and this model "
-                "takes pairs. Compile and fit `model.embedder`, which takes images and their "
-                "classes; then `calibrate` the model."
-            )
-        alone = None
-        if isinstance(loss, ContrastiveLoss):
-            alone = keras.metrics.MeanMetricWrapper(
-                contrastive_loss, name="loss", dtype="float32", margin=loss.margin
-            )
-            loss = {"distance": loss, "probability": None}
-        elif loss is not None and not isinstance(loss, dict):
-            loss = {"distance": None, "probability": loss}
-        if metrics is not None and metrics != "auto" and not isinstance(metrics, dict):
-            metrics = {"probability": metrics}
-        if alone is not None:  # `loss` has the cross-entropy that w and v follow added to it
-            metrics = {"distance": [alone], **(metrics if isinstance(metrics, dict) else {})}
-        super().compile(optimizer, loss, metrics=metrics, **kwargs)
+        losses = _loss_by_output(loss)
+        kwargs["weighted_metrics"] = _metrics_by_output(kwargs.get("weighted_metrics"))
+        if losses and _is_contrastive(losses["distance"]) and losses["probability"] is None:
+            # of the loss of one output Keras reports the sum alone
+            alone = MeanLoss(losses["distance"], name="loss", dtype="float32")
+            weighted = kwargs["weighted_metrics"] or {}
+            own = keras.tree.flatten(weighted.get("distance") or [])
+            own = [metric for metric in own if not isinstance(metric, MeanLoss)]  # once loaded
+            kwargs["weighted_metrics"] = {**weighted, "distance": [alone, *own]}
+        weights = kwargs.get("loss_weights")
+        if losses and isinstance(weights, (int, float)):
+            kwargs["loss_weights"] = dict.fromkeys(losses, weights)
+        metrics = _metrics_by_output(None if metrics == "auto" else metrics)
+        super().compile(optimizer, losses, metrics=metrics, **kwargs)
 
     def compute_loss(
         self,
@@ -252,22 +257,21 @@ class SiameseNet(ZooModel):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Any:
-        loss = super().compute_loss(x, _for_both(y), y_pred, sample_weight, training)
+        y, sample_weight = _for_both(y), _for_both(sample_weight)
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
         if not isinstance(self.loss, dict) or self.loss.get("probability") is not None:
             return loss
         # a loss on the distance alone leaves w and v without gradient: let them follow
         p = self.probability(ops.stop_gradient(y_pred["distance"]))
-        same = ops.cast(ops.reshape(_for_both(y)["probability"], (-1, 1)), p.dtype)
+        same = ops.cast(ops.reshape(y["probability"], (-1, 1)), p.dtype)
         wrong = ops.binary_crossentropy(same, p)  # (batch, 1)
-        weight = (
-            sample_weight.get("probability") if isinstance(sample_weight, dict) else (sample_weight)
-        )
-        if weight is not None:  # of examples or of classes: w and v follow it too
-            wrong = wrong * ops.cast(ops.reshape(weight, (-1, 1)), wrong.dtype)
+        if sample_weight is not None:  # of examples or of classes: w and v follow it too
+            weight = ops.reshape(sample_weight["probability"], (-1, 1))
+            wrong = wrong * ops.cast(weight, wrong.dtype)
         return loss + ops.mean(wrong)
 
-    def compute_metrics(self, x: Any, y: Any, y_pred: Any, *args: Any, **kwargs: Any) -> Any:
-        return super().compute_metrics(x, _for_both(y), y_pred, *args, **kwargs)
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        return super().compute_metrics(x, _for_both(y), y_pred, _for_both(sample_weight))
 
     def halves(self) -> tuple[keras.Model, keras.Model]:
         """The embedder in two models: from images to what the tower takes, and on to embeddings.
@@ -496,5 +500,52 @@ def _with_channels(image: Any, channels: int) -> Any:
     raise ValueError(f"The tower takes {channels} channels. Received: image_shape[-1]={given}")
 
 
-def _for_both(y: Any) -> Any:
-    return y if y is None or isinstance(y, dict) else {"distance": y, "probability": y}
+def _loss_by_output(loss: Any) -> dict[str, Any] | None:
+    """The loss of each output; a single one goes to the output that it is made for."""
+    if loss is None:
+        return None
+    if not isinstance(loss, (dict, list, tuple)):
+        loss = {"distance" if _is_contrastive(loss) else "probability": loss}
+    elif not isinstance(loss, dict) and len(loss) == len(OUTPUTS):
+        loss = dict(zip(OUTPUTS, loss, strict=True))
+    if not isinstance(loss, dict) or not set(loss) <= set(OUTPUTS):
+        raise ValueError(
+            f"`loss` must be one loss, or one for each output, {list(OUTPUTS)}. Received: {loss}"
+        )
+    whole = [one for one in loss.values() if isinstance(_named(one), EmbeddingLoss)]
+    if whole:
+        name = type(_named(whole[0])).__name__
+        raise ValueError(
+            f"{name} compares the embeddings of a whole batch, and this model takes pairs. Compile "
+            f"and fit `model.embedder`, which takes images and their classes, with "
+            f"`keras_shared.losses.{name}()`; then `calibrate` the model."
+        )
+    made = {key: ContrastiveLoss() if _is_name(one) else one for key, one in loss.items()}
+    return {output: made.get(output) for output in OUTPUTS}
+
+
+def _is_contrastive(loss: Any) -> bool:
+    return _is_name(loss) or isinstance(loss, ContrastiveLoss)
+
+
+def _is_name(loss: Any) -> bool:
+    """Whether it stands for a `ContrastiveLoss`: its name, or the function that it averages."""
+    return loss is contrastive_loss or (isinstance(loss, str) and loss == "contrastive")
+
+
+def _named(loss: Any) -> Any:
+    return LOSSES[loss]() if isinstance(loss, str) and loss in SiameseNet.loss_names else loss
+
+
+def _metrics_by_output(metrics: Any) -> Any:
+    return metrics if metrics is None or isinstance(metrics, dict) else {"probability": metrics}
+
+
+def _for_both(values: Any) -> Any:
+    """Labels or weights by output; those of one output are those of the other."""
+    if isinstance(values, (list, tuple)):
+        values = dict(zip(OUTPUTS, values, strict=True))
+    if isinstance(values, dict):
+        known = {name: value for name, value in values.items() if value is not None}
+        return {**dict.fromkeys(OUTPUTS, next(iter(known.values()), None)), **known}
+    return values if values is None else dict.fromkeys(OUTPUTS, values)

@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_shared.losses import LOSSES, EmbeddingLoss, NPairLoss, PrototypicalLoss, TripletLoss
+from keras_shared.losses import (
+    LOSSES,
+    EmbeddingLoss,
+    MeanLoss,
+    NPairLoss,
+    PrototypicalLoss,
+    TripletLoss,
+)
 
 RANDOM = np.random.default_rng(0)
 LABELS = np.array([4, 0, 4, 1, 0, 1, 4, 9])  # three of class 4; 9 is alone
@@ -108,6 +115,83 @@ def test_weights_act_on_the_examples(case):
     np.testing.assert_allclose(by_class, after(sample_weight=weights), atol=1e-6)
     if np.ptp(each) > 0:
         assert np.abs(by_class - after()).max() > 1e-6
+
+
+LINE = np.array([[0.0], [1.0], [0.4], [1.3], [4.0], [3.0]])  # two pairs, and two that are alone
+
+
+@pytest.mark.parametrize(
+    ("mining", "points", "chosen"),  # (a, p): n
+    [
+        ("semi_hard", 6, {(0, 1): 3, (1, 0): 5, (2, 3): 5, (3, 2): 0}),  # the next beyond p
+        ("semi_hard", 4, {(0, 1): 3, (1, 0): 2, (2, 3): 1, (3, 2): 0}),  # or the furthest
+        ("hard", 6, {(0, 1): 2, (1, 0): 3, (2, 3): 0, (3, 2): 1}),
+    ],
+)
+@pytest.mark.parametrize("margin", [2.0, None])
+def test_which_triplets_are_mined(mining, points, chosen, margin):
+    """Chosen by eye; their gradient by hand shows that no other took part."""
+    x = tf.constant(LINE[:points], "float32")
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        value = TripletLoss(margin, mining)([0, 0, 1, 1, 2, 3][:points], x)
+    losses, expected = [], np.zeros(points)
+    for (a, p), n in chosen.items():
+        apart = [LINE[a, 0] - LINE[other, 0] for other in (p, n)]
+        gap = abs(apart[0]) - abs(apart[1])
+        losses.append(np.log1p(np.exp(gap)) if margin is None else max(0, gap + margin))
+        slope = 1 / (1 + np.exp(-gap)) if margin is None else float(gap + margin > 0)
+        towards_p, towards_n = slope * np.sign(apart) / len(chosen)
+        expected[a] += towards_p - towards_n
+        expected[p] -= towards_p
+        expected[n] += towards_n
+    np.testing.assert_allclose(value, np.mean(losses), rtol=1e-5)
+    np.testing.assert_allclose(tape.gradient(value, x)[:, 0], expected, atol=1e-5)
+
+
+def test_classes_of_large_numbers_and_those_that_are_no_classes():
+    x = POINTS[:4].astype("float32")
+    for large in (2**24, 2**60):  # neighbours are one in float32
+        classes = large + np.array([0, 1, 0, 1])
+        expected = n_pair(classes, POINTS[:4], 0.3)
+        np.testing.assert_allclose(NPairLoss(0.3)(classes, x), expected, rtol=1e-5)
+    for bad in (np.eye(4), np.arange(3), np.zeros((4, 1, 1))):
+        with pytest.raises(ValueError, match=r"classes of shape \(batch,\) or.*numpy.argmax"):
+            NPairLoss()(bad, x)
+    NPairLoss()(np.argmax(np.eye(4), axis=1), x)  # as the message says
+
+
+@pytest.mark.parametrize("form", ["fit", "tf.data", "batch"])
+def test_weights_and_the_loss_by_itself_in_a_training(form):
+    """With weights that are regularised; class weights as weights of their examples."""
+    x, y = POINTS.astype("float32"), LABELS
+    weights = np.where(y == 4, 3.0, 0.5)
+    by_class = {c: 3.0 if c == 4 else 0.5 for c in range(10)}
+    for given in ({"sample_weight": weights}, {"class_weight": by_class}):
+        tower = keras.Sequential(
+            [keras.Input((3,)), keras.layers.Dense(2, kernel_regularizer="l2")]
+        )
+        tower.compile(
+            "sgd", NPairLoss(0.3), weighted_metrics=[MeanLoss(NPairLoss(0.3))], run_eagerly=True
+        )
+        kernel, bias = tower.get_weights()
+        each = keras.losses.deserialize(keras.losses.serialize(NPairLoss(0.3)))
+        each.reduction = "none"
+        rows = np.array(each(y, x @ kernel + bias))
+        np.testing.assert_allclose(rows.mean(), n_pair(y, x @ kernel + bias, 0.3), rtol=1e-4)
+        expected = np.mean(rows * weights) + 0.01 * np.sum(kernel**2)
+        if form == "fit":
+            logs = tower.fit(x, y, batch_size=8, shuffle=False, verbose=0, **given).history
+        elif form == "tf.data":
+            parts = (x, y, weights) if "sample_weight" in given else (x, y)
+            given.pop("sample_weight", None)
+            data = tf.data.Dataset.from_tensor_slices(parts).batch(8)
+            logs = tower.fit(data, verbose=0, **given).history
+        else:
+            logs = tower.train_on_batch(x, y, return_dict=True, **given)
+        np.testing.assert_allclose(np.ravel(logs["loss"])[0], expected, rtol=1e-4)
+        alone = np.mean(rows * weights)
+        np.testing.assert_allclose(np.ravel(logs["n_pair_loss"])[0], alone, rtol=1e-4)
 
 
 @pytest.mark.parametrize("case", CASES)

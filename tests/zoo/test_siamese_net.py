@@ -3,10 +3,12 @@ import warnings
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from keras_shared.layers import CenterInk
 from keras_shared.losses import ContrastiveLoss, NPairLoss
+from keras_shared.losses.contrastive_loss import contrastive_loss
 from keras_shared.zoo import SiameseNet, calibration
 
 RANDOM = np.random.default_rng(2)
@@ -14,9 +16,13 @@ A, B = RANDOM.integers(0, 256, (2, 6, 28, 28, 1))
 SAME = np.array([0, 1, 1, 0, 1, 0])
 
 
-def tiny_tower(size=8, channels=1):
+def tiny_tower(size=8, channels=1, **kwargs):
     return keras.Sequential(
-        [keras.Input((size, size, channels)), layers.Flatten(), layers.Dense(3, name="d")],
+        [
+            keras.Input((size, size, channels)),
+            layers.Flatten(),
+            layers.Dense(3, name="d", **kwargs),
+        ],
         name="tiny",
     )
 
@@ -52,8 +58,6 @@ def test_symmetric_and_certain_of_equal_images():
 
 def test_gradient_is_summed_over_both_images():
     """The twin gradient equals the sum of the gradients of two separate towers."""
-    import tensorflow as tf
-
     tower = tiny_tower()
     model = SiameseNet(tower, image_shape=(8, 8, 1))
     a, b = RANDOM.integers(0, 256, (2, 4, 8, 8, 1)).astype("float32")
@@ -248,21 +252,112 @@ def test_other_bad_input():
         SiameseNet(tiny_tower(channels=3), image_shape=(8, 8, 2))
 
 
-def test_weights_of_pairs_reach_the_probability():
-    """Under the contrastive loss too, by class or by pair alike."""
+WEIGHT = np.array([0.0, 1.0, 2.0, 3.0, 1.0, 0.5])
+BY_CLASS = np.where(SAME == 1, 3.0, 1.0)
+EACH = {"image_a": A, "image_b": B}
+DS = tf.data.Dataset.from_tensor_slices
+FORMS = {  # of one step: how it is asked for, and the weights of the pairs that it stands for
+    "plain": (lambda m: m.fit([A, B], SAME, **ONE), 1),
+    "array": (lambda m: m.fit([A, B], SAME, sample_weight=WEIGHT, **ONE), WEIGHT),
+    "column": (
+        lambda m: m.fit([A, B], SAME[:, None], sample_weight=WEIGHT[:, None], **ONE),
+        WEIGHT,
+    ),
+    "dicts": (lambda m: m.fit(EACH, both(SAME), sample_weight=both(WEIGHT), **ONE), WEIGHT),
+    "dict of weights": (lambda m: m.fit(EACH, SAME, sample_weight=both(WEIGHT), **ONE), WEIGHT),
+    "lists": (lambda m: m.fit([A, B], [SAME] * 2, sample_weight=[WEIGHT] * 2, **ONE), WEIGHT),
+    "one output": (
+        lambda m: m.fit(EACH, {"distance": SAME}, sample_weight={"distance": WEIGHT}, **ONE),
+        WEIGHT,
+    ),
+    "class_weight": (
+        lambda m: m.fit([A, B], SAME == 1, class_weight={0: 1, 1: 3}, **ONE),
+        BY_CLASS,
+    ),
+    "tf.data": (lambda m: m.fit(DS((EACH, SAME, WEIGHT)).batch(6), verbose=0), WEIGHT),
+    "tf.data of dicts": (
+        lambda m: m.fit(DS((EACH, both(SAME), both(WEIGHT))).batch(6), verbose=0),
+        WEIGHT,
+    ),
+    "tf.data, class_weight": (
+        lambda m: m.fit(DS((EACH, SAME)).batch(6), class_weight={0: 1, 1: 3}, verbose=0),
+        BY_CLASS,
+    ),
+    "batch": (lambda m: m.train_on_batch([A, B], SAME, WEIGHT, return_dict=True), WEIGHT),
+    "batch, class_weight": (
+        lambda m: m.train_on_batch([A, B], SAME, class_weight={0: 1, 1: 3}, return_dict=True),
+        BY_CLASS,
+    ),
+    "batch of dicts": (
+        lambda m: m.train_on_batch(EACH, both(SAME), both(WEIGHT), return_dict=True),
+        WEIGHT,
+    ),
+}
+ONE = {"batch_size": 6, "shuffle": False, "verbose": 0}
 
-    def after(x, y, **kwargs):
-        keras.utils.set_random_seed(1)
-        model = SiameseNet(tiny_tower(), image_shape=(28, 28, 1))
-        model.compile(keras.optimizers.SGD(0.1), "contrastive")
-        model.fit(x, y, batch_size=len(y), shuffle=False, verbose=0, **kwargs)
-        return np.concatenate([w.ravel() for w in model.probability.get_weights()])
 
-    plain = after([A, B], SAME)
-    weighted = after([A, B], SAME, class_weight={0: 1.0, 1: 3.0})
-    by_pair = after([A, B], SAME, sample_weight=np.where(SAME == 1, 3.0, 1.0))
-    assert np.abs(weighted - plain).max() > 1e-3
-    np.testing.assert_allclose(weighted, by_pair, atol=1e-6)
+def both(values):
+    return {"distance": values, "probability": values}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_weights_of_pairs(form):
+    """On the contrastive loss, on the calibration, and on what is reported, against NumPy."""
+    step, weight = FORMS[form]
+    model = SiameseNet(tiny_tower(kernel_regularizer="l2"), image_shape=(28, 28, 1))
+    graph = form == "tf.data"  # the others eagerly, which starts sooner
+    model.compile(keras.optimizers.SGD(0.1), ContrastiveLoss(0.7), run_eagerly=not graph)
+    d = model.predict([A, B], verbose=0)["distance"][:, 0]
+    w, v = (x.item() for x in model.probability.get_weights())
+    added = 0.01 * np.sum(model.tower.get_weights()[0] ** 2)
+    p = 1 / (1 + np.exp(-(w * d + v)))
+    contrastive = np.mean(weight * np.where(SAME == 1, d**2 / 2, np.maximum(0, 0.7 - d) ** 2 / 2))
+    entropy = -np.mean(weight * np.where(SAME == 1, np.log(p), np.log(1 - p)))
+    reported = step(model)
+    reported = getattr(reported, "history", reported)
+    assert sorted(reported) == ["distance_loss", "loss"]
+    np.testing.assert_allclose(np.ravel(reported["distance_loss"])[0], contrastive, rtol=1e-4)
+    total = contrastive + entropy + added
+    np.testing.assert_allclose(np.ravel(reported["loss"])[0], total, rtol=1e-4)
+    new = [x.item() for x in model.probability.get_weights()]
+    expected = w - 0.1 * np.mean(weight * (p - SAME) * d), v - 0.1 * np.mean(weight * (p - SAME))
+    np.testing.assert_allclose(new, expected, rtol=1e-5)
+
+
+def test_losses_and_metrics_by_output():
+    """As Keras takes them for two outputs; what none of both can have is refused."""
+    model = SiameseNet(tiny_tower(), image_shape=(28, 28, 1))
+    d, p = (model.predict([A, B], verbose=0)[name][:, 0] for name in ("distance", "probability"))
+    contrastive = np.mean(np.where(SAME == 1, d**2, np.maximum(0, 1 - d) ** 2)) / 2
+    entropy = -np.mean(np.where(SAME == 1, np.log(p), np.log(1 - p)))
+
+    def reported(loss, **kwargs):
+        model.compile("sgd", loss, run_eagerly=True, **kwargs)
+        return model.evaluate([A, B], SAME, sample_weight=np.ones(6), verbose=0, return_dict=True)
+
+    total = pytest.approx(contrastive + entropy, rel=1e-4)
+    alone = pytest.approx(contrastive, rel=1e-4)
+    for loss in (
+        "contrastive", contrastive_loss, {"distance": "contrastive"},
+        {"distance": ContrastiveLoss()}, [ContrastiveLoss(), None],
+    ):  # fmt: skip
+        assert reported(loss) == {"loss": total, "distance_loss": alone}
+    for loss in (
+        {"distance": ContrastiveLoss(), "probability": "binary_crossentropy"},
+        [ContrastiveLoss(), "binary_crossentropy"],
+    ):
+        whole = reported(loss)
+        assert whole["loss"] == total and whole["distance_loss"] == alone
+    twice = reported("contrastive", loss_weights=2, weighted_metrics=["accuracy"])
+    assert twice["loss"] == pytest.approx(2 * contrastive + entropy, rel=1e-4)
+    assert twice["distance_loss"] == alone
+    right = np.mean((p > 0.5) == SAME)
+    assert twice["probability_accuracy"] == pytest.approx(right)
+    for name in ("n_pair", "triplet", "triplet_hard", "prototypical"):
+        with pytest.raises(ValueError, match=r"`model.embedder`, .*`keras_shared.losses.\w+Loss\("):
+            model.compile("sgd", name)
+    with pytest.raises(ValueError, match=r"one for each output, \['distance', 'probability'\]"):
+        model.compile("sgd", {"distances": "contrastive"})
 
 
 def test_a_tower_of_several_outputs_is_named():
