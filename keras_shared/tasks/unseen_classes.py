@@ -21,7 +21,7 @@ class UnseenClasses(NamedTuple):
     """Test images as a model sees them.
 
     Attributes:
-        embeddings: (images, features), of length 1.
+        embeddings: (images, features), of length 1; zeros for images that no test asks for.
         weight, bias: of the distance of two, for the probability of "same".
         groups: names of the groups that test.
         data: section [data] of the recipe.
@@ -41,13 +41,19 @@ class UnseenClasses(NamedTuple):
 
 
 def embed_unseen(model: keras.Model, split: Any, data: PairData) -> UnseenClasses | None:
-    """Embed all images of a test split; None for listed pairs, or a model without a tower."""
+    """Embed the images of the groups that test, and of runs; None for listed pairs, or a model without a tower."""
     if isinstance(split, ImagePairs) or not hasattr(model, "embed"):
         return None
     weight, bias = (float(w.item()) for w in model.probability.get_weights())
-    embeddings = prepared(split.images, model.embed, "float32")
     tested = {split.group_names[split.groups[label]] for label in np.unique(split.labels)}
     groups = data.test_groups or tuple(sorted(tested))
+    wanted = [split.group_names.index(name) for name in groups]
+    asked = np.isin(split.groups[split.labels], wanted)
+    if split.runs is not None:
+        asked[split.runs] = True
+    some = prepared(split.images[np.flatnonzero(asked)], model.embed, "float32")
+    embeddings = np.zeros((len(asked), some.shape[1]), "float32")
+    embeddings[asked] = some
     return UnseenClasses(embeddings, weight, bias, groups, data)
 
 
