@@ -18,7 +18,12 @@ from keras_shared.datasets.labelled_images import LabelledImages as LabelledImag
 from keras_shared.datasets.labelled_sentences import LabelledSentences as LabelledSentences
 from keras_shared.datasets.mnist import MNIST
 from keras_shared.datasets.mnist import load_mnist as load_mnist
-from keras_shared.datasets.omniglot import OMNIGLOT, OMNIGLOT_SMALL1, OMNIGLOT_SMALL2
+from keras_shared.datasets.omniglot import (
+    OMNIGLOT,
+    OMNIGLOT_BACKGROUND,
+    OMNIGLOT_SMALL1,
+    OMNIGLOT_SMALL2,
+)
 from keras_shared.datasets.omniglot import load_omniglot as load_omniglot
 from keras_shared.datasets.own import OwnData as OwnData
 from keras_shared.datasets.sentences import from_sentences as from_sentences
@@ -41,6 +46,7 @@ DATASETS: dict[str, Dataset] = {
     "fashion_mnist": FASHION_MNIST,
     "mnist": MNIST,
     "omniglot": OMNIGLOT,
+    "omniglot_background": OMNIGLOT_BACKGROUND,
     "omniglot_small1": OMNIGLOT_SMALL1,
     "omniglot_small2": OMNIGLOT_SMALL2,
     "sst2": SST2,

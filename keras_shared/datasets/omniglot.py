@@ -54,3 +54,7 @@ OMNIGLOT_SMALL1, OMNIGLOT_SMALL2 = (
     )
     for name in ("small1", "small2")
 )  # fmt: skip
+OMNIGLOT_BACKGROUND = Dataset(  # for studies that never read the alphabets of the test split
+    "Omniglot, the 30 background alphabets", "Lake 2015", "MIT", LabelledImages,
+    lambda split, data_dir: load_omniglot("train", data_dir),  # `data.test_groups` says which test
+)  # fmt: skip
