@@ -53,11 +53,11 @@ def examine(
     yield "reading the folder"
     _refuse_irregular(folder)
     yield "reading saved_model.pb"
-    graph = _read(folder)
+    graph = read_graph(folder)
     if isinstance(graph, Finding):
         yield graph
         return
-    incomplete = [*_of_the_version(graph, folder)]
+    incomplete = [*of_the_version(graph, folder)]
     yield from incomplete
     if "serving_default" not in graph.signature_def:
         named = [name for name in graph.signature_def if not name.startswith("__")]
@@ -107,7 +107,7 @@ def _touching(touched: Mapping[str, Sequence[str]], static: bool, trusted: bool)
     return Finding("warning", f"{what}, and {NOT_RUN}", remedy)
 
 
-def _read(folder: pathlib.Path) -> Any:
+def read_graph(folder: pathlib.Path) -> Any:
     """The one graph tagged `serve`, or what is wrong."""
     from google.protobuf import text_format
     from tensorflow.core.protobuf import saved_model_pb2
@@ -166,7 +166,7 @@ def _lacking(graph: Any) -> Iterator[Finding]:
         )
 
 
-def _of_the_version(graph: Any, folder: pathlib.Path) -> Iterator[Finding]:
+def of_the_version(graph: Any, folder: pathlib.Path) -> Iterator[Finding]:
     version = graph.meta_info_def.tensorflow_version
     if version:
         remedy = "use TF Serving of this version or newer: an older one may lack its operations"

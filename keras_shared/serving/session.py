@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -38,13 +38,21 @@ def loaded(folder: str | os.PathLike[str]) -> Iterator[tuple[Any, Mapping[str, A
         session.close()
 
 
-def run(session: Any, signature: Any, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def run(
+    session: Any,
+    signature: Any,
+    inputs: Mapping[str, Any],
+    outputs: Collection[str] = (),
+    seconds: float | None = None,
+) -> dict[str, np.ndarray]:
     """The outputs of a signature by name, but for ragged and sparse ones.
 
     Args:
         session: as `loaded` yields it.
         signature: one of its SignatureDefs.
         inputs: name -> array; those with a default may be left out.
+        outputs: names of those that are wanted; by default all.
+        seconds: that it may take.
 
     Returns:
         Name -> array.
@@ -56,6 +64,14 @@ def run(session: Any, signature: Any, inputs: Mapping[str, Any]) -> dict[str, np
     import tensorflow as tf
 
     defaults = {key: tf.make_ndarray(value) for key, value in signature.defaults.items()}
-    fetched = {key: info.name for key, info in signature.outputs.items() if info.name}
+    fetched = {
+        key: info.name
+        for key, info in signature.outputs.items()
+        if info.name and (not outputs or key in outputs)
+    }
     fed = {signature.inputs[key].name: value for key, value in {**defaults, **inputs}.items()}
-    return {key: np.asarray(value) for key, value in session.run(fetched, fed).items()}
+    options = None
+    if seconds is not None:
+        options = tf.compat.v1.RunOptions(timeout_in_ms=max(1, int(1000 * seconds)))
+    found = session.run(fetched, fed, options=options)
+    return {key: np.asarray(value) for key, value in found.items()}

@@ -48,7 +48,7 @@ def try_version(
     Image.new("RGB", (SIDE, SIDE)).save(png, "PNG")
     image = png.getvalue()
     yield "reading the warm-up requests"
-    records, unreadable = _warmup(folder / WARMUP)
+    records, unreadable = warmup_requests(folder / WARMUP)
     yield from unreadable
     yield "loading it"
     with contextlib.ExitStack() as stack:
@@ -62,7 +62,7 @@ def try_version(
             return
         typical: dict[str, Inputs] = {}
         for number, (name, inputs) in enumerate(records, 1):
-            wrong = _mismatch(name, inputs, signatures)
+            wrong = mismatch(name, inputs, signatures)
             if wrong is None and name in runnable:
                 yield f"replaying warm-up record {number}"
                 try:
@@ -262,7 +262,7 @@ def _binary(value: np.ndarray) -> bool:
     return False
 
 
-def _warmup(path: pathlib.Path) -> tuple[list[tuple[str, Inputs]], list[Finding]]:
+def warmup_requests(path: pathlib.Path) -> tuple[list[tuple[str, Inputs]], list[Finding]]:
     """(signature, inputs) of each request, and what is wrong with the file."""
     import tensorflow as tf
     from tensorflow_serving.apis import prediction_log_pb2
@@ -313,7 +313,7 @@ def _array(key: str, value: Any) -> np.ndarray:
     return np.asarray(tf.make_ndarray(value))
 
 
-def _mismatch(name: str, inputs: Inputs, signatures: Mapping[str, Any]) -> str | None:
+def mismatch(name: str, inputs: Inputs, signatures: Mapping[str, Any]) -> str | None:
     import tensorflow as tf
 
     if name not in signatures:
