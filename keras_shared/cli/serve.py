@@ -1,15 +1,25 @@
 import argparse
 
 NAME = "serve"
-HELP = "launch TF Serving, here or in Docker"
+HELP = "serve models: TF Serving, here or in Docker, or an embedded engine"
 EXAMPLE = "serve lenet5_mnist"
 LIGHT = True
+EMBEDDED = (
+    ("host", "ADDRESS", "to listen on (default: 127.0.0.1, for this machine alone)"),
+    ("model-config-file", "FILE", "TF Serving's, in place of names: version policies and labels"),
+    ("batching-parameters-file", "FILE", "TF Serving's: how requests are answered together"),
+    ("token-file", "FILE", "holds what requests must bear: Authorization: Bearer TOKEN"),
+    ("certificate", "FILE", "PEM, for TLS over both protocols"),
+    ("key", "FILE", "of the certificate, PEM"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("models", metavar="NAME|DIR", nargs="+", help="folders of versions")
+    parser.add_argument("models", metavar="NAME|DIR", nargs="*", help="folders of versions")
     parser.add_argument(
-        "--engine", choices=["tf-serving"], default="tf-serving", help="%(default)s"
+        "--engine",
+        choices=["tf-serving", "embedded"],
+        help="default: TF Serving if it or Docker is found, else embedded: TensorFlow in Python",
     )
     parser.add_argument("--rest-port", type=_port, metavar="N", default=8501, help="%(default)s")
     parser.add_argument("--grpc-port", type=_port, metavar="N", default=8500, help="%(default)s")
@@ -19,6 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="for a model whose inputs or outputs have no batch: see `check`",
     )
+    embedded = parser.add_argument_group("of the embedded engine alone")
+    for name, metavar, text in EMBEDDED:
+        embedded.add_argument(f"--{name}", metavar=metavar, help=text)
+    embedded.add_argument(
+        "--allow-file-operations", action="store_const", const=True,
+        help="serve models whose graphs touch files, the network or Python too",
+    )  # fmt: skip
 
 
 def _port(given: str) -> int:
@@ -30,4 +47,9 @@ def _port(given: str) -> int:
 def run(options: argparse.Namespace) -> int:
     from keras_shared.serving import serve
 
-    return serve(options.models, options.rest_port, options.grpc_port, batching=options.batching)
+    names = [*(name.replace("-", "_") for name, *_ in EMBEDDED), "allow_file_operations"]
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    return serve(
+        options.models, options.rest_port, options.grpc_port,
+        batching=options.batching, engine=options.engine, **given,
+    )  # fmt: skip

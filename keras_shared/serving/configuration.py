@@ -3,6 +3,7 @@
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from keras_shared.errors import boundary
 from keras_shared.presets.names import (
@@ -75,6 +76,39 @@ def model_folders(paths_or_names: Sequence[str | os.PathLike[str]]) -> dict[str,
                 "Rename one folder: TF Serving takes a model's name from it."
             )
     return folders
+
+
+def configured(model_config_file: str) -> dict[str, pathlib.Path]:
+    """The models of a model config, a `ModelServerConfig` of TF Serving as text.
+
+    Args:
+        model_config_file: its path.
+
+    Returns:
+        Name -> folder of versions.
+
+    Raises:
+        LoadError: for a file that cannot be read, or names no model.
+    """
+    found = {config.name: pathlib.Path(config.base_path) for config in configs(model_config_file)}
+    if not found:
+        raise LoadError(f"{model_config_file} names no model: expected a `model_config_list`.")
+    return found
+
+
+def configs(model_config_file: str) -> list[Any]:
+    """The ModelConfigs of a model config.
+
+    Raises:
+        LoadError: for a file that cannot be read.
+    """
+    from google.protobuf import text_format
+    from tensorflow_serving.config import model_server_config_pb2
+
+    config = model_server_config_pb2.ModelServerConfig()
+    with boundary(f"{model_config_file} cannot be read", LoadError):
+        text_format.Parse(pathlib.Path(model_config_file).read_text("utf-8"), config)
+    return [*config.model_config_list.config]
 
 
 def configuration_files(base_paths: Mapping[str, str], threads: int) -> dict[str, str]:

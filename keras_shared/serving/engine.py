@@ -1,4 +1,4 @@
-"""TF Serving found, started, watched until every model is AVAILABLE, and stopped."""
+"""An engine found, started, watched until every model is AVAILABLE, and stopped."""
 
 import collections
 import contextlib
@@ -17,16 +17,17 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
-from typing import IO
+from typing import IO, Any, Literal
 
 from keras_shared.errors import KerasSharedError, boundary, printable
-from keras_shared.processes import ENDING, child, scratch_folder, sweep
+from keras_shared.processes import ENDING, GRACE, child, scratch_folder, sweep
 from keras_shared.serving.client import Client
 from keras_shared.serving.configuration import (
     GRPC_PORT,
     METRICS,
     REST_PORT,
     configuration_files,
+    configured,
     flags,
     model_folders,
 )
@@ -37,6 +38,7 @@ BINARY, IMAGE = "tensorflow_model_server", "tensorflow/serving"
 LAST_LINES = 20
 MOST_LINE = 10_000  # bytes of one line of its log; the rest is left out
 MOST_PORT = 65535
+LOCAL = "127.0.0.1"
 DOCKER_ANSWERS = 30.0  # seconds
 SCRATCH = "keras-shared-serve-"  # folder of the server's files, and name of its container
 PACKAGES = "https://storage.googleapis.com/tensorflow-serving-apt"
@@ -56,8 +58,12 @@ or, on Debian and Ubuntu (x86-64), add its package source and install the binary
   sudo apt-get update && sudo apt-get install tensorflow-model-server"""
 
 
+MODULE = "keras_shared.serving.embedded"
+DRAIN = 35.0  # seconds that the embedded engine has to answer what was begun
+
+
 class EngineError(KerasSharedError, RuntimeError):
-    """TF Serving is not installed, or did not start; the message says why, or how to get it."""
+    """An engine is not installed, or did not start; the message says why, or how to get it."""
 
 
 def serve(
@@ -66,12 +72,16 @@ def serve(
     grpc_port: int = GRPC_PORT,
     timeout: float = 600.0,
     batching: bool = True,
+    engine: Literal["tf-serving", "embedded"] | None = None,
+    **embedded: object,
 ) -> int:
-    """Run TF Serving until it ends; SIGINT, SIGTERM, SIGHUP and SIGQUIT end it.
+    """Run TF Serving, or what stands for it, until it ends; SIGINT, SIGTERM, SIGHUP, SIGQUIT do.
 
-    `tensorflow_model_server` is taken if it is on the PATH, otherwise Docker. Prometheus metrics
-    are on. A server that goes on is killed ten seconds after the first signal, one second after a
-    second, and at once after a third; if this process is killed, it is ended too. Call it in the
+    `tensorflow_model_server` is taken if it is on the PATH, otherwise Docker, otherwise the
+    embedded engine: TensorFlow's own Session in a Python process, with TF Serving's two interfaces.
+    Prometheus metrics are on. TF Serving is killed ten seconds after the first signal if it goes
+    on, the embedded engine 35, after it answered what was begun; one second after a second signal,
+    and at once after a third. If this process is killed, the server is ended too. Call it in the
     main thread: Python takes signals there.
 
     Args:
@@ -81,9 +91,13 @@ def serve(
         timeout: seconds until every model must be AVAILABLE; Docker may have to fetch its image.
         batching: whether requests of several clients may be answered together. Without, models
             are served too whose inputs or outputs have no batch as dimension 0.
+        engine: "tf-serving" or "embedded"; by default the first that is found.
+        **embedded: flags of the embedded engine alone, as
+            `keras_shared.serving.embedded.options.Options` has them: `host`, `token_file`, ...
 
     Returns:
-        The server's exit status; 128 + n if signal n ended it, as shells count.
+        The server's exit status; 128 + n if signal n ended it, as shells count. The embedded engine
+        ends with 0 after a signal.
 
     Raises:
         LoadError: for a name or folder that TF Serving could not serve.
@@ -93,21 +107,31 @@ def serve(
         >>> from keras_shared.serving import serve
         >>> serve(["lenet5_mnist"], rest_port=8601)  # doctest: +SKIP
     """
-    folders = model_folders(models)
-    binary, docker = _engine()
-    _check_ports(rest_port, grpc_port, by_root=not binary)
+    config = embedded.get("model_config_file")
+    folders = configured(str(config)) if config else model_folders(models)
+    if not folders or (config and models):
+        raise EngineError("Name models to serve, or a model config file, and not both.")
+    binary, docker = "", ""
+    if engine != "embedded":
+        binary, docker = _engine(or_none=engine is None)
+    here = not binary and not docker
+    if embedded and not here:
+        raise EngineError(f"Only the embedded engine has {sorted(embedded)}: choose it.")
+    _check_ports(rest_port, grpc_port, by_root=bool(docker))
     # what was left by runs that were killed together with what watched them
     sweep(SCRATCH, before=functools.partial(_remove_container, docker))
     with _signals_passed_on() as (received, started), scratch_folder(SCRATCH) as scratch:
-        command = _command(
-            binary or docker, bool(docker), folders, scratch, rest_port, grpc_port, batching
-        )
+        ports = rest_port, grpc_port
+        if here:
+            command = _embedded_command(folders, scratch, *ports, batching, embedded)
+        else:
+            command = _command(binary or docker, bool(docker), folders, scratch, *ports, batching)
         after = [docker, "rm", "--force", pathlib.Path(scratch).name] if docker else []
         if received:
             return 128 + received[0]
-        with child(
-            command, remove=scratch, after=after, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
-        ) as process:
+        grace = DRAIN if here else GRACE
+        streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        with child(command, grace, remove=scratch, after=after, **streams) as process:
             started.append(process)
             if received:  # while it was being started
                 process.send_signal(received[-1])
@@ -116,10 +140,13 @@ def serve(
             log.start()
             try:
                 url = f"http://localhost:{rest_port}"
-                _wait(process, url, list(folders), timeout, received)
-                if process.poll() is None and not received:
-                    print(_ready(url, grpc_port, list(folders)), flush=True)
-                status = process.wait()
+                if here:
+                    url = url if "certificate" not in embedded else f"https{url[4:]}"
+                    address = str(embedded.get("host", LOCAL))
+                    _wait_for_port(process, (address, rest_port), timeout, received)
+                else:
+                    _wait(process, url, list(folders), timeout, received)
+                status = _served(process, here, url, grpc_port, list(folders), received)
             except EngineError as error:
                 process.terminate()
                 process.wait()
@@ -130,7 +157,41 @@ def serve(
     return status if status >= 0 else 128 - status
 
 
-def _engine() -> tuple[str, str]:
+def _served(
+    process: subprocess.Popen[bytes],
+    here: bool,
+    url: str,
+    grpc_port: int,
+    names: Sequence[str],
+    received: list[int],
+) -> int:
+    """The status of a server that is ready, once it has ended."""
+    if process.poll() is None and not received:
+        what = "The embedded engine" if here else "TF Serving"
+        print(f"{what} {_ready(url, grpc_port, names)}", flush=True)
+    status = process.wait()
+    if status == -signal.SIGKILL and not received:
+        _say("The server was killed, as the system does when memory is short.")
+    return status
+
+
+def _engine(or_none: bool = False) -> tuple[str, str]:
+    """Where the binary is, or Docker, if it answers; both are empty if there is none."""
+    try:
+        return _found()
+    except EngineError as error:
+        if not or_none:
+            raise
+        why = str(error).partition("\n")[0].rstrip(".")
+        _say(f"{why}: the embedded engine serves, which needs neither (--engine embedded).")
+        return "", ""
+
+
+def _say(text: str) -> None:
+    print(f"keras-shared: {printable(text)}", file=sys.stderr, flush=True)
+
+
+def _found() -> tuple[str, str]:
     """Where the binary is, or Docker, if it answers; one of the two is empty."""
     if binary := shutil.which(BINARY):
         return binary, ""
@@ -214,6 +275,31 @@ def _command(
     return [*run, *flags("/config", batching=batching)]
 
 
+def _embedded_command(
+    folders: Mapping[str, pathlib.Path],
+    scratch: str,
+    rest_port: int,
+    grpc_port: int,
+    batching: bool,
+    embedded: Mapping[str, object],
+) -> list[str]:
+    """The command line of the embedded engine, its files written."""
+    base_paths = {name: str(folder) for name, folder in folders.items()}
+    for name, text in configuration_files(base_paths, os.cpu_count() or 1).items():
+        pathlib.Path(scratch, name).write_text(text)
+    given: dict[str, object] = {
+        "model_config_file": pathlib.Path(scratch, "models.config"),
+        "rest_api_port": rest_port,
+        "port": grpc_port,
+    }
+    if batching:
+        given["batching_parameters_file"] = pathlib.Path(scratch, "batching.config")
+    command = [sys.executable, "-m", MODULE]
+    for name, value in {**given, **embedded}.items():
+        command.append(f"--{name}" if value is True else f"--{name}={value}")
+    return command
+
+
 def _mount(source: str, target: str) -> str:
     """A folder that a container may read; fields are of CSV, so that names may hold commas."""
     fields = ("type=bind", f"source={source}", f"target={target}")
@@ -255,8 +341,23 @@ def _wait(
             time.sleep(0.1)
 
 
+def _wait_for_port(
+    process: subprocess.Popen[bytes], address: tuple[str, int], timeout: float, received: list[int]
+) -> None:
+    """Until the embedded engine listens, which it does when every model is AVAILABLE."""
+    deadline = time.monotonic() + timeout
+    while not received:
+        if process.poll() is not None:
+            raise EngineError(f"The embedded engine ended with status {process.returncode}.")
+        if time.monotonic() > deadline:
+            raise EngineError(f"The models were not AVAILABLE within {timeout:g} seconds.")
+        with contextlib.suppress(OSError), socket.create_connection(address, timeout=1):
+            return
+        time.sleep(0.1)
+
+
 def _ready(url: str, grpc_port: int, names: Sequence[str]) -> str:
-    lines = [f"TF Serving is ready. gRPC: localhost:{grpc_port}, metrics: {url}{METRICS}"]
+    lines = [f"is ready. gRPC: localhost:{grpc_port}, metrics: {url}{METRICS}"]
     lines += [f"  {_of_model(url, name)}" for name in names]
     with contextlib.suppress(Exception):  # an example is not worth ending a server for
         lines += ["try:", _request(url, names[0], Client(url).metadata(names[0]))]

@@ -86,10 +86,13 @@ class Server:
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(servicer, self._grpc)
         grpc_port = self._grpc.add_insecure_port("127.0.0.1:0")
         self._grpc.start()
-        self._proxies = [Proxy(self._http.server_port), Proxy(grpc_port)]
+        self._proxied(self._http.server_port, grpc_port)
+        return self
+
+    def _proxied(self, *ports):
+        self._proxies = [Proxy(port) for port in ports]
         self.rest_port, self.grpc_port = (proxy.port for proxy in self._proxies)
         self.rest, self.grpc = f"http://127.0.0.1:{self.rest_port}", f"127.0.0.1:{self.grpc_port}"
-        return self
 
     def __exit__(self, *_):
         self.closing.set()

@@ -16,6 +16,7 @@ from keras_shared.presets.names import version_dir
 from keras_shared.serving import Client, ServingError, SignatureDef, Status, TensorInfo
 
 sys.path.insert(0, __file__.rpartition("/")[0])
+from embedded_server import Embedded
 from recording import RefusedError, Server, from_folder, from_function
 
 FLOATS = {"x": ("float32", (None, 2))}
@@ -31,9 +32,9 @@ def doubled(factor=2.0):
     return from_function(lambda x: {"y": x * np.float32(factor)}, FLOATS, outputs)
 
 
-@pytest.fixture
-def server():
-    with Server() as server:
+@pytest.fixture(params=[Server, pytest.param(Embedded, marks=pytest.mark.slow)])
+def server(request):
+    with request.param() as server:
         server.models["m"] = {1: doubled()}
         yield server
 

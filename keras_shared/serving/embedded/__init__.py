@@ -1,0 +1,1 @@
+"""The embedded engine: TF Serving's two interfaces on TensorFlow's own Session, in Python."""

@@ -1,0 +1,334 @@
+"""What REST requests hold: JSON -> arrays and examples, with the rules and texts of TF Serving."""
+
+import base64
+import binascii
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from keras_shared.serving.embedded.refusal import Refused, invalid
+
+MOST_SHOWN = 500  # characters of a value in an error
+SHORT = {"float32": "float", "float64": "double", "float16": "half"}  # DataTypeString
+RANGES = {
+    **dict.fromkeys(("int32", "int16", "int8", "uint8"), (-(2**31), 2**31 - 1)),
+    "int64": (-(2**63), 2**63 - 1),
+    "uint32": (0, 2**32 - 1),
+    "uint64": (0, 2**64 - 1),
+}
+FLOATS = ("float32", "float64")
+INF = re.compile(r'"(?:[^"\\]|\\.)*"|\bInf\b')  # a text, in which nothing is replaced, or Inf
+SPACE = re.compile(r"\ufeff?[ \t\r\n]*")
+DECODER = json.JSONDecoder()
+
+
+def document_of(body: bytes) -> dict[str, Any]:
+    """The JSON object at the beginning of a body; NaN, Inf and Infinity are numbers."""
+    if not body:
+        raise invalid("JSON Parse error: The document is empty")
+    text = body.decode("utf-8", "surrogateescape")  # strings need not be UTF-8
+    begin = SPACE.match(text)
+    at = begin.end() if begin else 0
+    try:
+        try:
+            document, _ = DECODER.raw_decode(text, at)
+        except ValueError:
+            spelled = INF.sub(lambda m: "Infinity" if m[0] == "Inf" else m[0], text)
+            document, _ = DECODER.raw_decode(spelled, at)
+    except json.JSONDecodeError as error:
+        raise invalid(f"JSON Parse error: {error.msg} at offset: {error.pos}") from error
+    except (ValueError, RecursionError) as error:  # a number or a nesting of thousands
+        raise invalid("JSON Parse error: a number or a nesting is too long") from error
+    if not isinstance(document, dict):
+        raise invalid(f"JSON Value: {_shown(document)} Is not object")
+    if not isinstance(document.get("signature_name", ""), str):
+        raise invalid(
+            f"JSON Value: {_shown(document)} not formatted correctly. 'signature_name' key must be "
+            "a string value."
+        )
+    return document
+
+
+def arrays_of(
+    document: Mapping[str, Any], body: bytes, dtypes: Mapping[str, Any]
+) -> tuple[dict[str, np.ndarray], bool]:
+    """The inputs of a prediction, and whether they came as rows.
+
+    Args:
+        document: as `document_of` gives it.
+        body: where it stood.
+        dtypes: of the signature, by the names of its inputs.
+    """
+    row, column = "instances" in document, "inputs" in document
+    if row and column:
+        raise invalid(
+            f"JSON Value: {_shown(document)} Not formatted correctly expecting only one of "
+            "'inputs' or 'instances' keys to exist "
+        )
+    # without these words there are no truth values, which NumPy would take for numbers
+    plain = not (b"true" in body or b"false" in body)
+    if row:
+        instances = document["instances"]
+        if not isinstance(instances, list):
+            raise invalid(
+                f"JSON Value: {_shown(document)} Excepting 'instances' to be an list/array"
+            )
+        if not instances:
+            raise invalid(f"JSON Value: {_shown(document)} No values in 'instances' array")
+        fast = _fast_rows(instances, dtypes) if plain else None
+        return (_rows(instances, dtypes) if fast is None else fast), True
+    if not column:
+        raise invalid("Missing 'inputs' or 'instances' key")
+    given = document["inputs"]
+    if not isinstance(given, dict) or _is_base64(given):
+        if len(dtypes) > 1:
+            raise invalid(
+                "inputs is a plain value/list, but expecting an object as multiple input tensors "
+                "required as per tensorinfo_map"
+            )
+        given = {next(iter(dtypes)): given}
+    for name in dtypes:
+        if name not in given:
+            raise invalid(f"Missing named input: {name} in 'inputs' object.")
+    found = {name: _dense(given[name], dtype) if plain else None for name, dtype in dtypes.items()}
+    return {n: _tensor(given[n], dtypes[n]) if a is None else a for n, a in found.items()}, False
+
+
+def _dense(value: Any, dtype: Any) -> np.ndarray | None:
+    """The array of plain numbers, or None: then each value is looked at."""
+    if dtype.name not in FLOATS and dtype.name not in RANGES:
+        return None
+    try:
+        array = np.array(value)
+    except (ValueError, OverflowError):  # rows of several lengths
+        return None
+    if not array.size or array.dtype.kind not in ("iuf" if dtype.name in FLOATS else "i"):
+        return None
+    if dtype.name in RANGES:
+        low, high = RANGES[dtype.name]
+        if array.min() < low or array.max() > high:
+            return None
+    with np.errstate(over="ignore"):
+        return array.astype(dtype.as_numpy_dtype)
+
+
+def _fast_rows(instances: list[Any], dtypes: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
+    if isinstance(instances[0], dict):
+        if not all(isinstance(one, dict) and one.keys() == dtypes.keys() for one in instances):
+            return None
+        columns = {name: [one[name] for one in instances] for name in dtypes}
+    elif len(dtypes) > 1:
+        return None
+    else:
+        columns = {next(iter(dtypes)): instances}
+    found = {name: _dense(column, dtypes[name]) for name, column in columns.items()}
+    whole = {name: array for name, array in found.items() if array is not None}
+    return whole if len(whole) == len(found) else None
+
+
+def _rows(instances: list[Any], dtypes: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    objects = isinstance(instances[0], dict) and not _is_base64(instances[0])
+    if not isinstance(instances[0], dict) and len(dtypes) > 1:
+        raise invalid(
+            "instances is a plain list, but expecting list of objects as multiple input tensors "
+            "required as per tensorinfo_map"
+        )
+    columns: dict[str, list[np.ndarray]] = {}
+    for number, one in enumerate(instances):
+        is_object = isinstance(one, dict) and not _is_base64(one)
+        if objects and not is_object:
+            raise invalid(f"Expecting object but got list at item {number} of input list")
+        if is_object and not objects:
+            raise invalid(f"Expecting value/list but got object at item {number} of input list")
+        for name, value in (one if objects else {next(iter(dtypes)): one}).items():
+            try:
+                if name not in dtypes:
+                    raise invalid(f"JSON object: does not have named input: {name}")
+                tensor = _tensor(value, dtypes[name])
+                first = columns.setdefault(name, [tensor])[0]
+                if first.size != tensor.size:
+                    raise invalid(f"Expecting tensor size: {first.size} but got: {tensor.size}")
+                if first.shape != tensor.shape:
+                    shapes = [f"[{','.join(map(str, a.shape))}]" for a in (first, tensor)]
+                    raise invalid(f"Expecting shape {shapes[0]} but got: {shapes[1]}")
+            except Refused as refused:
+                key = f" key: {name}" if objects else ""
+                raise invalid(
+                    f"Failed to process element: {number}{key} of 'instances' list. Error: "
+                    f"{refused.code}: {refused.message}"
+                ) from refused
+            if number:
+                columns[name].append(tensor)
+        if objects and one.keys() != dtypes.keys():
+            raise invalid(
+                f"Failed to process element: {number} of 'instances' list. JSON object: "
+                f"{_shown(one)} keys must be equal to: {','.join(sorted(dtypes))}"
+            )
+    return {name: np.stack(column) for name, column in columns.items()}
+
+
+def _tensor(value: Any, dtype: Any) -> np.ndarray:
+    """One tensor, whose shape is that of the first elements, each value looked at."""
+    shape, first = [], value
+    while isinstance(first, list):
+        shape.append(len(first))
+        first = first[0] if first else None
+    found: list[Any] = []
+    _fill(value, 0, shape, dtype.name, found)
+    with np.errstate(over="ignore"):
+        if dtype.name in RANGES and dtype.name != "uint64":
+            return np.array(found, "int64").astype(dtype.as_numpy_dtype).reshape(shape)
+        return np.array(found, dtype.as_numpy_dtype).reshape(shape)
+
+
+def _fill(value: Any, level: int, shape: list[int], dtype: str, found: list[Any]) -> None:
+    rank = len(shape)
+    if not isinstance(value, list):
+        if level != rank:
+            raise invalid(
+                f"JSON Value: {_shown(value)} found at incorrect level: {level + 1} in the JSON "
+                f"DOM. Expected at level: {rank}"
+            )
+        found.append(_one(value, dtype))
+        return
+    if level >= rank:
+        raise invalid(f"Encountered list at unexpected level: {level} expected < {rank}")
+    if len(value) != shape[level]:
+        raise invalid(
+            f"Encountered list at unexpected size: {len(value)} at level: {level} expected size: "
+            f"{shape[level]}"
+        )
+    for part in value:
+        _fill(part, level + 1, shape, dtype, found)
+
+
+def _one(value: Any, dtype: str) -> Any:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if dtype == "string":
+        if isinstance(value, dict):
+            return _decoded(value)
+        fits = isinstance(value, str)
+    elif dtype == "bool":
+        fits = isinstance(value, bool)
+    elif dtype in FLOATS:
+        fits = number
+    elif dtype in RANGES:
+        low, high = RANGES[dtype]
+        fits = number and isinstance(value, int) and low <= value <= high
+    elif isinstance(value, dict):
+        fits = False
+    else:
+        raise Refused(
+            "UNIMPLEMENTED",
+            f"Conversion of JSON Value: {_shown(value)} to type: {SHORT.get(dtype, dtype)}",
+        )
+    if not fits:
+        raise invalid(
+            f"JSON Value: {_shown(value)} Type: {_kind(value)} is not of expected type: "
+            f"{SHORT.get(dtype, dtype)}"
+        )
+    if dtype in FLOATS:
+        try:
+            return float(value)
+        except OverflowError:  # a whole number of hundreds of digits
+            return math.copysign(math.inf, value > 0 or -1)
+    return _bytes(value) if dtype == "string" else value
+
+
+def _is_base64(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() == {"b64"} and isinstance(value["b64"], str)
+
+
+def _decoded(value: dict[str, Any]) -> bytes:
+    if not _is_base64(value):
+        raise invalid(f"JSON Value: {_shown(value)} not formatted correctly for base64 data")
+    text = "".join(value["b64"].split()).rstrip("=")
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise invalid("Unable to base64 decode") from error
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise invalid("JSON Parse error: The surrogate pair in string is invalid.") from error
+
+
+def _kind(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return "Null" if value is None else str(value)
+    kinds = ((dict, "Object"), (list, "Array"), (str, "String"))
+    return next((name for kind, name in kinds if isinstance(value, kind)), "Number")
+
+
+def _shown(value: Any) -> str:
+    """A value as an error shows it, without the end of a long one."""
+    text = ""
+    for piece in json.JSONEncoder(indent=4).iterencode(value):
+        text += piece[:MOST_SHOWN]
+        if len(text) > MOST_SHOWN:
+            return f"{text[:MOST_SHOWN]}..."
+    return text
+
+
+def examples_of(document: Mapping[str, Any]) -> Any:
+    """The examples of a request to classify or to regress, as gRPC has them."""
+    from tensorflow_serving.apis import input_pb2
+
+    found = input_pb2.Input()
+    filled: Any = found.example_list
+    if "context" in document:
+        filled = found.example_list_with_context
+        _fill_example(document["context"], filled.context)
+    if "examples" not in document:
+        raise invalid(
+            f"JSON Value: {_shown(document)} When method is classify, key 'examples' is expected "
+            "and was not found"
+        )
+    examples = document["examples"]
+    if not isinstance(examples, list):
+        raise invalid(
+            f"JSON Value: {_shown(document)} Expecting 'examples' value to be an list/array"
+        )
+    if not examples:
+        raise invalid(f"JSON Value: {_shown(document)} 'examples' value is an empty array")
+    for one in examples:
+        _fill_example(one, filled.examples.add())
+    return found
+
+
+def _fill_example(given: Any, example: Any) -> None:
+    if not isinstance(given, dict):
+        raise invalid(f"Example must be JSON object but got JSON {_kind(given)}")
+    for name, content in given.items():
+        feature = example.features.feature[name]
+        for value in content if isinstance(content, list) else [content]:
+            _add_value(name, value, feature)
+
+
+def _add_value(name: str, value: Any, feature: Any) -> None:
+    if value is None or isinstance(value, list) or (isinstance(value, dict) and "b64" not in value):
+        raise invalid(f"Feature: {name} has element with unexpected JSON type: {_kind(value)}")
+    kind, item = "bytes", value
+    if isinstance(value, (str, dict)):
+        item = _bytes(value) if isinstance(value, str) else _decoded(value)
+    elif isinstance(value, float):
+        kind = "float"
+    else:
+        kind, item = "int64", int(value)
+        low, high = RANGES["int64"]
+        if not low <= item <= high:
+            raise invalid(f"Feature: {name} has uint64 element. Only int64 is supported.")
+    known = feature.WhichOneof("kind")
+    if known not in (None, f"{kind}_list"):
+        raise invalid(
+            f"Unexpected element type in feature: {name} expecting type: "
+            f"{known.removesuffix('_list')}"
+        )
+    getattr(feature, f"{kind}_list").value.append(item)

@@ -1,0 +1,267 @@
+"""TF Serving's REST interface on Starlette."""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import functools
+import hmac
+import json
+import re
+import time
+import urllib.parse
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from google.protobuf import json_format
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
+
+from keras_shared.errors import whole_reason
+from keras_shared.serving.configuration import METRICS
+from keras_shared.serving.embedded.inference import DEFAULT, infer, predict
+from keras_shared.serving.embedded.json_answers import written, written_results
+from keras_shared.serving.embedded.json_requests import arrays_of, document_of, examples_of
+from keras_shared.serving.embedded.metrics import REQUEST_COUNT, REQUEST_LATENCY, exposition
+from keras_shared.serving.embedded.models import Models, say
+from keras_shared.serving.embedded.options import Options
+from keras_shared.serving.embedded.refusal import NO_TOKEN, STATUSES, Refused, invalid
+from keras_shared.serving.embedded.servable import Servable
+from keras_shared.serving.messages import Status
+
+# model_servers/http_rest_api_util.cc
+WHICH = r"(?:/versions/(\d+)|/labels/([^/:?]+))?"
+ASK = re.compile(rf"(?i:/v1/models/)([^/:?]+)(?i:{WHICH}):(classify|regress|predict)")
+TELL = re.compile(rf"(?i:/v1/models)(?:/([^/:?]+))?(?i:{WHICH}(/metadata)?)")
+MOST_VERSION = 2**63 - 1
+THREADS = 64  # that answer requests
+HEADERS = {"Content-Type": "application/json"}
+TOO_MANY = "there are too many requests: ask again later"
+
+
+class Rest:
+    """The application that uvicorn runs.
+
+    Args:
+        models: that answer.
+        options: with the limits beyond which requests are refused.
+        bearer: what the header of a request must hold, if anything.
+    """
+
+    def __init__(self, models: Models, options: Options, bearer: bytes) -> None:
+        self._models, self._options, self._bearer = models, options, bearer
+        self._pool = concurrent.futures.ThreadPoolExecutor(THREADS, "rest")
+        self._requests = self._held = 0
+        routes = [("/health", self._health), (METRICS, self._metrics), ("/{path:path}", self._api)]
+        self.app = Starlette(routes=[Route(path, _Endpoint(call)) for path, call in routes])
+
+    async def _health(self, _: Request) -> Response:
+        ready = self._models.ready()
+        status = {"status": "SERVING" if ready else "NOT_SERVING"}
+        return Response(json.dumps(status), 200 if ready else 503, HEADERS)
+
+    async def _metrics(self, request: Request) -> Response:
+        if not self._allowed(request):
+            return _refusal(Refused("UNAUTHENTICATED", NO_TOKEN), close=True)
+        return Response(exposition(), media_type="text/plain")
+
+    async def _api(self, request: Request) -> Response:
+        begun = time.monotonic()
+        path = request.scope["raw_path"].decode("latin-1")
+        if query := request.scope["query_string"]:
+            path += f"?{query.decode('latin-1')}"
+        seconds = self._options.rest_api_timeout_in_ms / 1000
+        if not path.lower().startswith("/v1/"):
+            response = Response("Not Found", 404, {"Content-Type": "text/html"})
+        elif not self._allowed(request):
+            response = _refusal(Refused("UNAUTHENTICATED", NO_TOKEN), close=True)
+        elif self._requests >= self._options.max_requests:
+            response = _refusal(Refused("UNAVAILABLE", TOO_MANY), close=True)
+        else:
+            self._requests += 1
+            try:
+                response = await self._answered(request, path, begun + seconds)
+            finally:
+                self._requests -= 1
+        client = request.client.host if request.client else "-"
+        took = 1000 * (time.monotonic() - begun)
+        say(f"REST {response.status_code} {request.method} {path[:500]} {took:.1f} ms {client}")
+        return response
+
+    def _allowed(self, request: Request) -> bool:
+        given = request.headers.get("authorization", "").encode("latin-1")
+        return not self._bearer or hmac.compare_digest(given, self._bearer)
+
+    async def _answered(self, request: Request, path: str, deadline: float) -> Response:
+        sizes: list[int] = []
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                body = await self._body(request, sizes)
+            loop = asyncio.get_running_loop()
+            answer = functools.partial(self._answer, request.method, path, body, deadline)
+            return await loop.run_in_executor(self._pool, answer)
+        except TimeoutError:
+            late = Refused("DEADLINE_EXCEEDED", "the body did not arrive in time")
+            return _refusal(late, status=408, close=True)
+        except Refused as refused:
+            return _refusal(refused, 413 if refused.code == "OUT_OF_RANGE" else 0, close=True)
+        finally:
+            self._held -= sum(sizes)
+
+    def _count(self, sizes: list[int], size: int) -> None:
+        """The bytes of one request, counted among those of all."""
+        most = self._options.max_request_bytes
+        sizes.append(size)
+        self._held += size
+        if sum(sizes) > most:
+            raise Refused("OUT_OF_RANGE", f"the request has more than the {most:,} bytes allowed")
+        if self._held > 4 * most:
+            raise Refused("UNAVAILABLE", TOO_MANY)
+
+    async def _body(self, request: Request, sizes: list[int]) -> bytes:
+        pieces = []
+        size = request.headers.get("content-length", "")
+        self._count(sizes, int(size[:20]) if size.isdecimal() else 0)
+        try:
+            async for piece in request.stream():
+                pieces.append(piece)
+                if not size:
+                    self._count(sizes, len(piece))
+        except ClientDisconnect as error:
+            raise Refused("CANCELLED", "the connection broke") from error
+        body = b"".join(pieces)
+        if request.headers.get("content-encoding") == "gzip":
+            body = _unpacked(body, self._options.max_request_bytes)
+            self._count(sizes, len(body))
+        return body
+
+    def _answer(self, method: str, path: str, body: bytes, deadline: float) -> Response:
+        try:
+            if time.monotonic() > deadline:
+                raise Refused("DEADLINE_EXCEEDED", "the time for this request is over")
+            if method == "POST" and (found := ASK.fullmatch(path)):
+                return Response(self._asked(found, body, deadline), 200, HEADERS)
+            if method == "GET" and (found := TELL.fullmatch(path)):
+                return Response(self._told(found), 200, HEADERS)
+            raise invalid(f"Malformed request: {method} {path}")
+        except _NoNumber:
+            return Response(b"", 400, HEADERS)
+        except Refused as refused:
+            return _refusal(refused)
+        except Exception as error:  # a mistake of ours: the server goes on
+            return _refusal(Refused("INTERNAL", whole_reason(error)))
+
+    def _asked(self, found: re.Match[str], body: bytes, deadline: float) -> bytes:
+        name, version, label = _which(found)
+        verb = found[4]
+        with counted(self._models, name, verb.capitalize(), "REST"):
+            document = document_of(body)
+            given = examples_of(document) if verb != "predict" else None
+            with self._models.use(name, version, label) as servable:
+                signature = document.get("signature_name") or DEFAULT
+                if verb == "predict":
+                    return _predicted(servable, signature, document, body, deadline)
+                return written_results(infer(servable, verb, signature, given, deadline))
+
+    def _told(self, found: re.Match[str]) -> bytes:
+        if not found[1]:
+            raise invalid("Missing model name in request.")
+        name, version, label = _which(found)
+        if not found[4]:
+            states = status_response(self._models.states(name, version))
+            options = {"preserving_proto_field_name": True,
+                       "always_print_fields_with_no_presence": True}  # fmt: skip
+            text: str = json_format.MessageToJson(states, **options)
+            return text.encode()
+        with self._models.use(name, version, label) as servable:
+            signatures = get_model_metadata_pb2.SignatureDefMap(signature_def=servable.signatures)
+            spec = {"name": name, "signature_name": "", "version": str(servable.number)}
+        inner = json_format.MessageToDict(
+            signatures, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+        )
+        return json.dumps({"model_spec": spec, "metadata": {"signature_def": inner}}).encode()
+
+
+class _Endpoint:
+    """A function for every method, which Starlette's routes restrict otherwise."""
+
+    def __init__(self, call: Callable[[Request], Any]) -> None:
+        self._call = call
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._call(Request(scope, receive, send))
+        with contextlib.suppress(OSError):
+            await response(scope, receive, send)
+
+
+class _NoNumber(Exception):  # noqa: N818
+    """A version of more than 64 bits, which TF Serving answers without a word."""
+
+
+@contextlib.contextmanager
+def counted(models: Models, name: str, api: str, entrypoint: str) -> Iterator[None]:
+    """A request in the metrics, if there is such a model."""
+    begun, code = time.perf_counter(), "OK"
+    try:
+        yield
+    except Refused as refused:
+        code = refused.code
+        raise
+    finally:
+        if name in models.names():
+            REQUEST_COUNT.add(model_name=name, status=code)
+            took = 1e6 * (time.perf_counter() - begun)
+            REQUEST_LATENCY.add(took, model_name=name, API=api, entrypoint=entrypoint)
+
+
+def _predicted(
+    servable: Servable, signature: str, document: dict[str, Any], body: bytes, deadline: float
+) -> bytes:
+    if signature not in servable.signatures:
+        raise invalid(f'Serving signature name: "{signature}" not found in signature def')
+    dtypes = servable.dtypes(signature)
+    if not dtypes:
+        raise invalid(f"Failed to get input map for signature: {signature}")
+    inputs, as_rows = arrays_of(document, body, dtypes)
+    return written(predict(servable, signature, inputs, (), deadline), as_rows)
+
+
+def _which(found: re.Match[str]) -> tuple[str, int | None, str]:
+    """Name, version and label in a path."""
+    version = int(found[2][:20]) if found[2] else None
+    if version is not None and (version > MOST_VERSION or len(found[2].lstrip("0")) > 19):
+        raise _NoNumber
+    label = urllib.parse.unquote(found[3]) if found[3] else ""
+    return urllib.parse.unquote(found[1]), version, label
+
+
+def status_response(states: list[Status]) -> Any:
+    """What both protocols tell of the versions of a model."""
+    response = get_model_status_pb2.GetModelStatusResponse()
+    for number, state, error in states:
+        entry = response.model_version_status.add(version=number, state=state)
+        entry.status.error_code = 2 if error else 0  # UNKNOWN, OK
+        entry.status.error_message = error
+    return response
+
+
+def _refusal(refused: Refused, status: int = 0, close: bool = False) -> Response:
+    headers = {**HEADERS, "Connection": "close"} if close else HEADERS
+    content = json.dumps({"error": refused.message})
+    return Response(content, status or STATUSES.get(refused.code, 500), headers)
+
+
+def _unpacked(body: bytes, most: int) -> bytes:
+    """What gzip packed; nothing if it cannot be unpacked, as TF Serving takes it."""
+    unpacking = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    try:
+        found = unpacking.decompress(body, most + 1)
+    except zlib.error:
+        return b""
+    if len(found) > most:
+        raise Refused("OUT_OF_RANGE", f"the request unpacks to more than {most:,} bytes")
+    return found if unpacking.eof else b""
