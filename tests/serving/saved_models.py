@@ -46,3 +46,48 @@ def edited(folder, edit):
     edit(model.meta_graphs[0])
     (folder / "saved_model.pb").write_bytes(model.SerializeToString())
     return folder
+
+
+class Everything(tf.Module):
+    """Signatures of every kind."""
+
+    def __init__(self):
+        self.factor = tf.Variable(2.0)
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 2), "float32", name="x")])
+    def double(self, x):
+        return {"y": x * self.factor}
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), "string", name="inputs")])
+    def classify(self, inputs):
+        parsed = tf.io.parse_example(inputs, {"v": tf.io.FixedLenFeature((2,), tf.float32)})
+        labels = tf.tile([["a", "b"]], [tf.shape(inputs)[0], 1])
+        return {"classes": labels, "scores": parsed["v"] * self.factor}
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), "string", name="inputs")])
+    def regress(self, inputs):
+        parsed = tf.io.parse_example(inputs, {"v": tf.io.FixedLenFeature((2,), tf.float32)})
+        return {"outputs": tf.reduce_sum(parsed["v"], 1, keepdims=True)}
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), "float32", name="x")])
+    def check(self, x):
+        with tf.control_dependencies([tf.debugging.assert_less(x, 5.0, "too large")]):
+            return {"y": tf.identity(x), "z_bytes": tf.as_string(x)}
+
+
+def _methods(graph):
+    for name in ("classify", "regress"):
+        graph.signature_def[name].method_name = f"tensorflow/serving/{name}"
+    graph.signature_def["wide"].CopyFrom(graph.signature_def["classify"])
+    graph.signature_def["wide"].method_name = "tensorflow/serving/regress"
+    graph.signature_def["odd"].CopyFrom(graph.signature_def["serving_default"])
+    graph.signature_def["odd"].outputs["y"].coo_sparse.values_tensor_name = "y:0"
+
+
+def everything(base):
+    """Version 1 of a model that classifies, regresses, and more."""
+    module = Everything()
+    signatures = {name: getattr(module, name) for name in ("classify", "regress", "check")}
+    tf.saved_model.save(module, str(base / "1"), {"serving_default": module.double, **signatures})
+    edited(base / "1", _methods)
+    return base

@@ -14,7 +14,7 @@ from embedded_server import serving
 from keras_shared.serving.embedded.json_answers import _decimals, written
 from keras_shared.serving.embedded.json_requests import arrays_of, document_of
 from keras_shared.serving.embedded.refusal import Refused
-from saved_models import edited
+from saved_models import everything
 
 PAIR = {"a": tf.float32, "b": tf.int64}
 ONE = {"x": tf.float32}
@@ -170,51 +170,9 @@ def test_answers_in_rows_and_columns():
         written({"y": y, "z": np.zeros(2)}, True)
 
 
-class Everything(tf.Module):
-    """Signatures of every kind."""
-
-    def __init__(self):
-        self.factor = tf.Variable(2.0)
-
-    @tf.function(input_signature=[tf.TensorSpec((None, 2), "float32", name="x")])
-    def double(self, x):
-        return {"y": x * self.factor}
-
-    @tf.function(input_signature=[tf.TensorSpec((None,), "string", name="inputs")])
-    def classify(self, inputs):
-        parsed = tf.io.parse_example(inputs, {"v": tf.io.FixedLenFeature((2,), tf.float32)})
-        labels = tf.tile([["a", "b"]], [tf.shape(inputs)[0], 1])
-        return {"classes": labels, "scores": parsed["v"] * self.factor}
-
-    @tf.function(input_signature=[tf.TensorSpec((None,), "string", name="inputs")])
-    def regress(self, inputs):
-        parsed = tf.io.parse_example(inputs, {"v": tf.io.FixedLenFeature((2,), tf.float32)})
-        return {"outputs": tf.reduce_sum(parsed["v"], 1, keepdims=True)}
-
-    @tf.function(input_signature=[tf.TensorSpec((None,), "float32", name="x")])
-    def check(self, x):
-        with tf.control_dependencies([tf.debugging.assert_less(x, 5.0, "too large")]):
-            return {"y": tf.identity(x), "z_bytes": tf.as_string(x)}
-
-
-def methods(graph):
-    for name in ("classify", "regress"):
-        graph.signature_def[name].method_name = f"tensorflow/serving/{name}"
-    graph.signature_def["wide"].CopyFrom(graph.signature_def["classify"])
-    graph.signature_def["wide"].method_name = "tensorflow/serving/regress"
-    graph.signature_def["odd"].CopyFrom(graph.signature_def["serving_default"])
-    graph.signature_def["odd"].outputs["y"].coo_sparse.values_tensor_name = "y:0"
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    base = tmp_path_factory.mktemp("everything")
-    module = Everything()
-    names = ("classify", "regress", "check")
-    signatures = {name: getattr(module, name) for name in names}
-    tf.saved_model.save(module, str(base / "1"), {"serving_default": module.double, **signatures})
-    edited(base / "1", methods)
-    return base
+    return everything(tmp_path_factory.mktemp("everything"))
 
 
 @pytest.fixture(scope="module")
@@ -250,7 +208,7 @@ def test_predict(server):
         ("m:predict", "{}", 400, "Missing 'inputs' or 'instances' key"),
         ("m:predict", '{"inputs": [[1, 2, 3]]}', 400, "Cannot feed value of shape (1, 3)"),
         ("m:predict", '{"signature_name": "check", "inputs": [9]}', 400, "too large"),
-        ("m:predict", '{"signature_name": "odd", "inputs": [[1, 2]]}', 400, "is not a dense tensor"),
+        ("m:predict", '{"signature_name": "odd", "inputs": [[1, 2]]}', 400, "not a dense tensor"),
         ("m:Predict", "{}", 400, "Malformed request: POST /v1/models/m:Predict"),
         ("m:predict?x", "{}", 400, "Malformed request: POST /v1/models/m:predict?x"),
         ("m:classify", '{"examples": [{}]}', 400, "Expected classification signature method_name"),

@@ -50,6 +50,7 @@ class Models:
         self._slots = threading.Semaphore(most)
         self._changed = threading.Condition()
         self._configs: dict[str, Any] = {}
+        self._looked: set[str] = set()  # the models whose folders were read to the end once
         self._versions: dict[str, dict[int, _Version]] = {}
         self._closing = threading.Event()
 
@@ -77,6 +78,7 @@ class Models:
             same = [known.get(config.name) == config for config in configs]
             kept = [known[c.name] if old else c for c, old in zip(configs, same, strict=True)]
             self._configs = {config.name: config for config in kept}
+            self._looked &= {c.name for c, old in zip(configs, same, strict=True) if old}
             for config in (c for c, old in zip(configs, same, strict=True) if not old):
                 self._versions.setdefault(config.name, {})
                 # a thread for each: a model that loads for long holds up no other
@@ -160,9 +162,9 @@ class Models:
     def _await(self, config: Any, deadline: float) -> None:
         name = config.name
         with self._changed:
-            while not self._available(name):
+            while not (self._available(name) and name in self._looked):
                 failed = [v.error for v in self._versions[name].values() if v.error]
-                if failed:
+                if failed and name in self._looked:
                     raise ConfigError(f"{name} could not be loaded: {failed[-1]}")
                 if not self._changed.wait(max(0.0, deadline - time.monotonic())):
                     raise ConfigError(f"{name} was not loaded in time: {config.base_path}")
@@ -173,6 +175,10 @@ class Models:
         while self._holds(config):
             try:
                 self._look(config, seen)
+                with self._changed:
+                    if self._holds(config):
+                        self._looked.add(name)
+                    self._changed.notify_all()
                 now = ""
             except Exception as error:  # the folder cannot be read now: what is loaded stays
                 now = whole_reason(error)
@@ -198,7 +204,8 @@ class Models:
             if version is not None and version.error and version.content == content:
                 continue
             # at the start there is nothing to wait for, and a server that waits answers nobody
-            settled = seen.get(number) == content or not self._available(name)
+            first = name not in self._looked or not self._available(name)
+            settled = first or seen.get(number) == content
             seen[number] = content
             if settled:
                 self._load(name, number, folder, content)
