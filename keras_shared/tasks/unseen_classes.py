@@ -41,7 +41,7 @@ class UnseenClasses(NamedTuple):
 
 
 def embed_unseen(model: keras.Model, split: Any, data: PairData) -> UnseenClasses | None:
-    """Embed the images of the groups that test, and of runs; None for listed pairs, or a model without a tower."""
+    """Embed the images of the groups that test, and of runs; None for listed pairs or no tower."""
     if isinstance(split, ImagePairs) or not hasattr(model, "embed"):
         return None
     weight, bias = (float(w.item()) for w in model.probability.get_weights())
