@@ -15,7 +15,7 @@ from keras_shared.batching.shrink import shrink_images
 from keras_shared.batching.training_data import TrainingData
 from keras_shared.datasets import DataError, LabelledImages
 from keras_shared.datasets.lazy_images import LazyImages
-from keras_shared.section import Count, NoneOrMore, NotNegative, Pixels, Section, Seed
+from keras_shared.section import NoneOrMore, NotNegative, Pixels, Section, Seed
 
 EVALUATION_BATCH = 500
 
@@ -31,7 +31,7 @@ class ImageData(Section):
     Attributes:
         name: name of the data set.
         validation_images: drawn from the training split with `seed`, never trained on; None for a
-            tenth of it.
+            tenth of it. 0 trains on all, with what other runs have chosen: nothing validates then.
         images_per_class: to train on, drawn by the run's seed; 0 for all.
         images_per_epoch: a small set comes round several times; 0 for each image once.
         distortion: of the training images, each drawn uniformly up to plus or minus this:
@@ -47,7 +47,7 @@ class ImageData(Section):
 
     name: str
     path: str = ""
-    validation_images: Count | None = None
+    validation_images: NoneOrMore | None = None
     images_per_class: NoneOrMore = 0
     images_per_epoch: NoneOrMore = 0
     distortion: tuple[NotNegative, NotNegative, NotNegative, NotNegative] = (0.0, 0.0, 0.0, 0.0)
@@ -83,8 +83,10 @@ def image_training_data(
     """
     seed_of_split = seed if data.training_images else data.seed
     order = np.random.default_rng(seed_of_split).permutation(len(split.images))
-    held_out = data.validation_images or max(1, len(order) // 10)
-    if split.held_out is not None and data.validation_images:
+    held_out = data.validation_images
+    if held_out is None:
+        held_out = max(1, len(order) // 10)
+    if split.held_out is not None and data.validation_images is not None:
         raise DataError(
             f"'{data.path}' says by itself which images validate. Received: "
             f"data.validation_images = {data.validation_images}. Leave it out."
@@ -113,7 +115,7 @@ def image_training_data(
             training, data, batch_size, seed, targets, epoch, first, last
         ),
         math.ceil(epoch / batch_size),
-        _in_order(validation, targets),
+        _in_order(validation, targets) if len(validation.images) else None,
         {"images": len(training.images), "validation_images": len(validation.images)},
     )
 

@@ -12,7 +12,7 @@ class TrainingData(NamedTuple):
         batches: gives the batches from one epoch (included) to another (not included), so that a
             resumed training sees what an unbroken one would have seen.
         steps_per_epoch: number of batches in an epoch.
-        validation: batches that are never trained on.
+        validation: batches that are never trained on, or None where all are.
         sizes: number of examples in each part, for the card.
         class_names: names of the classes of the labels, or None.
         pairs: labelled pairs to calibrate by, where `validation` holds none.
@@ -23,7 +23,7 @@ class TrainingData(NamedTuple):
 
     batches: Callable[[int, int], tf.data.Dataset]
     steps_per_epoch: int
-    validation: tf.data.Dataset
+    validation: tf.data.Dataset | None
     sizes: dict[str, int]
     class_names: tuple[str, ...] | None = None
     pairs: tf.data.Dataset | None = None

@@ -263,7 +263,13 @@ def _result(
         run.claim(recipe, fingerprint(start))  # is it this recipe's?
         result = _kept_result(kept, recipe)
     if result is None:
-        model = train(recipe, training_data(recipe, data_dir), run, start=start, verbose=0)
+        data = training_data(recipe, data_dir)
+        if data.validation is None:
+            raise RunError(
+                f"{recipe.path}: arms are compared over the epochs by examples that validate, and "
+                "data.validation_images is 0."
+            )
+        model = train(recipe, data, run, start=start, verbose=0)
         try:
             test, _ = measure(model, recipe, *test_data(recipe, data_dir), verbose=0)
         except DivergedError:  # it diverged, which the table says

@@ -13,7 +13,7 @@ BEFORE = 2  # times the range of the last half of the epochs: what is shown of t
 
 
 def plot_learning_curves(seeds: list[dict[str, Any]]) -> dict[str, Figure]:
-    """Each metric of the training over the epochs: a line a seed, validation solid.
+    """Each metric of the training over the epochs: a line a seed, validation solid, if any.
 
     Args:
         seeds: as in metrics.json; those without a history are left out.
@@ -32,7 +32,8 @@ def plot_learning_curves(seeds: list[dict[str, Any]]) -> dict[str, Figure]:
                     axes.plot(epochs, history[key], style, color=colour, linewidth=1, marker=".")
                     drawn.append(history[key])
         axes.plot([], [], ":", color="C0", label="training")
-        axes.plot([], [], "-", color="C1", label="validation")
+        if f"val_{name}" in histories[0]:
+            axes.plot([], [], "-", color="C1", label="validation")
         lines = f"{len(histories)} seeds" if len(histories) > 1 else "one seed"
         axes.set(ylabel=plot_label(name.replace("_", " ")), title=lines)
         if name == "loss":

@@ -148,7 +148,7 @@ def _settle(data: PairData, loss: str) -> PairData:
 
 def _calibrate(model: keras.Model, data: TrainingData) -> None:
     """Fit what makes probabilities of distances to the validation pairs."""
-    pairs = data.validation if data.pairs is None else data.pairs
+    pairs: Any = data.validation if data.pairs is None else data.pairs
     distances = model.predict(pairs.map(lambda images, same: images), verbose=0)["distance"]
     if not np.isfinite(distances).all():
         return  # diverged: the history says so

@@ -235,7 +235,7 @@ def check_data(model: keras.Model, recipe: Recipe, data: TrainingData) -> None:
     Raises:
         RunError: if the shapes of its inputs are others.
     """
-    specs = keras.tree.flatten(data.validation.element_spec[0])
+    specs = keras.tree.flatten((data.validation or data.batches(0, 1)).element_spec[0])
     if data.through is not None:  # each input of the model is as those of its part
         specs = specs[:1] * len(model.inputs)
     names = getattr(model, "class_names", None)

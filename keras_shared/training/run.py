@@ -149,8 +149,10 @@ class Run:
     def best(self) -> "Run":
         """The finished run that is best on validation data, by the task's monitor.
 
+        The first of them, if nothing validates.
+
         Raises:
-            RunError: if a run is not finished.
+            RunError: if a run is not finished, or all have diverged.
         """
         runs = self.begun()
         unfinished = [str(run.path) for run in runs if not run.facts_file.exists()]
@@ -163,20 +165,23 @@ class Run:
 
         def rank(run: Run) -> float:
             last = run.facts()["last_epoch"]
+            if any(map(math.isnan, last.values())):  # a run that diverged
+                return float("-inf")
+            if not any(key.startswith("val_") for key in last):
+                return 0.0
             if monitor.key not in last:
                 raise RunError(
                     f"{run.path}: its history has no '{monitor.key}', by which the best run is "
                     f"picked. It has: {list(last)}"
                 )
-            if any(map(math.isnan, last.values())):  # a run that diverged
-                return float("-inf")
             value: float = last[monitor.key]
             return value if monitor.more_is_better else -value
 
         best = max(runs, key=rank)
-        if math.isnan(last := best.facts()["last_epoch"][monitor.key]):
+        last = best.facts()["last_epoch"]
+        if any(map(math.isnan, last.values())):
             raise RunError(
-                f"{self.path}: no run is the best, since all diverged: '{monitor.key}' is {last}. "
+                f"{self.path}: no run is the best, since all diverged: {last}. "
                 "Lower training.learning_rate, and train into another folder."
             )
         return best

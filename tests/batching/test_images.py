@@ -41,6 +41,12 @@ def test_a_tenth_validates_where_nothing_is_said(recipe):
     assert training_data(recipe_from(table)).sizes == {"images": 1080, "validation_images": 120}
 
 
+def test_all_may_train(recipe):
+    data = training_data(recipe("classifier", **{"data.validation_images": 0}))
+    assert data.sizes == {"images": 1200, "validation_images": 0} and data.validation is None
+    assert len(images_of(data.batches(0, 1))) == 1200
+
+
 def test_vectors_are_fractions(recipe):
     x, y = next(iter(training_data(recipe("autoencoder")).batches(0, 1)))
     assert x.shape == (32, 64) and float(np.max(x)) == 1.0

@@ -415,6 +415,14 @@ def test_a_run_that_diverged(small_recipe, tmp_path, monkeypatch, capsys):
     assert compare(changed, alone, "elsewhere")["arms"][0]["epochs"] == 1
 
 
+def test_arms_are_compared_where_something_validates(small_recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("all.toml").write_text(small_recipe)
+    recipe = read_recipe("all.toml").with_changes({"data.validation_images": 0})
+    with pytest.raises(RunError, match="data.validation_images is 0"):
+        compare(recipe, Comparison(seeds=(1,), arms=(Arm(name="one"),)), "out")
+
+
 @pytest.mark.slow
 def test_towers_apart(recipe, tmp_path):
     """A SiameseNet with two towers of its own trains on pairs and is compared."""

@@ -215,6 +215,15 @@ def test_a_run_that_diverged_is_not_the_best(run, small):
         run.best()
 
 
+def test_where_nothing_validates_the_first_run_is_taken(small, tmp_path):
+    whole = small.with_changes({"data.validation_images": 0, "training.epochs": 1})
+    for seed in (1, 2):
+        run = Run(tmp_path / f"seed-{seed}")
+        train(whole.with_seed(seed), training_data(whole), run, verbose=0)
+    assert not any(key.startswith("val_") for key in run.facts()["history"])
+    assert Run(tmp_path).best().path.name == "seed-1"
+
+
 def test_a_folder_that_is_replaced_while_it_is_trained_in(small, tmp_path):
     run = Run(tmp_path / "run")
     with run.claimed(small, "recipe"):
