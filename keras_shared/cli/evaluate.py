@@ -14,11 +14,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", metavar="DIR", help="where to write (default: the run, or runs/NAME)"
     )
+    parser.add_argument(
+        "--runs", metavar="FOLDER",
+        help="in place of the test data, one-shot runs of your own: FOLDER/RUN/support/CLASS.png, "
+        "FOLDER/RUN/query/CLASS/ANY.png, or Omniglot's all_runs; writes one_shot.json",
+    )  # fmt: skip
     add_data_dir(parser)
 
 
 def run(options: argparse.Namespace) -> None:
-    from keras_shared.evaluation import evaluate
+    from keras_shared.evaluation import evaluate, evaluate_runs
     from keras_shared.evaluation.entry import METRICS, known_runs
     from keras_shared.presets.headline import headline
     from keras_shared.presets.loading import load
@@ -45,5 +50,10 @@ def run(options: argparse.Namespace) -> None:
         model = load(entry_model_dir(options.model), compile=False)
         training, others = known_runs(entry / METRICS)
         out = options.out or f"runs/{options.model}"
+    if options.runs:
+        answered = evaluate_runs(model, recipe, options.runs, out)
+        error, count = answered["one_shot_error_percent"], len(answered["runs"])
+        say(f"one-shot error {error} % in {count} runs; written: one_shot.json and .png in {out}/")
+        return
     metrics = evaluate(model, recipe, out, options.data_dir, training, others, nothing)
     say(f"{headline(metrics)}; written: metrics.json, README.md and plots in {out}/")

@@ -25,6 +25,8 @@ from keras_shared.datasets.omniglot import (
     OMNIGLOT_SMALL2,
 )
 from keras_shared.datasets.omniglot import load_omniglot as load_omniglot
+from keras_shared.datasets.one_shot_runs import OneShotRun as OneShotRun
+from keras_shared.datasets.one_shot_runs import read_one_shot_runs as read_one_shot_runs
 from keras_shared.datasets.own import OwnData as OwnData
 from keras_shared.datasets.sentences import from_sentences as from_sentences
 from keras_shared.datasets.sentences import sentences_dataset

@@ -2,3 +2,4 @@
 
 from keras_shared import start as start
 from keras_shared.evaluation.entry import evaluate as evaluate
+from keras_shared.evaluation.own_runs import evaluate_runs as evaluate_runs

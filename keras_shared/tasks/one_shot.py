@@ -1,12 +1,18 @@
 """One-shot classification: of each class one image is known, and queries are put into a class."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+from matplotlib.figure import Figure
 
+from keras_shared.batching.fetching import prepared
+from keras_shared.datasets.lazy_images import LazyImages
 from keras_shared.losses.embedding_loss import mean_of_counted
+
+MOST_COLUMNS = 20  # queries of a run that are drawn
 
 
 @keras.saving.register_keras_serializable("keras_shared")
@@ -68,3 +74,46 @@ def one_shot_error(embeddings: np.ndarray, tasks: Any) -> float:
     """
     answers = one_shot_answers(embeddings, tasks)
     return round(100 * float(np.mean([np.mean(a != np.arange(len(a))) for a in answers])), 3)
+
+
+def one_shot_grid(
+    images: np.ndarray | LazyImages,
+    runs: Sequence[tuple[str, Sequence[tuple[int, int, int | None]]]],
+    of: int,
+) -> Figure:
+    """Runs as a picture: what is known, below it the query, and what it was taken for, if wrong.
+
+    Args:
+        images: that the numbers are of.
+        runs: the name of each, and for each query the numbers of an image of its class that is
+            known, of itself, and of the one that it was taken for; None if that is right.
+        of: how many runs there are in all.
+    """
+    columns = min(MOST_COLUMNS, max(len(run) for _, run in runs))
+    figure = Figure(figsize=(0.55 * columns + 1.2, 1.9 * len(runs) + 0.5), layout="constrained")
+    figure.suptitle(
+        f"The {len(runs)} of {of} runs with most errors" if of > len(runs) else "One-shot runs",
+        fontsize=11,
+    )
+    grid = figure.subplots(3 * len(runs), columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set(xticks=[], yticks=[])
+        for side in axes.spines.values():
+            side.set_visible(False)
+    for row, (name, run) in enumerate(runs):
+        errors = sum(taken is not None for _, _, taken in run)
+        for line, said in enumerate((f"{name}: known", "query", f"{errors} wrong: as")):
+            grid[3 * row + line, 0].set_ylabel(said, rotation=0, ha="right", va="center", size=8)
+        # a long run shows its errors first
+        ordered = run if len(run) <= columns else sorted(run, key=lambda one: one[2] is None)
+        for column, numbers in enumerate(ordered[:columns]):
+            for line, number in enumerate(numbers):
+                if number is None:
+                    continue
+                axes = grid[3 * row + line, column]
+                for side in axes.spines.values():
+                    side.set(visible=True, color="C3" if numbers[2] is not None else "0.8")
+                pixels = prepared(images[np.array([number])], lambda image: image, "uint8")[0]
+                shown = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+                axes.imshow(shown, cmap="gray", vmin=0, vmax=255)
+    return figure

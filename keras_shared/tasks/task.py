@@ -1,4 +1,4 @@
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -7,6 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_shared.batching import TrainingData
+from keras_shared.datasets import OneShotRun
+from keras_shared.datasets.lazy_images import Shape
 from keras_shared.section import Section
 
 if TYPE_CHECKING:
@@ -76,6 +78,10 @@ Baselines: TypeAlias = Callable[
     [keras.Model, tf.data.Dataset, Tested], "tuple[dict[str, float], dict[str, Figure]]"
 ]
 
+OwnRuns: TypeAlias = Callable[
+    [keras.Model, Sequence[OneShotRun], Shape], "tuple[dict[str, Any], dict[str, Figure]]"
+]
+
 
 @dataclass(frozen=True)
 class Task:
@@ -117,6 +123,8 @@ class Task:
         finish: takes the trained model and its training data; None for nothing.
         monitor_of: takes section [data], gives the monitor where that decides it; None for
             `monitor` in any case.
+        answer_runs: takes a trained model, one-shot runs of the user's own and the shape of their
+            images; gives numbers and plots. None for a task that has no such runs.
         settle: takes section [data] and the name of the loss, gives the section with what the loss
             decides; raises a ValueError for what does not fit together. None where it decides
             nothing.
@@ -152,6 +160,7 @@ class Task:
     finish: Callable[[keras.Model, TrainingData], None] | None = None
     monitor_of: Callable[[Any], Monitor] | None = None
     settle: Callable[[Any, str], Any] | None = None
+    answer_runs: OwnRuns | None = None
 
     def monitored(self, data: Any) -> Monitor:
         """What picks the best of several runs with this section [data]."""

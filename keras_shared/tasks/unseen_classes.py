@@ -11,7 +11,7 @@ from keras_shared.batching.fetching import prepared
 from keras_shared.batching.one_shot import OneShotTasks
 from keras_shared.batching.pairs import Pairs
 from keras_shared.datasets import ImagePairs, LabelledImages
-from keras_shared.tasks.one_shot import one_shot_answers, one_shot_error
+from keras_shared.tasks.one_shot import one_shot_answers, one_shot_error, one_shot_grid
 
 TASKS = 1000  # of random classes
 SHOWN = 5  # runs that are drawn
@@ -100,29 +100,11 @@ def plot_runs(unseen: UnseenClasses, split: LabelledImages) -> dict[str, Figure]
     if split.runs is None:
         return {}
     answers = one_shot_answers(unseen.embeddings, split.runs)
-    ways = split.runs.shape[2]
-    wrong = np.array([np.sum(answer != np.arange(ways)) for answer in answers])
-    shown = np.argsort(-wrong, kind="stable")[:SHOWN]
-    figure = Figure(figsize=(0.55 * ways, 1.9 * len(shown)), layout="constrained")
-    figure.suptitle(
-        f"The {len(shown)} of {len(wrong)} runs with most errors: what is known, below it the "
-        "query, and what it was taken for, if wrong"
-    )
-    grid = figure.subplots(3 * len(shown), ways, squeeze=False)
-    for row, run in enumerate(shown):
-        known, queries = split.runs[run]
-        for i in range(ways):
-            taken = known[answers[run][i]] if answers[run][i] != i else None
-            for line, image in enumerate((known[i], queries[i], taken)):
-                axes = grid[3 * row + line, i]
-                axes.set(xticks=[], yticks=[])
-                for side in axes.spines.values():
-                    side.set(visible=image is not None, color="C3" if taken is not None else "0.8")
-                if image is not None:
-                    axes.imshow(_pixels(split, image), cmap="gray", vmin=0, vmax=255)
-    return {"runs": figure}
-
-
-def _pixels(split: LabelledImages, image: int) -> np.ndarray:
-    pixels: np.ndarray = prepared(split.images[np.array([image])], lambda i: i, "uint8")[0]
-    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+    right = np.arange(split.runs.shape[2])
+    wrong = np.array([np.sum(answer != right) for answer in answers])
+    shown = []
+    for row in np.argsort(-wrong, kind="stable")[:SHOWN]:
+        known, queries = split.runs[row]
+        taken = [known[a] if a != i else None for i, a in enumerate(answers[row])]
+        shown.append((f"run {row + 1}", list(zip(known, queries, taken, strict=True))))
+    return {"runs": one_shot_grid(split.images, shown, len(wrong))}

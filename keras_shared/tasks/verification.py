@@ -14,6 +14,7 @@ from keras_shared.datasets import ImagePairs, LabelledImages
 from keras_shared.lookup import find
 from keras_shared.losses import LOSSES, ContrastiveLoss, EmbeddingLoss
 from keras_shared.tasks.one_shot import one_shot_accuracy
+from keras_shared.tasks.own_runs import answer_runs
 from keras_shared.tasks.task import Metric, Monitor, Shown, Task, Tested
 from keras_shared.tasks.unseen_classes import embed_unseen, plot_runs, unseen_metrics
 from keras_shared.zoo.calibration import calibrate
@@ -195,4 +196,5 @@ VERIFICATION = Task(
         "val_one_shot_accuracy" if data.examples_per_class else "val_probability_accuracy", True
     ),
     settle=_settle,
+    answer_runs=answer_runs,
 )
