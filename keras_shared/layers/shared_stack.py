@@ -144,12 +144,7 @@ class SharedStack(keras.layers.Layer):
         first = f"{self._first}_shape"
         self._shapes = shapes if input_shape is None else {first: input_shape, **shapes}
         self._refuse_states()
-        given = {
-            name.removesuffix("_shape"): keras.tree.map_shape_structure(
-                lambda shape: keras.KerasTensor(shape, self.compute_dtype), shape
-            )
-            for name, shape in self._shapes.items()
-        }
+        given = self._tensors(self._shapes)
         # a trial of `call` builds the blocks, whatever they take
         keras.Operation.compute_output_spec(self, given.pop(self._first), **given)
         if self._has_own_parts():
@@ -163,13 +158,9 @@ class SharedStack(keras.layers.Layer):
 
     def compute_output_shape(self, *args: Any, **kwargs: Any) -> Any:
         shapes = dict(zip([f"{self._first}_shape"], args, strict=False)) | kwargs
-        given = {
-            name.removesuffix("_shape"): keras.tree.map_shape_structure(
-                lambda shape: keras.KerasTensor(shape, self.compute_dtype), shape
-            )
-            for name, shape in shapes.items()
-        }
-        outputs = self.compute_output_spec(given.pop(self._first), **given)
+        given = self._tensors(shapes)
+        # no detour over Keras' own, which would ask this method
+        outputs = keras.Operation.compute_output_spec(self, given.pop(self._first), **given)
         return keras.tree.map_structure(lambda output: output.shape, outputs)
 
     def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
@@ -211,6 +202,17 @@ class SharedStack(keras.layers.Layer):
             uses = [plain_copy(u, self.blocks[i]) for u, i in zip(uses, self.indices, strict=True)]
         return self._run(uses, call, *args, **kwargs)
 
+    def _tensors(self, shapes: dict[str, Any]) -> dict[str, Any]:
+        """Arguments of `call` that have shapes and no values."""
+
+        def tensor(shape: Any) -> Any:
+            return keras.KerasTensor(shape, self.compute_dtype)
+
+        return {
+            name.removesuffix("_shape"): keras.tree.map_shape_structure(tensor, shape)
+            for name, shape in shapes.items()
+        }
+
     def _run(
         self, uses: list[keras.Layer], call: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
@@ -240,14 +242,14 @@ class SharedStack(keras.layers.Layer):
         return x
 
     def _check_structure(self, inputs: Any, outputs: Any, layer: keras.Layer) -> None:
-        try:
-            keras.tree.assert_same_structure(inputs, outputs)
-        except (TypeError, ValueError) as error:
+        tree = keras.tree
+        alike = tree.is_nested(inputs) == tree.is_nested(outputs)
+        if not alike or len(tree.flatten(inputs)) != len(tree.flatten(outputs)):
             raise ValueError(
                 f"A block of SharedStack '{self.name}' must return what it takes, which the next "
                 f"use takes. Received: '{layer.name}' takes the shapes {_shapes(inputs)} and "
                 f"returns {_shapes(outputs)}"
-            ) from error
+            )
 
     def _refuse_states(self) -> None:
         keeps = [one.name for one in flatten_layers(self.block) if getattr(one, "stateful", False)]

@@ -119,9 +119,9 @@ def saved_layers(
 
 
 def arguments_of(layer: keras.Layer) -> list[str]:
-    """The names of what `layer.call` takes, `*` and `**` before those of catch-alls."""
+    """The names of what `layer` can be called with, `*` and `**` before those of catch-alls."""
     names = []
-    for parameter in inspect.signature(layer.call).parameters.values():
+    for parameter in layer._call_signature.parameters.values():
         star = "*" if parameter.kind is parameter.VAR_POSITIONAL else ""
         star = "**" if parameter.kind is parameter.VAR_KEYWORD else star
         names.append(star + parameter.name)

@@ -177,3 +177,39 @@ def test_variables_without_memory():
     with keras.StatelessScope():
         pass  # gives values to what was made in a scope: to none of the above
     assert keras_private.variables_made_by(lambda: None) == []
+
+
+def test_a_layer_is_replaced_where_it_is_held():
+    class Holder(layers.Layer):
+        def build(self, input_shape):
+            self.first, self.last = layers.Dense(2), layers.Dense(3)
+            self.listed, self.named = [self.first], {"a": self.first}
+            self.first.build(input_shape)
+            self.last.build(input_shape)
+
+    holder = Holder()
+    holder.build((None, 2))
+    new = layers.Dense(2)
+    new.build((None, 2))
+    old, last = holder.first, holder.last
+    assert keras_private.replace_layer(holder, old, new)
+    assert holder.first is holder.listed[0] is holder.named["a"] is new
+    assert keras_private.children_of(holder) == [new, last]
+    assert [v.shape for v in holder.weights] == [(2, 2), (2,), (2, 3), (3,)]
+    assert not any(v is w for v in holder.variables for w in old.variables)
+
+
+def test_mask_of():
+    table = layers.Embedding(3, 2, mask_zero=True)
+    np.testing.assert_array_equal(keras_private.mask_of(table(np.array([0, 1]))), [False, True])
+    assert keras_private.mask_of(np.ones(2)) is None
+
+
+def test_arguments_are_those_that_a_layer_says_it_takes():
+    def taking():
+        layer = layers.Dense(2)
+        keras_private.take_arguments(layer, ["x", "mask", "**kwargs"])
+        return layer
+
+    assert keras_private.arguments_of(taking()) == ["x", "mask", "**kwargs"]
+    assert keras_private.arguments_of(layers.LSTM(2))[:2] == ["sequences", "initial_state"]

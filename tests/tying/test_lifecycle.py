@@ -25,9 +25,9 @@ from topologies import (
 )  # fmt: skip
 from written import EXPORTS
 
-from keras_shared.layers import Shared, TiedDense, TiedLayer
+from keras_shared.layers import Shared, SharedStack, TiedDense, TiedLayer
 from keras_shared.tying import TiedReader, TieError, bind_ties, readers_of
-from keras_shared.tying.keras_private import flatten_layers
+from keras_shared.tying.keras_private import flatten_layers, shapes_alone_matter
 
 CELLS = [  # an eighth of them, along diagonals, in the default run
     pytest.param(operation, topology, id=f"{operation.__name__}-{topology.__name__}",
@@ -81,6 +81,16 @@ def copying_call(reader, inputs, states=None, **kwargs):
     return state, [state]
 
 
+call_of_stack = SharedStack.call
+
+
+def copying_second_use(stack, inputs):
+    if stack.rank or shapes_alone_matter():  # the uses of a relaxed one read by `tied_weight`
+        return call_of_stack(stack, inputs)
+    kernel, bias = weights_as_they_are_now(stack.block)
+    return stack.block(inputs) @ kernel + bias
+
+
 def copying_uses(shared, inputs, mask=None, **kwargs):
     kernel, bias = weights_as_they_are_now(shared.layer)
     return [shared.layer(inputs[0]), inputs[1] @ kernel + bias]
@@ -101,6 +111,7 @@ def test_the_proof_sees_a_copy(operation, topology, monkeypatch):
     monkeypatch.setattr(TiedReader, "tied_weight", copying_weight)
     monkeypatch.setattr(TiedLayer, "call", copying_call)
     monkeypatch.setattr(Shared, "call", copying_uses)
+    monkeypatch.setattr(SharedStack, "call", copying_second_use)
     for kind in (TiedLayer, Shared):  # a trial of `call` has no values to copy
         monkeypatch.setattr(kind, "compute_output_spec", keras.Layer.compute_output_spec)
     assert cell(operation, topology, check_tied, data_for(topology)) in ("**untied**", "**wrong**")

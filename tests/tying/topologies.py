@@ -11,6 +11,7 @@ from keras import layers
 
 from keras_shared.layers import (
     Shared,
+    SharedStack,
     TiedConv,
     TiedConv2DTranspose,
     TiedConvTranspose,
@@ -106,6 +107,29 @@ def shared_in_sub_model():
     return keras.Model(inputs, keras.Model(x, both, name="twin")(inputs))
 
 
+def square():
+    return layers.Dense(
+        6, kernel_regularizer=keras.regularizers.L2(L2), bias_initializer="normal", name="code"
+    )
+
+
+def stack():
+    inputs = keras.Input((6,))
+    return keras.Model(inputs, SharedStack(square(), 2)(inputs))
+
+
+def relaxed_stack():
+    """In a sub-model, each use with a low-rank difference and a step of its own."""
+    x, inputs = keras.Input((6,)), keras.Input((6,))
+    layer = SharedStack(square(), 2, step_embedding=True, rank=2)
+    model = keras.Model(inputs, keras.Model(x, layer(x), name="twice")(inputs))
+    random = np.random.default_rng(9)
+    for variable in model.variables:
+        if variable.name in ("lora_kernel_b", "step"):
+            variable.assign(random.normal(size=variable.shape) * 0.5)
+    return model
+
+
 def table():
     return layers.Embedding(6, 4, embeddings_regularizer=keras.regularizers.L2(L2), name="code")
 
@@ -196,10 +220,11 @@ def cell_in_two_rnns():
 EMBEDDINGS = (embedding, embedding_in_sub_models)
 CONVOLUTIONS = (convolution, convolution_in_sub_models, depthwise)
 TOWERS = (tower_in_two_sub_models, shared, shared_in_sub_model)
+STACKS = (stack, relaxed_stack)
 IN_TIME = (reader_in_a_wrapper, cell_in_two_rnns)
 TOPOLOGIES = (
-    flat, sequential, subclassed, encoder_decoder, source_in_sub_model, *TOWERS, *EMBEDDINGS,
-    *CONVOLUTIONS, at_two_scales, einsum, *IN_TIME,
+    flat, sequential, subclassed, encoder_decoder, source_in_sub_model, *TOWERS, *STACKS,
+    *EMBEDDINGS, *CONVOLUTIONS, at_two_scales, einsum, *IN_TIME,
 )  # fmt: skip
 WITHOUT_LORA = (depthwise, cell_in_two_rnns)  # layers for which Keras has none
 
@@ -250,7 +275,21 @@ def expected(topology, model, x, w=None):
         back = (fields @ w.reshape(4, 3) + b) @ w.reshape(4, 3).T
         back = back.reshape(3, 2, 2, 2, 2).transpose(0, 1, 3, 2, 4).reshape(3, 4, 4, 1)
         return back + reader_bias(model)
-    return (x @ w + b) @ w.T + reader_bias(model)
+    return (
+        of_stack(model, x, w, b) if topology in STACKS else (x @ w + b) @ w.T + reader_bias(model)
+    )
+
+
+def of_stack(model, x, w, b):
+    """(x + e) (W + A B) + b, twice, each time with a step and factors of its own, if it has any."""
+    (layer,) = (la for la in model._flatten_layers() if isinstance(la, SharedStack))
+    for number, use in enumerate(layer.uses):
+        kernel = w
+        if layer.rank:
+            a, low = (np.asarray(v, "float64") for v in (use.lora_kernel_a, use.lora_kernel_b))
+            x, kernel = x + np.asarray(layer.steps[number].embeddings, "float64"), w + a @ low
+        x = x @ kernel + b
+    return x
 
 
 def tolerance(model):
@@ -275,7 +314,8 @@ def check_tied(topology, model, x):
     for step in range(2):
         check_outputs(topology, model, x)
         perturb(owner, step)
-    others = 0 if topology in (*TOWERS, cell_in_two_rnns) else 1  # the reader's bias
+    others = 0 if topology in (*TOWERS, *STACKS, cell_in_two_rnns) else 1  # the reader's bias
+    others = 6 if topology is relaxed_stack else others  # two steps, two pairs of factors
     variables = {id(v) for v in model.variables}
     assert len(variables) == len(model.variables) == len(owner.variables) + others
     if trains_as_float(owner):
