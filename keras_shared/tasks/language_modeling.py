@@ -131,7 +131,7 @@ def _samples(model: keras.Model, test: Tested) -> list[str]:
     if not prompts:
         return []
     texts: list[str] = model.generate(
-        prompts, max_length=SAMPLED[tokenizer.split], temperature=TEMPERATURE, seed=1
+        prompts, max_new_tokens=SAMPLED[tokenizer.split], temperature=TEMPERATURE, seed=1
     )
     return texts
 

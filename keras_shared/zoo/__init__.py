@@ -2,10 +2,12 @@
 
 from keras_shared import start as start
 from keras_shared.zoo.image_classifier import ImageClassifier as ImageClassifier
+from keras_shared.zoo.language_model import LanguageModel as LanguageModel
 from keras_shared.zoo.lecun_1989 import LeCun1989 as LeCun1989
 from keras_shared.zoo.lenet5 import LeNet5 as LeNet5
 from keras_shared.zoo.siamese_net import SiameseNet as SiameseNet
 from keras_shared.zoo.tied_autoencoder import TiedAutoencoder as TiedAutoencoder
+from keras_shared.zoo.tied_language_model import TiedLanguageModel as TiedLanguageModel
 from keras_shared.zoo.zoo_model import ZooModel as ZooModel
 
 MODELS: dict[str, type[ZooModel]] = {
@@ -13,4 +15,5 @@ MODELS: dict[str, type[ZooModel]] = {
     "LeNet5": LeNet5,
     "SiameseNet": SiameseNet,
     "TiedAutoencoder": TiedAutoencoder,
+    "TiedLanguageModel": TiedLanguageModel,
 }
