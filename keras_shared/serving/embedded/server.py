@@ -58,8 +58,6 @@ def running(options: Options, configs: Sequence[Any] | None = None) -> Iterator[
                     (options.host, options.rest_api_port), family=family, backlog=2048
                 )
             )
-        with boundary(f"{host}:{options.port} cannot be had for gRPC", ConfigError):
-            over_grpc, port = grpc_server(models, options, bearer, f"{host}:{options.port}", pair)
         with boundary("TLS cannot start", ConfigError):
             config = uvicorn.Config(
                 Rest(models, options, bearer).app, http=_Patient, ws="none", lifespan="off",
@@ -69,6 +67,8 @@ def running(options: Options, configs: Sequence[Any] | None = None) -> Iterator[
                 ssl_keyfile=options.key if tls else None,
             )  # fmt: skip
             config.load()
+        with boundary(f"{host}:{options.port} cannot be had for gRPC", ConfigError):
+            over_grpc, port = grpc_server(models, options, bearer, f"{host}:{options.port}", pair)
         over_http = uvicorn.Server(config)
         thread = threading.Thread(target=lambda: asyncio.run(over_http.serve([listening])))
         thread.start()
