@@ -58,6 +58,8 @@ def running(options: Options, configs: Sequence[Any] | None = None) -> Iterator[
                     (options.host, options.rest_api_port), family=family, backlog=2048
                 )
             )
+            # an answer goes in two pieces, and the second waits for no acknowledgement of the first
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with boundary("TLS cannot start", ConfigError):
             config = uvicorn.Config(
                 Rest(models, options, bearer).app, http=_Patient, ws="none", lifespan="off",
