@@ -12,6 +12,7 @@ from keras_shared.serving.embedded.json_requests import SHORT
 from keras_shared.serving.embedded.refusal import invalid
 
 WHOLE = {"int8", "int16", "int32", "int64", "uint8", "uint32", "uint64"}
+SPECIAL = {"nan": "NaN", "-nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
 def written(outputs: Mapping[str, np.ndarray], as_rows: bool) -> bytes:
@@ -94,10 +95,8 @@ def _decimals(flat: np.ndarray) -> list[str]:
     with np.errstate(over="ignore"):
         back = np.array(texts, "float64").astype(flat.dtype)
     digits = 9 if flat.dtype == np.float32 else 17
-    for i in np.flatnonzero((back != flat) & np.isfinite(flat)).tolist():
-        texts[i] = f"{numbers[i]:.{digits}g}"
-    for i, text in enumerate(texts):
-        if "." not in text and "e" not in text:
-            special = {"nan": "NaN", "-nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
-            texts[i] = special.get(text) or f"{text}.0"
-    return texts
+    rest = np.flatnonzero((back != flat) & np.isfinite(flat))
+    longer = (f"%.{digits}g " * len(rest) % tuple(flat[rest].tolist())).split()
+    for i, text in zip(rest.tolist(), longer, strict=True):
+        texts[i] = text
+    return [t if "." in t or "e" in t else SPECIAL.get(t) or f"{t}.0" for t in texts]

@@ -1,6 +1,5 @@
 """What REST requests hold: JSON -> arrays and examples, with the rules and texts of TF Serving."""
 
-import base64
 import binascii
 import json
 import math
@@ -246,10 +245,13 @@ def _is_base64(value: Any) -> bool:
 def _decoded(value: dict[str, Any]) -> bytes:
     if not _is_base64(value):
         raise invalid(f"JSON Value: {_shown(value)} not formatted correctly for base64 data")
-    text = "".join(value["b64"].split()).rstrip("=")
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except (binascii.Error, ValueError) as error:
+        return binascii.a2b_base64(value["b64"], strict_mode=True)
+    except ValueError:  # it may be wrapped, or not padded
+        text = "".join(value["b64"].split()).rstrip("=")
+    try:
+        return binascii.a2b_base64(text + "=" * (-len(text) % 4), strict_mode=True)
+    except ValueError as error:
         raise invalid("Unable to base64 decode") from error
 
 

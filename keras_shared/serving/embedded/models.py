@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import gc
 import pathlib
 import sys
 import threading
@@ -174,7 +175,12 @@ class Models:
         name, said, seen = config.name, "", dict[int, object]()
         while self._holds(config):
             try:
-                self._look(config, seen)
+                if self._look(config, seen):
+                    # what stays is left out of each collection of garbage, which JSON causes many
+                    # of: else they take longer than the requests
+                    gc.unfreeze()
+                    gc.collect()
+                    gc.freeze()
                 with self._changed:
                     if self._holds(config):
                         self._looked.add(name)
@@ -193,7 +199,9 @@ class Models:
     def _holds(self, config: Any) -> bool:
         return self._configs.get(config.name) is config
 
-    def _look(self, config: Any, seen: dict[int, object]) -> None:
+    def _look(self, config: Any, seen: dict[int, object]) -> bool:
+        """Load and unload as the folder and the policy say; whether anything was."""
+        before = [*self._available(config.name)]
         name, versions = config.name, self._versions[config.name]
         wanted = _wanted(config)
         for number, folder in sorted(wanted.items(), reverse=True):
@@ -212,6 +220,7 @@ class Models:
         with self._changed:
             if not wanted or wanted.keys() & self._available(name).keys():
                 self._unload(name, [n for n in self._available(name) if n not in wanted])
+            return before != [*self._available(name)]
 
     def _load(self, name: str, number: int, folder: pathlib.Path, content: object) -> None:
         self._enter(name, number, _Version("LOADING"))
