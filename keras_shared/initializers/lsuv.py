@@ -102,46 +102,45 @@ def rescale(model: keras.Model, batch: Any) -> dict[str, float]:
     scalable = {id(v): v for _, v in _scalable(model)}
     factors = {v.path: 1.0 for v in scalable.values()}
     with state_kept(model):
+        variances = _variances(model, batch, scalable)
         for _ in range(SWEEPS):
-            far = [k for k, m in _variances(model, batch, scalable).items() if not _near(m)]
-            if not far:
+            for key in variances:
+                if not _near(variances[key]):
+                    factor, variances = _to_unit_variance(model, batch, scalable, key, variances)
+                    factors[scalable[key].path] *= factor
+            if all(map(_near, variances.values())):
                 break
-            for key in far:
-                variable = scalable[key]
-                factors[variable.path] *= _to_unit_variance(model, batch, scalable, key)
         else:
-            missed = {
-                scalable[k].path: round(m, 3)
-                for k, m in _variances(model, batch, scalable).items()
-                if not _near(m)
-            }
-            if missed:
-                warnings.warn(
-                    f"The mean variance of what reads these weights stays away from 1: {missed}. "
-                    "What else those layers add, such as a bias, is too large: make it smaller.",
-                    stacklevel=2,
-                )
+            missed = {scalable[k].path: round(m, 3) for k, m in variances.items() if not _near(m)}
+            warnings.warn(
+                f"The mean variance of what reads these weights stays away from 1: {missed}. "
+                "What else those layers add, such as a bias, is too large: make it smaller.",
+                stacklevel=2,
+            )
     return factors
 
 
 def _to_unit_variance(
-    model: keras.Model, batch: Any, scalable: dict[int, keras.Variable], key: int
-) -> float:
-    """Scale one weight, by Newton's steps on the logarithms; gives the factor."""
+    model: keras.Model,
+    batch: Any,
+    scalable: dict[int, keras.Variable],
+    key: int,
+    variances: dict[int, float],
+) -> tuple[float, dict[int, float]]:
+    """Scale one weight, by Newton's steps on the logarithms; gives the factor and all variances."""
     variable = scalable[key]
     start = ops.convert_to_numpy(variable.value)
     log_factor, slope = 0.0, 2.0  # one reader: the variance goes by the square
-    before = None
     for _ in range(TRIES):
-        found = math.log(_variances(model, batch, scalable)[key])
-        if before is not None and abs(log_factor - before[0]) > 1e-6:
-            slope = min(max((found - before[1]) / (log_factor - before[0]), 0.5), 200.0)
-        if _near(math.exp(found)):
-            break
-        before = (log_factor, found)
-        log_factor -= found / slope
+        found = math.log(variances[key])
+        step = -found / slope
+        log_factor += step
         variable.assign(ops.cast(start * math.exp(log_factor), variable.dtype))
-    return math.exp(log_factor)
+        variances = _variances(model, batch, scalable)
+        if _near(variances[key]):
+            break
+        slope = min(max((math.log(variances[key]) - found) / step, 0.5), 200.0)
+    return math.exp(log_factor), variances
 
 
 def _near(variance: float) -> bool:
