@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from keras_shared.sharing import unshare as unshare
     from keras_shared.sharing.find_ties import find_ties as find_ties
     from keras_shared.sharing.tying_existing import tie_weights as tie_weights
+    from keras_shared.signals import signal_report as signal_report
     from keras_shared.tying.check_ties import check_ties as check_ties
     from keras_shared.tying.tie_error import TieError as TieError
     from keras_shared.tying.untie import tie as tie
@@ -49,6 +50,7 @@ _HOMES = {
     "publish": "keras_shared.presets.publishing",
     "resize_vocabulary": "keras_shared.sharing",
     "sharing_report": "keras_shared.sharing",
+    "signal_report": "keras_shared.signals",
     "tie": "keras_shared.tying",
     "tie_weights": "keras_shared.sharing",
     "unshare": "keras_shared.sharing",
@@ -57,8 +59,8 @@ _HOMES = {
 _PACKAGES = (
     "atomic", "batching", "bounded", "cli", "comparing", "datasets", "demo", "errors", "evaluation",
     "exporting", "gallery", "initializers", "layers", "lookup", "losses", "pictures", "presets",
-    "quiet", "recipes", "section", "serving", "sharing", "signature", "start", "tasks", "training",
-    "tying", "zoo",
+    "quiet", "recipes", "section", "serving", "sharing", "signals", "signature", "start", "tasks",
+    "training", "tying", "zoo",
 )  # fmt: skip
 __all__ = [*sorted(_HOMES)]  # noqa: PLE0604
 

@@ -9,9 +9,9 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "keras_shared"
 ORDER = (  # each imports only what stands before it
     "errors", "text", "terminal", "processes", "quiet", "start", "files", "lookup", "section",
     "signature", "tokenizing", "presets.names", "presets.headline", "serving", "tying", "losses",
-    "initializers", "layers", "datasets", "batching", "exporting", "sharing", "presets.reading",
-    "zoo", "name_index", "gallery", "tasks", "presets", "recipes", "training", "evaluation",
-    "comparing", "demo", "cli",
+    "initializers", "layers", "datasets", "batching", "exporting", "sharing", "signals",
+    "presets.reading", "zoo", "name_index", "gallery", "tasks", "presets", "recipes", "training",
+    "evaluation", "comparing", "demo", "cli",
 )  # fmt: skip
 NEVER = {  # folder: what it may import nowhere, not even inside a function
     "tying": ("tensorflow",),

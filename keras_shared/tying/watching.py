@@ -29,14 +29,14 @@ class WatchedCall(NamedTuple):
 @contextmanager
 def watched(
     layers: Iterable[keras.Layer],
-    note: Callable[[WatchedCall], None],
+    note: Callable[[WatchedCall], Any],
     seen: Callable[[Any], None] | None = None,
 ) -> Iterator[None]:
     """Note each call of these layers while the context is open.
 
     Args:
         layers: those to watch; each once.
-        note: called after each call.
+        note: called after each call; what it gives goes on in place of the outputs, if not None.
         seen: called on what goes into the activation of a layer, before that runs. Activations are
             watched only with it.
     """
@@ -64,8 +64,8 @@ def watched(
             if in_time:
                 step = in_time[-1].setdefault(id(layer), 0)
                 in_time[-1][id(layer)] += 1
-            note(WatchedCall(layer, args, kwargs, outputs, before, step))
-            return outputs
+            other = note(WatchedCall(layer, args, kwargs, outputs, before, step))
+            return outputs if other is None else other
 
         setattr(layer, method, noted)
         attributes.append((layer, method, None))

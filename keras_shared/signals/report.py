@@ -1,0 +1,278 @@
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_shared.errors import KerasSharedError
+from keras_shared.signals.activations import passing
+from keras_shared.signals.collecting import Use, as_numpy, collect, first
+from keras_shared.signals.jacobians import Jacobian, jacobian_of
+from keras_shared.signals.ties import Tie, ties_of
+from keras_shared.signals.warnings import Weighed, warnings_of
+
+BINS = 60  # of a histogram
+
+
+class SignalError(KerasSharedError, ValueError):
+    """The signals of a model cannot be measured; the message says what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Histogram:
+    """How often numbers lie between `low` and `high`, in as many equal parts as `counts` has."""
+
+    low: float
+    high: float
+    counts: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerSignals:
+    """What one use of a layer gives, and what gradient comes back to it.
+
+    Attributes:
+        layer: path of the layer in the model.
+        kind: its class.
+        use: number of the use, from 1.
+        steps: calls that are taken together, of an RNN; 1 outside of one.
+        shape: of what it gives, for one example.
+        mean, deviation: of what it gives, over the examples and all its numbers.
+        saturated: share of these at which an S-shaped activation (tanh, sigmoid, softsign) has less
+            than 1/20 of its steepest slope; None without one.
+        dead: share of the units (the last axis) whose activation has slope 0 for every example and
+            position; None without an activation that acts on each number alone.
+        gradient_mean, gradient_deviation: of the gradient of the loss of one example by what goes
+            into the activation (by what the layer gives, without one); None if none arrives.
+        gradient_norm: its root of the mean square, times the root of the number of elements of one
+            example: how long it is.
+        jacobian: singular values of the layer at the first example; None where they were not asked
+            for, or its input is no real number.
+        outputs, gradients: histograms of both.
+    """
+
+    layer: str
+    kind: str
+    use: int
+    steps: int
+    shape: tuple[int, ...]
+    mean: float
+    deviation: float
+    saturated: float | None
+    dead: float | None
+    gradient_mean: float | None
+    gradient_deviation: float | None
+    gradient_norm: float | None
+    jacobian: Jacobian | None
+    outputs: Histogram | None
+    gradients: Histogram | None
+
+    @property
+    def name(self) -> str:
+        """The layer, and which use of it, if not the first."""
+        return self.layer if self.use == 1 else f"{self.layer} ({self.use})"
+
+
+@dataclasses.dataclass(frozen=True)
+class SignalReport:
+    """How signals pass through a model, forward and back. As text it is a table.
+
+    Attributes:
+        name: name of the model.
+        examples: number of examples that were measured.
+        loss: the loss of the gradients, or "a random direction" without targets.
+        layers: one for each use of each layer that has or reads weights, or is an activation, in
+            order of the calls.
+        ties: what each use of a shared weight adds to its gradient.
+        warnings: what will keep the model from learning, in sentences with a remedy.
+    """
+
+    name: str
+    examples: int
+    loss: str
+    layers: tuple[LayerSignals, ...]
+    ties: tuple[Tie, ...]
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain lists and dicts, ready for JSON; NaN and infinity become None."""
+        plain: dict[str, Any] = _plain(dataclasses.asdict(self))
+        return plain
+
+    def __str__(self) -> str:
+        from keras_shared.signals.table import as_table
+
+        return as_table(self)
+
+
+def signal_report(
+    model: keras.Model, data: Any, loss: Any = None, jacobians: bool = True
+) -> SignalReport:
+    """How a signal and its gradient pass through each use of each layer of `model`.
+
+    The model is run once on a batch, forward and back, without dropout; nothing in it changes. Two
+    conditions decide whether it can learn: no layer starts saturated, and none starts dead. A
+    shared layer has a row for each use, and a shared weight says what each use adds to its
+    gradient.
+
+    Args:
+        model: any built Keras model: functional, sequential, subclassed, before training or after.
+        data: a batch as `fit` takes it: `x`, a tuple `(x, y)` or `(x, y, sample_weight)`, or a
+            `tf.data.Dataset` of batches, of which the first is taken. Several inputs are a list or
+            a dict. Some hundreds of examples are enough.
+        loss: a name or a `keras.losses.Loss`, to which gradients are taken; by default the one the
+            model is compiled with. Without targets gradients are those of a random direction: the
+            sum of the outputs times normal numbers.
+        jacobians: whether to work out singular values, which takes longest.
+
+    Raises:
+        SignalError: if the model is not built, the data are empty or hold NaN, or there are targets
+            and no loss; if Keras runs on another backend than TensorFlow. It is a ValueError.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> import keras_shared
+        >>> layers = [keras.layers.Dense(32, "tanh", kernel_initializer="he_normal")] * 3
+        >>> model = keras.Sequential([keras.Input((32,)), *layers])
+        >>> numbers = np.random.default_rng(0).normal(size=(64, 32)).astype("float32")
+        >>> report = keras_shared.signal_report(model, 100 * numbers)
+        >>> [layer.use for layer in report.layers], len(report.ties)
+        ([1, 2, 3], 2)
+        >>> report.layers[0].saturated > 0.9
+        True
+        >>> report.warnings[0].partition(":")[0]
+        'saturated'
+
+    Reference:
+        Glorot & Bengio 2010, "Understanding the difficulty of training deep feedforward neural
+        networks", figures 6 to 9; Saxe, McClelland, Ganguli 2014, section 3 (singular values).
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise SignalError(
+            f"Signals are measured with TensorFlow. Received: backend {keras.backend.backend()}"
+        )
+    if not model.built or not model.weights:
+        raise SignalError(
+            f"'{model.name}' is not built, or has no weights. Call it once on its input first, or "
+            "give it a keras.Input."
+        )
+    x, y, sample_weight = _unpacked(data)
+    examples = len(first(x))
+    loss_of, loss_name = _loss_of(model, x, y, sample_weight, loss)
+    uses = collect(model, x, loss_of, examples)
+    layers = tuple(_signals(use, jacobians, model.name) for use in uses)
+    ties = ties_of(model, uses)
+    weighed = [Weighed(use, layer.gradient_norm) for use, layer in zip(uses, layers, strict=True)]
+    warnings = warnings_of(layers, ties, weighed)
+    return SignalReport(model.name, examples, loss_name, layers, tuple(ties), tuple(warnings))
+
+
+def _signals(use: Use, jacobians: bool, model: str) -> LayerSignals:
+    outputs = as_numpy([first(call.outputs) for call in use.calls])
+    of_outputs = [of_call[0] if of_call else None for of_call in use.gradients]
+    gradients = as_numpy(of_outputs if use.before[0] is None else use.before)
+    shape = tuple(first(use.calls[0].outputs).shape[1:])
+    arrived = gradients.size > 0
+    passes = passing(use)
+    wide = gradients.astype("float64")
+    examples = len(first(use.calls[0].outputs))
+    return LayerSignals(
+        layer=(use.layer.path or use.layer.name).removeprefix(f"{model}/"),
+        kind=type(use.layer).__name__,
+        use=use.number,
+        steps=len(use.calls),
+        shape=shape,
+        mean=float(outputs.mean(dtype="float64")),
+        deviation=float(outputs.std(dtype="float64")),
+        saturated=passes.saturated,
+        dead=passes.dead,
+        gradient_mean=float(wide.mean()) if arrived else None,
+        gradient_deviation=float(wide.std()) if arrived else None,
+        gradient_norm=float(np.sqrt((wide**2).sum() / examples)) if arrived else None,
+        jacobian=jacobian_of(use) if jacobians else None,
+        outputs=_histogram(outputs),
+        gradients=_histogram(gradients),
+    )
+
+
+def _histogram(values: np.ndarray) -> Histogram | None:
+    """Over eight deviations, or over all where that is less; what lies beyond is left out."""
+    flat = values[np.isfinite(values)]
+    if not flat.size:
+        return None
+    low, high = float(flat.min()), float(flat.max())
+    mean, far = float(flat.mean()), 8 * float(flat.std())
+    low, high = max(low, mean - far), min(high, mean + far)
+    if not high > low:
+        low, high = low - 0.5, low + 0.5
+    counts, _ = np.histogram(flat, BINS, (low, high))
+    return Histogram(low, high, tuple(map(int, counts)))
+
+
+def _unpacked(data: Any) -> tuple[Any, Any, Any]:
+    """Inputs, targets and weights of a batch, as tensors."""
+    if isinstance(data, tf.data.Dataset):
+        data = next(iter(data.take(1)), ())
+    x, y, sample_weight = (
+        (*data, None, None, None)[:3] if isinstance(data, tuple) else (data, None, None)
+    )
+    arrays = [array for array in keras.tree.flatten((x, y, sample_weight)) if array is not None]
+    shapes = [np.shape(array) for array in arrays]
+    if not arrays or x is None or any(not shape or not math.prod(shape) for shape in shapes):
+        raise SignalError(
+            f"The data are empty: expected a batch of some hundreds of examples. Received: arrays "
+            f"of the shapes {shapes}"
+        )
+    for array in arrays:
+        if np.issubdtype(np.asarray(array).dtype, np.floating) and not np.isfinite(array).all():
+            raise SignalError(
+                f"The data hold NaN or infinity, in an array of shape {np.shape(array)}. Remove "
+                "these examples first."
+            )
+    to_tensors: Callable[[Any], Any] = lambda a: None if a is None else tf.convert_to_tensor(a)  # noqa: E731
+    x, y, sample_weight = (keras.tree.map_structure(to_tensors, v) for v in (x, y, sample_weight))
+    return x, y, sample_weight
+
+
+def _loss_of(
+    model: keras.Model, x: Any, y: Any, sample_weight: Any, loss: Any
+) -> tuple[Callable[[Any], Any], str]:
+    """The loss by the outputs, mean over the examples, and its name."""
+    if y is None:
+        if loss is not None:
+            raise SignalError("A loss needs targets: give the data as a tuple (x, y).")
+        return _random_direction, "a random direction"
+    if loss is not None:
+        chosen = keras.losses.get(loss)
+        return lambda outputs: tf.reduce_mean(chosen(y, outputs)), getattr(
+            chosen, "name", getattr(chosen, "__name__", type(chosen).__name__)
+        )
+    if not model.compiled or model.loss is None:
+        raise SignalError(
+            f"'{model.name}' has no loss for the targets. Compile it first, give a `loss`, or "
+            "leave the targets out."
+        )
+    return lambda outputs: model.compute_loss(
+        x=x, y=y, y_pred=outputs, sample_weight=sample_weight, training=False
+    ), "the model's own"
+
+
+def _random_direction(outputs: Any) -> Any:
+    random = np.random.default_rng(0)
+    total = 0.0
+    for output in keras.tree.flatten(outputs):
+        if output.dtype.is_floating:
+            along = random.normal(size=tuple(output.shape)).astype("float32")
+            total += tf.reduce_sum(tf.cast(output, tf.float32) * along) / len(output)
+    return total
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
