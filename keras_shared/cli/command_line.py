@@ -21,6 +21,7 @@ from keras_shared.cli import (
     publish,
     recipe,
     serve,
+    signals,
     train,
     verify,
 )
@@ -30,7 +31,7 @@ from keras_shared.lookup import needed
 
 COMMANDS = (
     list_, train, evaluate, publish, fine_tune, predict, verify, enrol, identify, inspect, check,
-    serve, manifests, compare, recipe, demo,
+    serve, manifests, compare, signals, recipe, demo,
 )  # fmt: skip
 
 _EPILOG = """\
@@ -45,6 +46,7 @@ examples:
   keras-shared fine-tune siamese_omniglot my/recipe.toml
   keras-shared inspect siamese_omniglot --picture sharing.png
   keras-shared compare tied_autoencoder_mnist --seeds 5
+  keras-shared signals lenet5_mnist          are layers saturated or dead at the start?
   keras-shared predict lenet5_mnist digit.png
   keras-shared verify a.png b.png
   keras-shared enrol people.npz anna anna.png
