@@ -9,7 +9,7 @@ import numpy as np
 from keras_shared.datasets.dataset import DataError
 from keras_shared.errors import boundary
 from keras_shared.files.bounded import read_text
-from keras_shared.files.pictures import check_picture
+from keras_shared.files.pictures import PictureError, why_no_picture
 
 KNOWN, QUERIES = ("support", "training"), ("query", "test")
 LABELS = "class_labels.txt"  # of Omniglot's layout, which has it in each run
@@ -129,7 +129,8 @@ def _pictures(folder: pathlib.Path) -> list[tuple[pathlib.Path, str]]:
         else:
             found.append((inner, inner.stem))
     for file, _ in found:
-        check_picture(file)
+        if why := why_no_picture(file):
+            raise PictureError(why)
     return found
 
 

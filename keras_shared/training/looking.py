@@ -13,8 +13,8 @@ from keras_shared.training.build import (
     build_model,
     check_data,
     compile_model,
-    named_classes,
     trained_part,
+    with_arguments_from,
 )
 from keras_shared.training.callbacks import EpochSeeds
 from keras_shared.training.run import RunError
@@ -54,7 +54,7 @@ def signals_of(
         >>> report.layers[0].layer, report.examples
         ('encoder_1', 8)
     """
-    recipe, seed = named_classes(recipe, data.class_names), recipe.training.seeds[0]
+    recipe, seed = with_arguments_from(recipe, data), recipe.training.seeds[0]
     keras.utils.set_random_seed(seed)
     with boundary(f"The model of {recipe.path} cannot be built", RunError):
         whole = model or build_model(recipe)
