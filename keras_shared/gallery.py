@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, Self, TypeAlias
 
 import numpy as np
 
-from keras_shared.errors import KerasSharedError, advised, boundary, printable
+from keras_shared.errors import KerasSharedError, advised, boundary
 from keras_shared.files.atomic import replacing
 from keras_shared.files.npy import read_npz
 from keras_shared.lookup import suggestion
@@ -279,7 +279,7 @@ class Gallery:
         gallery = cls(model, head["threshold"])
         if head["model"] != fingerprint(model):
             raise GalleryError(
-                f"{printable(os.fspath(path))} holds embeddings of another model, which compare "
+                f"{os.fspath(path)} holds embeddings of another model, which compare "
                 f"with nothing that this {type(model).__name__} embeds. Load the model that it was "
                 "made with, or enrol the images again."
             )
@@ -377,7 +377,7 @@ def _unit(rows: np.ndarray, what: str) -> np.ndarray:
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], np.ndarray]:
     """Head and embeddings of a file, checked against each other."""
-    name, advice = printable(os.fspath(path)), "Take it from a backup, or enrol the images again."
+    name, advice = os.fspath(path), "Take it from a backup, or enrol the images again."
     with advised(advice):
         arrays = read_npz(path, GalleryError)
     with boundary(f"{name} is no gallery, or is damaged", GalleryError, advice):

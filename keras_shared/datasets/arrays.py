@@ -6,7 +6,7 @@ from keras_shared.datasets.dataset import DataError, Dataset
 from keras_shared.datasets.labelled_images import LabelledImages
 from keras_shared.datasets.lazy_images import Shape
 from keras_shared.datasets.splitting import check_classes, split_by_seed
-from keras_shared.errors import boundary, printable
+from keras_shared.errors import boundary
 from keras_shared.files.npy import read_npz
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
@@ -38,7 +38,7 @@ def from_arrays(
         >>> from_arrays(file, "test", (8, 8, 1)).images.shape
         (4, 8, 8, 1)
     """
-    where = printable(str(path))
+    where = str(path)
     with boundary(f"{where} holds no images with labels", DataError):
         return _from_arrays(path, split, image_shape, seed, where)
 

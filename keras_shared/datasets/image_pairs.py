@@ -9,7 +9,7 @@ import numpy as np
 from keras_shared.datasets.dataset import DataError, Dataset
 from keras_shared.datasets.lazy_images import LazyImages, Shape
 from keras_shared.datasets.splitting import SHARE
-from keras_shared.errors import boundary, printable
+from keras_shared.errors import boundary
 from keras_shared.files.bounded import read_text
 from keras_shared.files.pictures import why_no_picture
 
@@ -139,7 +139,7 @@ def _rows(path: pathlib.Path) -> list[_Row]:
             rows.append((files[0], files[1], answer in YES, where if len(row) == 4 else ""))
     if wrong:
         more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
-        said = printable("; ".join(wrong[:SHOWN]))
+        said = "; ".join(wrong[:SHOWN])
         raise DataError(f"{path}: expected rows {HEADER}. {said}{more}.")
     if len({bool(row[3]) for row in rows}) > 1:
         raise DataError(f"{path}: name the split in each row, or in none.")

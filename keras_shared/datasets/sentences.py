@@ -10,7 +10,7 @@ from keras_shared.datasets.dataset import DataError, Dataset
 from keras_shared.datasets.labelled_sentences import LabelledSentences
 from keras_shared.datasets.splitting import SHARE
 from keras_shared.datasets.text_file import read_text_file
-from keras_shared.errors import boundary, printable
+from keras_shared.errors import boundary
 
 SPLITS = ("train", "validation", "test")
 SHOWN = 5  # rows that a message names
@@ -42,7 +42,7 @@ def from_sentences(path: str | os.PathLike[str], split: str, seed: int = 1) -> L
         >>> len(train.sentences), len(train.held_out), train.class_names
         (16, 4, ('bad', 'good'))
     """
-    name = printable(os.fspath(path))
+    name = os.fspath(path)
     text = read_text_file(path)
     with boundary(f"{name} cannot be read as CSV", DataError):
         rows = list(csv.DictReader(io.StringIO(text, newline="")))
@@ -50,7 +50,7 @@ def from_sentences(path: str | os.PathLike[str], split: str, seed: int = 1) -> L
     if missing := [column for column in ("text", "label") if column not in header]:
         raise DataError(
             f"{name} has no column {' and no column '.join(missing)}: expected a first line that "
-            f"names the columns text and label. Received: {printable(','.join(header))}"
+            f"names the columns text and label. Received: {','.join(header)}"
         )
     _check_rows(name, rows, "split" in header)
     sentences = np.array([row["text"].strip() for row in rows], object)
@@ -95,7 +95,7 @@ def _check_rows(name: str, rows: list[dict[str, Any]], named: bool) -> None:
     if wrong or not rows:
         more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
         said = "; ".join(wrong[:SHOWN]) or "no rows"
-        raise DataError(printable(f"{name}: expected rows of text,label. Received: {said}{more}."))
+        raise DataError(f"{name}: expected rows of text,label. Received: {said}{more}.")
 
 
 def _named(name: str, rows: list[dict[str, Any]]) -> dict[str, list[int]]:

@@ -1,7 +1,6 @@
 import os
 
 from keras_shared.datasets.dataset import DataError
-from keras_shared.errors import printable
 from keras_shared.files.bounded import read_bytes
 
 MOST = 200_000_000  # bytes of a text that is held in memory
@@ -25,7 +24,7 @@ def read_text_file(path: str | os.PathLike[str]) -> str:
         ...
         keras_shared.datasets.dataset.DataError: mine.txt is no text in UTF-8: byte 0xE9 at place 3.
     """
-    content, name = read_bytes(path, MOST, DataError), printable(os.fspath(path))
+    content, name = read_bytes(path, MOST, DataError), os.fspath(path)
     for mark, encoding in MARKS:
         if content.startswith(mark):
             raise DataError(

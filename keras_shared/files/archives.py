@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
-from keras_shared.errors import KerasSharedError, printable
+from keras_shared.errors import KerasSharedError
 from keras_shared.files.bounded import regular_file
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def open_archive(
             none that Keras or NumPy write.
         Exception: whatever Python's zipfile raises for one that is damaged, or none.
     """
-    name = printable(os.fspath(path))
+    name = os.fspath(path)
     with regular_file(path, error) as (file, size):
         if not size:
             raise error(f"{name} is empty, and a zip archive is expected.")
@@ -89,9 +89,7 @@ def _chunks(archive: zipfile.ZipFile, part: str, at_once: int) -> Iterator[bytes
             yield chunk
     if left:
         said = "more" if left < 0 else f"{declared - left:,}"
-        raise zipfile.BadZipFile(
-            f"its part '{printable(part)}' declares {declared:,} bytes and holds {said}"
-        )
+        raise zipfile.BadZipFile(f"its part '{part}' declares {declared:,} bytes and holds {said}")
 
 
 class _Directory:
@@ -120,7 +118,7 @@ def _refuse_parts(name: str, infos: list[zipfile.ZipInfo], error: type[KerasShar
         seen.add(part)
         for said, so in wrong.items():
             if so:
-                raise error(f"{name} is refused: its part '{printable(part)}' {said}.")
+                raise error(f"{name} is refused: its part '{part}' {said}.")
 
 
 def refuse_inflation(
@@ -166,7 +164,7 @@ def open_hdf5(
     """
     import h5py
 
-    name = printable(os.fspath(path))
+    name = os.fspath(path)
     with regular_file(path, error) as (_, size), ExitStack() as stack:
         given = io.BytesIO(content) if content is not None else path
         file = stack.enter_context(h5py.File(given, "r"))
@@ -185,13 +183,13 @@ def _declared(name: str, file: "h5py.File", error: type[KerasSharedError]) -> in
     def visit(place: str, link: object) -> str | None:
         nonlocal total
         if not isinstance(link, h5py.HardLink):
-            return f"'{printable(place)}' in it is a link elsewhere"  # h5py swallows exceptions
+            return f"'{place}' in it is a link elsewhere"  # h5py swallows exceptions
         part = file[place]
         if isinstance(part, h5py.Dataset):
             if part.external or part.is_virtual:
-                return f"'{printable(place)}' in it lies in another file"
+                return f"'{place}' in it lies in another file"
             if part.dtype.hasobject:  # each may be as long as it says
-                return f"'{printable(place)}' in it holds {part.dtype}, and numbers are expected"
+                return f"'{place}' in it holds {part.dtype}, and numbers are expected"
             kept = max(math.prod(part.shape or ()), math.prod(part.chunks or ()))  # a chunk whole
             total += kept * part.dtype.itemsize
             datasets.append(part)
@@ -203,7 +201,7 @@ def _declared(name: str, file: "h5py.File", error: type[KerasSharedError]) -> in
     for dataset in datasets:
         if dataset.chunks and not _chunks_fit(dataset):
             raise error(
-                f"{name} is refused: '{printable(dataset.name)}' in it is packed in a way that "
+                f"{name} is refused: '{dataset.name}' in it is packed in a way that "
                 "Keras does not use. If it is your own, save it without compression."
             )
     return total

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from keras_shared.errors import KerasSharedError, boundary, printable, whole_reason
+from keras_shared.errors import KerasSharedError, boundary, whole_reason
 from keras_shared.processes import hold
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         >>> path.read_text()
         '{}'
     """
-    name = printable(os.fspath(path))
+    name = os.fspath(path)
     path = pathlib.Path(os.path.realpath(path))
     try:
         if path.exists() and not path.is_file():
@@ -111,7 +111,7 @@ def replacing_folder(
         >>> (path / "facts").read_text()
         'new'
     """
-    name = printable(os.fspath(path))
+    name = os.fspath(path)
     with ExitStack() as stack:
         with boundary(f"{name} cannot be written", error, "Name another place."):
             path = pathlib.Path(path).resolve()
@@ -185,7 +185,7 @@ def locked(
     Raises:
         KerasSharedError: of class `error`, if another process still has it then.
     """
-    began, said, name = time.monotonic(), False, printable(str(folder))
+    began, said, name = time.monotonic(), False, str(folder)
     while True:
         with boundary(f"{name} cannot be locked", error):
             if (descriptor := _lock(folder)) is not None:
@@ -215,7 +215,7 @@ class Lock(NamedTuple):
         """See that nobody put another folder in the place of the locked one."""
         if not _is_at(self.descriptor, self.folder):
             raise self.error(
-                f"{printable(str(self.folder))} was removed, moved or replaced while it was "
+                f"{self.folder} was removed, moved or replaced while it was "
                 "written to; nothing more is written there. Start again."
             )
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
-from keras_shared.errors import KerasSharedError, advised, boundary, printable
+from keras_shared.errors import KerasSharedError, advised, boundary
 
 MOST_TEXT = 50_000_000  # bytes of a file of text: a recipe, a history, facts
 
@@ -34,7 +34,7 @@ def read_bytes(
         ...
         keras_shared.errors.KerasSharedError: /dev/zero is no regular file.
     """
-    name = printable(os.fspath(path))
+    name = os.fspath(path)
     with regular_file(path, error) as (file, size), boundary(f"{name} cannot be read", error):
         content = file.read(size) if size <= most else b""
     if size > most:
@@ -55,7 +55,7 @@ def regular_file(
     Raises:
         KerasSharedError: of class `error`, if there is no such file, or it is no regular file.
     """
-    name = printable(os.fspath(path))
+    name = os.fspath(path)
     with boundary(f"{name} cannot be read", error):
         try:
             # a pipe without a writer would be waited for
@@ -106,8 +106,8 @@ def read_text(
     """
     content = read_bytes(path, most, error)
     if b"\0" in content:
-        raise error(f"{printable(os.fspath(path))} is no text: it holds NUL bytes.")
-    with boundary(f"{printable(os.fspath(path))} is no text in UTF-8", error):
+        raise error(f"{os.fspath(path)} is no text: it holds NUL bytes.")
+    with boundary(f"{os.fspath(path)} is no text in UTF-8", error):
         return content.decode("utf-8")
 
 
@@ -124,7 +124,7 @@ def read_json(
     Raises:
         KerasSharedError: of class `error`, as of `read_text`, or if it holds no JSON object.
     """
-    name = printable(os.fspath(path))
+    name = os.fspath(path)
     with advised(advice):
         text = read_text(path, error)
     if not text.strip():

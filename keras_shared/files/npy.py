@@ -7,7 +7,7 @@ import os
 import struct
 from typing import TYPE_CHECKING
 
-from keras_shared.errors import KerasSharedError, boundary, printable
+from keras_shared.errors import KerasSharedError, boundary
 from keras_shared.files.archives import open_archive, read_part
 from keras_shared.files.bounded import read_bytes
 
@@ -44,7 +44,7 @@ def read_npy(
     """
     if isinstance(source, bytes):
         return _array(source, f"{len(source):,} bytes", NUMBERS, error)
-    name = printable(os.fspath(source))
+    name = os.fspath(source)
     return _array(read_bytes(source, MOST_BYTES, error), name, NUMBERS, error)
 
 
@@ -61,12 +61,12 @@ def read_npz(
         KerasSharedError: of class `error`, if it is no such file, or declares far more numbers than
             it can hold.
     """
-    name = printable(os.fspath(path))
+    name = os.fspath(path)
     corrupt = boundary(f"{name} is not a .npz file of arrays", error)
     with corrupt, open_archive(path, error) as archive:
         return {
             part.removesuffix(".npy"): _array(
-                read_part(archive, part), f"'{printable(part)}' in {name}", NUMBERS + TEXT, error
+                read_part(archive, part), f"'{part}' in {name}", NUMBERS + TEXT, error
             )
             for part in archive.namelist()
         }

@@ -8,7 +8,7 @@ import warnings
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from keras_shared.errors import KerasSharedError, boundary, printable
+from keras_shared.errors import KerasSharedError, boundary
 from keras_shared.files.bounded import read_bytes
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def plain_picture(content: bytes) -> bytes:
 
 
 def _name(source: str | os.PathLike[str] | bytes) -> str:
-    return f"{len(source):,} bytes" if isinstance(source, bytes) else printable(os.fspath(source))
+    return f"{len(source):,} bytes" if isinstance(source, bytes) else os.fspath(source)
 
 
 def _kind(content: bytes) -> str:

@@ -6,7 +6,7 @@ import pathlib
 from contextlib import suppress
 from typing import Any
 
-from keras_shared.errors import KerasSharedError, boundary, printable
+from keras_shared.errors import KerasSharedError, boundary
 from keras_shared.files.archives import open_archive, read_part
 from keras_shared.files.bounded import read_json
 from keras_shared.lookup import suggestion
@@ -240,7 +240,7 @@ def stored_config(path: str | os.PathLike[str], advice: str = "") -> dict[str, A
         >>> config["class_name"], config["config"]["variant"]
         ('LeNet5', '1998')
     """
-    name = printable(os.fspath(path))
+    name = os.fspath(path)
     corrupt = boundary(f"{name} is corrupt and cannot be loaded", LoadError, advice)
     with corrupt, open_archive(path, LoadError) as archive:
         size = archive.getinfo(CONFIG).file_size

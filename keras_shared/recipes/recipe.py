@@ -16,7 +16,7 @@ import typing
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from keras_shared.errors import KerasSharedError, boundary, printable
+from keras_shared.errors import KerasSharedError, boundary
 from keras_shared.files.atomic import replace_text
 from keras_shared.files.bounded import read_text
 from keras_shared.lookup import find, suggestion
@@ -200,7 +200,7 @@ def read_toml(text: str, where: str) -> dict[str, Any]:
     if deep := DEEP.search(text):
         line = text.count("\n", 0, deep.start()) + 1
         raise RecipeError(
-            f"{printable(where)}: the key in line {line} is nested more than {MOST_DEPTH} deep. "
+            f"{where}: the key in line {line} is nested more than {MOST_DEPTH} deep. "
             "Expected SECTION.KEY."
         )
     with boundary(f"{where}: cannot be read as TOML", RecipeError):
@@ -389,11 +389,11 @@ def _with_defaults(recipe: Recipe) -> "Training":
 def _listed(path: pathlib.Path, wrong: Iterable[str]) -> str:
     lines = list(itertools.islice(wrong, MOST_ERRORS + 1))
     if len(lines) == 1:
-        return printable(f"{path}: {lines[0]}")
+        return f"{path}: {lines[0]}"
     several = f"{len(lines)} errors"
     if len(lines) > MOST_ERRORS:
         lines, several = lines[:MOST_ERRORS], f"more than {MOST_ERRORS} errors"
-    return printable(f"{path}: {several}" + "".join(f"\n  {line}" for line in lines))
+    return f"{path}: {several}" + "".join(f"\n  {line}" for line in lines)
 
 
 def _explained(error: Any, schema: "type[BaseModel]") -> Iterable[str]:

@@ -105,10 +105,8 @@ def _answer(
     shown = {name: [str(one) for one in inputs] for name, inputs in taken.items()}
     given = [str(one) for one in read]
     raise AnswerError(
-        printable(
-            f"{path} has no signature that takes {named} ({given}). It takes: {shown}. Numbers "
-            "come from .npy files."
-        )
+        f"{path} has no signature that takes {named} ({given}). It takes: {shown}. Numbers come "
+        "from .npy files."
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_shared.errors import KerasSharedError, advised, boundary, printable
+from keras_shared.errors import KerasSharedError, advised, boundary
 from keras_shared.files.archives import open_archive, read_part
 from keras_shared.files.atomic import Lock, locked, make_folder, replace_text, replacing
 from keras_shared.files.bounded import MOST_TEXT, read_json, read_text
@@ -199,7 +199,7 @@ class Run:
             RunError: if training.json is not what training writes.
         """
         facts = read_json(self.facts_file, RunError, AGAIN)
-        name = printable(str(self.facts_file))
+        name = str(self.facts_file)
         with boundary(f"{name} is not what training writes", RunError, AGAIN):
             if not all(isinstance(value, (int, float)) for value in facts["last_epoch"].values()):
                 raise RunError(f"{name}: in 'last_epoch' numbers are expected. {AGAIN}")
@@ -251,7 +251,7 @@ class Run:
             return []
         with advised(AGAIN):
             lines = read_text(self.history_file, RunError).splitlines()
-        with boundary(f"{printable(str(self.history_file))} cannot be read", RunError, AGAIN):
+        with boundary(f"{self.history_file} cannot be read", RunError, AGAIN):
             header, *rows = csv.reader(lines) if lines else [[]]
             return _rows([_row(header, row) for row in rows[:epochs]])
 
@@ -282,7 +282,7 @@ class Run:
         Raises:
             RunError: if it cannot be read.
         """
-        name = printable(str(file))
+        name = str(file)
         if not os.path.lexists(file):
             raise RunError(f"There is no file {name}. {AGAIN}")
         advice = f"Remove it: the run begins again then. Or name another folder than {self.path}."
