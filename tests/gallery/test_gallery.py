@@ -1,9 +1,6 @@
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
-import time
 
 import keras
 import numpy as np
@@ -217,43 +214,6 @@ def test_a_damaged_file_is_refused_or_the_same(model, kept, tmp_path_factory, da
         return
     assert gallery.names == whole.names
     np.testing.assert_array_equal(gallery._rows()[0], whole._rows()[0])
-
-
-SAVING = """
-import sys
-import numpy as np
-from keras_shared.gallery import Gallery
-from keras_shared.zoo import SiameseNet
-import keras
-keras.utils.set_random_seed(1)
-gallery = Gallery(SiameseNet())
-number = 0
-gallery._of_names = {"0": np.full((20_000, 576), 1 / 24, "float32")}
-gallery.save(sys.argv[1])
-print("begun", flush=True)
-while True:
-    number += 1
-    gallery._of_names = {str(number): np.full((20_000, 576), 1 / 24, "float32")}
-    gallery._joined = None
-    gallery.save(sys.argv[1])
-"""
-
-
-@pytest.mark.slow
-def test_readers_and_kills_see_a_whole_file(tmp_path):
-    path = tmp_path / "people.npz"
-    process = subprocess.Popen([sys.executable, "-c", SAVING, path], stdout=subprocess.PIPE)
-    assert process.stdout.readline() == b"begun\n"
-    keras.utils.set_random_seed(1)
-    model, seen = SiameseNet(), set()
-    end = time.monotonic() + 5
-    while time.monotonic() < end:  # beside the writer
-        seen |= set(Gallery.load(path, model).names)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert len(seen) > 1
-    last = Gallery.load(path, model)
-    assert len(last) == 20_000
 
 
 @pytest.mark.slow

@@ -1,25 +1,15 @@
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from vectors import Vectors
 
 from keras_shared.gallery import Gallery, GalleryError
 from keras_shared.name_index import NameIndex
 
 pytest.importorskip("usearch", reason="the extra `index` is not installed")
-
-
-class Vectors:
-    """Embeds vectors as they are, of length 1."""
-
-    probability = SimpleNamespace(get_weights=lambda: [np.array([[-5.0]]), np.array([5.0])])
-    embedder = SimpleNamespace(get_weights=list)
-
-    def embed(self, images):
-        return images / np.linalg.norm(images, axis=1, keepdims=True)
 
 
 def clustered(random, names, features=32):
