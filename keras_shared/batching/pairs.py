@@ -104,7 +104,7 @@ def pair_training_data(
     """
     if isinstance(split, ImagePairs):
         return listed_training_data(split, batch_size, seed)
-    training, trained, validating, groups = _parts(split, data)
+    training, trained, validating, groups = training_and_validation(split, data)
     validation = Pairs(validating, groups, data.negatives)
     fixed = validation.fixed(data.validation_pairs, data.seed)
     if data.examples_per_class:
@@ -128,10 +128,14 @@ def pair_training_data(
     )
 
 
-def _parts(
+def training_and_validation(
     split: LabelledImages, data: PairData
 ) -> tuple[LabelledImages, tuple[str, ...], LabelledImages, tuple[str, ...]]:
-    """What trains, with its groups, and what validates, with its own."""
+    """What trains, with its groups, and what validates, with its own.
+
+    Raises:
+        DataError: if a group is unknown.
+    """
     held_out = (*data.validation_groups, *data.test_groups)
     unknown = sorted(set(held_out).difference(split.group_names))
     if unknown:  # a misspelt group would be trained on

@@ -119,11 +119,18 @@ def _sizes(metrics: dict[str, Any]) -> list[str]:
 
 def _seeds_table(seeds: list[dict[str, Any]]) -> list[str]:
     """Each seed with its last validation metrics and its test metrics."""
-    last, test = seeds[0]["last_epoch"], seeds[0]["test"]
+    last = seeds[0]["last_epoch"]
+    # a seed that was measured by an earlier version may lack some
+    test = [key for key in seeds[0]["test"] if all(key in s["test"] for s in seeds)]
     head = ["seed", "minutes", *(k.replace("_", " ") for k in (*last, *test))]
     lines = ["", f"| {' | '.join(map(markdown, head))} |", "|---" * len(head) + "|"]
     for s in seeds:
         validation = [f"{v:.4g}" for v in s["last_epoch"].values()]
-        cells = [s["seed"], f"{s['seconds'] / 60:.1f}", *validation, *s["test"].values()]
+        cells = [
+            s["seed"],
+            f"{s['seconds'] / 60:.1f}",
+            *validation,
+            *(s["test"][key] for key in test),
+        ]
         lines.append(f"| {' | '.join(map(markdown, cells))} |")
     return lines

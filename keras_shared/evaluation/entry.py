@@ -71,13 +71,13 @@ def evaluate(
     recipe = with_vocabulary_of(recipe, model)
     own = recipe.with_seed(training.get("seed", recipe.training.seeds[0]))
     split, batches = test_data(own, data_dir)
-    metrics, test = measure(model, own, split, batches)
+    wanted = task.choose is not None or task.baselines is not None
+    train = load_split(recipe, "train", data_dir) if wanted else None
+    metrics, test = measure(model, own, split, batches, training_split=train)
     plots, baselines = task.plots(test), dict[str, float]()
     if task.baselines is not None:
-        train = task.test_batches(
-            load_split(recipe, "train", data_dir), recipe.data, own.training.seeds[0]
-        )
-        baselines, more = task.baselines(model, train, test)
+        training_batches = task.test_batches(train, recipe.data, own.training.seeds[0])
+        baselines, more = task.baselines(model, training_batches, test)
         plots |= more
     if from_nothing is not None:
         key = task.headline.key
@@ -88,7 +88,8 @@ def evaluate(
             seeds.append(facts)
             continue
         split, batches = test_data(recipe.with_seed(facts["seed"]), data_dir)
-        seeds.append(_of_seed(facts, measure(other, recipe, split, batches)[0]))
+        measured, _ = measure(other, recipe, split, batches, training_split=train)
+        seeds.append(_of_seed(facts, measured))
     plots |= plot_learning_curves(seeds)
     report = sharing_report(model)
     result = {
@@ -162,7 +163,8 @@ def _spread(tests: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Mean and standard deviation (n - 1) of each metric over the seeds; empty for one seed."""
     if len(tests) < 2:
         return {}
-    columns = {key: [test[key] for test in tests] for key in tests[0]}
+    shared = [key for key in tests[0] if all(key in test for test in tests)]
+    columns = {key: [test[key] for test in tests] for key in shared}
     return {
         key: {"mean": round(float(np.mean(c)), 4), "std": round(float(np.std(c, ddof=1)), 4)}
         for key, c in columns.items()

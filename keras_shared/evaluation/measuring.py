@@ -19,6 +19,7 @@ def measure(
     split: Any,
     batches: tf.data.Dataset,
     verbose: int | str = "auto",
+    training_split: Any = None,
 ) -> tuple[dict[str, Any], Tested]:
     """The test metrics of a model, and what they come from.
 
@@ -28,6 +29,8 @@ def measure(
         split: the test split, from `keras_shared.training.test_data`.
         batches: its batches, from there too.
         verbose: as in `keras.Model.predict`.
+        training_split: with what validates, for what the task chooses there; None to choose
+            nothing.
 
     Raises:
         DivergedError: if outputs are not finite.
@@ -43,7 +46,10 @@ def measure(
         )
     targets = [y for _, y in batches.as_numpy_iterator()]
     truth = keras.tree.map_structure(lambda *parts: np.concatenate(parts), *targets)
-    ask = recipe.task.ask
+    ask, choose = recipe.task.ask, recipe.task.choose
+    chosen = None
+    if choose is not None and training_split is not None:
+        chosen = choose(model, training_split, recipe.data)
     more = None if ask is None else ask(model, split, recipe.data)
-    test = Tested(outputs, truth, batches, split, more)
+    test = Tested(outputs, truth, batches, split, more, chosen)
     return recipe.task.measure(test), test

@@ -102,7 +102,7 @@ def one_shot_grid(
             side.set_visible(False)
     for row, (name, run) in enumerate(runs):
         errors = sum(taken is not None for _, _, taken in run)
-        for line, said in enumerate((f"{name}: known", "query", f"{errors} wrong: as")):
+        for line, said in enumerate((f"{name}: known", "query", f"{errors} wrong, for")):
             grid[3 * row + line, 0].set_ylabel(said, rotation=0, ha="right", va="center", size=8)
         # a long run shows its errors first
         ordered = run if len(run) <= columns else sorted(run, key=lambda one: one[2] is None)

@@ -65,6 +65,7 @@ class Tested(NamedTuple):
         batches: of inputs and targets, in the same order.
         split: the test split that they come from.
         more: what `Task.ask` gave; None without.
+        chosen: what `Task.choose` gave; None without.
     """
 
     outputs: Any
@@ -72,6 +73,7 @@ class Tested(NamedTuple):
     batches: tf.data.Dataset
     split: Any
     more: Any = None
+    chosen: Any = None
 
 
 Baselines: TypeAlias = Callable[
@@ -114,6 +116,8 @@ class Task:
             outputs themselves.
         samples: takes the trained model and the test; gives texts that it makes, for the card.
             None for none.
+        choose: takes a trained model, the training split and section [data]; gives what is chosen
+            on validation data for its use, or None; None for a task in which nothing is.
         optimizer, learning_rate: the defaults of [training].
         prepare: takes the built model and its training data, before it is compiled; None for
             nothing.
@@ -152,6 +156,7 @@ class Task:
     ask: Callable[[keras.Model, Any, Any], Any] | None = None
     outputs: Callable[[keras.Model, tf.data.Dataset], Any] | None = None
     samples: Callable[[keras.Model, Tested], list[str]] | None = None
+    choose: Callable[[keras.Model, Any, Any], Any] | None = None
     optimizer: str = "adam"
     learning_rate: float = 0.001
     baselines: Baselines | None = None

@@ -13,8 +13,11 @@ from keras_shared.batching.pairs import LISTED, pair_test_batches, pair_training
 from keras_shared.datasets import ImagePairs, LabelledImages
 from keras_shared.lookup import find
 from keras_shared.losses import LOSSES, ContrastiveLoss, EmbeddingLoss
+from keras_shared.tasks.embedding_map import plot_map
 from keras_shared.tasks.one_shot import one_shot_accuracy
 from keras_shared.tasks.own_runs import answer_runs
+from keras_shared.tasks.pair_mistakes import plot_pair_mistakes
+from keras_shared.tasks.rare_accepts import FALSE_ACCEPTS, rare_accept_metrics, rare_accepts
 from keras_shared.tasks.task import Metric, Monitor, Shown, Task, Tested
 from keras_shared.tasks.unseen_classes import embed_unseen, plot_runs, unseen_metrics
 from keras_shared.zoo.calibration import calibrate
@@ -56,7 +59,9 @@ def _equal_error(probability: np.ndarray, same: np.ndarray) -> tuple[float, floa
     return float((accepted[i] + 1 - found[i]) / 2), float(accepted[i])
 
 
-def plot_verification(probability: np.ndarray, same: np.ndarray) -> dict[str, Figure]:
+def plot_verification(
+    probability: np.ndarray, same: np.ndarray, threshold: float | None = None
+) -> dict[str, Figure]:
     """The ROC curve with its equal error rate, and the probabilities of both kinds of pairs."""
     metrics = verification_metrics(probability, same)
     accepted, found, _ = roc_curve(same, probability)
@@ -78,13 +83,16 @@ def plot_verification(probability: np.ndarray, same: np.ndarray) -> dict[str, Fi
             probability[same == value], np.linspace(0, 1, 41), histtype="step", label=name, lw=1.5
         )
     right.axvline(0.5, color="grey", linestyle=":", linewidth=1)
+    if threshold is not None:
+        label = f"threshold {threshold:.4g}:\n{100 * FALSE_ACCEPTS:g} % false accepts in validation"
+        right.axvline(threshold, color="C3", linestyle="--", linewidth=1, label=label)
     right.set(
         xlabel='probability of "same"',
         ylabel="pairs",
         yscale="log",
         title=f"accuracy at 1/2: {metrics['accuracy_percent']:.2f} %",
     )
-    right.legend()
+    right.legend(loc="upper center")
     return {"roc": figure}
 
 
@@ -102,12 +110,17 @@ def _probability(test: Tested) -> tuple[np.ndarray, np.ndarray]:
 
 def _measure(test: Tested) -> dict[str, Any]:
     metrics = verification_metrics(*_probability(test))
+    metrics |= rare_accept_metrics(*_probability(test), test.chosen)
     return metrics if test.more is None else metrics | unseen_metrics(test.more, test.split)
 
 
 def _plots(test: Tested) -> dict[str, Figure]:
-    plots = plot_verification(*_probability(test))
-    return plots if test.more is None else plots | plot_runs(test.more, test.split)
+    plots = plot_verification(*_probability(test), test.chosen)
+    plots |= plot_pair_mistakes(*_probability(test), test.batches)
+    if test.more is not None:
+        plots |= plot_runs(test.more, test.split)
+        plots |= plot_map(test.more.embeddings, test.split, test.more.groups)
+    return plots
 
 
 def _trunk(model: keras.Model, data: TrainingData) -> tuple[keras.Model, TrainingData]:
@@ -187,8 +200,14 @@ VERIFICATION = Task(
     headline=Metric("verification accuracy", "accuracy_percent", " %", more_is_better=True),
     monitor=Monitor("val_probability_accuracy", more_is_better=True),
     plots=_plots,
-    captions={"roc": "ROC curve and probabilities", "runs": "One-shot runs with most errors"},
+    captions={
+        "roc": "ROC curve and probabilities",
+        "runs": "One-shot runs with most errors",
+        "embeddings": "Embeddings of some unseen classes",
+        "mistakes": "Pairs that are most wrongly called the same, or different",
+    },
     ask=embed_unseen,
+    choose=rare_accepts,
     show=_show,
     part=_trunk,
     finish=_calibrate,

@@ -20,7 +20,25 @@ def test_evaluate_keeps_the_facts_of_training_and_repeats_itself(recipe, tmp_pat
     first = evaluate(model, twins, tmp_path, training=FACTS)
     assert evaluate(model, twins, tmp_path) == first
     assert json.loads((tmp_path / "metrics.json").read_text()) == first
-    assert {p.name for p in tmp_path.iterdir()} == {"metrics.json", "README.md", "roc.png"}
+    plots = {"roc.png", "embeddings.png", "mistakes.png"}
+    assert {p.name for p in tmp_path.iterdir()} == {"metrics.json", "README.md", *plots}
+    card = (tmp_path / "README.md").read_text()
+    assert all(f"({name})" in card for name in plots)
+    assert "| threshold for 0.1 percent false accepts | " in card
+
+
+def test_seeds_of_an_earlier_version_lack_some_metrics(recipe, tmp_path):
+    """Mean and table are of what all seeds have; nothing moves into another column."""
+    twins = recipe("pairs")
+    model, path = build_model(twins), tmp_path / "metrics.json"
+    first = evaluate(model, twins, tmp_path, training=FACTS)
+    old = {"pairs": 100, "accuracy_percent": 12.5, "auc": 0.25, "equal_error_rate_percent": 75.0}
+    first["seeds"].append({**first["seeds"][0], "seed": 2, "test": old})
+    path.write_text(json.dumps(first))
+    again = evaluate(model, twins, tmp_path)
+    assert set(again["over_seeds"]) == {"accuracy_percent", "auc", "equal_error_rate_percent"}
+    assert "| 2 | 0.2 | 0.5 | 100 | 12.5 | 0.25 | 75.0 |" in (tmp_path / "README.md").read_text()
+    assert evaluate(model, twins, tmp_path) == again
 
 
 def test_the_card_says_what_the_recipe_says(recipe, tmp_path):

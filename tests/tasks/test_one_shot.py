@@ -75,7 +75,7 @@ def test_metrics_of_unseen_classes(recipe, negatives):
     through, _ = measure(model, changed, SPLIT, one.task.test_batches(SPLIT, changed.data, 1),
                          verbose=0)  # fmt: skip
     assert through["accuracy_percent"] == metrics[f"accuracy_percent_{other}"]
-    assert set(one.task.plots(test)) == {"roc", "runs"}
+    assert set(one.task.plots(test)) == {"roc", "runs", "embeddings", "mistakes"}
 
 
 def test_what_has_no_groups_or_no_tower(recipe):
