@@ -2,6 +2,8 @@
 
     TFDS_DATA_DIR=... python benchmarks/gallery.py > benchmarks/gallery.txt
 
+A file that is named first keeps the embeddings for the next time; sizes may follow it.
+
 Everything runs on one core, and times are those of the processor, so that other work on the machine
 counts little; saving and loading are by the clock on the wall. The embeddings are those of
 siamese_omniglot (576 numbers) for drawings of Omniglot, each drawn at random, turned by quarters
@@ -176,13 +178,14 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         kept = pathlib.Path(folder, "embeddings.npz")
         if len(sys.argv) > 1:
-            kept = pathlib.Path(sys.argv[1])  # kept from an earlier run, or for a later one
+            kept = pathlib.Path(sys.argv[1])
         if not kept.exists():
             embeddings, shown = drawings(model)
             np.savez(kept, embeddings=embeddings, shown=shown)
-        for size in SIZES:
-            command = [sys.executable, __file__, str(size), str(kept)]
+        for size in map(int, sys.argv[2:] or SIZES):
+            command = [sys.executable, __file__, "race", str(size), str(kept)]
             done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+            print(f"{size:,}: {done.stdout.decode()}", file=sys.stderr)
             results[size] = json.loads(done.stdout)
     print("milliseconds a query: median, 95th percentile       recall of the index")
     print("  entries      pairs         exact         index         best   best 5")
@@ -202,7 +205,7 @@ def main():
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 2:
-        race(int(sys.argv[1]), sys.argv[2])
+    if sys.argv[1:2] == ["race"]:
+        race(int(sys.argv[2]), sys.argv[3])
     else:
         main()

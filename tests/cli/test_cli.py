@@ -215,11 +215,17 @@ def test_recipe(tmp_path, monkeypatch, capsys):
     assert "Did you mean 'lenet5_mnist'" in capsys.readouterr().err
 
 
-def test_evaluate_rewrites_the_figures_of_a_published_entry(data_dir, tmp_path):
+@pytest.mark.parametrize(
+    "entry", ["lenet5_mnist", pytest.param("siamese_omniglot", marks=pytest.mark.slow)]
+)
+def test_evaluate_rewrites_the_figures_of_a_published_entry(data_dir, tmp_path, entry):
     """From the published weights alone, the committed metrics.json comes out again."""
-    assert main(["evaluate", "lenet5_mnist", "--out", str(tmp_path), "--data-dir", data_dir]) == 0
+    assert main(["evaluate", entry, "--out", str(tmp_path), "--data-dir", data_dir]) == 0
     for name in ("metrics.json", "README.md"):
-        assert (tmp_path / name).read_text() == (entry_dir("lenet5_mnist") / name).read_text()
+        assert (tmp_path / name).read_text() == (entry_dir(entry) / name).read_text()
+    assert sorted(p.name for p in tmp_path.glob("*.png")) == sorted(
+        p.name for p in entry_dir(entry).glob("*.png") if not p.name.startswith("comparison")
+    )
 
 
 @pytest.mark.slow
