@@ -11,6 +11,7 @@ from keras_shared.tying.keras_private import (
     shapes_alone_matter,
     take_arguments,
 )
+from keras_shared.tying.normalization import renew_normalization
 
 
 @keras.saving.register_keras_serializable("keras_shared")
@@ -144,6 +145,7 @@ class TiedLayer(TiedReader):
         if not copy.built:
             copy.build_from_config(source.get_build_config())
         copy.set_weights(source.get_weights())
+        renew_normalization(copy)
         for mine, theirs in zip(flatten_layers(copy), flatten_layers(source), strict=True):
             if getattr(theirs, "lora_enabled", False):
                 mine.lora_alpha = theirs.lora_alpha  # a rebuilt Keras layer forgets it

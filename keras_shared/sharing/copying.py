@@ -7,6 +7,7 @@ import keras
 
 from keras_shared.tying import TieError
 from keras_shared.tying.keras_private import flatten_layers, run_graph
+from keras_shared.tying.normalization import renew_normalization
 
 
 class Copies:
@@ -58,6 +59,7 @@ class Copies:
         if layer.weights:
             copy.build_from_config(layer.get_build_config())
             copy.set_weights(layer.get_weights())
+            renew_normalization(copy)
         return copy
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from keras_shared.layers import LocallyConnected2D
 from keras_shared.tying import TiedReader, readers_of, untie
 from keras_shared.tying.keras_private import flatten_layers, run_graph
+from keras_shared.tying.normalization import renew_normalization
 from keras_shared.tying.source_reference import SourceReference
 
 _CONVOLUTIONS = (  # of Keras; other layers say `convolves`
@@ -174,6 +175,7 @@ class _Copies:
         if self._copy_values and values:
             copy.build_from_config(layer.get_build_config())
             copy.set_weights(values)
+            renew_normalization(copy)
         outputs = copy(*args, **kwargs)
         if tied and layer.plain_axes and not self._copy_values:
             _draw_as_read(copy, layer.plain_axes)

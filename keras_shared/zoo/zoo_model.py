@@ -11,6 +11,7 @@ from keras_shared.losses import LOSSES
 from keras_shared.presets.names import list_presets
 from keras_shared.presets.reading import read_model
 from keras_shared.signature import Signature
+from keras_shared.tying.normalization import renew_normalization
 
 
 class _Presets:
@@ -142,6 +143,10 @@ class ZooModel(keras.Model):
         if _is_auto(optimizer):
             optimizer = keras.optimizers.Adam()
         super().compile(optimizer, loss, metrics=metrics, **kwargs)
+
+    def set_weights(self, weights: list[Any]) -> None:
+        super().set_weights(weights)
+        renew_normalization(self)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         # Keras leaves this to models whose `compile` is their own
