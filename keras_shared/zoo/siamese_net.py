@@ -38,12 +38,15 @@ class SiameseNet(ZooModel):
 
     Args:
         tower: any Keras model or layer from images to vectors or maps (which are flattened), a
-            pretrained one too; set `tower.trainable = False` to freeze it. None for the default.
+            pretrained one too; set `tower.trainable = False` before `compile` to freeze it, its
+            BatchNormalization included. None for the default.
         image_shape: (height, width, channels) of one input image; height and width may be None.
             Images are resized to what the tower takes; 3 channels become 1 by their mean, 1
             becomes 3 by repetition, where the tower asks for it.
-        pixel_range: what the pixel values 0 and 255 become for the tower. `(0, 255)` for a tower
-            with its own preprocessing, `(1, 0)` for ink on paper.
+        pixel_range: what the pixel values 0 and 255 become for the tower. Of
+            `keras.applications`: `(-1, 1)` for MobileNet, MobileNetV2, Inception, Xception and
+            NASNet, `(0, 255)` for towers with their own preprocessing (EfficientNet, MobileNetV3,
+            ConvNeXt). `(1, 0)` for ink on paper.
         centered: of drawings, whether each is moved to the middle and brought nearer to one size,
             see `keras_shared.layers.CenterInk`. Paper must become 0 by `pixel_range`, ink 1.
         dtype: dtype policy; distance and probability are float32 in any case.
@@ -57,7 +60,8 @@ class SiameseNet(ZooModel):
         A dict: `distance` (batch, 1) and `probability` (batch, 1) of "same".
 
     Raises:
-        ValueError: for images that are no images, or of the wrong number of channels.
+        ValueError: for a tower whose embeddings are longer for larger images; for images that are
+            no images, or of the wrong number of channels.
 
     Example:
         >>> import numpy as np
@@ -124,6 +128,13 @@ class SiameseNet(ZooModel):
                 "model that picks one of its outputs."
             )
         x = layers.Flatten(dtype="float32", name="flatten")(features)
+        if x.shape[-1] is None:
+            raise ValueError(
+                f"`tower` returns maps of {tuple(features.shape[1:])} of images of open size, and "
+                "embeddings of two sizes cannot be compared. Let the tower average its maps "
+                "(pooling='avg', or keras.layers.GlobalAveragePooling2D at its end), or give "
+                f"`image_shape` a height and width. Received: image_shape={tuple(image_shape)}"
+            )
         x = layers.UnitNormalization(dtype="float32", name="normalize")(x)
         embedder = keras.Model(image, x, name="embedder")
 
