@@ -29,7 +29,9 @@ class Classes:
         groups_per_batch: groups that the classes of a batch come from; 0 for all classes alike.
         rotated_classes: turns the images of a group (without groups: of a class) by 0, 90, 180 or
             270 degrees, drawn for each batch; a class that is turned counts as another.
-        distortion: of each image, as of `keras_shared.batching.distort.distort_images`.
+        distortion: of each image, as of `keras_shared.batching.distort.distort_images`. A class of
+            fewer images than `examples_per_class` gives some several times, each time distorted
+            anew.
 
     Raises:
         DataError: if there are too few groups, classes or images.
@@ -48,10 +50,11 @@ class Classes:
         wanted = [data.group_names.index(name) for name in groups]
         classes = np.flatnonzero(np.isin(data.groups, wanted) & (counts > 0))
         few = [data.class_names[c] for c in classes[counts[classes] < examples_per_class]]
-        if few:
+        if few and not any(distortion):
             raise DataError(
                 f"data.examples_per_class = {examples_per_class}, and these classes have fewer "
-                f"images: {few[:8]}. Lower it, add images, or take the classes out."
+                f"images: {few[:8]}. Lower it, add images, take the classes out, or set "
+                "data.distortion: an image is used several times then."
             )
         _, group_of = np.unique(data.groups[classes], return_inverse=True)
         sizes = np.bincount(group_of)
@@ -68,7 +71,7 @@ class Classes:
         self._order = tf.constant(order, tf.int32)
         self._first = tf.constant((np.cumsum(counts) - counts)[classes], tf.int32)
         self._count = tf.constant(counts[classes], tf.int32)
-        self._most = int(counts[classes].max())
+        self._most = max(examples_per_class, int(counts[classes].max()))
         self._group_of = tf.constant(group_of, tf.int32)
         self._log_share = tf.constant(np.log(np.sqrt(sizes)), tf.float32)
         self._examples, self._from = examples_per_class, groups_per_batch
@@ -121,8 +124,10 @@ class Classes:
         else:
             classes = tf.math.top_k(order, tf.minimum(wanted, tf.size(order))).indices
         ranks = uniform(2, [tf.size(classes), self._most])
-        present = tf.range(self._most) < tf.gather(self._count, classes)[:, None]
-        numbers = tf.math.top_k(tf.where(present, ranks, -1.0), self._examples).indices
+        count = tf.gather(self._count, classes)[:, None]
+        again = tf.range(self._most) // count  # 0 for each image, 1 for each once more, ...
+        ranks -= tf.cast(again, ranks.dtype)
+        numbers = tf.math.top_k(ranks, self._examples).indices % count
         chosen = tf.gather(self._order, tf.gather(self._first, classes)[:, None] + numbers)
         turns = tf.cast(uniform(3, tf.shape(self._count)) * 4, tf.int32)
         of_group = self._group_of if self._from else tf.range(tf.size(order))

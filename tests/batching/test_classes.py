@@ -37,6 +37,29 @@ def test_classes_and_different_images_of_each():
     assert seen.min() > 80  # of 1000 / 9, uniformly
 
 
+def test_few_images_come_again_and_are_distorted():
+    """A class of one image gives it twice, and differently; all others are used before."""
+    some = DATA.part(np.flatnonzero((LABELS != 4) | (np.cumsum(LABELS == 4) == 1)))
+    with pytest.raises(DataError, match=r"these classes have fewer images: \['e'\].*distortion"):
+        Classes(some, ALL, 2)
+    drawn = Classes(some, ALL, 3, distortion=(0.0, 0.0, 0.0, 0.4))
+    labels = np.array(some.labels)
+    for number in range(20):
+        chosen, classes, _, _ = (x.numpy() for x in drawn.draw(27, 1, number))
+        assert (
+            len(chosen) == 27
+            and (chosen[labels[chosen] == 4] == chosen[labels[chosen] == 4][0]).all()
+        )
+        for c in set(classes):
+            assert len(set(chosen[classes == c])) == (
+                1 if labels[chosen[classes == c][0]] == 4 else 3
+            )
+    images, classes = next(iter(drawn.batches(0, 1, 27, seed=1).as_numpy_iterator()))
+    alone = drawn.draw(27, 1, 0)[0].numpy()
+    copies = images[labels[alone] == 4]
+    assert len(copies) == 3 and np.ptp(copies, axis=0).max() > 0.1
+
+
 def test_groups_take_part_in_proportion():
     drawn = Classes(DATA, ("x", "y"), 2, groups_per_batch=1)
     counts = {"x": 0, "y": 0}
