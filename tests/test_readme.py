@@ -117,3 +117,18 @@ def test_the_example_on_own_images_runs(tmp_path):
     assert tuned >= 75 and nothing > 33  # of three classes
     served = re.search(r"keras-shared serve (.*)", done.stdout)[1]
     assert [finding.severity for finding in check(served)] == ["note"]
+
+
+@pytest.mark.slow
+def test_the_example_of_a_pretrained_tower_runs(tmp_path):
+    """Without weights, since there is no network; what they are worth it does not show then."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "docs" / "pretrained_tower.py"],
+        capture_output=True, text=True, cwd=tmp_path, timeout=900,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    # frozen, the layer of its own; then the kernels of 52 convolutions too
+    assert re.findall(r"(\d+) weights trained", done.stdout) == ["2", "54"]
+    assert "own preprocessing: True" in done.stdout
+    assert re.search(r"\d+ % of 60 pairs", done.stdout)
