@@ -8,6 +8,7 @@ from keras_shared.layers.connection_table_conv2d import (
 from keras_shared.layers.euclidean_rbf import EuclideanRBF as EuclideanRBF
 from keras_shared.layers.locally_connected_2d import LocallyConnected2D as LocallyConnected2D
 from keras_shared.layers.position_bias import PositionBias as PositionBias
+from keras_shared.layers.position_embedding import PositionEmbedding as PositionEmbedding
 from keras_shared.layers.relaxed_dense import RelaxedDense as RelaxedDense
 from keras_shared.layers.scale import Scale as Scale
 from keras_shared.layers.scaled_tanh import scaled_tanh as scaled_tanh
@@ -21,3 +22,4 @@ from keras_shared.layers.tied_dense import TiedDense as TiedDense
 from keras_shared.layers.tied_einsum_dense import TiedEinsumDense as TiedEinsumDense
 from keras_shared.layers.tied_layer import TiedLayer as TiedLayer
 from keras_shared.layers.trainable_subsampling import TrainableSubsampling as TrainableSubsampling
+from keras_shared.layers.transformer_block import TransformerBlock as TransformerBlock

@@ -24,7 +24,7 @@ def copy_of(layer: keras.Layer, name: str, number: int) -> keras.Layer:
         name: name of the copy.
         number: added to every seed in the config, which would else draw the same weights again.
     """
-    config = _seeds_apart(layer.get_config(), 1_000_003 * number)
+    config = _anew(layer.get_config(), 1_000_003 * number)
     return type(layer).from_config({**config, "name": name})
 
 
@@ -90,7 +90,7 @@ class PartlyShared:
             return layer
         if self._rank is not None and self._relaxed(layer):
             relaxed = RelaxedDense(
-                layer, self._rank, name=f"{layer.name}_use_{self._use}", dtype=layer.dtype_policy
+                layer, self._rank, name=f"{layer.name}_use_{self._use}", dtype=_float_policy(layer)
             )
             relaxed.build(None)
             return relaxed
@@ -159,14 +159,20 @@ def _built(copy: keras.Layer, layer: keras.Layer) -> keras.Layer:
     return copy
 
 
-def _seeds_apart(config: Any, more: int) -> Any:
+def _anew(config: Any, more: int) -> Any:
+    """A config with other seeds, and without what says that an object is one that exists."""
     if isinstance(config, dict):
         return {
-            key: value + more
-            if key == "seed" and isinstance(value, int)
-            else _seeds_apart(value, more)
+            key: value + more if key == "seed" and isinstance(value, int) else _anew(value, more)
             for key, value in config.items()
+            if key != "shared_object_id"  # Keras adds it while a model is loaded
         }
     if isinstance(config, (list, tuple)):
-        return type(config)(_seeds_apart(value, more) for value in config)
+        return type(config)(_anew(value, more) for value in config)
     return config
+
+
+def _float_policy(layer: keras.Layer) -> str:
+    """The dtype policy of a layer without what quantises it."""
+    mixed = layer.compute_dtype != layer.variable_dtype
+    return f"mixed_{layer.compute_dtype}" if mixed else str(layer.compute_dtype)

@@ -1,4 +1,5 @@
 import math
+import re
 from typing import Any
 
 import keras
@@ -13,7 +14,7 @@ from keras_shared.tying.keras_private import drop_layer
 class RelaxedDense(TiedReader):
     """A use of a Dense or an EinsumDense that another layer owns, with a low-rank difference.
 
-    `y = activation(x (W + A B) + b)`. Kernel `W`, bias `b` and activation belong to `source` and
+    `y = activation(x W + x A B + b)`. Kernel `W`, bias `b` and activation belong to `source` and
     are read at every call, never copied. The factors `A` (inputs, rank) and `B` (rank, units) are
     this layer's own: `rank * (inputs + units)` parameters in place of `inputs * units`. `B` begins
     with zeros, so that at first the layer computes what its source does.
@@ -81,10 +82,14 @@ class RelaxedDense(TiedReader):
         super().build(input_shape)
 
     def call(self, inputs: Any) -> Any:
-        # merged: for more vectors than a kernel has rows, less work than x A B
-        kernel = self.tied_weight() + self._difference()
-        equation = self.describe_source()["equation"]
-        outputs = ops.einsum(equation, inputs, kernel) if equation else ops.matmul(inputs, kernel)
+        kernel, a, b = self.tied_weight(), self._a(), self._b()
+        # x W + (x A) B, not x (W + A B): files of other formats would hold each sum for itself
+        if self.describe_source()["equation"] is None:
+            outputs = ops.matmul(inputs, kernel) + ops.matmul(ops.matmul(inputs, a), b)
+        else:
+            whole, first, second = self._equations()
+            low_rank = ops.einsum(second, ops.einsum(first, inputs, a), b)
+            outputs = ops.einsum(whole, inputs, kernel) + low_rank
         owner = self.own_layer or self._reference.layer
         if owner is None:  # while shapes are worked out
             return outputs
@@ -93,12 +98,9 @@ class RelaxedDense(TiedReader):
         return outputs if owner.activation is None else owner.activation(outputs)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        equation = self.describe_source()["equation"]
-        if not equation:
-            return (*input_shape[:-1], self.tied_weight_shape()[1])
-        kernel = keras.KerasTensor(self.tied_weight_shape())
+        inputs, kernel = keras.KerasTensor(input_shape), keras.KerasTensor(self.tied_weight_shape())
         shape: tuple[int | None, ...] = tuple(
-            ops.einsum(equation, keras.KerasTensor(input_shape), kernel).shape
+            ops.einsum(self._equations()[0], inputs, kernel).shape
         )
         return shape
 
@@ -117,7 +119,8 @@ class RelaxedDense(TiedReader):
             difference: an array; both factors get the square roots of the singular values.
         """
         rows, columns = self._sides()
-        order = [*self._row_axes(), *self._column_axes()]
+        kernel = _operands(self._equations()[0])[1]
+        order = [kernel.index(axis) for axis in "".join(self._axes())]
         matrix = np.asarray(difference, "float64").transpose(order).reshape(rows, columns)
         u, s, vt = np.linalg.svd(matrix, full_matrices=False)
         rank = self.lora_kernel_a.shape[1]
@@ -133,15 +136,13 @@ class RelaxedDense(TiedReader):
     def multiply_adds(
         self, weight: keras.Variable, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
     ) -> int:
-        _, columns = self._sides()
-        size: int = math.prod(weight.shape)
+        inputs: int = math.prod(input_shape[1:])
+        outputs: int = math.prod(output_shape[1:])
         if weight is self.lora_kernel_a:
-            return size * columns
+            return inputs * int(weight.shape[1])
         if weight is self.lora_kernel_b:
-            return 0  # the same products, counted with `A`
-        if weight.name == "bias":
-            return math.prod(output_shape[1:])
-        return math.prod(input_shape[1:]) * columns
+            return outputs * int(weight.shape[0])
+        return outputs if weight.name == "bias" else inputs * self._sides()[1]
 
     def plain_counterpart(self) -> tuple[type[keras.Layer], dict[str, Any]]:
         source = self.source()
@@ -156,25 +157,42 @@ class RelaxedDense(TiedReader):
 
     def _difference(self) -> Any:
         """`A B` with the axes of the kernel."""
-        shape, order = self.tied_weight_shape(), [*self._row_axes(), *self._column_axes()]
-        a, b = (ops.cast(w, self.compute_dtype) for w in (self.lora_kernel_a, self.lora_kernel_b))
-        whole = ops.reshape(ops.matmul(a, b), [shape[axis] for axis in order])
-        return ops.transpose(whole, [order.index(axis) for axis in range(len(shape))])
+        _, kernel, _ = _operands(self._equations()[0])
+        rows, columns = self._axes()
+        return ops.einsum(f"{rows}Z,Z{columns}->{kernel}", self._a(), self._b())
 
-    def _row_axes(self) -> list[int]:
-        """Axes of the kernel that the inputs have too."""
-        equation = self.describe_source()["equation"] or "ab,bc->ac"
-        inputs, kernel = equation.replace(" ", "").split("->")[0].split(",")
-        return [axis for axis, letter in enumerate(kernel) if letter in inputs]
+    def _a(self) -> Any:
+        shape = [self._side(axis) for axis in self._axes()[0]]
+        return ops.cast(ops.reshape(self.lora_kernel_a, [*shape, -1]), self.compute_dtype)
 
-    def _column_axes(self) -> list[int]:
-        rows = self._row_axes()
-        return [axis for axis in range(len(self.tied_weight_shape())) if axis not in rows]
+    def _b(self) -> Any:
+        shape = [self._side(axis) for axis in self._axes()[1]]
+        return ops.cast(ops.reshape(self.lora_kernel_b, [-1, *shape]), self.compute_dtype)
+
+    def _equations(self) -> tuple[str, str, str]:
+        """Of the source, of `x A` and of that times `B`; `Z` is the axis of the rank."""
+        whole = (self.describe_source()["equation"] or "...a,ab->...b").replace(" ", "")
+        inputs, _, outputs = _operands(whole)
+        rows, columns = self._axes()
+        middle = "".join(axis for axis in outputs if axis not in columns) + "Z"
+        return whole, f"{inputs},{rows}Z->{middle}", f"{middle},Z{columns}->{outputs}"
+
+    def _axes(self) -> tuple[str, str]:
+        """Axes of the kernel that the inputs have too, and those that they do not."""
+        equation = (self.describe_source()["equation"] or "...a,ab->...b").replace(" ", "")
+        inputs, kernel, _ = _operands(equation)
+        rows = "".join(axis for axis in kernel if axis in inputs)
+        return rows, "".join(axis for axis in kernel if axis not in rows)
+
+    def _side(self, axis: str) -> int:
+        _, kernel, _ = _operands(self._equations()[0])
+        side: int = self.tied_weight_shape()[kernel.index(axis)]
+        return side
 
     def _sides(self) -> tuple[int, int]:
-        shape = self.tied_weight_shape()
-        rows = math.prod(shape[axis] for axis in self._row_axes())
-        return rows, math.prod(shape) // rows
+        """Rows and columns of the kernel as a matrix."""
+        rows, columns = (math.prod(map(self._side, axes)) for axes in self._axes())
+        return rows, columns
 
     # an untied one owns a copy of its whole source, with bias and activation
 
@@ -197,3 +215,9 @@ class RelaxedDense(TiedReader):
             source.set_weights(values)
         drop_layer(self, self.own_layer)
         self.own_layer = None
+
+
+def _operands(equation: str) -> tuple[str, str, str]:
+    """The axes of the inputs, of the kernel and of the outputs."""
+    inputs, kernel, outputs = re.split(",|->", equation)
+    return inputs, kernel, outputs

@@ -282,12 +282,13 @@ class SharedStack(keras.layers.Layer):
         shared = [layer for root in roots for layer in flatten_layers(root)]
         own = {id(layer) for layer in flatten_layers(block)} - {id(layer) for layer in shared}
         if self.own_normalization:
-            normalizing = [layer for layer in shared if isinstance(layer, NORMALIZATIONS)]
+            inside = flatten_layers(block)
+            normalizing = [layer for layer in inside if isinstance(layer, NORMALIZATIONS)]
             if not normalizing:
                 raise ValueError(
-                    f"'{block.name}' shares no normalisation layer of Keras that a use could have "
-                    "for its own. For one of another class, name in `share` all sub-layers but "
-                    f"it. Received: own_normalization=True, share={self.share!r}"
+                    f"'{block.name}' has no normalisation layer of Keras that a use could have for "
+                    "its own. For one of another class, name in `share` all sub-layers but it. "
+                    f"Received: own_normalization=True, share={self.share!r}"
                 )
             own |= {id(layer) for layer in normalizing}
         dense = [layer for layer in shared if isinstance(layer, RelaxedDense.source_classes)]

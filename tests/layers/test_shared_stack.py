@@ -441,7 +441,7 @@ class Gated(layers.Layer):
         (lambda: SharedStack(Block(), 2, share="attn")(TOKENS), r"\['attn'\].*'attention'.*'attn'"),
         (lambda: SharedStack(Block(), 2, share=[])(TOKENS), "one or more of"),
         (lambda: SharedStack(layers.Dense(8), 2, own_normalization=True)(TOKENS),
-         "shares no normalisation layer"),
+         "has no normalisation layer"),
         (lambda: SharedStack(layers.LayerNormalization(), 2, rank=2)(TOKENS), "no Dense and"),
         (lambda: SharedStack(Gated(), 2, own_normalization=True)(TOKENS), r"weights \['gate'\]"),
         (lambda: SharedStack(layers.Dense(3), 2)(TOKENS),

@@ -84,9 +84,9 @@ def copying_call(reader, inputs, states=None, **kwargs):
 call_of_stack = SharedStack.call
 
 
-def copying_second_use(stack, inputs):
+def copying_second_use(stack, inputs, **kwargs):
     if stack.rank or shapes_alone_matter():  # the uses of a relaxed one read by `tied_weight`
-        return call_of_stack(stack, inputs)
+        return call_of_stack(stack, inputs, **kwargs)
     kernel, bias = weights_as_they_are_now(stack.block)
     return stack.block(inputs) @ kernel + bias
 

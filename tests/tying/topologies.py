@@ -296,7 +296,7 @@ def tolerance(model):
     """Relative to the largest output: what the arithmetic of the owner's dtype policy allows."""
     owner = owner_of(model)
     if owner.quantization_mode is not None:
-        return 0.1 if owner.quantization_mode == "float8" else 0.02
+        return 0.15 if owner.quantization_mode == "float8" else 0.02  # rounded twice in a stack
     return {"float16": 0.005, "bfloat16": 0.03}.get(owner.compute_dtype, 1e-5)
 
 
