@@ -5,6 +5,7 @@ from keras_shared.zoo.image_classifier import ImageClassifier as ImageClassifier
 from keras_shared.zoo.language_model import LanguageModel as LanguageModel
 from keras_shared.zoo.lecun_1989 import LeCun1989 as LeCun1989
 from keras_shared.zoo.lenet5 import LeNet5 as LeNet5
+from keras_shared.zoo.shared_transformer import SharedTransformer as SharedTransformer
 from keras_shared.zoo.siamese_net import SiameseNet as SiameseNet
 from keras_shared.zoo.tied_autoencoder import TiedAutoencoder as TiedAutoencoder
 from keras_shared.zoo.tied_language_model import TiedLanguageModel as TiedLanguageModel
@@ -13,6 +14,7 @@ from keras_shared.zoo.zoo_model import ZooModel as ZooModel
 MODELS: dict[str, type[ZooModel]] = {
     "LeCun1989": LeCun1989,
     "LeNet5": LeNet5,
+    "SharedTransformer": SharedTransformer,
     "SiameseNet": SiameseNet,
     "TiedAutoencoder": TiedAutoencoder,
     "TiedLanguageModel": TiedLanguageModel,
