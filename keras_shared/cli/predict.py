@@ -4,6 +4,7 @@ import io
 import json
 import pathlib
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from keras_shared.cli.asked_files import add_invert, files_in, suffixes, warn_of_ground
@@ -12,17 +13,37 @@ if TYPE_CHECKING:
     import numpy as np
 
 NAME = "predict"
-HELP = "ask a published model about pictures"
+HELP = "ask a published model about pictures or texts"
 EXAMPLE = "predict lenet5_mnist digit.png"
+
+
+# name, default, least, most, what it means; as of `LanguageModel.generate`
+WRITING: tuple[tuple[str, float, float, float, str], ...] = (
+    ("max_new_tokens", 100, 1, 1000, "tokens to add"),
+    ("temperature", 0.8, 0.0, 1e6, "0 for the likeliest alone"),
+    ("top_k", 0, 0, 2**31 - 1, "draw among so many; 0 for all"),
+    ("seed", 1, 0, 2**31 - 1, "another one gives another text"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="NAME|PATH", help="a preset's name or a folder")
     parser.add_argument(
-        "files", metavar="FILE", nargs="+",
+        "files", metavar="FILE", nargs="*",
         help="PNG, JPEG, GIF, BMP or WebP; a folder of them; .npy for vectors; - for a pipe",
     )  # fmt: skip
-    parser.add_argument("--top", type=_count, metavar="N", default=1, help="so many of the classes")
+    parser.add_argument(
+        "--top", type=_count, metavar="N", help="so many of the classes, or of the next tokens"
+    )
+    parser.add_argument(
+        "--text", metavar="TEXT", action="append", default=[],
+        help="in place of files, a text to classify or to go on with; may be repeated",
+    )  # fmt: skip
+    for name, default, least, most, meaning in WRITING:
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=_within(least, most), metavar="N", default=default,
+            help=f"of a text to go on with: {meaning} (default: {default})",
+        )  # fmt: skip
     add_invert(parser)
     for kind in ("json", "csv"):
         parser.add_argument(
@@ -33,41 +54,55 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from keras_shared.errors import boundary, printable
+    from keras_shared.errors import KerasSharedError, boundary, printable
     from keras_shared.presets.names import class_name, version_dir
-    from keras_shared.serving.answering import AnswerError, answer
+    from keras_shared.serving.answering import AnswerError, answer, answer_texts
     from keras_shared.tasks import TASKS, Shown
     from keras_shared.zoo import MODELS
 
     for target in (options.json, options.csv):
         _refuse_picture(target)
     version_dir(options.model)  # refuses a model that is not there, before files are read
+    if bool(options.files) == bool(options.text):
+        raise KerasSharedError("predict takes files, or texts with --text: one of the two.")
     files = [file for given in options.files for file in files_in(given)]
     sources = contents(files)
-    answers = answer(options.model, [[source] for source in sources], options.invert)
+    if options.text:
+        writing = {name: getattr(options, name) for name, *_ in WRITING}
+        # a number of next tokens is asked for: name them, write nothing
+        answers = answer_texts(options.model, options.text, writing if options.top is None else {})
+        files = options.text
+        _warn_of_unknown(files, answers)
+    else:
+        answers = answer(options.model, [[source] for source in sources], options.invert)
     kind = class_name(options.model) or ""
     model: Any = MODELS.get(kind)
     with boundary(f"{options.model} does not answer as {kind} does", AnswerError, "Publish again."):
-        if getattr(model, "bright_on_dark", False) and _names_digits(answers):
+        if sources and getattr(model, "bright_on_dark", False) and _names_digits(answers):
             warn_of_ground(files, sources, bright_ink=True, inverted=options.invert)
-        if model and model.task == "classification":
+        if model and "scores" in answers[0]:
             _add_probabilities(answers, model.default_loss(**stored_arguments(options.model)))
         files, answers = _one_by_one(files, answers)
         show = TASKS[model.task].show if model else lambda outputs, top: Shown("", {})
-        shown = [show(outputs, options.top) for outputs in answers]
+        shown = [show(outputs, options.top or 1) for outputs in answers]
     if options.out:
         for target in _write_pictures(files, answers, pathlib.Path(options.out)):
             print(printable(str(target)), file=sys.stderr)
+    asked = "input" if options.text else "file"
     plain = [
-        {"file": file, **{k: _plain(v) for k, v in outputs.items()}, **facts}
+        {asked: file, **{k: _plain(v) for k, v in outputs.items()}, **facts}
         for file, outputs, (_, facts) in zip(files, answers, shown, strict=True)
     ]
     if options.json:
         _write(options.json, json.dumps(plain, indent=1))
     if options.csv:
         _write(options.csv, _as_csv(plain))
-    if not options.json and not options.csv:
-        _print(files, answers, [text for text, _ in shown])
+    if options.json or options.csv:
+        return
+    if options.text and "text" in answers[0]:  # of several lines
+        print("\n\n".join(printable(text) for text, _ in shown))
+    else:
+        _print(asked, files, answers, [text for text, _ in shown])
 
 
 def contents(files: list[str]) -> "list[str | bytes]":
@@ -84,6 +119,24 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a number from 1. Received: {text!r}")
     return int(text)
+
+
+def _within(least: float, most: float) -> Callable[[str], float]:
+    """A number in a range, whole if the range is."""
+
+    def read(text: str) -> float:
+        try:
+            value = type(least)(text)
+        except ValueError:
+            value = float("nan")
+        if not least <= value <= most:
+            whole = "a whole number" if isinstance(least, int) else "a number"
+            raise argparse.ArgumentTypeError(
+                f"expected {whole} from {least} to {most}. Received: {text!r}"
+            )
+        return value
+
+    return read
 
 
 def _refuse_picture(target: str | None) -> None:
@@ -104,6 +157,19 @@ def stored_arguments(model: str) -> dict[str, Any]:
 def _names_digits(answers: "list[dict[str, np.ndarray]]") -> bool:
     """Whether the classes are the digits, and not those of a data set of one's own."""
     return {name.decode() for name in answers[0]["classes"][0]} == set("0123456789")
+
+
+def _warn_of_unknown(texts: list[str], answers: "list[dict[str, np.ndarray]]") -> None:
+    from keras_shared.errors import printable
+
+    for text, outputs in zip(texts, answers, strict=True):
+        unknown = int(outputs.get("unknown_tokens", [0])[0])
+        if unknown:
+            print(
+                f"keras-shared: {unknown} token(s) of {printable(repr(text))} are not in the "
+                "model's vocabulary: it takes each for an unknown one, and its answer means less.",
+                file=sys.stderr,
+            )
 
 
 def _one_by_one(
@@ -213,16 +279,18 @@ def _write_pictures(
     return written
 
 
-def _print(files: list[str], answers: "list[dict[str, np.ndarray]]", shown: list[str]) -> None:
+def _print(
+    asked: str, files: list[str], answers: "list[dict[str, np.ndarray]]", shown: list[str]
+) -> None:
     from keras_shared.serving.answering import as_text
     from keras_shared.terminal import TextTable, console
 
-    table = TextTable("file", "output", "value")
+    table = TextTable(asked, "output", "value")
     for file, outputs, text in zip(files, answers, shown, strict=True):
         if text:
             name = "label" if "label" in outputs else "answer"
             table.add_row(file, name, text, style="bold")
         for name, value in outputs.items():
-            if not text or name not in ("label", "classes", "probabilities"):
+            if not text or name not in ("label", "classes", "probabilities", "text", "tokens"):
                 table.add_row(file, name, as_text(value))
     console().print(table)

@@ -59,6 +59,7 @@ def write_card(
         "| model and training | |",
         "|---|---|",
         f"| trainable parameters | {metrics['parameters']['trainable']:,} |",
+        *_saved(metrics["parameters"]),
         *_sizes(metrics),
         f"| data | {markdown(recipe.dataset.credit)} |",
     ]
@@ -102,6 +103,16 @@ def _base(training: dict[str, Any]) -> list[str]:
         return []
     data = f", trained on {base['data']}" if "data" in base else ""
     return [f"| fine-tuned from | {markdown(base['name'] + data)} |"]
+
+
+def _saved(parameters: dict[str, Any]) -> list[str]:
+    """What sharing saves, where the metrics know it."""
+    without = parameters.get("without_sharing")
+    if without in (None, parameters["all"]):
+        return []
+    return [
+        f"| parameters without sharing | {without:,}, {without - parameters['all']:,} more |",
+    ]
 
 
 def _sizes(metrics: dict[str, Any]) -> list[str]:

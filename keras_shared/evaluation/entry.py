@@ -100,6 +100,7 @@ def evaluate(
         "parameters": {
             "trainable": report.totals["trainable_parameters"],
             "all": report.totals["parameters"],
+            "without_sharing": report.totals["parameters_without_sharing"],
             "connections": report.totals["multiply_adds"],
         },
         "stored_bytes": report.stored_bytes,

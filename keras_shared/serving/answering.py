@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import pathlib
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -108,6 +109,74 @@ def _answer(
         f"{path} has no signature that takes {named} ({given}). It takes: {shown}. Numbers come "
         "from .npy files."
     )
+
+
+def answer_texts(
+    model: str | os.PathLike[str],
+    texts: Sequence[str],
+    options: Mapping[str, float] = types.MappingProxyType({}),
+) -> list[dict[str, np.ndarray]]:
+    """Send each text to the signature that takes one, with as many of the options as it can.
+
+    Args:
+        model: as of `answer`.
+        texts: each is a request.
+        options: numbers that a signature may ask for besides, by name, such as `temperature`.
+
+    Returns:
+        For each text, the outputs of the signature.
+
+    Raises:
+        LoadError: if there is no such model.
+        AnswerError: for a text that is empty or not in UTF-8; if no signature takes a text; or if
+            TensorFlow cannot load the model.
+    """
+    for text in texts:
+        _check_text(text)
+    path = version_dir(model)
+    failed = f"TensorFlow cannot load the SavedModel {path}"
+    with contextlib.ExitStack() as stack:
+        with boundary(failed, AnswerError, "Publish it again; `keras-shared check` says more."):
+            session, signatures = stack.enter_context(loaded(path))
+            best = max(signatures, key=lambda name: _takes_text(signatures[name], options))
+        if not _takes_text(signatures[best], options):
+            names = sorted(name for name in signatures if not name.startswith("__saved_model_"))
+            raise AnswerError(
+                f"{path} has no signature that takes a text. It has: {names}. Give it files."
+            )
+        answers = []
+        for text in texts:
+            with boundary(f"The signature '{best}' of {path} fails for {text!r}", AnswerError):
+                sent = {
+                    key: np.array([text.encode()], object)
+                    if (into := _input_of((key, info))).dtype == tf.string
+                    else np.array([options[key]], into.dtype.as_numpy_dtype)
+                    for key, info in signatures[best].inputs.items()
+                }
+                answers.append(dict(sorted(run(session, signatures[best], sent).items())))
+        return answers
+
+
+def _takes_text(signature: Any, options: Mapping[str, float]) -> int:
+    """How many inputs it has, if one is a text and the options name the others; else 0."""
+    inputs = [_input_of(item) for item in signature.inputs.items()]
+    texts = [one.key for one in inputs if one.dtype == tf.string and one.shape.rank == 1]
+    others = {one.key for one in inputs} - {*texts}
+    known = len(texts) == 1 and not texts[0].endswith("_bytes") and others <= {*options}
+    return len(inputs) if known else 0
+
+
+def _check_text(text: str) -> None:
+    if not text.strip(" "):
+        raise AnswerError(f"A text is expected. Received: {text!r}, which is empty.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # a terminal's bytes that are not UTF-8 arrive so
+        byte = ord(text[error.start]) - 0xDC00
+        raise AnswerError(
+            f"The text is not in UTF-8: byte 0x{byte:02X} at place {error.start}. Convert it, or "
+            "set the terminal to UTF-8."
+        ) from None
 
 
 class _Input(NamedTuple):
