@@ -27,11 +27,13 @@ class LossPerToken(keras.metrics.Mean):
 
     def __init__(self, name: str = "loss_per_token", dtype: Any = None) -> None:
         super().__init__(name=name, dtype=dtype)
+        # as the loss computes it, so that a graph computes it once for both
+        self._losses = keras.losses.SparseCategoricalCrossentropy(
+            from_logits=True, ignore_class=PADDING, reduction="none"
+        )
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        y_true = ops.convert_to_tensor(y_true)
         asked = ops.cast(ops.not_equal(y_true, PADDING), self.dtype)
-        losses = keras.losses.sparse_categorical_crossentropy(y_true, y_pred, from_logits=True)
         if sample_weight is not None:
             asked = asked * ops.cast(sample_weight, self.dtype)
-        return super().update_state(losses, asked)
+        return super().update_state(self._losses(y_true, y_pred), asked)
