@@ -1,4 +1,4 @@
-"""TF Serving itself, launched by `keras-shared serve`, where it is found."""
+"""A server launched by `keras-shared serve`: the embedded engine, or TF Serving where found."""
 
 import contextlib
 import shutil
@@ -17,16 +17,16 @@ def free_port():
 
 
 @contextlib.contextmanager
-def real_server(models):
+def real_server(models, engine="tf-serving"):
     """The ports and URLs of the server, and the request that it was announced with."""
-    if not shutil.which("tensorflow_model_server"):
+    if engine == "tf-serving" and not shutil.which("tensorflow_model_server"):
         docker = shutil.which("docker")
         found = docker and subprocess.run([docker, "version"], capture_output=True, check=False)
         if not found or found.returncode:
             pytest.skip("TF Serving: no tensorflow_model_server on the PATH, and no Docker answers")
     rest, grpc = free_port(), free_port()
     process = subprocess.Popen(
-        [sys.executable, "-m", "keras_shared.cli", "serve", *map(str, models),
+        [sys.executable, "-m", "keras_shared.cli", "serve", *map(str, models), "--engine", engine,
          "--rest-port", str(rest), "--grpc-port", str(grpc)],
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip

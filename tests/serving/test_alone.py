@@ -23,10 +23,12 @@ PACKAGE = pathlib.Path(keras_shared.__file__).parent
 README = (PACKAGE.parent / "README.md").read_text().partition("## Serve")[2]
 
 
-@pytest.fixture(params=["recording", "TF Serving"])
+@pytest.fixture(
+    params=["recording", "tf-serving", pytest.param("embedded", marks=pytest.mark.slow)]
+)
 def server(request):
-    if request.param == "TF Serving":
-        with real_server(["lenet5_mnist", "siamese_omniglot"]) as server:
+    if request.param != "recording":
+        with real_server(["lenet5_mnist", "siamese_omniglot"], request.param) as server:
             yield server
         return
     with Server() as server:

@@ -415,13 +415,14 @@ def test_the_request_that_is_printed_can_be_pasted(name):
     assert outputs, done.stdout
 
 
-def test_the_engine_itself(tmp_path):
+@pytest.mark.parametrize("engine", ["tf-serving", pytest.param("embedded", marks=pytest.mark.slow)])
+def test_the_engine_itself(tmp_path, engine):
     """Every published model, over both protocols, with batching on; and a version swapped."""
     names = ("lenet5_mnist", "siamese_omniglot", "tied_autoencoder_mnist")
     folders = [shutil.copytree(locate(name), tmp_path / name) for name in names]
     images = np.random.default_rng(0).integers(0, 256, (17, 28, 28, 1))
     with (
-        real_server(folders) as server,
+        real_server(folders, engine) as server,
         Client(server.rest) as over_rest,
         Client(server.grpc) as over_grpc,
     ):
