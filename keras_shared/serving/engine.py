@@ -168,7 +168,8 @@ def _served(
     """The status of a server that is ready, once it has ended."""
     if process.poll() is None and not received:
         what = "The embedded engine" if here else "TF Serving"
-        print(f"{what} {_ready(url, grpc_port, names)}", flush=True)
+        page = f"\na page to try them: {url}/" if here else ""
+        print(f"{what} {_ready(url, grpc_port, names, page)}", flush=True)
     status = process.wait()
     if status == -signal.SIGKILL and not received:
         _say("The server was killed, as the system does when memory is short.")
@@ -356,8 +357,8 @@ def _wait_for_port(
         time.sleep(0.1)
 
 
-def _ready(url: str, grpc_port: int, names: Sequence[str]) -> str:
-    lines = [f"is ready. gRPC: localhost:{grpc_port}, metrics: {url}{METRICS}"]
+def _ready(url: str, grpc_port: int, names: Sequence[str], page: str = "") -> str:
+    lines = [f"is ready. gRPC: localhost:{grpc_port}, metrics: {url}{METRICS}{page}"]
     lines += [f"  {_of_model(url, name)}" for name in names]
     with contextlib.suppress(Exception):  # an example is not worth ending a server for
         lines += ["try:", _request(url, names[0], Client(url).metadata(names[0]))]

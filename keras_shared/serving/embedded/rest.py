@@ -6,6 +6,7 @@ import contextlib
 import functools
 import hmac
 import json
+import pathlib
 import re
 import time
 import urllib.parse
@@ -16,7 +17,7 @@ from typing import Any
 from google.protobuf import json_format
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
@@ -38,6 +39,12 @@ WHICH = r"(?:/versions/(\d+)|/labels/([^/:?]+))?"
 ASK = re.compile(rf"(?i:/v1/models/)([^/:?]+)(?i:{WHICH}):(classify|regress|predict)")
 TELL = re.compile(rf"(?i:/v1/models)(?:/([^/:?]+))?(?i:{WHICH}(/metadata)?)")
 MOST_VERSION = 2**63 - 1
+PAGE = pathlib.Path(__file__).with_name("page.html")
+FOR_PAGE = {  # it loads nothing from elsewhere, and no other page holds it in a frame
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
+    "script-src 'unsafe-inline'; connect-src 'self'; img-src data:; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+}
 THREADS = 64  # that answer requests
 HEADERS = {"Content-Type": "application/json"}
 TOO_MANY = "there are too many requests: ask again later"
@@ -56,8 +63,19 @@ class Rest:
         self._models, self._options, self._bearer = models, options, bearer
         self._pool = concurrent.futures.ThreadPoolExecutor(THREADS, "rest")
         self._requests = self._held = 0
-        routes = [("/health", self._health), (METRICS, self._metrics), ("/{path:path}", self._api)]
+        routes = [
+            ("/", self._page), ("/models", self._listed), ("/health", self._health),
+            (METRICS, self._metrics), ("/{path:path}", self._api),
+        ]  # fmt: skip
         self.app = Starlette(routes=[Route(path, _Endpoint(call)) for path, call in routes])
+
+    async def _page(self, _: Request) -> Response:
+        return HTMLResponse(PAGE.read_text("utf-8"), headers=FOR_PAGE)
+
+    async def _listed(self, request: Request) -> Response:
+        if not self._allowed(request):
+            return _refusal(Refused("UNAUTHENTICATED", NO_TOKEN), close=True)
+        return Response(json.dumps({"models": self._models.names()}), 200, HEADERS)
 
     async def _health(self, _: Request) -> Response:
         ready = self._models.ready()
