@@ -2,6 +2,10 @@
 
 import functools
 import math
+import os
+import pathlib
+import re
+import ssl
 import threading
 import time
 import urllib.parse
@@ -10,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
-from keras_shared.errors import boundary
+from keras_shared.errors import boundary, whole_reason
 from keras_shared.files.pictures import PictureError, plain_picture
 from keras_shared.serving.errors import ServingError
 from keras_shared.serving.messages import SignatureDef, Status, cast
@@ -47,14 +51,18 @@ class Client:
 
     Args:
         url: `http://host:8501` or `https://...` for REST; `grpc://host:8500` or `host:8500` for
-            gRPC, not encrypted.
+            gRPC, `grpcs://...` for gRPC over TLS.
         timeout: seconds for one call, retries included.
         max_response_bytes: bytes that an answer may have. By default what the signature's outputs
             need as JSON, with room to spare; 100 million for outputs that it leaves open, such as
             text; 5 million for status, metadata and errors.
+        token: what the server or a gateway before it asks for: sent as `Authorization: Bearer`.
+        certificates: a PEM file of the certificates that a server over TLS is trusted by, such as
+            your own authority's; by default the system's.
 
     Raises:
-        ValueError: for a url of another form, or a timeout or size that is not positive.
+        ValueError: for a url of another form, a timeout or size that is not positive, certificates
+            for a url without TLS, or a token that would be sent beside a password.
 
     Example:
         >>> from keras_shared.serving import Client
@@ -68,18 +76,34 @@ class Client:
     """
 
     def __init__(
-        self, url: str, timeout: float = 30.0, max_response_bytes: int | None = None
+        self,
+        url: str,
+        timeout: float = 30.0,
+        max_response_bytes: int | None = None,
+        token: str | None = None,
+        certificates: str | os.PathLike[str] | None = None,
     ) -> None:
         parts = urllib.parse.urlsplit(url if "://" in url else f"grpc://{url}")
-        if parts.scheme not in ("http", "https", "grpc") or not parts.hostname:
+        if parts.scheme not in ("http", "https", "grpc", "grpcs") or not parts.hostname:
             raise ValueError(
                 f"Expected http://host:8501 (REST) or grpc://host:8500 (gRPC). Received: {url!r}"
             )
-        if parts.scheme == "grpc" and parts.username is not None:
+        is_grpc, tls = parts.scheme.startswith("grpc"), parts.scheme.endswith("s")
+        if is_grpc and parts.username is not None:
             raise ValueError(
                 "A name and password in the address are sent over REST alone. Received: a gRPC "
                 f"address with the name {parts.username!r}"
             )
+        if certificates is not None and not tls:
+            raise ValueError(
+                f"`certificates` are for https:// and grpcs:// alone. Received: {parts.scheme}://"
+            )
+        if token is not None and (parts.username is not None or not re.fullmatch("[!-~]+", token)):
+            raise ValueError(
+                "`token` is text without spaces, and takes the place of a name and password in the "
+                "address."
+            )
+        pem = None if certificates is None else _certificates(certificates)
         if not 0 < timeout <= threading.TIMEOUT_MAX:
             raise ValueError(f"`timeout` is a number of seconds above 0. Received: {timeout!r}")
         if max_response_bytes is not None and max_response_bytes < 1:
@@ -90,20 +114,20 @@ class Client:
         self.max_response_bytes = max_response_bytes
         self._pinned: dict[tuple[str, int], dict[str, SignatureDef]] = {}
         self._transport: Grpc | Rest
-        if parts.scheme == "grpc":
+        if is_grpc:
             from keras_shared.serving import over_grpc  # TensorFlow, which REST does not need
 
             address = parts.netloc if parts.port else f"{parts.netloc}:8500"
-            self._transport = over_grpc.Grpc(address, timeout)
+            self._transport = over_grpc.Grpc(address, timeout, tls, pem, token)
         else:
-            self._transport = Rest(parts)
+            self._transport = Rest(parts, pem, token)
 
     def predict(
         self,
         name: str,
         inputs: Mapping[str, Any],
         signature: str = "serving_default",
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> dict[str, np.ndarray]:
         """Run a signature on a batch.
 
@@ -115,7 +139,7 @@ class Client:
                 16 bits, CMYK, GIF, BMP, WebP) is sent as plain PNG. Other clients, curl too, have
                 to send upright PNG or JPEG without transparency.
             signature: its name.
-            version: its number; by default the server's choice, the newest.
+            version: its number, or a label; by default the server's choice, the newest.
 
         Returns:
             For each output, an array. Text comes as `str`, outputs named `..._bytes` as `bytes`.
@@ -129,9 +153,10 @@ class Client:
             array(['7', '2'], dtype=object)
         """
 
-        if version is not None and not isinstance(version, (int, np.integer)):
+        label = isinstance(version, str) and not version.isdecimal()
+        if version is not None and not label and not isinstance(version, (int, np.integer)):
             raise TypeError(
-                f"`version` is a whole number; labels are not supported. Received: {version!r}"
+                f"`version` is a whole number, or the name of a label. Received: {version!r}"
             )
 
         def ask(deadline: float) -> dict[str, np.ndarray]:
@@ -147,10 +172,14 @@ class Client:
                 name, number, signature, definition, arrays, deadline, most
             )
 
-        return self._call(ask, swapped=version is None)
+        return self._call(ask, swapped=version is None or label)
 
     def verify(
-        self, image_a: Any, image_b: Any, name: str = "siamese_omniglot", version: int | None = None
+        self,
+        image_a: Any,
+        image_b: Any,
+        name: str = "siamese_omniglot",
+        version: int | str | None = None,
     ) -> np.ndarray | float:
         """The probability that two images show the same.
 
@@ -159,7 +188,7 @@ class Client:
                 of 0 to 255; or a list of such bytes, or a batch of such arrays.
             image_b: the image to compare, or as many of them.
             name: a published `SiameseNet`.
-            version: its number; by default the server's choice, the newest.
+            version: its number, or a label; by default the server's choice, the newest.
 
         Returns:
             The probability for one pair, else an array with one for each pair.
@@ -213,12 +242,12 @@ class Client:
         )
         return sorted(found, key=lambda status: status.version)
 
-    def metadata(self, name: str, version: int | None = None) -> dict[str, SignatureDef]:
+    def metadata(self, name: str, version: int | str | None = None) -> dict[str, SignatureDef]:
         """The signatures of a model: dtype and shape of each input and output.
 
         Args:
             name: the model's name.
-            version: its number; by default the server's choice, the newest.
+            version: its number, or a label; by default the server's choice, the newest.
 
         Returns:
             Name of a signature -> `SignatureDef`.
@@ -243,15 +272,17 @@ class Client:
         self.close()
 
     def _signatures(
-        self, name: str, version: int | None, deadline: float
+        self, name: str, version: int | str | None, deadline: float
     ) -> tuple[int, dict[str, SignatureDef]]:
-        if version is not None and (name, version) in self._pinned:
-            return version, self._pinned[name, version]
+        pinned = None if isinstance(version, str) else version  # a label may be moved
+        if pinned is not None and (name, pinned) in self._pinned:
+            return pinned, self._pinned[name, pinned]
         number, signatures = self._transport.metadata(
             name, version, deadline, self.max_response_bytes or BASE
         )
-        if version is not None:
-            self._pinned[name, version] = signatures  # what a loaded version holds never changes
+        if pinned is not None:
+            # what a loaded version holds never changes
+            self._pinned[name, pinned] = signatures
         return number, signatures
 
     def _call(self, ask: Callable[[float], T], swapped: bool = False) -> T:
@@ -269,6 +300,18 @@ class Client:
                     raise
             time.sleep(wait)
             tries, wait = tries + 1, 2 * wait
+
+
+def _certificates(file: str | os.PathLike[str]) -> str:
+    """The text of a PEM file, which holds a certificate at least."""
+    try:
+        text = pathlib.Path(file).read_text("ascii")
+        if ssl.create_default_context(cadata=text).get_ca_certs():
+            return text
+        reason = "none is one of an authority"
+    except (OSError, ValueError) as error:  # errors of TLS are OSErrors
+        reason = whole_reason(error)
+    raise ValueError(f"`certificates` is a PEM file of certificates. Received: {file!s} ({reason})")
 
 
 def _promised(definition: SignatureDef, inputs: Mapping[str, np.ndarray]) -> int:

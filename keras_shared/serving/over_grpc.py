@@ -25,8 +25,18 @@ LARGEST = 2**31 - 1  # of what gRPC's options and a protocol buffer hold
 class Grpc:
     """A channel for each limit of an answer's size, mostly one; threads may share them."""
 
-    def __init__(self, address: str, timeout: float) -> None:
+    def __init__(
+        self,
+        address: str,
+        timeout: float,
+        tls: bool = False,
+        certificates: str | None = None,
+        token: str | None = None,
+    ) -> None:
         self._address = address
+        root = certificates.encode() if certificates else None
+        self._credentials = grpc.ssl_channel_credentials(root) if tls else None
+        self._metadata = [] if token is None else [("authorization", f"Bearer {token}")]
         self._lock = threading.Lock()
         self._channels: dict[int, grpc.Channel] = {}
         self._options = [
@@ -64,7 +74,7 @@ class Grpc:
         return self._ask(PREDICT, content, parse, deadline, most)
 
     def metadata(
-        self, name: str, version: int | None, deadline: float, most: int
+        self, name: str, version: int | str | None, deadline: float, most: int
     ) -> tuple[int, dict[str, SignatureDef]]:
         def parse(content: bytes) -> tuple[int, dict[str, SignatureDef]]:
             response = get_model_metadata_pb2.GetModelMetadataResponse.FromString(content)
@@ -107,7 +117,11 @@ class Grpc:
         with self._lock:
             if size not in self._channels:
                 options = [*self._options, ("grpc.max_receive_message_length", size)]
-                self._channels[size] = grpc.insecure_channel(self._address, options)
+                self._channels[size] = (
+                    grpc.insecure_channel(self._address, options)
+                    if self._credentials is None
+                    else grpc.secure_channel(self._address, self._credentials, options)
+                )
             return self._channels[size]
 
     def _ask(
@@ -117,7 +131,8 @@ class Grpc:
         call = self._channel(most).unary_unary(f"/tensorflow.serving.{method}")
         predict = method == PREDICT
         try:
-            content = call(request, timeout=max(deadline - time.monotonic(), 0))
+            left = max(deadline - time.monotonic(), 0)
+            content = call(request, timeout=left, metadata=self._metadata)
         except grpc.RpcError as error:
             details = error.details() or "no message"
             refused = any(x in details.lower() for x in ("failed to connect", "name resolution"))
@@ -128,9 +143,11 @@ class Grpc:
             return parse(content)
 
 
-def _specify(spec: Any, name: str, version: int | None) -> None:
+def _specify(spec: Any, name: str, version: int | str | None) -> None:
     spec.name = name
-    if version is not None:
+    if isinstance(version, str):
+        spec.version_label = version
+    elif version is not None:
         spec.version.value = version
 
 

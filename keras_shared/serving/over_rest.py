@@ -47,12 +47,20 @@ FAILURES = (
 class Rest:
     """One connection for each request: threads may share it, and none can be stale."""
 
-    def __init__(self, url: urllib.parse.SplitResult) -> None:
-        self._context = ssl.create_default_context() if url.scheme == "https" else None
+    def __init__(
+        self,
+        url: urllib.parse.SplitResult,
+        certificates: str | None = None,
+        token: str | None = None,
+    ) -> None:
+        tls = url.scheme == "https"
+        self._context = ssl.create_default_context(cadata=certificates) if tls else None
         self._address = (url.hostname or "", url.port)
         self._where = ":".join(str(part) for part in self._address if part)
         self._base = f"{url.path.rstrip('/')}/v1/models/"
         self._headers = {"Content-Type": "application/json"}
+        if token is not None:
+            self._headers["Authorization"] = f"Bearer {token}"
         if url.username is not None:
             pair = ":".join(
                 urllib.parse.unquote(part or "") for part in (url.username, url.password)
@@ -83,7 +91,7 @@ class Rest:
         return self._ask(f"{_quoted(name)}/versions/{version}:predict", parse, deadline, most, body)
 
     def metadata(
-        self, name: str, version: int | None, deadline: float, most: int
+        self, name: str, version: int | str | None, deadline: float, most: int
     ) -> tuple[int, dict[str, SignatureDef]]:
         def parse(answer: Any) -> tuple[int, dict[str, SignatureDef]]:
             signatures = answer["metadata"]["signature_def"]["signature_def"]
@@ -94,6 +102,8 @@ class Rest:
             }
 
         number = "" if version is None else f"/versions/{version}"
+        if isinstance(version, str):
+            number = f"/labels/{_quoted(version)}"
         return self._ask(f"{_quoted(name)}{number}/metadata", parse, deadline, most)
 
     def status(self, name: str, deadline: float, most: int) -> list[Status]:

@@ -26,7 +26,7 @@ sys.path.insert(0, __file__.rpartition("/")[0])
 from embedded_server import serving
 from real import free_port
 
-from keras_shared.serving import Client
+from keras_shared.serving import Client, ServingError
 from keras_shared.serving.embedded import server as engine
 from keras_shared.serving.embedded.options import ConfigError
 from saved_models import write
@@ -402,3 +402,39 @@ def test_a_minute_of_load_through_five_swaps(tmp_path):
             thread.join()
     assert not wrong, wrong[:3]
     assert {*counts} == {1.0, 2.0, 3.0, 4.0, 5.0, 6.0}
+
+
+def test_the_client_knows_tokens_tls_and_labels(folder, pair, tmp_path):
+    (tmp_path / "token").write_text("s3cret")
+    labels = {"m": {"version_labels": {"stable": 1}}}
+    secured = {**pair, "token_file": str(tmp_path / "token")}
+    x = np.float32([[1, 0, 0]])
+    with serving({"m": folder / "wide"}, labels, **secured) as server:
+        urls = (f"https://localhost:{server.rest_port}", f"grpcs://localhost:{server.grpc_port}")
+        for url in urls:
+            trusted = {"certificates": pair["certificate"], "timeout": 20}
+            with Client(url, token="s3cret", **trusted) as client:
+                for version in (None, 1, "stable"):
+                    answer = client.predict("m", {"x": x}, version=version)
+                    assert answer["y"].tolist() == [[1.0, 1.0]]
+                assert [*client.metadata("m", "stable")] == ["serving_default"]
+                with pytest.raises(ServingError, match="Unrecognized servable version label: no"):
+                    client.predict("m", {"x": x}, version="no")
+            with Client(url, **trusted) as client, pytest.raises(ServingError) as caught:
+                client.status("m")
+            assert caught.value.code == "UNAUTHENTICATED"
+        with Client(urls[0], timeout=5) as client, pytest.raises(ServingError) as caught:
+            client.status("m")
+        assert "is not trusted" in str(caught.value)
+
+
+def test_tokens_and_certificates_that_cannot_be(pair):
+    for url, given, message in (
+        ("http://a:1", {"certificates": pair["certificate"]}, "for https:// and grpcs:// alone"),
+        ("https://a:1", {"certificates": pair["key"]}, "is a PEM file of certificates. Received"),
+        ("https://a:1", {"certificates": "/nowhere"}, "/nowhere .*No such file"),
+        ("http://a:1", {"token": "a b"}, "text without spaces"),
+        ("http://me:b@a:1", {"token": "a"}, "takes the place of a name and password"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Client(url, **given)
