@@ -20,7 +20,7 @@ from google.protobuf import wrappers_pb2 as wrappers
 from tensorflow_serving.config import model_server_config_pb2
 
 import keras_shared
-from keras_shared.presets.names import locate, version_dir
+from keras_shared.presets.names import locate, version_dir, version_numbers
 from keras_shared.serving import Client, EngineError, Status, check, serve
 from keras_shared.serving.configuration import configuration_files, model_folders
 from keras_shared.serving.engine import _check_ports, _request
@@ -446,8 +446,9 @@ def test_the_engine_itself(tmp_path, engine):
         thread = threading.Thread(target=ask, daemon=True)
         thread.start()
         keras_shared.publish(keras_shared.load(folders[0]), folders[0])
+        newest = version_numbers(folders[0])[-1]
         deadline = time.monotonic() + 60
-        while Status(2, "AVAILABLE", "") not in over_rest.status("lenet5_mnist"):
+        while Status(newest, "AVAILABLE", "") not in over_rest.status("lenet5_mnist"):
             assert time.monotonic() < deadline
         stop.set()
         thread.join()
