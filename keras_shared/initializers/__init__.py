@@ -4,9 +4,10 @@ Keras' own stand beside them: 'glorot_uniform', 'he_normal', 'orthogonal' and th
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import keras
+from pydantic import AfterValidator
 
 from keras_shared.errors import KerasSharedError, whole_reason
 from keras_shared.initializers.lsuv import LSUV as LSUV
@@ -64,3 +65,25 @@ def get(identifier: Any) -> Any:
             ) from error
     found = keras.initializers.get(identifier)
     return found.clone() if isinstance(found, keras.initializers.Initializer) else found
+
+
+def as_config(identifier: Any) -> Any:
+    """What a config keeps of an initialiser: its name, or its own config, or None.
+
+    Example:
+        >>> from keras_shared import initializers
+        >>> initializers.as_config("svd")
+        'svd'
+    """
+    if isinstance(identifier, (str, dict, type(None))):
+        return identifier
+    return keras.initializers.serialize(identifier)
+
+
+def _known(name: str) -> str:
+    get(name)
+    return name
+
+
+# as an argument of a model: a recipe is told at once of a name that stands for nothing
+InitializerName = Annotated[str, AfterValidator(_known)]

@@ -58,7 +58,8 @@ def fine_tuning(name: str, model: Any, path: str) -> Recipe:
     short = cls.__name__ if MODELS.get(cls.__name__) is cls else f"{cls.__module__}:{cls.__name__}"
     # a vocabulary stays as it was learnt
     known = set(model_section(cls).model_fields) - {"class_name", "class_names", "num_classes"}
-    arguments = {key: config[key] for key in sorted(known) if config.get(key) is not None}
+    written = {k: v for k, v in config.items() if v is not None and not isinstance(v, dict)}
+    arguments = {key: written[key] for key in sorted(known & set(written))}
     return recipe_from(
         {
             "name": _name(pathlib.Path(name).name, path),

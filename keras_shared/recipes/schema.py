@@ -132,7 +132,7 @@ def model_section(model_class: type) -> type[Section]:
         >>> from keras_shared.recipes.schema import model_section
         >>> from keras_shared.zoo import LeNet5
         >>> sorted(model_section(LeNet5).model_fields)
-        ['class_name', 'class_names', 'num_classes', 'variant']
+        ['class_name', 'class_names', 'kernel_initializer', 'num_classes', 'variant']
     """
     init = model_class.__init__  # type: ignore[misc]
     hints = typing.get_type_hints(init, include_extras=True)

@@ -182,7 +182,8 @@ def with_arguments_of(recipe: Recipe, model: keras.Model) -> Recipe:
     known = set(type(recipe.model).model_fields) - {"class_name", "class_names", "num_classes"}
     if not isinstance(model, recipe.model_class):
         return recipe  # which the check of the start says
-    open_ones = {k: config[k] for k in sorted(known - set(given)) if config.get(k) is not None}
+    written = {k: v for k, v in config.items() if v is not None and not isinstance(v, dict)}
+    open_ones = {key: written[key] for key in sorted((known - set(given)) & set(written))}
     return recipe.with_changes({f"model.{key}": value for key, value in open_ones.items()})
 
 

@@ -3,6 +3,7 @@ from typing import Any, Literal
 import keras
 from keras import layers
 
+from keras_shared import initializers
 from keras_shared.layers import LocallyConnected2D, PositionBias, scaled_tanh
 from keras_shared.zoo.image_classifier import ImageClassifier
 
@@ -27,6 +28,8 @@ class LeCun1989(ImageClassifier):
 
     Args:
         net: 1 to 5.
+        kernel_initializer: initial kernels of all layers, as of `keras_shared.initializers.get`;
+            None for "lecun_uniform".
         dtype: dtype policy; the outputs are float32 in any case.
         **kwargs: `name` and `trainable`, as of `keras.Model`.
 
@@ -59,22 +62,33 @@ class LeCun1989(ImageClassifier):
 
     bright_on_dark = True
 
-    def __init__(self, net: Literal[1, 2, 3, 4, 5] = 5, dtype: Any = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        net: Literal[1, 2, 3, 4, 5] = 5,
+        dtype: Any = None,
+        kernel_initializer: initializers.InitializerName | keras.initializers.Initializer | None = (
+            None
+        ),
+        **kwargs: Any,
+    ) -> None:
         if net not in (1, 2, 3, 4, 5):
             raise ValueError(f"`net` must be 1, 2, 3, 4 or 5. Received: net={net!r}")
         base = self._policy(dtype)
         logits = self._policy(dtype, "logits", otherwise="float32")
 
+        def drawn() -> Any:
+            return initializers.get(kernel_initializer or "lecun_uniform")
+
         def local(filters: int, side: int, name: str) -> LocallyConnected2D:
             return LocallyConnected2D(
-                filters, side, strides=2, padding="same", activation=scaled_tanh, dtype=base,
-                name=name,
+                filters, side, strides=2, padding="same", activation=scaled_tanh,
+                kernel_initializer=drawn(), dtype=base, name=name,
             )  # fmt: skip
 
         def shared(filters: int, side: int, name: str, x: Any) -> Any:
             x = layers.Conv2D(
                 filters, side, strides=2, padding="same", use_bias=False,
-                kernel_initializer="lecun_uniform", dtype=base, name=name,
+                kernel_initializer=drawn(), dtype=base, name=name,
             )(x)  # fmt: skip
             return PositionBias(scaled_tanh, dtype=base, name=f"{name}_bias")(x)
 
@@ -91,13 +105,14 @@ class LeCun1989(ImageClassifier):
             x = shared(4, 5, "H2", x)  # (batch, 4, 4, 4)
         x = layers.Flatten(dtype=base, name="flatten")(x)
         if net == 2:
-            x = layers.Dense(12, scaled_tanh, kernel_initializer="lecun_uniform", dtype=base,
+            x = layers.Dense(12, scaled_tanh, kernel_initializer=drawn(), dtype=base,
                              name="H1")(x)  # fmt: skip
-        x = layers.Dense(10, kernel_initializer="lecun_uniform", dtype=logits, name="logits")(x)
+        x = layers.Dense(10, kernel_initializer=drawn(), dtype=logits, name="logits")(x)
         super().__init__(image, x, **kwargs)
 
         # === Config ===
         self.net = net
+        self.kernel_initializer = kernel_initializer
         self.class_names = DIGITS
         self.base_policy = base
 
@@ -106,4 +121,8 @@ class LeCun1989(ImageClassifier):
         return (SIDE, SIDE, 1)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "net": self.net}
+        return {
+            **super().get_config(),
+            "net": self.net,
+            "kernel_initializer": initializers.as_config(self.kernel_initializer),
+        }

@@ -6,6 +6,7 @@ import keras
 from keras import layers, ops
 from pydantic import PositiveInt
 
+from keras_shared import initializers
 from keras_shared.layers import (
     ConnectionTableConv2D,
     EuclideanRBF,
@@ -41,6 +42,8 @@ class LeNet5(ImageClassifier):
         class_names: names of the classes, in the order of the outputs; the digits by default. The
             variant of 1998 has exactly ten, since it has ten bitmaps.
         num_classes: their number, where they have no names: they are then called "0", "1", ...
+        kernel_initializer: initial kernels of all layers, as of `keras_shared.initializers.get`;
+            None for the paper's range (1998) or "glorot_uniform".
         dtype: dtype policy; the outputs are float32 in any case.
         **kwargs: `name` and `trainable`, as of `keras.Model`.
 
@@ -86,6 +89,9 @@ class LeNet5(ImageClassifier):
         class_names: Sequence[str] | None = None,
         num_classes: PositiveInt | None = None,
         dtype: Any = None,
+        kernel_initializer: initializers.InitializerName | keras.initializers.Initializer | None = (
+            None
+        ),
         **kwargs: Any,
     ) -> None:
         if variant not in ("1998", "modern"):
@@ -105,15 +111,16 @@ class LeNet5(ImageClassifier):
         x = layers.ZeroPadding2D(2, dtype=base, name="pad")(image)  # (batch, 32, 32, 1)
         x = layers.Rescaling(1.275 / 255, -0.1, dtype=base, name="rescale")(x)
         if variant == "1998":
-            outputs = _body_1998(x, base, f6)
+            outputs = _body_1998(x, base, f6, kernel_initializer)
         else:
-            outputs = _body_modern(x, base, logits, len(class_names))
+            outputs = _body_modern(x, base, logits, len(class_names), kernel_initializer)
         super().__init__(image, outputs, **kwargs)
 
         # === Config ===
         self.variant = variant
         self.class_names = class_names
         self.num_classes = len(class_names)
+        self.kernel_initializer = kernel_initializer
         self.base_policy = base
 
     @classmethod
@@ -191,6 +198,7 @@ class LeNet5(ImageClassifier):
             "variant": self.variant,
             "class_names": self.class_names,
             "num_classes": self.num_classes,
+            "kernel_initializer": initializers.as_config(self.kernel_initializer),
         }
 
 
@@ -208,11 +216,12 @@ def _names(class_names: Sequence[str] | None, num_classes: int | None) -> tuple[
     return tuple(class_names)
 
 
-def _body_1998(x: Any, dtype: Any, f6: Any) -> Any:
+def _body_1998(x: Any, dtype: Any, f6: Any, kernels: Any) -> Any:
     def like(inputs: float, dtype: Any = dtype) -> dict[str, Any]:
         """Arguments of a layer whose units read that many inputs: appendix A, U(-2.4/F, 2.4/F)."""
         uniform = keras.initializers.RandomUniform(-2.4 / inputs, 2.4 / inputs)
-        return {"activation": scaled_tanh, "kernel_initializer": uniform, "dtype": dtype}
+        drawn = uniform if kernels is None else initializers.get(kernels)
+        return {"activation": scaled_tanh, "kernel_initializer": drawn, "dtype": dtype}
 
     def subsampling(name: str) -> TrainableSubsampling:
         return TrainableSubsampling(activation=scaled_tanh, dtype=dtype, name=name)
@@ -229,9 +238,14 @@ def _body_1998(x: Any, dtype: Any, f6: Any) -> Any:
     )
 
 
-def _body_modern(x: Any, dtype: Any, logits: Any, classes: int) -> Any:
+def _body_modern(x: Any, dtype: Any, logits: Any, classes: int, kernels: Any) -> Any:
+    def drawn() -> Any:
+        return initializers.get(kernels or "glorot_uniform")
+
     def maps(filters: int, name: str, x: Any, pool: str | None = None) -> Any:
-        x = layers.Conv2D(filters, 5, use_bias=False, dtype=dtype, name=name)(x)
+        x = layers.Conv2D(
+            filters, 5, use_bias=False, kernel_initializer=drawn(), dtype=dtype, name=name
+        )(x)
         if pool:  # first, so that the rest has a quarter of the pixels to go over
             x = layers.MaxPooling2D(dtype=dtype, name=pool)(x)
         x = layers.BatchNormalization(momentum=0.9, dtype=dtype, name=f"{name}_normalize")(x)
@@ -240,4 +254,4 @@ def _body_modern(x: Any, dtype: Any, logits: Any, classes: int) -> Any:
     x = maps(16, "C1", x, pool="S2")  # (batch, 14, 14, 16)
     x = maps(32, "C3", x, pool="S4")  # (batch, 5, 5, 32)
     x = layers.Flatten(dtype=dtype, name="flatten")(maps(56, "C5", x))  # (batch, 56)
-    return layers.Dense(classes, dtype=logits, name="logits")(x)
+    return layers.Dense(classes, kernel_initializer=drawn(), dtype=logits, name="logits")(x)

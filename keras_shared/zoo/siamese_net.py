@@ -7,6 +7,7 @@ import numpy as np
 from keras import layers, ops
 from pydantic import PositiveInt
 
+from keras_shared import initializers
 from keras_shared.layers import CenterInk, Shared
 from keras_shared.losses import LOSSES, ContrastiveLoss, EmbeddingLoss, MeanLoss
 from keras_shared.losses.contrastive_loss import contrastive_loss
@@ -49,6 +50,9 @@ class SiameseNet(ZooModel):
             ConvNeXt). `(1, 0)` for ink on paper.
         centered: of drawings, whether each is moved to the middle and brought nearer to one size,
             see `keras_shared.layers.CenterInk`. Paper must become 0 by `pixel_range`, ink 1.
+        kernel_initializer: initial kernels of the default tower, as of
+            `keras_shared.initializers.get`; None for "he_normal". A `tower` that is given stays as
+            it is.
         dtype: dtype policy; distance and probability are float32 in any case.
         **kwargs: `name` and `trainable`, as of `keras.Model`.
 
@@ -101,11 +105,14 @@ class SiameseNet(ZooModel):
         pixel_range: tuple[float, float] = (0.0, 1.0),
         dtype: Any = None,
         centered: bool = False,
+        kernel_initializer: initializers.InitializerName | keras.initializers.Initializer | None = (
+            None
+        ),
         **kwargs: Any,
     ) -> None:
         # === Layers ===
         base = self._policy(dtype)
-        tower = _default_tower(base) if tower is None else tower
+        tower = _default_tower(base, kernel_initializer) if tower is None else tower
         height, width, channels = _tower_input(tower, image_shape)
         low, high = (float(value) for value in pixel_range)
         if centered:
@@ -157,6 +164,7 @@ class SiameseNet(ZooModel):
         self.image_shape = tuple(image_shape)
         self.pixel_range = (low, high)
         self.centered = centered
+        self.kernel_initializer = kernel_initializer
         self.base_policy = base
 
     @classmethod
@@ -433,6 +441,7 @@ class SiameseNet(ZooModel):
             "image_shape": self.image_shape,
             "pixel_range": self.pixel_range,
             "centered": self.centered,
+            "kernel_initializer": initializers.as_config(self.kernel_initializer),
         }
 
     @classmethod
@@ -459,11 +468,12 @@ def _outputs(model: keras.Model, inputs: Any) -> Any:
     return model.predict(inputs, BATCH, verbose=0)
 
 
-def _default_tower(dtype: Any) -> keras.Model:
+def _default_tower(dtype: Any, kernel_initializer: Any) -> keras.Model:
     image = x = keras.Input((*TOWER_SIZE, 1), name="tower_input")
     for i, filters in enumerate(FILTERS, 1):
         x = layers.Conv2D(
-            filters, 3, padding="same", use_bias=False, kernel_initializer="he_normal",
+            filters, 3, padding="same", use_bias=False,
+            kernel_initializer=initializers.get(kernel_initializer or "he_normal"),
             dtype=dtype, name=f"conv_{i}",
         )(x)  # fmt: skip
         if i in POOLED:  # before the normalisation, which has less to do then

@@ -7,6 +7,7 @@ import numpy as np
 from keras import layers
 from pydantic import NonNegativeFloat, PositiveInt
 
+from keras_shared import initializers
 from keras_shared.layers import TiedDense
 from keras_shared.signature import Signature
 from keras_shared.tying import readers_of, untie
@@ -32,6 +33,8 @@ class TiedAutoencoder(ZooModel):
         tied: False unties it at the start, as the paper does for fine-tuning: each decoder layer
             then has a kernel of its own, at first its encoder layer's. `keras_shared.tying.untie`
             on a whole model leads to the same.
+        kernel_initializer: initial kernels of all layers, as of `keras_shared.initializers.get`;
+            None for Glorot's range, four times as wide for a sigmoid.
         dtype: dtype policy; the reconstruction is float32 in any case.
         **kwargs: `name` and `trainable`, as of `keras.Model`.
 
@@ -83,6 +86,9 @@ class TiedAutoencoder(ZooModel):
         noise: NonNegativeFloat = 0.0,
         tied: bool = True,
         dtype: Any = None,
+        kernel_initializer: initializers.InitializerName | keras.initializers.Initializer | None = (
+            None
+        ),
         **kwargs: Any,
     ) -> None:
         if not units or any(u < 1 for u in units) or input_dim < 1:
@@ -98,9 +104,10 @@ class TiedAutoencoder(ZooModel):
         # four times Glorot's limits: a sigmoid's slope at 0 is a quarter of that of tanh
         scale = 16.0 if activation is keras.activations.sigmoid else 2.0
         wide = keras.initializers.VarianceScaling(scale, "fan_avg", "uniform")
+        drawn = wide if kernel_initializer is None else kernel_initializer
         down = [
             layers.Dense(
-                u, None if i == last else activation, kernel_initializer=wide.clone(),
+                u, None if i == last else activation, kernel_initializer=initializers.get(drawn),
                 dtype=self._policy(dtype, f"encoder_{i}"), name=f"encoder_{i}",
             )
             for i, u in enumerate(units, 1)
@@ -134,6 +141,7 @@ class TiedAutoencoder(ZooModel):
         self.input_dim = input_dim
         self.activation = activation
         self.noise = noise
+        self.kernel_initializer = kernel_initializer
         self.base_policy = base
         if not tied:
             untie(self)
@@ -198,6 +206,7 @@ class TiedAutoencoder(ZooModel):
             "activation": keras.activations.serialize(self.activation),
             "noise": self.noise,
             "tied": bool(readers_of(self)),
+            "kernel_initializer": initializers.as_config(self.kernel_initializer),
         }
 
 
