@@ -22,8 +22,14 @@ def _delta_orthogonal() -> keras.initializers.Initializer:
     return SVD(delta=True)
 
 
+def _standard_uniform() -> keras.initializers.Initializer:
+    """`U(-1 / sqrt(n), 1 / sqrt(n))` with `n` inputs: Glorot & Bengio 2010, equation 1."""
+    return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+
+
 INITIALIZERS: dict[str, Callable[[], keras.initializers.Initializer]] = {
     "delta_orthogonal": _delta_orthogonal,
+    "standard_uniform": _standard_uniform,
     "svd": SVD,
     "tied_scaling": TiedScaling,
 }

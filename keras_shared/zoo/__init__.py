@@ -5,6 +5,7 @@ from keras_shared.zoo.image_classifier import ImageClassifier as ImageClassifier
 from keras_shared.zoo.language_model import LanguageModel as LanguageModel
 from keras_shared.zoo.lecun_1989 import LeCun1989 as LeCun1989
 from keras_shared.zoo.lenet5 import LeNet5 as LeNet5
+from keras_shared.zoo.mlp import MLP as MLP
 from keras_shared.zoo.shared_transformer import SharedTransformer as SharedTransformer
 from keras_shared.zoo.siamese_net import SiameseNet as SiameseNet
 from keras_shared.zoo.tied_autoencoder import TiedAutoencoder as TiedAutoencoder
@@ -14,6 +15,7 @@ from keras_shared.zoo.zoo_model import ZooModel as ZooModel
 MODELS: dict[str, type[ZooModel]] = {
     "LeCun1989": LeCun1989,
     "LeNet5": LeNet5,
+    "MLP": MLP,
     "SharedTransformer": SharedTransformer,
     "SiameseNet": SiameseNet,
     "TiedAutoencoder": TiedAutoencoder,

@@ -169,6 +169,8 @@ def test_names():
     assert initializers.get("delta_orthogonal").delta
     assert type(initializers.get("keras.initializers:HeNormal")).__name__ == "HeNormal"
     assert initializers.get(None) is None
+    kernel = np.asarray(initializers.get("standard_uniform")((400, 50)))
+    assert 0.99 / 20 < np.abs(kernel).max() <= 1 / 20 + 1e-7
     for identifier in ("glorot_uniform", keras.initializers.HeNormal(), {"class_name": "Zeros"}):
         assert isinstance(initializers.get(identifier), keras.initializers.Initializer)
     given = keras.initializers.HeNormal()

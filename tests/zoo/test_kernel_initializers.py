@@ -15,6 +15,7 @@ from keras_shared.zoo import MODELS, LeCun1989, LeNet5, SiameseNet, TiedAutoenco
 SMALL = {
     "LeCun1989": [{"net": net} for net in (2, 3, 5)],
     "LeNet5": [{"variant": "1998"}, {"variant": "modern"}],
+    "MLP": [{"depth": 3, "units": 6, "shared": shared} for shared in (False, True)],
     "SiameseNet": [{}],
     "TiedAutoencoder": [{"units": (8, 3), "input_dim": 12}],
 }
