@@ -2,6 +2,7 @@
 
 from keras_shared import start as start
 from keras_shared.zoo.image_classifier import ImageClassifier as ImageClassifier
+from keras_shared.zoo.image_rnn import ImageRNN as ImageRNN
 from keras_shared.zoo.language_model import LanguageModel as LanguageModel
 from keras_shared.zoo.lecun_1989 import LeCun1989 as LeCun1989
 from keras_shared.zoo.lenet5 import LeNet5 as LeNet5
@@ -13,6 +14,7 @@ from keras_shared.zoo.tied_language_model import TiedLanguageModel as TiedLangua
 from keras_shared.zoo.zoo_model import ZooModel as ZooModel
 
 MODELS: dict[str, type[ZooModel]] = {
+    "ImageRNN": ImageRNN,
     "LeCun1989": LeCun1989,
     "LeNet5": LeNet5,
     "MLP": MLP,

@@ -13,6 +13,7 @@ from keras_shared.tying.keras_private import flatten_layers
 from keras_shared.zoo import MODELS, LeCun1989, LeNet5, SiameseNet, TiedAutoencoder
 
 SMALL = {
+    "ImageRNN": [{"units": 5, "read": "row", "image_shape": (4, 4, 1)}],
     "LeCun1989": [{"net": net} for net in (2, 3, 5)],
     "LeNet5": [{"variant": "1998"}, {"variant": "modern"}],
     "MLP": [{"depth": 3, "units": 6, "shared": shared} for shared in (False, True)],
