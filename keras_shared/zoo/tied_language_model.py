@@ -5,6 +5,7 @@ import keras
 from keras import layers, ops
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
+from keras_shared import initializers
 from keras_shared.layers import TiedDense
 from keras_shared.tokenizing import SPECIAL
 from keras_shared.tying import readers_of, untie
@@ -60,6 +61,9 @@ class TiedLanguageModel(LanguageModel):
             added to the loss per token: a square matrix that costs units^2 parameters and keeps
             the table from having to serve both ends; None for none.
         tied: False gives the output layer a table of its own, at first the embedding's.
+        kernel_initializer: initial table, and kernels of the cells and the projection, as of
+            `keras_shared.initializers.get`; None for a uniform table up to 0.1, and Keras' own.
+            Recurrent kernels are orthogonal.
         dtype: dtype policy; the logits are float32 in any case.
         **kwargs: `name` and `trainable`, as of `keras.Model`.
 
@@ -107,6 +111,9 @@ class TiedLanguageModel(LanguageModel):
         projection: NonNegativeFloat | None = None,
         tied: bool = True,
         dtype: Any = None,
+        kernel_initializer: initializers.InitializerName | keras.initializers.Initializer | None = (
+            None
+        ),
         **kwargs: Any,
     ) -> None:
         known = self.known_tokens(vocabulary, split)
@@ -119,13 +126,23 @@ class TiedLanguageModel(LanguageModel):
 
         # === Layers ===
         base = self._policy(dtype)
+
+        def drawn(otherwise: Any) -> Any:
+            return otherwise if kernel_initializer is None else initializers.get(kernel_initializer)
+
         table = layers.Embedding(
             len(known) + SPECIAL, units,
-            embeddings_initializer=keras.initializers.RandomUniform(-0.1, 0.1),
+            embeddings_initializer=drawn(keras.initializers.RandomUniform(-0.1, 0.1)),
             dtype=self._policy(dtype, "table"), name="table",
         )  # fmt: skip
         recurrent = [
-            CELLS[cell](units, return_sequences=True, dtype=base, name=f"{cell}_{i}")
+            CELLS[cell](
+                units,
+                kernel_initializer=drawn("glorot_uniform"),
+                return_sequences=True,
+                dtype=base,
+                name=f"{cell}_{i}",
+            )
             for i in range(1, num_layers + 1)
         ]
 
@@ -136,7 +153,8 @@ class TiedLanguageModel(LanguageModel):
             x = layers.Dropout(dropout, dtype=base, name=f"dropout_{i}")(layer(x))
         if projection is not None:
             x = layers.Dense(
-                units, use_bias=False, kernel_regularizer=Norm(projection),
+                units, use_bias=False, kernel_initializer=drawn("glorot_uniform"),
+                kernel_regularizer=Norm(projection),
                 dtype=self._policy(dtype, "projection"), name="projection",
             )(x)  # fmt: skip
         logits = TiedDense(table, dtype="float32", name="logits")(x)
@@ -148,6 +166,7 @@ class TiedLanguageModel(LanguageModel):
         self.cell = cell
         self.dropout = dropout
         self.projection = projection
+        self.kernel_initializer = kernel_initializer
         self.base_policy = base
         if not tied:
             untie(self)
@@ -161,4 +180,5 @@ class TiedLanguageModel(LanguageModel):
             "dropout": self.dropout,
             "projection": self.projection,
             "tied": bool(readers_of(self)),
+            "kernel_initializer": initializers.as_config(self.kernel_initializer),
         }

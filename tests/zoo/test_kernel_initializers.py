@@ -18,6 +18,7 @@ SMALL = {
     "LeNet5": [{"variant": "1998"}, {"variant": "modern"}],
     "MLP": [{"depth": 3, "units": 6, "shared": shared} for shared in (False, True)],
     "SiameseNet": [{}],
+    "TiedLanguageModel": [{"vocabulary": ("a", "b"), "units": 4, "projection": 0.1}],
     "TiedAutoencoder": [{"units": (8, 3), "input_dim": 12}],
 }
 CASES = [
