@@ -181,9 +181,9 @@ class Gallery:
             images: (images, height, width, channels), 0 to 255.
             k: so many of the best names with their probabilities.
             approximate: whether an index looks for them in a small part of the gallery, for a
-                hundred thousand names and more. It may miss one of the best (how often:
-                benchmarks/gallery.txt); those it finds have the same probabilities. `build_index`
-                makes it, or the first such call.
+                hundred thousand names and more. It may miss one of the best, as
+                benchmarks/gallery.py measures; those it finds have the same probabilities.
+                `build_index` makes it, or the first such call.
 
         Returns:
             For each image, an `Identity`.
