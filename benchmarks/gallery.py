@@ -128,7 +128,7 @@ def race(size, kept):
     gallery.identify(queries[:1])  # joins them once
     del rows, names
     result["memory"] = memory() - before
-    asked = max(50, min(len(queries), 20_000_000 // size))
+    asked = max(200, min(len(queries), 20_000_000 // size))
 
     def ask(approximate):
         times, found = [], []
