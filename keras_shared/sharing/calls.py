@@ -18,13 +18,15 @@ class Call(NamedTuple):
         layer: what was called.
         inputs: shape of its first input, batch included.
         outputs: shape of its first output.
-        steps: whether an RNN called it, at each of its steps.
+        steps: how often an RNN called it, once at each of its steps; None outside of RNNs.
+        open_steps: whether the model leaves that number open, and `steps` stands for it.
     """
 
     layer: keras.Layer
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    steps: bool = False
+    steps: int | None = None
+    open_steps: bool = False
 
 
 def calls_of(model: keras.Model) -> list[Call]:
@@ -45,11 +47,24 @@ def calls_of(model: keras.Model) -> list[Call]:
         if not call.step:  # all steps of an RNN are one
             given = call.args or tuple(call.kwargs.values())
             shapes = _shape(given), _shape(call.outputs)
-            calls.append(Call(call.layer, *shapes, call.step is not None))
+            calls.append(Call(call.layer, *shapes, None if call.step is None else 0))
+            if isinstance(call.layer, keras.layers.RNN):  # noted after what it called
+                number, is_open = shapes[0][1], _is_open_in_time(call.layer)
+                calls[:] = [
+                    c._replace(steps=number, open_steps=is_open) if c.steps == 0 else c
+                    for c in calls
+                ]
 
     with state_kept(model), watched(flatten_layers(model), note):
         trial.compute_output_spec(*inputs, **named)
     return calls
+
+
+def _is_open_in_time(rnn: keras.layers.RNN) -> bool:
+    config = rnn.get_build_config() or {}
+    shapes = [config.get("input_shape"), *config.get("shapes_dict", {}).values()]
+    known = [shape for shape in shapes if shape is not None]
+    return not known or known[0][1] is None
 
 
 def _inputs(model: keras.Model) -> tuple[list[Any], dict[str, Any]]:

@@ -18,6 +18,7 @@ _ONCE_FOR_EACH_INPUT_POSITION = (
     keras.layers.Conv2DTranspose,
     keras.layers.Conv3DTranspose,
 )
+_CELLS = (keras.layers.SimpleRNNCell, keras.layers.LSTMCell, keras.layers.GRUCell)
 _ONCE_FOR_EACH_OUTPUT_POSITION = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 _DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 _SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)  # positions of outputs
@@ -34,14 +35,22 @@ def multiply_adds(call: Call, weight: keras.Variable) -> int | None:
         weight: a variable of the layer, or of its source.
 
     Returns:
-        The number, or None for a layer whose arithmetic is not known.
+        The number, or None for a layer whose arithmetic is not known. Of the cell of an RNN it is
+        that of all steps.
     """
+    once = _in_one_call(call, weight)
+    return once if once is None or call.steps is None else once * call.steps
+
+
+def _in_one_call(call: Call, weight: keras.Variable) -> int | None:
     layer = call.layer
     shape: tuple[int, ...] = tuple(weight.shape)
     inputs, outputs = math.prod(call.inputs[1:]), math.prod(call.outputs[1:])
     if callable(getattr(layer, "multiply_adds", None)):
         count: int | None = layer.multiply_adds(weight, call.inputs, call.outputs)
         return count
+    if isinstance(layer, _CELLS):
+        return math.prod(shape)  # a vector of inputs, a vector of states
     if weight.name in ("bias", "beta") or isinstance(layer, _ONE_FOR_EACH_OUTPUT):
         return outputs
     if isinstance(layer, keras.layers.Dense):

@@ -21,8 +21,9 @@ class Reading:
 
     Attributes:
         form: "as is", "transposed", "convolution adjoint", or what another
-            `keras_shared.tying.TiedReader` gives as its `form`. With ", at each step" where an RNN
-            reads it.
+            `keras_shared.tying.TiedReader` gives as its `form`. With ", at each of 12 steps" where
+            an RNN reads it, one cell for all of them, or ", at each step" where the model leaves
+            their number open.
         times: number of its calls in one forward pass; all steps of an RNN are one.
     """
 
@@ -184,7 +185,8 @@ def uses_in(
     readers = [layer for layer in flatten_layers(model) if isinstance(layer, TiedReader)]
     read = {id(reader): reader.read_variables() for reader in readers}  # untied ones read their own
     for call in calls:
-        steps = ", at each step" if call.steps else ""
+        steps = "" if call.steps is None else f", at each of {call.steps} steps"
+        steps = ", at each step" if call.open_steps else steps
         for variable in by_layer.get(id(call.layer), ()):
             uses[id(variable)].append((call, f"as is{steps}"))
         for variable in read.get(id(call.layer), ()):

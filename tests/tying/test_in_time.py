@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from by_hand import gradient
 from keras import layers
 
 from keras_shared.layers import Scale, TiedLayer
@@ -67,7 +68,7 @@ def test_one_cell_in_two_rnns(kind, tmp_path):
         np.testing.assert_allclose(answers[:, 4:], net.get_layer("onward")(X[:, ::-1]), atol=1e-6)
     report = sharing_report(model)
     uses = {k: r for w in report.weights for k, r in w.readers.items()}
-    assert set(uses.values()) == {Reading("as is, at each step", 2)}
+    assert set(uses.values()) == {Reading("as is, at each of 5 steps", 2)}
     apart = unshare(model)
     assert apart.count_params() == 2 * model.count_params()
     np.testing.assert_allclose(apart.predict(X, verbose=0), wanted, atol=1e-6)
@@ -149,3 +150,36 @@ def test_one_layer_called_twice_and_frozen(frozen, tmp_path):
         net.fit(X[:, 0], np.ones((3, 1)), verbose=0)
         after = net.get_layer("twice").get_weights()[0]
         assert (np.abs(after - before).max() > 0) == (not frozen)
+
+
+def test_gradient_through_time_is_the_sum_over_the_steps():
+    """h_t = tanh(x_t W + h_(t-1) U + b); the loss is sum(h_T * g)."""
+    inputs = keras.Input((5, 6))
+    model = keras.Model(inputs, layers.SimpleRNN(4, bias_initializer="normal")(inputs))
+    w, u, b = (v.astype("float64") for v in model.get_weights())
+    towards = np.random.default_rng(3).normal(size=(3, 4))
+    states = [np.zeros((3, 4))]
+    for t in range(5):
+        states.append(np.tanh(X[:, t] @ w + states[-1] @ u + b))
+    steps = []  # what each step adds to the gradients of W, U and b
+    flowing = towards
+    for t in reversed(range(5)):
+        inner = flowing * (1 - states[t + 1] ** 2)
+        steps.append((X[:, t].T @ inner, states[t].T @ inner, inner.sum(axis=0)))
+        flowing = inner @ u.T
+    for number, variable in enumerate(model.trainable_variables):
+        found = gradient(model, X, towards, variable)
+        wanted = sum(step[number] for step in steps)
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+        assert np.abs(found - steps[0][number]).max() > 1e-3  # the last step alone is not it
+
+
+@pytest.mark.parametrize("length", [5, None])
+def test_one_cell_is_reported_with_its_steps(length):
+    inputs = keras.Input((length, 6))
+    model = keras.Model(inputs, layers.LSTM(4)(layers.GRU(3, return_sequences=True)(inputs)))
+    report = sharing_report(model)
+    steps = length or 8  # the report is of 8 where the model leaves it open
+    said = "at each of 5 steps" if length else "at each step"
+    assert all(r.form == f"as is, {said}" for w in report.weights for r in w.readers.values())
+    assert report.totals["multiply_adds"] == steps * model.count_params()

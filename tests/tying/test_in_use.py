@@ -187,7 +187,7 @@ def test_steps_of_an_rnn_are_one_use():
     report = sharing_report(keras.Model([x, y], Shared(layers.LSTM(4, name="lstm"))([x, y])))
     assert {w.uses for w in report.weights} == {2} and report.totals["ratio"] == 2
     [(_, reading)] = report.weights[0].readers.items()
-    assert reading.form == "as is, at each step" and reading.times == 2
+    assert reading.form == "as is, at each of 7 steps" and reading.times == 2
     cell = layers.LSTMCell(4)
     twice = keras.Model([x, y], [layers.RNN(cell)(x), layers.RNN(cell)(y)])
     assert {w.uses for w in sharing_report(twice).weights} == {2}
