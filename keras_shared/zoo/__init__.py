@@ -8,6 +8,9 @@ from keras_shared.zoo.lecun_1989 import LeCun1989 as LeCun1989
 from keras_shared.zoo.lenet5 import LeNet5 as LeNet5
 from keras_shared.zoo.mlp import MLP as MLP
 from keras_shared.zoo.shared_transformer import SharedTransformer as SharedTransformer
+from keras_shared.zoo.shared_transformer_classifier import (
+    SharedTransformerClassifier as SharedTransformerClassifier,
+)
 from keras_shared.zoo.siamese_net import SiameseNet as SiameseNet
 from keras_shared.zoo.tied_autoencoder import TiedAutoencoder as TiedAutoencoder
 from keras_shared.zoo.tied_language_model import TiedLanguageModel as TiedLanguageModel
@@ -19,6 +22,7 @@ MODELS: dict[str, type[ZooModel]] = {
     "LeNet5": LeNet5,
     "MLP": MLP,
     "SharedTransformer": SharedTransformer,
+    "SharedTransformerClassifier": SharedTransformerClassifier,
     "SiameseNet": SiameseNet,
     "TiedAutoencoder": TiedAutoencoder,
     "TiedLanguageModel": TiedLanguageModel,
