@@ -78,6 +78,21 @@ class Tokenizer(NamedTuple):
         return "" if self.split == "character" else " "
 
 
+def with_a_token(tokens: Any) -> Any:
+    """int32 (batch, length + 1): a row without a token, of an empty text, has one that is unknown.
+
+    Example:
+        >>> import keras
+        >>> from keras_shared.tokenizing import with_a_token
+        >>> keras.ops.convert_to_numpy(with_a_token([[5, 4], [0, 0]])).tolist()
+        [[5, 4, 0], [1, 0, 0]]
+    """
+    ops = keras.ops
+    padded = ops.pad(ops.cast(tokens, "int32"), ((0, 0), (0, 1)))
+    places = ops.arange(padded.shape[1] or ops.shape(padded)[1])
+    return ops.where((padded == PADDING) & (places == 0), UNKNOWN, padded)
+
+
 def checked_vocabulary(vocabulary: Sequence[str], split: Split) -> tuple[str, ...]:
     """The vocabulary as a tuple.
 
