@@ -231,6 +231,7 @@ def _check_ports(rest_port: int, grpc_port: int, by_root: bool = False) -> None:
     for port in (rest_port, grpc_port):
         if not 1 <= port <= MOST_PORT:
             raise EngineError(f"A port is a number from 1 to {MOST_PORT}. Received: {port}.")
+    for port in (rest_port, grpc_port):
         for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
             try:
                 with socket.socket(family) as probe:
