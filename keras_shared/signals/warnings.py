@@ -138,6 +138,8 @@ def _vanishing(layers: "Sequence[LayerSignals]", shared: str) -> Iterator[str]:
 
 def _opposed(ties: Sequence[Tie]) -> Iterator[str]:
     for tie in ties:
+        if len(tie.shape) < 2:  # biases follow the loss alone
+            continue
         if tie.cosine is not None and tie.cosine < OPPOSED:
             yield (
                 f"opposed uses: those of '{tie.weight}' pull it in opposite directions (cosine "

@@ -48,6 +48,7 @@ def test_rescale_keeps_the_directions():
         np.testing.assert_allclose(layer.get_weights()[0], kernel * factor, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_convolutions_and_activations_of_their_own():
     image = keras.Input((8, 8, 1))
     x = keras.layers.Conv2D(4, 3, name="c")(image)
@@ -145,6 +146,7 @@ def test_words_and_a_table_that_is_read_transposed():
     assert 0.3 < vectors.var() < 3
 
 
+@pytest.mark.slow
 def test_what_is_left_as_it_is():
     x = keras.Input((4, 12))
     frozen = keras.layers.Dense(5, trainable=False, name="frozen")

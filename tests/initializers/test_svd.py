@@ -52,9 +52,9 @@ def test_of_a_given_matrix_the_directions_are_kept():
 
 def test_directions_are_drawn_uniformly():
     """Of an orthogonal (4, 4) matrix each entry has mean 0 and variance 1/4."""
-    draws = np.stack([np.asarray(SVD()((4, 4))) for _ in range(300)])
-    assert np.abs(draws.mean(0)).max() < 4 * 0.5 / np.sqrt(300)
-    np.testing.assert_allclose((draws**2).mean(0), 0.25, atol=0.08)
+    draws = np.stack([np.asarray(SVD()((4, 4))) for _ in range(100)])
+    assert np.abs(draws.mean(0)).max() < 4 * 0.5 / np.sqrt(100)
+    np.testing.assert_allclose((draws**2).mean(0), 0.25, atol=0.14)
 
 
 @pytest.mark.parametrize("side", [3, 4])

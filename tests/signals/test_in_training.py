@@ -42,6 +42,7 @@ def test_reports_before_training_and_after_each_epoch(tmp_path):
     np.testing.assert_allclose([value for _, value in kept], wanted, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_training_with_it_is_training_without_it():
     ends = []
     for callbacks in ([], [SignalLog((X, X))]):
@@ -60,6 +61,7 @@ def test_bad_data_are_said_when_training_begins():
         trained(SignalLog((X[:0], X[:0])))
 
 
+@pytest.mark.slow
 def test_pictures(tmp_path):
     log = SignalLog((X, X))
     trained(log)

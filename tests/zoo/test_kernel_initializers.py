@@ -22,7 +22,9 @@ SMALL = {
     "TiedAutoencoder": [{"units": (8, 3), "input_dim": 12}],
 }
 CASES = [
-    pytest.param(name, arguments, marks=[pytest.mark.slow] if name == "SiameseNet" else [])
+    pytest.param(
+        name, arguments, marks=[pytest.mark.slow] if name in ("SiameseNet", "LeNet5") else []
+    )
     for name in MODELS
     for arguments in SMALL[name]
 ]

@@ -16,8 +16,11 @@ OF = {
 }
 
 
-@pytest.mark.parametrize("activation", OF)
-@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize(
+    ("activation", "shared"),
+    [("tanh", False), ("relu", True)]
+    + [pytest.param(f, s, marks=pytest.mark.slow) for f in OF for s in (False, True)],
+)
 def test_by_hand(activation, shared):
     names = ("a", "b", "c")
     model = MLP(3, 6, activation, shared, image_shape=(4, 4, 1), class_names=names)
