@@ -3,6 +3,8 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+from keras_shared import initializers
+
 
 @keras.saving.register_keras_serializable("keras_shared")
 class TransformerBlock(keras.layers.Layer):
@@ -18,6 +20,8 @@ class TransformerBlock(keras.layers.Layer):
         dropout: share of the attention's weights and of what each part adds that training drops.
         activation: `f`.
         causal: whether each position attends to those before it and itself alone.
+        kernel_initializer: initial kernels of attention and feed-forward, as of
+            `keras_shared.initializers.get`; None for "glorot_uniform".
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call:
@@ -52,6 +56,7 @@ class TransformerBlock(keras.layers.Layer):
         dropout: float = 0.0,
         activation: Any = "gelu",
         causal: bool = False,
+        kernel_initializer: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -60,10 +65,15 @@ class TransformerBlock(keras.layers.Layer):
         self.dropout = dropout
         self.activation = keras.activations.get(activation)
         self.causal = causal
+        self.kernel_initializer = initializers.get(kernel_initializer)
         self.supports_masking = True
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         features, policy = input_shape[-1], self.dtype_policy
+
+        def drawn() -> Any:
+            return initializers.get(self.kernel_initializer or "glorot_uniform")
+
         if features is None or features % self.num_heads:
             raise ValueError(
                 f"TransformerBlock '{self.name}' has {self.num_heads} heads, which must divide the "
@@ -72,13 +82,19 @@ class TransformerBlock(keras.layers.Layer):
         self.attention_norm = layers.LayerNormalization(dtype=policy, name="attention_norm")
         self.attention = layers.MultiHeadAttention(
             self.num_heads, features // self.num_heads, dropout=self.dropout, dtype=policy,
-            name="attention",
+            kernel_initializer=drawn(), name="attention",
         )  # fmt: skip
         self.feed_forward_norm = layers.LayerNormalization(dtype=policy, name="feed_forward_norm")
         self.feed_forward = keras.Sequential(
             [
-                layers.Dense(self.intermediate_dim, self.activation, dtype=policy, name="wide"),
-                layers.Dense(features, dtype=policy, name="narrow"),
+                layers.Dense(
+                    self.intermediate_dim,
+                    self.activation,
+                    kernel_initializer=drawn(),
+                    dtype=policy,
+                    name="wide",
+                ),
+                layers.Dense(features, kernel_initializer=drawn(), dtype=policy, name="narrow"),
             ],
             name="feed_forward",
         )
@@ -105,4 +121,5 @@ class TransformerBlock(keras.layers.Layer):
             "dropout": self.dropout,
             "activation": keras.activations.serialize(self.activation),
             "causal": self.causal,
+            "kernel_initializer": initializers.as_config(self.kernel_initializer),
         }

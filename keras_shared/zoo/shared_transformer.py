@@ -5,6 +5,7 @@ import keras
 from keras import layers
 from pydantic import Field, PositiveInt
 
+from keras_shared import initializers
 from keras_shared.layers import PositionEmbedding, SharedStack, TiedDense, TransformerBlock
 from keras_shared.tokenizing import SPECIAL
 from keras_shared.tying import readers_of, untie
@@ -42,6 +43,9 @@ class SharedTransformer(LanguageModel):
         dropout: share of what training drops after the table and in each block.
         max_sequence_length: tokens that it can look at: positions that have a vector.
         tied: False gives the output layer a table of its own, at first the embedding's.
+        kernel_initializer: initial table, and kernels of the blocks, as of
+            `keras_shared.initializers.get`; None for a normal table of deviation 0.02, and
+            "glorot_uniform".
         dtype: dtype policy; the logits are float32 in any case.
         **kwargs: `name` and `trainable`, as of `keras.Model`.
 
@@ -101,15 +105,19 @@ class SharedTransformer(LanguageModel):
         max_sequence_length: PositiveInt = 64,
         tied: bool = True,
         dtype: Any = None,
+        kernel_initializer: initializers.InitializerName | keras.initializers.Initializer | None = (
+            None
+        ),
         **kwargs: Any,
     ) -> None:
         known = self.known_tokens(vocabulary, split)
 
         # === Layers ===
         base = self._policy(dtype)
+        normal = keras.initializers.RandomNormal(stddev=0.02)
         table = layers.Embedding(
             len(known) + SPECIAL, hidden_dim,
-            embeddings_initializer=keras.initializers.RandomNormal(stddev=0.02),
+            embeddings_initializer=initializers.get(kernel_initializer) or normal,
             dtype=self._policy(dtype, "table"), name="table",
         )  # fmt: skip
         positions = PositionEmbedding(
@@ -117,7 +125,13 @@ class SharedTransformer(LanguageModel):
             name="positions",
         )  # fmt: skip
         block = TransformerBlock(
-            num_heads, intermediate_dim, dropout, causal=True, dtype=base, name="block"
+            num_heads,
+            intermediate_dim,
+            dropout,
+            causal=True,
+            kernel_initializer=kernel_initializer,
+            dtype=base,
+            name="block",
         )
         stack = SharedStack(
             block, num_layers, distinct, schedule, share, own_normalization, step_embedding, rank,
@@ -139,6 +153,7 @@ class SharedTransformer(LanguageModel):
         self.intermediate_dim, self.dropout = intermediate_dim, dropout
         self.max_sequence_length = max_sequence_length
         self.context = max_sequence_length
+        self.kernel_initializer = kernel_initializer
         self.base_policy = base
         if not tied:
             untie(self.layers[-1])
@@ -168,5 +183,6 @@ class SharedTransformer(LanguageModel):
             "intermediate_dim": self.intermediate_dim,
             "dropout": self.dropout,
             "max_sequence_length": self.max_sequence_length,
+            "kernel_initializer": initializers.as_config(self.kernel_initializer),
             "tied": bool(readers_of(self.layers[-1])),
         }

@@ -17,6 +17,9 @@ SMALL = {
     "LeCun1989": [{"net": net} for net in (2, 3, 5)],
     "LeNet5": [{"variant": "1998"}, {"variant": "modern"}],
     "MLP": [{"depth": 3, "units": 6, "shared": shared} for shared in (False, True)],
+    "SharedTransformer": [
+        {"num_layers": 2, "num_heads": 2, "hidden_dim": 4, "intermediate_dim": 6}
+    ],
     "SiameseNet": [{}],
     "TiedLanguageModel": [{"vocabulary": ("a", "b"), "units": 4, "projection": 0.1}],
     "TiedAutoencoder": [{"units": (8, 3), "input_dim": 12}],
