@@ -14,8 +14,11 @@ def main() -> int:
     options, ended = Options.of(None), threading.Event()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # while models load, there is nothing to end
     import_quietly("tensorflow")
+    import tensorflow as tf
+
     from keras_shared.serving.embedded.server import running
 
+    tf.get_logger().setLevel("ERROR")  # nobody can mend what its warnings say of a graph
     try:
         with running(options):
             for number in (signal.SIGINT, signal.SIGTERM):
