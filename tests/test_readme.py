@@ -26,7 +26,18 @@ def test_table_is_generated_from_the_metrics():
 @pytest.mark.parametrize(
     "code",
     PYTHON,
-    ids=["share", "tie", "existing", "files", "export", "see", "zoo", "gallery", "fine-tune"],
+    ids=[
+        "share",
+        "tie",
+        "existing",
+        "files",
+        "export",
+        "depth",
+        "see",
+        "zoo",
+        "gallery",
+        "fine-tune",
+    ],
 )
 def test_python_works_as_typed(code, tmp_path, monkeypatch, request):
     if "fashion_mnist" in code:

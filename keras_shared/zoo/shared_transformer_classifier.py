@@ -6,6 +6,7 @@ import numpy as np
 from keras import layers, ops
 from pydantic import Field, PositiveInt
 
+from keras_shared import initializers
 from keras_shared.layers import PositionEmbedding, SharedStack, TransformerBlock
 from keras_shared.signature import Signature
 from keras_shared.tokenizing import SPECIAL, Standardize, Tokenizer, checked_vocabulary
@@ -28,7 +29,7 @@ class SharedTransformerClassifier(ZooModel):
         split: "whitespace" or "character", as of `keras.layers.TextVectorization`.
         standardize: what comes before that, as of `keras.layers.TextVectorization`.
         num_layers, distinct, schedule, share, own_normalization, step_embedding, rank, num_heads,
-            hidden_dim, intermediate_dim, dropout, max_sequence_length: see
+            hidden_dim, intermediate_dim, dropout, max_sequence_length, kernel_initializer: see
             `keras_shared.zoo.SharedTransformer`. Of a longer text the first tokens are read.
         dtype: dtype policy; the scores are float32 in any case.
         **kwargs: `name` and `trainable`, as of `keras.Model`.
@@ -44,12 +45,13 @@ class SharedTransformerClassifier(ZooModel):
             fit.
 
     Example:
+        >>> import numpy as np
         >>> from keras_shared.zoo import SharedTransformerClassifier
         >>> model = SharedTransformerClassifier(
         ...     ["good", "bad"], ("yes", "no"), num_layers=4, num_heads=2, hidden_dim=8,
         ...     intermediate_dim=16, max_sequence_length=10)
         >>> model.compile()
-        >>> history = model.fit(model.tokenizer(["good", "bad bad"]), [[0], [1]], verbose=0)
+        >>> history = model.fit(model.tokenizer(["good", "bad bad"]), np.array([0, 1]), verbose=0)
         >>> len(model.classify(["good good"]))
         1
 
@@ -86,6 +88,9 @@ class SharedTransformerClassifier(ZooModel):
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1,
         max_sequence_length: PositiveInt = 64,
         dtype: Any = None,
+        kernel_initializer: initializers.InitializerName | keras.initializers.Initializer | None = (
+            None
+        ),
         **kwargs: Any,
     ) -> None:
         if vocabulary is None or class_names is None or len(set(class_names)) < 2:
@@ -98,16 +103,20 @@ class SharedTransformerClassifier(ZooModel):
 
         # === Layers ===
         base = self._policy(dtype)
+        normal = keras.initializers.RandomNormal(stddev=0.02)
         table = layers.Embedding(
             len(known) + SPECIAL, hidden_dim, mask_zero=True,
-            embeddings_initializer=keras.initializers.RandomNormal(stddev=0.02),
+            embeddings_initializer=initializers.get(kernel_initializer) or normal,
             dtype=self._policy(dtype, "table"), name="table",
         )  # fmt: skip
         positions = PositionEmbedding(
             max_sequence_length, keras.initializers.RandomNormal(stddev=0.02), dtype=base,
             name="positions",
         )  # fmt: skip
-        block = TransformerBlock(num_heads, intermediate_dim, dropout, dtype=base, name="block")
+        block = TransformerBlock(
+            num_heads, intermediate_dim, dropout, kernel_initializer=kernel_initializer, dtype=base,
+            name="block",
+        )  # fmt: skip
         stack = SharedStack(
             block, num_layers, distinct, schedule, share, own_normalization, step_embedding, rank,
             dtype=base, name="stack",
@@ -118,7 +127,11 @@ class SharedTransformerClassifier(ZooModel):
         x = layers.Dropout(dropout, dtype=base, name="dropout")(positions(table(tokens)))
         x = layers.LayerNormalization(dtype=base, name="norm")(stack(x))
         x = layers.GlobalAveragePooling1D(dtype=base, name="mean")(x)  # of what is no padding
-        scores = layers.Dense(len(class_names), dtype="float32", name="scores")(x)
+        scores = layers.Dense(
+            len(class_names),
+            kernel_initializer=initializers.get(kernel_initializer or "glorot_uniform"),
+            dtype="float32", name="scores",
+        )(x)  # fmt: skip
         super().__init__(tokens, scores, **kwargs)
 
         # === Config ===
@@ -130,6 +143,7 @@ class SharedTransformerClassifier(ZooModel):
         self.num_heads, self.hidden_dim = num_heads, hidden_dim
         self.intermediate_dim, self.dropout = intermediate_dim, dropout
         self.max_sequence_length = max_sequence_length
+        self.kernel_initializer = kernel_initializer
         self.base_policy = base
         self.tokenizer = Tokenizer(split, standardize, known).layer(name="tokenizer")
 
@@ -158,7 +172,7 @@ class SharedTransformerClassifier(ZooModel):
         return {
             "classify": Signature(classify, {"text": text}, class_names=self.class_names),
             "scores": Signature(
-                lambda tokens: {"scores": self(tokens, training=False)},
+                lambda tokens: {"scores": self(self._readable(tokens), training=False)},
                 {"tokens": keras.KerasTensor((None, None), "int32")},
             ),
         }
@@ -189,4 +203,5 @@ class SharedTransformerClassifier(ZooModel):
             "intermediate_dim": self.intermediate_dim,
             "dropout": self.dropout,
             "max_sequence_length": self.max_sequence_length,
+            "kernel_initializer": initializers.as_config(self.kernel_initializer),
         }

@@ -20,6 +20,16 @@ SMALL = {
     "SharedTransformer": [
         {"num_layers": 2, "num_heads": 2, "hidden_dim": 4, "intermediate_dim": 6}
     ],
+    "SharedTransformerClassifier": [
+        {
+            "vocabulary": ("a", "b"),
+            "class_names": ("x", "y"),
+            "num_layers": 2,
+            "num_heads": 2,
+            "hidden_dim": 4,
+            "intermediate_dim": 6,
+        }
+    ],
     "SiameseNet": [{}],
     "TiedLanguageModel": [{"vocabulary": ("a", "b"), "units": 4, "projection": 0.1}],
     "TiedAutoencoder": [{"units": (8, 3), "input_dim": 12}],
