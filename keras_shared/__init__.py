@@ -57,10 +57,10 @@ _HOMES = {
     "untie": "keras_shared.tying",
 }
 _PACKAGES = (
-    "atomic", "batching", "bounded", "cli", "comparing", "datasets", "demo", "errors", "evaluation",
-    "exporting", "gallery", "initializers", "layers", "lookup", "losses", "pictures", "presets",
+    "batching", "cli", "comparing", "datasets", "demo", "errors", "evaluation", "exporting",
+    "files", "gallery", "initializers", "layers", "lookup", "losses", "presets", "processes",
     "quiet", "recipes", "section", "serving", "sharing", "signals", "signature", "start", "tasks",
-    "training", "tying", "zoo",
+    "terminal", "text", "tokenizing", "training", "tying", "zoo",
 )  # fmt: skip
 __all__ = [*sorted(_HOMES)]  # noqa: PLE0604
 

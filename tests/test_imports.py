@@ -10,7 +10,7 @@ ORDER = (  # each imports only what stands before it
     "errors", "text", "terminal", "processes", "quiet", "start", "files", "lookup", "section",
     "signature", "tokenizing", "presets.names", "presets.headline", "serving", "tying", "losses",
     "initializers", "layers", "datasets", "batching", "exporting", "sharing", "signals",
-    "presets.reading", "zoo", "name_index", "gallery", "tasks", "presets", "recipes", "training",
+    "presets.reading", "zoo", "gallery", "tasks", "presets", "recipes", "training",
     "evaluation", "comparing", "demo", "cli",
 )  # fmt: skip
 NEVER = {  # folder: what it may import nowhere, not even inside a function
@@ -152,3 +152,9 @@ def test_what_differs_between_tasks_is_asked_of_the_task(folder):
             assert not constants & names, module
             words = {n.rpartition(".")[2] for n in imports_of(path)}
             assert not words & {*MODELS, *(name.upper() for name in names)}, module
+
+
+def test_what_the_package_says_it_holds_is_there():
+    import keras_shared
+
+    assert sorted(keras_shared._PACKAGES) == sorted({m.split(".")[0] for m in FILES} - {"__init__"})

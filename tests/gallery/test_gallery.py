@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from mutations import fuzzed, mutated
 
 import keras_shared
-from keras_shared.gallery import Gallery, GalleryError, Identity, fingerprint
+from keras_shared.gallery import Gallery, GalleryError, Identity
+from keras_shared.gallery.gallery import fingerprint
 from keras_shared.zoo import SiameseNet
 
 

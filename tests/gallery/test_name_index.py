@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from vectors import Vectors
 
 from keras_shared.gallery import Gallery, GalleryError
-from keras_shared.name_index import NameIndex
+from keras_shared.gallery.name_index import NameIndex
 
 pytest.importorskip("usearch", reason="the extra `index` is not installed")
 

@@ -24,7 +24,7 @@ class NameIndex:
 
     Example:
         >>> import numpy as np
-        >>> from keras_shared.name_index import NameIndex
+        >>> from keras_shared.gallery.name_index import NameIndex
         >>> index = NameIndex(features=3)
         >>> index.add(["anna", "ben", "anna"], np.eye(3, dtype="float32"))
         >>> index.search(np.array([[0, 0.6, 0.8]], "float32"), k=2)

@@ -11,8 +11,8 @@ import numpy as np
 from keras_shared.errors import KerasSharedError, advised, boundary
 from keras_shared.files.atomic import replacing
 from keras_shared.files.npy import read_npz
+from keras_shared.gallery.name_index import NameIndex
 from keras_shared.lookup import suggestion
-from keras_shared.name_index import NameIndex
 
 UNKNOWN = "unknown"
 MOST_COSINES = 100_000_000  # that are in memory at once
