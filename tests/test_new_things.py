@@ -312,6 +312,7 @@ def toys(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
+@pytest.mark.slow
 def test_a_colour_classifier(toys, capsys, monkeypatch):
     """Own model, data set, task, loss and initialiser, by dotted names in a recipe."""
     pathlib.Path("colours.toml").write_text(COLOUR_RECIPE)

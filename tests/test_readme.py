@@ -117,6 +117,7 @@ def test_commands_on_own_images_work_as_typed(tmp_path, monkeypatch, capsys):
     assert "bee (" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_example_on_own_images_runs(tmp_path):
     done = subprocess.run(
         [sys.executable, ROOT / "docs" / "own_images.py"],

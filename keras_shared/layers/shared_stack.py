@@ -18,6 +18,7 @@ from keras_shared.layers.partly_shared import (
 from keras_shared.layers.relaxed_dense import RelaxedDense
 from keras_shared.layers.schedules import uses_of
 from keras_shared.layers.step_embedding import StepEmbedding
+from keras_shared.tying import TiedReader, TieError
 from keras_shared.tying.keras_private import (
     arguments_of,
     flatten_layers,
@@ -171,6 +172,14 @@ class SharedStack(keras.layers.Layer):
         return None  # the output already carries the mask that the last block gave it
 
     def get_config(self) -> dict[str, Any]:
+        if cut := [
+            one.name for one in flatten_layers(self) if isinstance(one, TiedReader) and one.untied
+        ]:
+            raise TieError(
+                f"SharedStack '{self.name}' builds its uses from one block, and cannot say that "
+                f"'{cut[0]}' was untied. Where uses are to part, call `keras_shared.unshare` on "
+                "the model as it was, and save or clone what it gives."
+            )
         block = keras.saving.serialize_keras_object(self.block)
         block.pop("build_config", None)  # the stack builds it
         return {

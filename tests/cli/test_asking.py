@@ -173,6 +173,7 @@ def test_dark_ink_is_warned_of_and_inverted(here, ask):
     assert ask("predict", "siamese_omniglot", "dark.png")[2] == ""  # it is made for paper
 
 
+@pytest.mark.slow
 def test_classes_of_ones_own_may_lie_on_paper(here, ask, monkeypatch):
     import keras_shared
     from keras_shared.zoo import LeNet5

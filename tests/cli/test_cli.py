@@ -58,7 +58,7 @@ def test_the_bare_command_shows_help(capsys):
 @pytest.mark.skipif(not shutil.which("bash"), reason="bash is not here")
 @pytest.mark.parametrize(
     ("typed", "offered"),
-    [("keras-shared pu", "publish"), ("keras-shared predict --to", "--top")],
+    [("keras-shared pu", "publish"), ("keras-shared predict --inv", "--invert")],
 )
 def test_bash_completes_commands_and_options(typed, offered, tmp_path):
     (tmp_path / "script").write_text(run("--print-completion", "bash").stdout)

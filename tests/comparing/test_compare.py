@@ -63,6 +63,7 @@ def test_differences_are_paired():
     assert diverged["metric"]["mean"] is None and "within_noise" not in diverged
 
 
+@pytest.mark.slow
 def test_compare(small_recipe, tmp_path, monkeypatch, capsys):
     """Shared, unshared and narrow: tables, plots, and a second call that trains nothing."""
     monkeypatch.chdir(tmp_path)

@@ -27,6 +27,7 @@ def test_evaluate_keeps_the_facts_of_training_and_repeats_itself(recipe, tmp_pat
     assert "| threshold for 0.1 percent false accepts | " in card
 
 
+@pytest.mark.slow
 def test_seeds_of_an_earlier_version_lack_some_metrics(recipe, tmp_path):
     """Mean and table are of what all seeds have; nothing moves into another column."""
     twins = recipe("pairs")
@@ -41,6 +42,7 @@ def test_seeds_of_an_earlier_version_lack_some_metrics(recipe, tmp_path):
     assert evaluate(model, twins, tmp_path) == again
 
 
+@pytest.mark.slow
 def test_the_card_says_what_the_recipe_says(recipe, tmp_path):
     words = {"description": "Knows twins from strangers.", "limits": "Only of digits."}
     twins = recipe("pairs", **words)

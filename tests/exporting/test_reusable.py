@@ -88,7 +88,7 @@ def part(structure, rows):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] if name.startswith("siamese") else [])
+        pytest.param(name, marks=[] if name == "lenet5_modern_mnist" else [pytest.mark.slow])
         for name in entry_names()
     ],
 )

@@ -168,6 +168,7 @@ def test_parts_own_to_each_use(case, block):
     np.testing.assert_allclose(outputs, x, atol=2e-5 * np.abs(x).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", some("two parts", "rank and norms"))
 def test_comes_back_tied(case, tmp_path):
     model, _ = model_of(case)
@@ -206,6 +207,7 @@ def test_unshare_gives_each_use_its_own(case):
     assert anew.count_params() == apart.count_params()
 
 
+@pytest.mark.slow
 def test_report_counts_every_use():
     model, _ = model_of("all")
     report = keras_shared.sharing_report(model)
@@ -244,6 +246,7 @@ def test_mask_of_the_stack_for_blocks_that_hand_none_on():
     np.testing.assert_allclose(out, TOKENS[:1] + 3 * mask[..., None], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_several_inputs_and_other_arguments(tmp_path):
     x, context = keras.Input((5, 8)), keras.Input((3, 6))
     stack = SharedStack(Block(name="block"), 3, 2, own_normalization=True)
@@ -334,6 +337,7 @@ def test_mixed_precision(policy):
     assert np.abs(outputs - wanted).max() < 0.1 * np.abs(wanted).max()
 
 
+@pytest.mark.slow
 def test_trains_compiled():
     model, stack = model_of("rank and norms")
     before = stack.blocks[0].attention.query_dense.kernel.numpy()

@@ -87,6 +87,7 @@ def here(code, server):
     return re.sub(r"localhost:(850[01])", lambda m: f"127.0.0.1:{ports[m[1]]}", code)
 
 
+@pytest.mark.slow
 def test_the_serve_section_works_in_its_order(server, tmp_path):
     """From an empty folder; only `serve` waits for no end, and stands for the server here."""
     blocks = re.findall(r"```(bash|python)\n(.*?)```", README, re.DOTALL)

@@ -1,13 +1,23 @@
 import keras
 import numpy as np
 import pytest
-from topologies import TOPOLOGIES, WITHOUT_LORA, check_tied, data_for, flat, owner_of
+from topologies import (
+    STACKS,
+    TOPOLOGIES,
+    WITHOUT_LORA,
+    check_tied,
+    data_for,
+    flat,
+    owner_of,
+    relaxed_stack,
+)
 
+import keras_shared
 from keras_shared.layers import TiedDense, TiedEinsumDense, TiedLayer
 from keras_shared.tying import TieError, readers_of, tie, untie
 from keras_shared.zoo import TiedAutoencoder
 
-WITH_READER = [t for t in TOPOLOGIES if not t.__name__.startswith("shared")]
+WITH_READER = [t for t in TOPOLOGIES if not t.__name__.startswith("shared") and t not in STACKS]
 
 
 @pytest.mark.parametrize("topology", WITH_READER, ids=lambda f: f.__name__)
@@ -34,6 +44,20 @@ def test_cut_keeps_values_survives_saving_and_leads_back(topology, tmp_path):
     np.testing.assert_allclose(model(x), before, atol=1e-6)
     model.compile()  # Keras forgets what it traced
     check_tied(topology, model, x)
+
+
+def test_a_stack_says_that_it_cannot_keep_a_cut(tmp_path):
+    """Its uses are built from one block: what is cut is not saved, and the advice leads on."""
+    model, x = relaxed_stack(), data_for(relaxed_stack)
+    before = model.predict(x, verbose=0)
+    parted = keras_shared.unshare(model)
+    parted.save(tmp_path / "parted.keras")
+    loaded = keras.models.load_model(tmp_path / "parted.keras")
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), before, atol=1e-6)
+    np.testing.assert_allclose(untie(model).predict(x, verbose=0), before, atol=1e-6)
+    for keep in (lambda: model.save(tmp_path / "m.keras"), lambda: keras.models.clone_model(model)):
+        with pytest.raises(TieError, match="cannot say that 'code_use_0' was untied.*unshare"):
+            keep()
 
 
 def test_after_the_cut_the_weights_part():
