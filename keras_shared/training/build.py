@@ -20,8 +20,6 @@ from keras_shared.sharing import sharing_report, unshare
 from keras_shared.tokenizing import Tokenizer
 from keras_shared.training.run import RunError
 
-MOST_AT_ONCE = 20  # steps between two looks of Python, in which it shows progress and can be ended
-
 
 def build_model(recipe: Recipe) -> keras.Model:
     """The untrained, uncompiled model of a recipe, unshared where the recipe says so.
@@ -219,20 +217,8 @@ def compile_model(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> N
         steps = training.epochs * steps_per_epoch
         rate = keras.optimizers.schedules.CosineDecay(training.learning_rate, steps)
         optimizer = keras.optimizers.Adam(rate)
-    model.compile(
-        optimizer,
-        **recipe.task.compile_arguments(loss),
-        steps_per_execution=_steps_at_once(steps_per_epoch),
-        jit_compile=False,  # XLA makes small convolutions slower on a CPU
-    )
-
-
-def _steps_at_once(steps_per_epoch: int) -> int:
-    """How many steps run without Python between them: as many as fill an epoch without a rest.
-
-    With a rest, Keras would take batches of the next epoch into this one.
-    """
-    return max(n for n in range(1, MOST_AT_ONCE + 1) if steps_per_epoch % n == 0)
+    # XLA makes small convolutions slower on a CPU
+    model.compile(optimizer, **recipe.task.compile_arguments(loss), jit_compile=False)
 
 
 def trained_part(

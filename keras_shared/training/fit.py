@@ -3,6 +3,8 @@
 import json
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import keras
 import tensorflow as tf
@@ -23,6 +25,7 @@ from keras_shared.training.build import (
 from keras_shared.training.callbacks import Checkpoint, EpochSeconds, EpochSeeds, TimeToGo
 from keras_shared.training.run import Record, Run, RunError, in_short, start_text
 
+MOST_AT_ONCE = 20  # steps between two looks of Python, in which it shows progress and can be ended
 TOO_LARGE = "If memory ran out, lower training.batch_size, or choose a smaller model."
 
 
@@ -97,7 +100,10 @@ def train(
         run.write_history(record.history)
         first = len(record.history)
         if first < recipe.training.epochs:
-            with boundary(f"The training of {recipe.path} failed", RunError, TOO_LARGE):
+            with (
+                boundary(f"The training of {recipe.path} failed", RunError, TOO_LARGE),
+                _several_steps_at_once(trained, data.steps_per_epoch),
+            ):
                 trained.fit(
                     batches.batches(first, recipe.training.epochs),
                     validation_data=batches.validation,
@@ -125,6 +131,22 @@ def train(
         run.save(model, run.model_file, record)
         _write_facts(run, record, data, base)
     return model
+
+
+@contextmanager
+def _several_steps_at_once(model: keras.Model, steps_per_epoch: int) -> Iterator[None]:
+    """Run steps without Python between them: as many as fill an epoch without a rest.
+
+    With a rest, Keras would take batches of the next epoch into this one. Afterwards, and in the
+    files of the model, it is one step again, as `keras.Model.compile` has it.
+    """
+    most = range(1, min(steps_per_epoch, MOST_AT_ONCE) + 1)
+    model.steps_per_execution = max(n for n in most if steps_per_epoch % n == 0)
+    try:
+        yield
+    finally:
+        model.steps_per_execution = 1
+        model.train_function = model.test_function = model.predict_function = None
 
 
 def _see_that_same_model(run: Run, kept: keras.Model, expected: keras.Model) -> None:

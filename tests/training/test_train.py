@@ -223,3 +223,29 @@ def test_a_batch_loss_trains_the_tower_and_resumes(recipe, tmp_path, monkeypatch
     outputs = whole.predict(data.pairs.map(lambda x, y: x), verbose=0)
     same = np.concatenate([y["probability"] for _, y in data.pairs.as_numpy_iterator()])
     assert abs(float(outputs["probability"].mean()) - same.mean()) < 0.01
+
+
+def test_steps_at_once_are_of_the_training_alone(recipe, tmp_path):
+    """Several steps fill an epoch without a rest; the model and its file have one, as Keras has."""
+    read = recipe(
+        "classifier",
+        **{"data.images_per_epoch": 24 * 32, "training.batch_size": 32, "training.epochs": 1},
+    )
+    data, run = training_data(read), Run(tmp_path / "run")
+    assert data.steps_per_epoch == 24
+    calls = []
+    watch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda step, logs: calls.append(step))
+    original = keras.Model.fit
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            keras.Model, "fit",
+            lambda self, *args, callbacks, **kwargs: original(
+                self, *args, callbacks=[*callbacks, watch], **kwargs
+            ),
+        )  # fmt: skip
+        model = train(read, data, run, verbose=0)
+    assert calls == [11, 23]  # 12 is the largest part of 24 up to 20
+    assert int(model.optimizer.iterations) == 24
+    loaded = keras.models.load_model(run.model_file)
+    assert model.steps_per_execution == loaded.steps_per_execution == 1
+    assert loaded.get_compile_config()["steps_per_execution"] == 1
