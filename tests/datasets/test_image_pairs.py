@@ -174,7 +174,7 @@ def test_fine_tune_on_listed_pairs(listed, monkeypatch, capsys):
         in (listed.parent / "runs/siamese_omniglot_pairs/README.md").read_text()
     )
     assert main(["fine-tune", "lenet5_modern_mnist", "--data", "pairs.csv"]) == 1
-    assert "'pairs' holds ImagePairs, and classification takes" in capsys.readouterr().err
+    assert "for classification. Received: pairs.csv" in capsys.readouterr().err
 
 
 def labelled(per_class):
