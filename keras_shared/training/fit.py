@@ -102,7 +102,7 @@ def train(
         if first < recipe.training.epochs:
             with (
                 boundary(f"The training of {recipe.path} failed", RunError, TOO_LARGE),
-                _several_steps_at_once(trained, data.steps_per_epoch),
+                several_steps_at_once(trained, data.steps_per_epoch),
             ):
                 trained.fit(
                     batches.batches(first, recipe.training.epochs),
@@ -134,7 +134,7 @@ def train(
 
 
 @contextmanager
-def _several_steps_at_once(model: keras.Model, steps_per_epoch: int) -> Iterator[None]:
+def several_steps_at_once(model: keras.Model, steps_per_epoch: int) -> Iterator[None]:
     """Run steps without Python between them: as many as fill an epoch without a rest.
 
     With a rest, Keras would take batches of the next epoch into this one. Afterwards, and in the
