@@ -126,7 +126,9 @@ class SharedTransformerClassifier(ZooModel):
         tokens = keras.Input((None,), dtype="int32", name="tokens")
         x = layers.Dropout(dropout, dtype=base, name="dropout")(positions(table(tokens)))
         x = layers.LayerNormalization(dtype=base, name="norm")(stack(x))
-        x = layers.GlobalAveragePooling1D(dtype=base, name="mean")(x)  # of what is no padding
+        read = ops.expand_dims(ops.cast(ops.not_equal(tokens, 0), x.dtype), 2)  # (batch, length, 1)
+        # the mean over what is no padding, finite for a row that is nothing else
+        x = ops.sum(x * read, axis=1) / ops.maximum(ops.sum(read, axis=1), 1)
         scores = layers.Dense(
             len(class_names),
             kernel_initializer=initializers.get(kernel_initializer or "glorot_uniform"),

@@ -111,7 +111,7 @@ def test_the_serve_section_works_in_its_order(server, tmp_path):
     outputs = json.loads(curl)["outputs"]
     assert outputs["label"] == ["7"] and len(outputs["scores"][0]) == 10
     label, verified, inputs = client.strip().split("\n")
-    assert re.fullmatch(r"\['7'\] \(1, 10\) \[Status\(version=1, state='AVAILABLE', .*", label)
+    assert re.fullmatch(r"\['7'\] \(1, 10\) \[Status\(version=\d+, state='AVAILABLE', .*", label)
     assert float(verified) > 0.5 and float(verified) == pytest.approx(
         float(re.search(r"probability ([\d.]+)", rest)[1]), abs=1e-3
     )
