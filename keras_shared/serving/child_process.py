@@ -21,6 +21,10 @@ from keras_shared.serving.limits import MOST_NOISE, SECONDS, START
 MOST_SECONDS = 10**6
 
 
+class Unfinished(Finding):
+    """What became of a trial that did not end by itself: a crash, a graph without an end."""
+
+
 def examine_in_child(
     folder: pathlib.Path, static: bool, trusted: bool, seconds: float = SECONDS
 ) -> list[Finding]:
@@ -94,9 +98,9 @@ def _ask(request: str, seconds: float, again: bool = True) -> list[Finding]:
     )
 
 
-def _unfinished(doing: str, seconds: float, how: str, status: int, noise: str) -> Finding:
+def _unfinished(doing: str, seconds: float, how: str, status: int, noise: str) -> Unfinished:
     if how == "late" or status == -signal.SIGXCPU:
-        return Finding(
+        return Unfinished(
             "error",
             f"{doing}: it did not end within {seconds:g} s",
             "if it is only slow, give it more time: check(..., timeout=600) or `keras-shared check "
@@ -112,7 +116,7 @@ def _unfinished(doing: str, seconds: float, how: str, status: int, noise: str) -
     remedy = "correct the model or its warm-up requests: TF Serving would end there as well"
     if status == -signal.SIGKILL:
         remedy = "see that the machine has memory left for it, and check it again"
-    return Finding("error", f"{what}{': ' if last else ''}{last}", remedy)
+    return Unfinished("error", f"{what}{': ' if last else ''}{last}", remedy)
 
 
 def _in_one_line(text: str) -> str:

@@ -130,6 +130,24 @@ def test_a_version_that_is_being_copied_does_not_disturb(versions, base):
         assert until(lambda: factor(server) == 2)
 
 
+def test_a_version_that_crashes_is_tried_elsewhere(versions, base):
+    """In a process of its own; the version before answers on, and a later one takes over."""
+
+    def crash(kernel, x):
+        with tf.control_dependencies([tf.raw_ops.Abort(error_msg="enough")]):
+            return {"y": x @ kernel}
+
+    with serving({"m": base}) as server:
+        write(base.parent / "new", crash)
+        (base.parent / "new").rename(base / "2")
+        assert until(lambda: states(server).get(2) == "END", 60)
+        told = server.ask("GET", "/v1/models/m/versions/2")[1]["model_version_status"][0]
+        assert "it was ended by SIGABRT" in told["status"]["error_message"]
+        assert factor(server) == 1
+        publish(versions, base, 3)
+        assert until(lambda: factor(server) == 3, 60)
+
+
 def test_a_broken_version_leaves_the_old_one_and_says_why(versions, base):
     with serving({"m": base}) as server:
         publish(versions, base, 2)
