@@ -42,7 +42,7 @@ def folder(tmp_path_factory):
         return {"y": tf.tile(x @ kernel, [1, tf.where(x[0, 0] > 99.0, 2_000_000, 1)])}
 
     def slow(kernel, x):
-        turns = tf.where(x[0, 0] > 0.5, 10**9, 0)
+        turns = tf.where(x[0, 0] > 999.0, 10**9, 0)
         return {"y": tf.while_loop(lambda i: i < turns, lambda i: i + 1, [0])[0] + tf.shape(x)[:1]}
 
     write(base / "wide" / "1", wide)
@@ -161,12 +161,12 @@ def test_too_many_at_once(folder):
 @pytest.mark.slow
 def test_a_graph_that_never_ends(folder):
     with serving({"m": folder / "slow"}, rest_api_timeout_in_ms=1000) as server:
-        body = json.dumps({"instances": [[1, 0, 0]]})
+        body = json.dumps({"instances": [[1000, 0, 0]]})
         status, found = server.ask("POST", "/v1/models/m:predict", body)
         assert status == 504, found
         request = predict_pb2.PredictRequest()
         request.model_spec.name = "m"
-        request.inputs["x"].CopyFrom(tf.make_tensor_proto(np.float32([[1, 0, 0]])))
+        request.inputs["x"].CopyFrom(tf.make_tensor_proto(np.float32([[1000, 0, 0]])))
         with grpc.insecure_channel(server.grpc) as channel:
             stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
             with pytest.raises(grpc.RpcError) as caught:
