@@ -24,6 +24,11 @@ MOST_SECONDS = 10**6
 class Unfinished(Finding):
     """What became of a trial that did not end by itself: a crash, a graph without an end."""
 
+    @property
+    def dangerous(self) -> bool:
+        """Always: what happened to the trial would happen to any process that runs the model."""
+        return True
+
 
 def examine_in_child(
     folder: pathlib.Path, static: bool, trusted: bool, seconds: float = SECONDS

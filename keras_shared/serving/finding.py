@@ -2,6 +2,7 @@ from typing import NamedTuple
 
 NOT_RUN = "was not run"  # nothing of a model
 NOT_TRIED = "could not be tried"  # some of it
+TOO_MUCH = "it takes more than"  # memory
 
 
 class Finding(NamedTuple):
@@ -27,3 +28,8 @@ class Finding(NamedTuple):
     def untried(self) -> bool:
         """Whether some of the model, or all of it, was not run: without an error, who knows?"""
         return NOT_RUN in self.what or NOT_TRIED in self.what
+
+    @property
+    def dangerous(self) -> bool:
+        """Whether a process that runs the model may go down with it."""
+        return self.severity == "error" and TOO_MUCH in self.what

@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_shared.errors import KerasSharedError, boundary, whole_reason
 from keras_shared.files.bounded import read_bytes
-from keras_shared.serving.finding import NOT_TRIED, Finding
+from keras_shared.serving.finding import NOT_TRIED, TOO_MUCH, Finding
 from keras_shared.serving.limits import MOST_REQUEST, MOST_WARMUP, memory
 from keras_shared.serving.session import loaded, run
 
@@ -88,7 +88,7 @@ def reason(error: Exception) -> str:
     import tensorflow as tf
 
     if isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError)):
-        return f"it takes more than the {memory() // 10**9} GB of memory that a trial may"
+        return f"{TOO_MUCH} the {memory() // 10**9} GB of memory that a trial may"
     return whole_reason(error)
 
 

@@ -130,19 +130,32 @@ def test_a_version_that_is_being_copied_does_not_disturb(versions, base):
         assert until(lambda: factor(server) == 2)
 
 
-def test_a_version_that_crashes_is_tried_elsewhere(versions, base):
+def crash(kernel, x):
+    with tf.control_dependencies([tf.raw_ops.Abort(error_msg="enough")]):
+        return {"y": x @ kernel}
+
+
+def terabyte(kernel, x):
+    rows = tf.cast(tf.reduce_sum(x) * 0, tf.int64) + 2**38
+    return {"y": x @ kernel + tf.reduce_sum(tf.random.uniform([rows]))}
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (crash, "it was ended by SIGABRT"),
+        # TensorFlow asks for the memory again for 10 s
+        pytest.param(terabyte, "it takes more than the", marks=pytest.mark.slow),
+    ],
+)
+def test_a_dangerous_version_is_tried_elsewhere(versions, base, bad, reason):
     """In a process of its own; the version before answers on, and a later one takes over."""
-
-    def crash(kernel, x):
-        with tf.control_dependencies([tf.raw_ops.Abort(error_msg="enough")]):
-            return {"y": x @ kernel}
-
     with serving({"m": base}) as server:
-        write(base.parent / "new", crash)
+        write(base.parent / "new", bad)
         (base.parent / "new").rename(base / "2")
-        assert until(lambda: states(server).get(2) == "END", 60)
+        assert until(lambda: states(server).get(2) == "END", 120)
         told = server.ask("GET", "/v1/models/m/versions/2")[1]["model_version_status"][0]
-        assert "it was ended by SIGABRT" in told["status"]["error_message"]
+        assert reason in told["status"]["error_message"]
         assert factor(server) == 1
         publish(versions, base, 3)
         assert until(lambda: factor(server) == 3, 60)

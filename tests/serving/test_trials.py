@@ -35,6 +35,10 @@ def children(pid):
     return [int(child) for child in found]
 
 
+def grandchildren():
+    return {one for child in children(os.getpid()) for one in children(child)}
+
+
 def gone(pid):
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
@@ -228,7 +232,8 @@ def waiting(tmp_path, kind):
     while time.monotonic() < deadline:
         for waits in children(process.pid):
             for trial in children(waits):
-                if (pathlib.Path(f"/proc/{trial}/stat").read_text().split()[13]) > "99":
+                ticks = pathlib.Path(f"/proc/{trial}/stat").read_text().split()[13]
+                if int(ticks) > 99:  # a second of the processor's time
                     return process, waits, trial
         time.sleep(0.1)
     raise AssertionError(process.poll())
@@ -250,14 +255,13 @@ def test_nothing_is_left_of_a_caller_that_is_ended(tmp_path, kind):
 def test_a_trial_and_its_waiting_process_that_are_killed(tmp_path, good):
     assert errors(good) == []
     folder = write(tmp_path / "1", endless)
-    found = []
+    found, others = [], grandchildren()
     thread = threading.Thread(target=lambda: found.extend(errors(folder, timeout=100)))
     thread.start()
-    trials = []
-    while not trials:
-        trials = [trial for waits in children(os.getpid()) for trial in children(waits)]
+    while not (trials := grandchildren() - others):
+        time.sleep(0.01)
     time.sleep(0.3)
-    os.kill(trials[0], signal.SIGKILL)
+    os.kill(trials.pop(), signal.SIGKILL)
     thread.join()
     assert "it was ended by SIGKILL -> see that the machine has memory left" in found[0]
     assert errors(good) == []

@@ -80,7 +80,8 @@ def gradient(model, x, towards, variable):
 
         with tf.GradientTape() as tape:
             total = tf.reduce_sum(model(x) * towards)
-        return tf.convert_to_tensor(tape.gradient(total, variable.value)).numpy()
+        found = tape.gradient(total, variable.value, unconnected_gradients="zero")
+        return tf.convert_to_tensor(found).numpy()
     if backend == "torch":
         model.zero_grad()
         keras.ops.sum(model(x) * keras.ops.convert_to_tensor(towards)).backward()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_shared.errors import KerasSharedError
-from keras_shared.serving.child_process import Unfinished, examine_in_child
+from keras_shared.serving.child_process import examine_in_child
 from keras_shared.serving.effects import effects
 from keras_shared.serving.embedded.batching import Arrays, Batcher, Batching
 from keras_shared.serving.embedded.metrics import RUNTIME_LATENCY
@@ -156,7 +156,7 @@ def _refuse(folder: pathlib.Path, trusted: bool) -> None:
             f"its graph does more than compute ({named}), and a SavedModel is a program. If you "
             "know where it comes from, start the server with --allow-file-operations."
         )
-    # what crashes or never ends does so in a process of its own, and the server goes on
+    # what crashes, never ends or takes all memory does so elsewhere, and the server goes on
     for finding in examine_in_child(folder, static=False, trusted=trusted):
-        if isinstance(finding, Unfinished):
+        if finding.dangerous:
             raise UnservableError(f"{finding.what}: {finding.remedy}.")
