@@ -65,7 +65,11 @@ def check_call(model: keras.Model, path: str | os.PathLike[str]) -> None:
     if structure is None:
         return
     tensors = {str(i): tensor for i, tensor in enumerate(keras.tree.flatten(structure))}
-    plain = examples(Signature(model, tensors), 2, encoded=False)
+
+    def call(**tensors: Any) -> Any:
+        return model(keras.tree.pack_sequence_as(structure, [*tensors.values()]), training=False)
+
+    plain = examples(Signature(call, tensors), 2, encoded=False)
     inputs = keras.tree.pack_sequence_as(structure, [*map(tf.constant, plain.values())])
     answers = dict(keras.tree.flatten_with_path(tf.saved_model.load(os.fspath(path))(inputs)))
     with state_kept(model):

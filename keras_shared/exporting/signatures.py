@@ -1,5 +1,6 @@
 """The ways to ask a model: by name, as functions of named tensors, with inputs to try them."""
 
+import contextlib
 from typing import Any
 
 import keras
@@ -8,6 +9,7 @@ import tensorflow as tf
 
 from keras_shared.signature import Signature
 
+OPEN_SIDE = 32
 # REST of TF Serving can neither read nor write them; each with its step at 1
 HALF = {"float16": 2**-10, "bfloat16": 2**-7}
 
@@ -84,12 +86,14 @@ def _unique(names: list[str]) -> list[str]:
 def examples(signature: Signature, batch: int, encoded: bool) -> dict[str, np.ndarray]:
     """Inputs to try a signature with: images of noise, fractions, zeros for whole numbers.
 
-    A batch that the model fixes stays what it is.
+    A batch that the model fixes stays what it is; an open side is 32, or what the model takes.
     """
     random = np.random.default_rng(batch)
     inputs = {}
+    open_side = _open_side(signature)
     for name, spec in signature.inputs.items():
-        shape = [spec.shape[0] or batch, *(32 if side is None else side for side in spec.shape[1:])]
+        shape = [spec.shape[0] or batch]
+        shape += [open_side if side is None else side for side in spec.shape[1:]]
         if signature.image_size is not None:
             shape[1:3] = [
                 side or taken for side, taken in zip(signature.image_size, shape[1:3], strict=True)
@@ -193,3 +197,24 @@ def _image(content: Any, spec: keras.KerasTensor) -> Any:
     image = tf.io.decode_image(content, channels=channels, expand_animations=False)
     image.set_shape((None, None, channels))
     return tf.cast(image, sent(spec.dtype))
+
+
+def _open_side(signature: Signature) -> int:
+    """A length that the model takes: one with learned positions may have few of them."""
+    specs = signature.inputs.values()
+    if signature.image_size is None and any(None in spec.shape[1:] for spec in specs):
+        side = OPEN_SIDE
+        while side:
+            tried = {
+                name: tf.TensorSpec(
+                    [*spec.shape[:1], *(side if n is None else n for n in spec.shape[1:])],
+                    spec.dtype,
+                )
+                for name, spec in signature.inputs.items()
+            }
+            graph = tf.function(signature.call, autograph=False)
+            with contextlib.suppress(Exception):  # whatever a layer raises
+                graph.get_concrete_function(**tried)
+                return side
+            side //= 2
+    return OPEN_SIDE

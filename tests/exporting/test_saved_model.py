@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_shared
-from keras_shared.layers import Shared, TiedDense
+from keras_shared.layers import PositionEmbedding, Shared, TiedDense
 from keras_shared.zoo import LeNet5, SiameseNet, TiedAutoencoder
 
 RANDOM = np.random.default_rng(4)
@@ -225,6 +225,18 @@ def test_other_functional_models(tmp_path):
     replace_saved_model(decoder, tmp_path / "decoder")
     out = Served(tmp_path / "decoder")("serving_default", code=np.ones((2, 4), "float32"))
     np.testing.assert_allclose(out["logits"], decoder(np.ones((2, 4), "float32")), atol=1e-5)
+
+
+@pytest.mark.parametrize("places", [1, 10, 40])
+def test_a_model_with_few_places_in_a_sequence(places, tmp_path):
+    """Its open side is tried as long as it may be."""
+    steps = keras.Input((None, 4))
+    model = keras.Model(steps, layers.Dense(3)(PositionEmbedding(places)(steps)))
+    version = keras_shared.publish(model, tmp_path / "m")
+    served = tf.saved_model.load(version).signatures["serving_default"]
+    x = np.random.default_rng(0).normal(size=(2, places, 4)).astype("float32")
+    [answer] = served(tf.constant(x)).values()
+    np.testing.assert_allclose(answer, model(x), rtol=1e-5, atol=1e-6)
 
 
 def test_a_sequential_and_a_model_without_inputs(tmp_path):

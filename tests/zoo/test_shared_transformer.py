@@ -11,9 +11,9 @@ from keras_shared.zoo import SharedTransformer
 
 VOCABULARY = list("abcdefg \n")
 TOKENS = np.random.default_rng(0).integers(1, 11, (3, 6)).astype("int32")
-SIZES = {"num_heads": 2, "hidden_dim": 8, "intermediate_dim": 16, "max_sequence_length": 40}
+SIZES = {"num_heads": 2, "hidden_dim": 8, "intermediate_dim": 16, "max_sequence_length": 20}
 BLOCK = 4 * 72 + 2 * 16 + 8 * 16 + 16 + 16 * 8 + 8
-AROUND = 11 * 8 + 40 * 8 + 16 + 11  # table, positions, last normalisation, bias of the logits
+AROUND = 11 * 8 + 20 * 8 + 16 + 11  # table, positions, last normalisation, bias of the logits
 
 
 def small(**arguments):
@@ -98,5 +98,5 @@ def test_bad_arguments(arguments, message):
 
 
 def test_sequences_that_are_too_long():
-    with pytest.raises(ValueError, match=r"at most 40 tokens.*\(1, 41\).*max_sequence_length"):
-        small().predict(np.ones((1, 41), "int32"))
+    with pytest.raises(ValueError, match=r"at most 20 tokens.*\(1, 21\).*max_sequence_length"):
+        small().predict(np.ones((1, 21), "int32"))
