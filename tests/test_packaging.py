@@ -104,7 +104,9 @@ def test_every_package_is_listed():
             marks=pytest.mark.slow,
         ),
         pytest.param("from keras_shared.datasets import load_digits", marks=pytest.mark.slow),
-        "from keras_shared.serving import check; check('lenet5_mnist')",
+        pytest.param(
+            "from keras_shared.serving import check; check('lenet5_mnist')", marks=pytest.mark.slow
+        ),
         pytest.param("from keras_shared.training import train", marks=pytest.mark.slow),
     ],
 )

@@ -35,6 +35,7 @@ def shapes(tmp_path, monkeypatch):
     return pathlib.Path("photos")
 
 
+@pytest.mark.slow
 def test_fine_tune_on_a_folder(shapes, capsys):
     few = ["--set", "training.epochs=6"]
     assert main(["fine-tune", "lenet5_modern_mnist", "--data", "photos", *few]) == 0

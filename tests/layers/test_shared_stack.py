@@ -320,7 +320,9 @@ def test_convolutions_on_images_that_shrink():
     assert stack.count_params() == 3 * 3 * 3 * 3 + 3
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)]
+)
 def test_mixed_precision(policy):
     inputs = keras.Input((5, 8))
     keras.config.set_dtype_policy(policy)
@@ -379,7 +381,7 @@ def test_from_layers(start):
     np.testing.assert_allclose(plain(TOKENS), one_after_another(blocks), rtol=1e-5)
 
 
-@pytest.mark.parametrize("make", [layers_apart, None])
+@pytest.mark.parametrize("make", [layers_apart, pytest.param(None, marks=pytest.mark.slow)])
 def test_svd_of_full_rank_gives_the_layers_back(make):
     blocks = layers_apart()
     if make is None:

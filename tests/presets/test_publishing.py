@@ -161,7 +161,14 @@ except keras_shared.presets.publishing.PublishError as error:
 """
 
 
-@pytest.mark.parametrize("limit", [20_000, 150_000, 400_000])
+@pytest.mark.parametrize(
+    "limit",
+    [
+        pytest.param(20_000, marks=pytest.mark.slow),
+        150_000,
+        pytest.param(400_000, marks=pytest.mark.slow),
+    ],
+)
 def test_full_disk_by_a_limit_on_file_size(published, fresh_python, limit):
     """Falls into the graph, the variables and the Keras file in turn."""
     _, base, _ = published

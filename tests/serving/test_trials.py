@@ -291,6 +291,7 @@ trial_process.main()
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_a_trial_leaves_behind_ends_with_it(tmp_path):
     request = {"folder": "", "static": False, "trusted": True, "seconds": 60, "libraries": []}
     begun = time.monotonic()

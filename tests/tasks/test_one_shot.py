@@ -104,6 +104,7 @@ def test_official_runs_by_name():
     assert names[labels[runs[0, 0, 5]]] == "Atlantean_6"  # the seventh character
 
 
+@pytest.mark.slow
 def test_drawers_of_another_order_are_refused(data_dir):
     split = load_omniglot("train", data_dir)
     assert split.drawers.min() == 1 and split.drawers.max() == 20

@@ -40,7 +40,7 @@ def noisy(recipe, tmp_path):
     return make
 
 
-@pytest.mark.parametrize("averaging", [0.0, 0.98])
+@pytest.mark.parametrize("averaging", [0.0, pytest.param(0.98, marks=pytest.mark.slow)])
 def test_resumes_after_sigkill_to_the_unbroken_result(noisy, tmp_path, averaging):
     recipe = noisy(**{"training.averaging": averaging})
     unbroken = train(recipe, training_data(recipe), tmp_path / "whole", verbose=0)
@@ -140,6 +140,7 @@ def test_pairs_resume_too(recipe, tmp_path, monkeypatch):
         np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_killed_before_the_first_checkpoint(noisy, tmp_path):
     """The history is then an empty file."""
     recipe, run = noisy(), Run(tmp_path / "run")

@@ -175,8 +175,8 @@ def example(model):
     return np.random.default_rng(3).normal(size=(4, *spec.shape[1:])).astype("float32")
 
 
-@pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
-@pytest.mark.parametrize("build", [wide, wide_table, einsum])
+@pytest.mark.parametrize("mode", ["int8", pytest.param("int4", marks=pytest.mark.slow), "float8"])
+@pytest.mark.parametrize("build", [wide, wide_table, pytest.param(einsum, marks=pytest.mark.slow)])
 def test_an_untied_layer_is_quantised_as_any_other(build, mode, tmp_path):
     """Both weights shrink, each by itself; it is saved, loaded, and tied again."""
     model = build()

@@ -26,8 +26,12 @@ def small(**arguments):
         ({}, BLOCK),
         ({"distinct": 3, "schedule": "middle_cycle"}, 3 * BLOCK),
         ({"share": "attention"}, BLOCK + 3 * (BLOCK - 4 * 72)),
-        ({"own_normalization": True, "step_embedding": True}, BLOCK + 3 * 32 + 4 * 8),
-        ({"tied": False}, BLOCK + 11 * 8),
+        pytest.param(
+            {"own_normalization": True, "step_embedding": True},
+            BLOCK + 3 * 32 + 4 * 8,
+            marks=pytest.mark.slow,
+        ),
+        pytest.param({"tied": False}, BLOCK + 11 * 8, marks=pytest.mark.slow),
     ],
 )
 def test_counts_and_values(arguments, parameters, tmp_path):

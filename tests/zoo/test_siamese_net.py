@@ -99,6 +99,7 @@ def test_contrastive_loss_by_hand():
         ContrastiveLoss(0)
 
 
+@pytest.mark.slow
 def test_save_with_optimizer_and_go_on(tmp_path):
     model = SiameseNet()
     model.compile("adam", loss="contrastive", metrics=["accuracy"])
