@@ -10,13 +10,22 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-@pytest.fixture
-def transfer():
-    path = ROOT / "studies" / "siamese_transfer" / "run.py"
-    spec = importlib.util.spec_from_file_location("siamese_transfer", path)
+def program(study):
+    path = ROOT / "studies" / study / "run.py"
+    spec = importlib.util.spec_from_file_location(study, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def transfer():
+    return program("siamese_transfer")
+
+
+@pytest.fixture
+def adding():
+    return program("adding_rnn")
 
 
 def test_nearest_mean_by_hand(transfer):
@@ -52,3 +61,32 @@ def test_transfer_goes_on_where_it_stopped(transfer, tmp_path, data_dir, monkeyp
         np.testing.assert_allclose(list(row.values()), list(other.values()), atol=2.6)
     assert "Koch 2015" in transfer.card(result)
     transfer.plot(result).savefig(tmp_path / "plot.png")
+
+
+def test_two_marked_numbers_are_added(adding):
+    x, y = adding.sequences(400, 11, np.random.default_rng(0))
+    assert x.shape == (400, 11, 2) and y.shape == (400, 1)
+    assert set(np.unique(x[:, :, 1])) == {0, 1}
+    assert (x[:, :5, 1].sum(1) == 1).all() and (x[:, 5:, 1].sum(1) == 1).all()
+    np.testing.assert_allclose((x[:, :, 0] * x[:, :, 1]).sum(1), y[:, 0], rtol=1e-6)
+    assert np.mean((y - 1) ** 2) == pytest.approx(adding.ALWAYS_ONE, abs=0.03)
+
+
+@pytest.mark.slow
+def test_adding_is_learned_over_few_steps_and_goes_on_where_it_stopped(
+    adding, tmp_path, monkeypatch
+):
+    sizes = {"STEPS": 4, "UNITS": 20, "LOOKS": 3, "UPDATES": 60, "STARTS": ("identity", "zeros")}
+    for name, value in sizes.items():
+        monkeypatch.setattr(adding, name, value)
+    result = {"steps": 4, "units": 20, "rate": 0.001, "clip": 1.0, "batch": 64, "updates": 60}
+    result["runs"], kept = [], []
+    adding.measure((1, 2), lambda: kept.append(len(result["runs"])), result)
+    assert kept == [1, 2, 3, 4] and len(result["runs"][0]["errors"]) == 4
+    assert result["runs"][0]["errors"][-1] < 0.1 < result["runs"][0]["errors"][0]
+    first = result["runs"].pop(0)
+    adding.measure((1, 2), lambda: None, result)
+    assert result["runs"][-1]["start"] == "identity" and result["runs"][-1]["seed"] == 1
+    np.testing.assert_allclose(result["runs"][-1]["errors"], first["errors"], rtol=0.05)
+    assert "180 updates" in adding.card(result)
+    adding.plot(result).savefig(tmp_path / "plot.png")
