@@ -17,6 +17,7 @@ from keras_shared.cli import (
     inspect,
     list_,
     manifests,
+    pictures,
     predict,
     publish,
     recipe,
@@ -31,7 +32,7 @@ from keras_shared.lookup import needed
 
 COMMANDS = (
     list_, train, evaluate, publish, fine_tune, predict, verify, enrol, identify, inspect, check,
-    serve, manifests, compare, signals, recipe, demo,
+    serve, manifests, compare, signals, recipe, pictures, demo,
 )  # fmt: skip
 
 _EPILOG = """\
@@ -47,8 +48,9 @@ examples:
   keras-shared inspect siamese_omniglot --picture sharing.png
   keras-shared compare tied_autoencoder_mnist --seeds 5
   keras-shared signals lenet5_mnist          are layers saturated or dead at the start?
+  keras-shared pictures                      digit.png, and three drawings of characters
   keras-shared predict lenet5_mnist digit.png
-  keras-shared verify a.png b.png
+  keras-shared verify character_1.png character_2.png
   keras-shared enrol people.npz anna anna.png
   keras-shared identify people.npz who.png
   keras-shared check runs/mine/export        what TF Serving would do with a SavedModel
