@@ -8,6 +8,7 @@ import http.client
 import io
 import ipaddress
 import json
+import select
 import socket
 import ssl
 import threading
@@ -30,6 +31,8 @@ from keras_shared.serving.messages import (
 )
 
 T = TypeVar("T")
+KEPT = 1.0  # seconds that a connection may be idle; servers wait for longer
+SURE = 0.05  # seconds after which a server that closes without a word would have done it
 # what ended an exchange -> the code and the message; the first kind that fits
 FAILURES = (
     (TimeoutError, "DEADLINE_EXCEEDED", "{where} did not complete its answer before the timeout"),
@@ -45,7 +48,12 @@ FAILURES = (
 
 
 class Rest:
-    """One connection for each request: threads may share it, and none can be stale."""
+    """Threads may share it: each request has a connection to itself, and leaves it to the next.
+
+    One that was idle for longer than a moment is not used again, since the server may be about to
+    close it. A prediction, which is not sent again where it may have been taken, goes over a used
+    one only if this server was seen to keep them.
+    """
 
     def __init__(
         self,
@@ -55,8 +63,12 @@ class Rest:
     ) -> None:
         tls = url.scheme == "https"
         self._context = ssl.create_default_context(cadata=certificates) if tls else None
-        self._address = (url.hostname or "", url.port)
-        self._where = ":".join(str(part) for part in self._address if part)
+        usual = http.client.HTTPS_PORT if tls else http.client.HTTP_PORT
+        self._address = (url.hostname or "", url.port or usual)
+        self._lock = threading.Lock()
+        self._idle: list[tuple[float, _Timed]] = []  # since when
+        self._keeps = False
+        self._where = ":".join(str(part) for part in (url.hostname, url.port) if part)
         self._base = f"{url.path.rstrip('/')}/v1/models/"
         self._headers = {"Content-Type": "application/json"}
         if token is not None:
@@ -120,7 +132,9 @@ class Rest:
         return self._ask(_quoted(name), parse, deadline, most)
 
     def close(self) -> None:
-        pass
+        with self._lock:
+            while self._idle:
+                self._idle.pop()[1].end()
 
     def _ask(
         self,
@@ -146,30 +160,30 @@ class Rest:
     def _exchange(
         self, path: str, deadline: float, most: int, body: bytes | None
     ) -> tuple[int, bytes]:
-        kind = http.client.HTTPSConnection if self._context else http.client.HTTPConnection
-        connection, sent, content = kind(*self._address), False, bytearray()
+        sent, content, sock = False, bytearray(), self._kept(body is not None)
         try:
-            with contextlib.ExitStack() as stack:
-                host = connection.host
-                sock = stack.enter_context(_connected(host, connection.port, deadline))
-                if self._context:
-                    sock.settimeout(_left(deadline))
-                    secure = self._context.wrap_socket(sock, server_hostname=host)
-                    sock = stack.enter_context(secure)
-                connection.sock = _Timed(sock, deadline)
-                sent = True
-                connection.request("GET" if body is None else "POST", path, body, self._headers)
-                response = connection.getresponse()
-                size = response.length  # None: in chunks, or until the end
-                wanted = most + 1 if size is None else size
-                while len(content) < wanted <= most + 1 and (piece := response.read1(1 << 16)):
-                    content += piece
-                if max(len(content), size or 0) > most:
-                    raise MemoryError
-                # nothing at all: an incomplete head looks like this
-                if len(content) < (size or 0) or (response.status == 200 and not content):
-                    raise http.client.IncompleteRead(bytes(content))
-                return response.status, bytes(content)
+            sock = sock or self._connected(deadline)
+            sock.deadline, sent = deadline, True
+            connection = http.client.HTTPConnection(*self._address)
+            if self._context:  # its port stands in the header Host unless it is the usual one
+                connection.default_port = http.client.HTTPS_PORT
+            connection.sock = sock
+            connection.request("GET" if body is None else "POST", path, body, self._headers)
+            response = connection.getresponse()
+            size = response.length  # None: in chunks, or until the end
+            wanted = most + 1 if size is None else size
+            while len(content) < wanted <= most + 1 and (piece := response.read1(1 << 16)):
+                content += piece
+            if max(len(content), size or 0) > most:
+                raise MemoryError
+            # nothing at all: an incomplete head looks like this
+            if len(content) < (size or 0) or (response.status == 200 and not content):
+                raise http.client.IncompleteRead(bytes(content))
+            if not response.will_close and (size is not None or response.isclosed()):
+                with self._lock:
+                    self._idle.append((time.monotonic(), sock))
+                sock = None
+            return response.status, bytes(content)
         except Exception as reason:
             code, text = next(
                 (code, text) for kind, code, text in FAILURES if isinstance(reason, kind)
@@ -178,25 +192,53 @@ class Rest:
             if not sent and code in ("UNAVAILABLE", "UNKNOWN"):
                 text = f"no connection to {self._where} ({whole_reason(reason)})"
             raise ServingError(code, text, sent, body is not None) from reason
+        finally:
+            if sock is not None:
+                sock.end()
+
+    def _kept(self, predicts: bool) -> "_Timed | None":
+        """A connection of a moment ago that nobody uses, and the server has not closed."""
+        with self._lock:
+            idle, self._idle, now = self._idle, [], time.monotonic()
+            for since, sock in idle:
+                closed = sock.stirs()
+                if closed or now - since > SURE:
+                    self._keeps = not closed
+                if closed or now - since > KEPT:
+                    sock.end()
+                else:
+                    self._idle.append((since, sock))
+            usable = self._idle and (self._keeps or not predicts)
+            return self._idle.pop()[1] if usable else None
+
+    def _connected(self, deadline: float) -> "_Timed":
+        sock = _connected(*self._address, deadline)
+        if self._context:
+            with contextlib.ExitStack() as stack:
+                stack.callback(sock.close)
+                sock.settimeout(_left(deadline))
+                sock = self._context.wrap_socket(sock, server_hostname=self._address[0])
+                stack.pop_all()
+        return _Timed(sock, deadline)
 
 
 class _Timed(io.RawIOBase):
-    """A socket whose sending and receiving all end by one deadline."""
+    """A socket whose sending and receiving all end by one deadline, for each exchange anew."""
 
     def __init__(self, sock: socket.socket, deadline: float) -> None:
-        self._sock, self._deadline = sock, deadline
+        self._sock, self.deadline = sock, deadline
 
     def sendall(self, content: bytes) -> None:
         left = memoryview(content)
         while left:
-            self._sock.settimeout(_left(self._deadline))
+            self._sock.settimeout(_left(self.deadline))
             left = left[self._sock.send(left) :]
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        self._sock.settimeout(_left(self._deadline))
+        self._sock.settimeout(_left(self.deadline))
         return self._sock.recv_into(buffer)
 
     def makefile(self, _: str) -> io.BufferedReader:
@@ -204,6 +246,15 @@ class _Timed(io.RawIOBase):
 
     def close(self) -> None:
         """Nothing: http.client closes before the answer is read."""
+
+    def end(self) -> None:
+        self._sock.close()
+
+    def stirs(self) -> bool:
+        """Whether there is something to read, which for an idle connection is its end."""
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        return bool(poll.poll(0))
 
 
 def _connected(host: str, port: int, deadline: float) -> socket.socket:
