@@ -111,12 +111,19 @@ def configs(model_config_file: str) -> list[Any]:
     return [*config.model_config_list.config]
 
 
-def configuration_files(base_paths: Mapping[str, str], threads: int) -> dict[str, str]:
+def configuration_files(
+    base_paths: Mapping[str, str],
+    threads: int,
+    latest: int = 1,
+    labels: Mapping[str, Mapping[str, int]] | None = None,
+) -> dict[str, str]:
     """File name -> text of the three files, as `flags` names them.
 
     Args:
         base_paths: model name -> absolute folder of its versions, as the server sees it.
         threads: how many batches run at once: the number of cores.
+        latest: so many of the newest versions are served.
+        labels: model name -> label -> version: of these models the labelled versions are served.
 
     Returns:
         The texts of models.config, batching.config and monitoring.config.
@@ -138,9 +145,15 @@ def configuration_files(base_paths: Mapping[str, str], threads: int) -> dict[str
 
     models = model_server_config_pb2.ModelServerConfig()
     for name, base_path in base_paths.items():
-        models.model_config_list.config.add(
+        config = models.model_config_list.config.add(
             name=name, base_path=base_path, model_platform="tensorflow"
         )
+        labelled = dict((labels or {}).get(name, {}))
+        if labelled:
+            config.version_labels.update(labelled)
+            config.model_version_policy.specific.versions.extend(sorted({*labelled.values()}))
+        elif latest > 1:
+            config.model_version_policy.latest.num_versions = latest
     return {
         "models.config": text_format.MessageToString(models),
         "batching.config": BATCHING % threads,

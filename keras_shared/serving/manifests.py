@@ -21,24 +21,57 @@ from keras_shared.serving.configuration import (
 from keras_shared.serving.engine import BINARY, IMAGE
 
 THREADS = 4  # that run batches, and the cores that a pod asks for
+BUCKETS = ("gs://", "s3://")
+# Metadata are there for a model with a loaded version, so that each model answers when all do.
+# The image has bash, and nothing that speaks HTTP.
+READY = (
+    f'for path in "$0" "$@"; do exec 3<>/dev/tcp/127.0.0.1/{REST_PORT} && '
+    'printf "GET %s HTTP/1.0\\r\\n\\r\\n" "$path" >&3 && read -r _ status _ <&3 && '
+    '[ "$status" = 200 ] || exit 1; exec 3<&-; done'
+)
+AMD64 = """
+      nodeSelector: {kubernetes.io/arch: amd64}  # the image is for no other: on arm64 build one\
+"""
+KUSTOMIZATION = """\
+# kubectl apply -k FOLDER; or a base of your own: resources: [FOLDER]
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+resources: [kubernetes.yaml]
+"""
 
 
 def write_manifests(
-    models: Sequence[str | os.PathLike[str]], folder: str | os.PathLike[str], image: str = IMAGE
+    models: Sequence[str | os.PathLike[str]],
+    folder: str | os.PathLike[str],
+    image: str = IMAGE,
+    batching: bool = True,
+    latest: int = 1,
+    labels: Mapping[str, Mapping[str, int]] | None = None,
 ) -> list[pathlib.Path]:
     """Write `compose.yaml`, `kubernetes.yaml` and the server's own files into `folder`.
 
+    A change of `models.config` is taken over within a minute, without a restart.
+
     Args:
-        models: folders of versions, or names of presets; the compose file mounts them from here,
-            the pods read them from the volume `models`.
+        models: folders of versions, names of presets, or folders in a bucket, such as
+            "gs://bucket/models/lenet5_mnist". The compose file mounts folders from here, the pods
+            read them from the volume `models`; a bucket is read by the server itself. TF Serving's
+            own image reads gs:// alone: since 2.7 it has no s3:// (tensorflow/serving#1963).
         folder: where to write; it is created.
-        image: of Docker; with a tag, the server stays at one version of TF Serving.
+        image: of Docker; with a tag, the server stays at one version of TF Serving. TF Serving's
+            own is for amd64 alone.
+        batching: whether requests are answered together; a model whose inputs or outputs have no
+            batch cannot be.
+        latest: so many of the newest versions of each model are served.
+        labels: model name -> label -> version, such as `{"lenet5_mnist": {"stable": 1}}`: of these
+            models the labelled versions are served, also at /v1/models/NAME/labels/LABEL.
 
     Returns:
         The files.
 
     Raises:
         LoadError: for a name or folder that TF Serving could not serve.
+        ValueError: for labels of a model that is not served, or no version.
 
     Example:
         >>> import tempfile
@@ -49,14 +82,25 @@ def write_manifests(
     Reference: https://docs.docker.com/reference/compose-file and
         https://kubernetes.io/docs/reference/kubernetes-api.
     """
-    folders = model_folders(models)
-    files = configuration_files({name: f"/models/{name}" for name in folders}, THREADS)
+    in_buckets, local = _in_buckets(models)
+    folders = model_folders(local)
+    paths = {name: f"/models/{name}" for name in folders} | in_buckets
+    if len(paths) < len(folders) + len(in_buckets) or latest < 1 or {*(labels or {})} - {*paths}:
+        raise ValueError(
+            "Expected models with names of their own, one version or more, and labels of these "
+            f"models. Received: {sorted([*folders, *in_buckets])}, latest={latest}, "
+            f"labels={dict(labels or {})}"
+        )
+    files = configuration_files(paths, THREADS, latest, labels)
+    more = ["--model_config_file_poll_wait_seconds=60"]
+    if labels:  # of versions that are not loaded yet
+        more.append("--allow_version_labels_for_unavailable_models")
     common = {
         "image": _quoted(image),
         "rest": REST_PORT,
         "grpc": GRPC_PORT,
         "entrypoint": json.dumps([BINARY]),  # JSON is YAML
-        "command": json.dumps(flags("/config")),
+        "command": json.dumps([*flags("/config", batching=batching), *more]),
     }
     volumes = [
         f"      - {{type: bind, source: {_compose(str(path))}, target: "
@@ -66,13 +110,21 @@ def write_manifests(
     data = "\n".join(
         f"  {name}: |\n{textwrap.indent(text, '    ')}" for name, text in files.items()
     )
-    model = urllib.parse.quote(min(folders), safe="")
-    pod = {"data": data, "metrics": METRICS, "threads": THREADS, "model": model}
+    asked = [f"/v1/models/{urllib.parse.quote(name, safe='')}" for name in paths]
+    pod = {
+        "data": data,
+        "metrics": METRICS,
+        "threads": THREADS,
+        "model": min(asked),
+        "ready": json.dumps(["bash", "-c", READY, *(f"{path}/metadata" for path in asked)]),
+        "machines": AMD64 if image.partition(":")[0] == IMAGE.partition(":")[0] else "",
+    }
     written = {
         "compose.yaml": _filled(
             "compose.yaml", common | {"image": _compose(image), "volumes": "\n".join(volumes)}
         ),
         "kubernetes.yaml": _filled("kubernetes.yaml", common | pod),
+        "kustomization.yaml": KUSTOMIZATION,
         **files,
     }
     folder = pathlib.Path(folder)
@@ -80,6 +132,20 @@ def write_manifests(
     for name, text in written.items():
         replace_text(folder / name, text)
     return [folder / name for name in written]
+
+
+def _in_buckets(
+    models: Sequence[str | os.PathLike[str]],
+) -> tuple[dict[str, str], list[str | os.PathLike[str]]]:
+    """What lies in buckets, name -> address, and the rest."""
+    found, local = {}, []
+    for model in models:
+        address = str(model).rstrip("/")
+        if address.startswith(BUCKETS) and "/" in address.partition("://")[2]:
+            found[address.rpartition("/")[2]] = address
+        else:
+            local.append(model)
+    return found, local
 
 
 def _quoted(text: str) -> str:

@@ -1,9 +1,11 @@
 """Compose file and Kubernetes manifests, validated by the schemas of their makers."""
 
+import http.server
 import pathlib
 import shutil
 import subprocess
 import sys
+import threading
 import urllib.parse
 
 import kubernetes_validate
@@ -74,7 +76,7 @@ def test_the_manifests_fit_together(folder):
     assert ports == {"grpc": 8500, "rest": 8501}
     for port in service["spec"]["ports"]:
         assert port["port"] == ports[port["targetPort"]]
-    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+    for probe in ("startupProbe", "livenessProbe"):
         assert server[probe]["httpGet"]["path"].startswith("/v1/models/lenet5_mnist")
         assert server[probe]["httpGet"]["port"] in ports
     volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
@@ -90,6 +92,107 @@ def test_the_manifests_fit_together(folder):
         config["data"]["models.config"], model_server_config_pb2.ModelServerConfig()
     )
     assert [c.base_path for c in models.model_config_list.config] == [f"/models/{n}" for n in NAMES]
+
+
+@pytest.fixture
+def served():
+    """A server on the port of the pod, and the models that it knows."""
+    known = set()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            name = urllib.parse.unquote(self.path.split("/")[3])
+            self.send_response(200 if name in known else 404)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_port, known
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_pod_is_ready_when_every_model_is(folder, served):
+    port, known = served
+    [server] = documents(folder)[2]["spec"]["template"]["spec"]["containers"]
+    command = [
+        part.replace("8501", str(port)) for part in server["readinessProbe"]["exec"]["command"]
+    ]
+    statuses = []
+    for name in ("", *NAMES):
+        known.add(name)
+        statuses.append(subprocess.run(command, timeout=20).returncode)
+    assert statuses[:2] == [1, 1] and statuses[2] == 0
+    gone = [part.replace(str(port), "1") for part in command]  # nobody listens
+    assert subprocess.run(gone, timeout=20, stderr=subprocess.DEVNULL).returncode == 1
+
+
+def models_of(folder):
+    text = documents(folder)[0]["data"]["models.config"]
+    parsed = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
+    return {config.name: config for config in parsed.model_config_list.config}
+
+
+def test_versions_labels_and_buckets(tmp_path):
+    out = tmp_path / "out"
+    labels = ["--label", "lenet5_mnist:stable=1", "--label", "lenet5_mnist:canary=3"]
+    more = ["--latest", "2", "--no-batching", "--image", "mine/serving:1"]
+    models = [*NAMES, "gs://bucket/models/far/"]
+    assert main(["manifests", *models, *labels, *more, "--to", str(out)]) == 0
+    found = models_of(out)
+    assert dict(found["lenet5_mnist"].version_labels) == {"stable": 1, "canary": 3}
+    assert [*found["lenet5_mnist"].model_version_policy.specific.versions] == [1, 3]
+    assert found["siamese_omniglot"].model_version_policy.latest.num_versions == 2
+    assert found["far"].base_path == "gs://bucket/models/far"
+    deployment = documents(out)[2]
+    kubernetes_validate.validate(deployment, "1.29", strict=True)
+    pod = deployment["spec"]["template"]["spec"]
+    [server] = pod["containers"]
+    assert "--allow_version_labels_for_unavailable_models" in server["args"]
+    assert not [flag for flag in server["args"] if "batching" in flag]
+    assert "nodeSelector" not in pod and server["image"] == "mine/serving:1"
+    assert server["readinessProbe"]["exec"]["command"][-1] == "/v1/models/far/metadata"
+    [service] = yaml.safe_load((out / "compose.yaml").read_text())["services"].values()
+    assert [volume["target"] for volume in service["volumes"]] == [
+        "/config", "/models/lenet5_mnist", "/models/siamese_omniglot",
+    ]  # fmt: skip
+    assert compose_errors(out / "compose.yaml") == ""
+
+
+def test_by_default_one_version_on_machines_that_the_image_is_for(folder):
+    for config in models_of(folder).values():
+        assert not config.HasField("model_version_policy") and not config.version_labels
+    pod = documents(folder)[2]["spec"]["template"]["spec"]
+    assert pod["nodeSelector"] == {"kubernetes.io/arch": "amd64"}
+    args = pod["containers"][0]["args"]
+    assert "--model_config_file_poll_wait_seconds=60" in args and "--enable_batching" in args
+    assert not [flag for flag in args if "labels" in flag]
+    kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    assert kustomization["kind"] == "Kustomization"
+    assert [(folder / name).is_file() for name in kustomization["resources"]] == [True]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"labels": {"other": {"stable": 1}}}, "labels of these models.*'other'"),
+        ({"latest": 0}, "latest=0"),
+        ({"models": ["lenet5_mnist", "gs://b/lenet5_mnist"]}, "names of their own"),
+    ],
+)
+def test_refused(tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        write_manifests(**{"models": NAMES, "folder": tmp_path / "out", **arguments})
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_label_of_another_form(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["manifests", "lenet5_mnist", "--label", "stable=1"])
+    assert "expected NAME:LABEL=VERSION, received 'stable=1'" in capsys.readouterr().err
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):
