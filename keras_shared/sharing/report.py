@@ -47,6 +47,8 @@ class Weight:
         uses: number of calls that read it in one forward pass.
         multiply_adds: how many read it for one example (the connections of LeCun et al. 1998);
             None where the arithmetic of a reader is not known.
+        without_sharing: elements that as many weights would have without any sharing: one for each
+            use, and one for each position of a matrix that a layer fills from few weights.
     """
 
     path: str
@@ -59,6 +61,7 @@ class Weight:
     readers: dict[str, Reading]
     uses: int
     multiply_adds: int | None
+    without_sharing: int = 0
 
     @property
     def size(self) -> int:
@@ -188,11 +191,25 @@ def uses_in(
         steps = "" if call.steps is None else f", at each of {call.steps} steps"
         steps = ", at each step" if call.open_steps else steps
         for variable in by_layer.get(id(call.layer), ()):
-            uses[id(variable)].append((call, f"as is{steps}"))
+            form = "as is" if isinstance(call.layer, TiedReader) else _form(call.layer)
+            uses[id(variable)].append((call, f"{form}{steps}"))
         for variable in read.get(id(call.layer), ()):
             if id(variable) in uses:
                 uses[id(variable)].append((call, f"{call.layer.form}{steps}"))
     return uses
+
+
+def _form(layer: keras.Layer) -> str:
+    """How a layer reads a weight of its own."""
+    form = getattr(layer, "form", "as is")
+    return form if isinstance(form, str) else "as is"
+
+
+def _apart(layer: keras.Layer, variable: keras.Variable) -> int:
+    """How many elements a call of `layer` would read in the place of a weight without sharing."""
+    if callable(getattr(layer, "without_sharing", None)):
+        return int(layer.without_sharing(variable))
+    return math.prod(variable.shape)
 
 
 def _weight(variable: keras.Variable, owner: keras.Layer, uses: list[tuple[Call, str]]) -> Weight:
@@ -214,6 +231,7 @@ def _weight(variable: keras.Variable, owner: keras.Layer, uses: list[tuple[Call,
         readers=readers,
         uses=len(uses),
         multiply_adds=None if None in counts else sum(c for c in counts if c is not None),
+        without_sharing=sum(_apart(call.layer, variable) for call, _ in uses) or math.prod(shape),
     )
 
 
@@ -224,7 +242,7 @@ def _numpy_dtype(dtype: str) -> str:
 def _totals(weights: tuple[Weight, ...]) -> dict[str, Any]:
     """Parameters are all weights, trainable or not; Adam keeps two numbers for each trained one."""
     unique = sum(w.size for w in weights)
-    apart = sum(w.size * max(1, w.uses) for w in weights)
+    apart = sum(w.without_sharing for w in weights)
     known = [w.multiply_adds for w in weights if w.multiply_adds is not None]
     size = sum(w.bytes for w in weights)
     trained = sum(w.bytes for w in weights if w.trainable)

@@ -63,7 +63,9 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
       of other layers. `keras_shared.layers.TiedLayer` has it.
 
     A subclass that computes something else than its base class defines these anew. Layers that
-    are no readers may have `multiply_adds`, `convolves` and `as_calls` as well.
+    are no readers may have `form`, `multiply_adds`, `convolves` and `as_calls` as well, and
+    `without_sharing(weight)`: how many weights it would have in the place of this one, if no two
+    positions inside of it shared any (`keras_shared.layers.HashedDense`).
 
     Args:
         source: the layer that owns the weight, or its description from a config.
