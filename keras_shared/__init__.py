@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from keras_shared.sharing import sharing_report as sharing_report
     from keras_shared.sharing import unshare as unshare
     from keras_shared.sharing.find_ties import find_ties as find_ties
+    from keras_shared.sharing.to_convolutional import to_convolutional as to_convolutional
     from keras_shared.sharing.tying_existing import tie_weights as tie_weights
     from keras_shared.signals import signal_report as signal_report
     from keras_shared.tying.check_ties import check_ties as check_ties
@@ -53,6 +54,7 @@ _HOMES = {
     "signal_report": "keras_shared.signals",
     "tie": "keras_shared.tying",
     "tie_weights": "keras_shared.sharing",
+    "to_convolutional": "keras_shared.sharing",
     "unshare": "keras_shared.sharing",
     "untie": "keras_shared.tying",
 }

@@ -8,6 +8,7 @@ from keras_shared.layers.connection_table_conv2d import (
 from keras_shared.layers.euclidean_rbf import EuclideanRBF as EuclideanRBF
 from keras_shared.layers.hashed_dense import HashedDense as HashedDense
 from keras_shared.layers.locally_connected_2d import LocallyConnected2D as LocallyConnected2D
+from keras_shared.layers.over_fields import OverFields as OverFields
 from keras_shared.layers.position_bias import PositionBias as PositionBias
 from keras_shared.layers.position_embedding import PositionEmbedding as PositionEmbedding
 from keras_shared.layers.relaxed_dense import RelaxedDense as RelaxedDense

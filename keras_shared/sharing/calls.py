@@ -1,5 +1,6 @@
 """Which layers run in one forward pass, and on what shapes."""
 
+import functools
 from typing import Any, NamedTuple
 
 import keras
@@ -8,7 +9,7 @@ from keras_shared.tying.keras_private import flatten_layers
 from keras_shared.tying.state_kept import state_kept
 from keras_shared.tying.watching import WatchedCall, watched
 
-UNKNOWN_SIDE = 8  # stands for a side that the model leaves open
+UNKNOWN_SIDES = (8, 32, 128, 512)  # for a side that the model leaves open
 
 
 class Call(NamedTuple):
@@ -20,6 +21,8 @@ class Call(NamedTuple):
         outputs: shape of its first output.
         steps: how often an RNN called it, once at each of its steps; None outside of RNNs.
         open_steps: whether the model leaves that number open, and `steps` stands for it.
+        examples: how many of its examples are of one of the model's, where positions were moved to
+            the batch axis.
     """
 
     layer: keras.Layer
@@ -27,6 +30,7 @@ class Call(NamedTuple):
     outputs: tuple[int, ...]
     steps: int | None = None
     open_steps: bool = False
+    examples: int = 1
 
 
 def calls_of(model: keras.Model) -> list[Call]:
@@ -38,7 +42,20 @@ def calls_of(model: keras.Model) -> list[Call]:
     Raises:
         ValueError: if the model has no weights yet, or its inputs cannot be known.
     """
-    inputs, named = keras.tree.map_structure(_one, _inputs(model))
+    given = _inputs(model)
+    for side in UNKNOWN_SIDES:
+        try:
+            inputs, named = keras.tree.map_structure(functools.partial(_one, unknown=side), given)
+            return _calls_on(model, inputs, named)
+        except ValueError:
+            is_open = any(None in t.shape[1:] for t in keras.tree.flatten(given))
+            if not is_open or side == UNKNOWN_SIDES[-1]:
+                raise
+    raise AssertionError
+
+
+def _calls_on(model: keras.Model, inputs: list[Any], named: dict[str, Any]) -> list[Call]:
+    batch = keras.tree.flatten((inputs, named))[0].shape[0]
     calls: list[Call] = []
     trial = _Trial()
     trial.model = model
@@ -47,7 +64,9 @@ def calls_of(model: keras.Model) -> list[Call]:
         if not call.step:  # all steps of an RNN are one
             given = call.args or tuple(call.kwargs.values())
             shapes = _shape(given), _shape(call.outputs)
-            calls.append(Call(call.layer, *shapes, None if call.step is None else 0))
+            steps = None if call.step is None else 0
+            examples = max(1, shapes[0][0] // batch) if shapes[0] else 1
+            calls.append(Call(call.layer, *shapes, steps, examples=examples))
             if isinstance(call.layer, keras.layers.RNN):  # noted after what it called
                 number, is_open = shapes[0][1], _is_open_in_time(call.layer)
                 calls[:] = [
@@ -97,9 +116,9 @@ class _Trial(keras.Operation):
         return self.model(*inputs, **named, training=False)
 
 
-def _one(spec: Any) -> keras.KerasTensor:
+def _one(spec: Any, unknown: int) -> keras.KerasTensor:
     """One example, of sides that are all known."""
-    sides = [UNKNOWN_SIDE if side is None else side for side in spec.shape[1:]]
+    sides = [unknown if side is None else side for side in spec.shape[1:]]
     return keras.KerasTensor((spec.shape[0] or 1, *sides), spec.dtype)
 
 

@@ -39,7 +39,9 @@ def multiply_adds(call: Call, weight: keras.Variable) -> int | None:
         that of all steps.
     """
     once = _in_one_call(call, weight)
-    return once if once is None or call.steps is None else once * call.steps
+    return (
+        None if once is None else once * call.examples * (1 if call.steps is None else call.steps)
+    )
 
 
 def _in_one_call(call: Call, weight: keras.Variable) -> int | None:
