@@ -2,6 +2,7 @@
 
 import doctest
 import pathlib
+import runpy
 
 import pytest
 
@@ -16,3 +17,13 @@ def test_a_page_is_true(page):
         str(page), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE
     )
     assert tried > 5 and not failed
+
+
+@pytest.mark.slow
+def test_strings_of_digits_are_read_by_a_net_of_single_digits(data_dir, tmp_path, capsys):
+    page = runpy.run_path(str(DOCS / "fully_convolutional.py"))
+    page["main"](tmp_path / "strings.png")
+    written = capsys.readouterr().out
+    assert "written [2, 0, 4, 8, 7] read [2, 0, 4, 8, 7]" in written
+    assert "moved by 4 of 4 pixels, scores differ by up to 0\n" in written
+    assert (tmp_path / "strings.png").read_bytes()[:4] == b"\x89PNG"
