@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -33,16 +34,25 @@ def onnx_model(model: keras.Model, name: str) -> tuple[bytes, str]:
     onnx, onnxruntime, tf2onnx = needed("onnx", "onnx", "onnxruntime", "tf2onnx")
     signature = signatures_of(model)[name]
     function = function_of(signature)
-    converted, _ = tf2onnx.convert.from_function(function, function.input_signature)
+    converted, _ = tf2onnx.convert.from_function(
+        function,
+        function.input_signature,
+        custom_op_handlers={"Erfc": (_erfc, []), "Expm1": (_expm1, [])},
+    )
     unknown = {
         node.op_type
         for node in converted.graph.node
         if not node.domain and not onnx.defs.has(node.op_type)
     }
     if unknown:
+        advice = "Put another operation in its place, or serve the model as a SavedModel."
+        if "ScaleAndTranslate" in unknown:
+            advice = (
+                "Image resizing with antialias gives ScaleAndTranslate: resize before the model."
+            )
         raise ValueError(
-            f"ONNX has no counterpart to {sorted(unknown)} in '{model.name}'. Image resizing with "
-            "antialias gives ScaleAndTranslate: resize before the model. Nothing was kept."
+            f"ONNX has no counterpart to {sorted(unknown)} in '{model.name}'. {advice} Nothing was "
+            "kept."
         )
     again = []
     for owner, weight in tied_weights(model).items():
@@ -68,6 +78,29 @@ def onnx_model(model: keras.Model, name: str) -> tuple[bytes, str]:
     )
     said = [text for text, which in ((doubled, quantized), (turned, again)) if which]
     return content, " ".join(said)
+
+
+def _erfc(graph: Any, node: Any, *_: Any) -> None:
+    """1 - erf(x), of which TensorFlow makes GELU, and for which tf2onnx has nothing."""
+    _by_one(graph, node, "Erf", lambda one, value: [one, value])
+
+
+def _expm1(graph: Any, node: Any, *_: Any) -> None:
+    """exp(x) - 1, of which TensorFlow makes CELU."""
+    _by_one(graph, node, "Exp", lambda one, value: [value, one])
+
+
+def _by_one(graph: Any, node: Any, inner: str, order: Callable[[str, str], list[str]]) -> None:
+    """A difference of 1 and an operation, in the place of a node."""
+    kind = {
+        "shapes": [graph.get_shape(node.output[0])],
+        "dtypes": [graph.get_dtype(node.output[0])],
+    }
+    graph.remove_node(node.name)
+    value = graph.make_node(inner, node.input, **kind)
+    one = graph.make_const(f"{node.name}/one", np.array(1, "float32"))
+    inputs = order(one.output[0], value.output[0])
+    graph.make_node("Sub", inputs, outputs=node.output, **kind)
 
 
 def _times(graph: Any, weight: np.ndarray) -> int:

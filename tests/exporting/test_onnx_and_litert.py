@@ -114,6 +114,40 @@ def test_an_older_file_stays_where_the_new_one_is_wrong(tmp_path, monkeypatch):
     assert path.read_bytes() == b"older" and list(tmp_path.iterdir()) == [path]
 
 
+ACTIVATIONS = [
+    name
+    for name in dir(keras.activations)
+    if callable(getattr(keras.activations, name))
+    and not name.startswith("_")
+    and name not in ("get", "serialize", "deserialize", "threshold")  # which wants arguments
+]
+
+
+@pytest.mark.parametrize("format", ["onnx", pytest.param("litert", marks=pytest.mark.slow)])
+def test_every_activation_of_keras(format, tmp_path):
+    """What is written is compared with Keras before it is kept."""
+    inputs = keras.Input((6,))
+    outputs = {name: keras.layers.Dense(4, name, name=name)(inputs) for name in ACTIVATIONS}
+    model = keras.Model(inputs, outputs)
+    file = tmp_path / ("m.onnx" if format == "onnx" else "m.tflite")
+    keras_shared.export(model, file, format=format)
+    assert len(ACTIVATIONS) > 25
+    if format == "onnx":
+        x = np.random.default_rng(0).normal(size=(50, 6)).astype("float32") * 3
+        session = ort.InferenceSession(file, providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
+        found = session.run(names, {session.get_inputs()[0].name: x})
+        for name, expected in model.predict(x, verbose=0).items():
+            np.testing.assert_allclose(found[names.index(name)], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_operation_that_onnx_lacks_is_named_with_what_to_do(tmp_path):
+    inputs = keras.Input((4, 4))
+    model = keras.Model(inputs, keras.ops.logdet(inputs))
+    with pytest.raises(ValueError, match="no counterpart to .* serve the model as a SavedModel"):
+        keras_shared.export(model, tmp_path / "m.onnx", format="onnx")
+
+
 def test_refusals(tmp_path, monkeypatch):
     model = TiedAutoencoder(units=(4, 2), input_dim=6)
     with pytest.raises(ValueError, match="`format` must be one of .*Received: format='pb'"):
