@@ -15,13 +15,15 @@ SIDE = 16  # pixels
 class LeCun1989(ImageClassifier):
     """Five nets from no sharing to much: the first experiment on what sharing buys.
 
-    | net | layers | connections | weights |
-    |---|---|---|---|
-    | 1 | 256-10 | 2,570 | 2,570 |
-    | 2 | 256-12-10 | 3,214 | 3,214 |
-    | 3 | 8x8 units of 3x3 fields, 4x4 of 5x5, 10; nothing shared | 1,226 | 1,226 |
-    | 4 | two 8x8 maps, each with one kernel; 4x4, not shared; 10 | 2,266 | 1,132 |
-    | 5 | two 8x8 maps and four 4x4 maps, each with one kernel; 10 | 5,194 | 1,060 |
+    ===  =========================================================  ===========  =======
+    net  layers                                                     connections  weights
+    ===  =========================================================  ===========  =======
+    1    256-10                                                     2,570        2,570
+    2    256-12-10                                                  3,214        3,214
+    3    8x8 units of 3x3 fields, 4x4 of 5x5, 10; nothing shared    1,226        1,226
+    4    two 8x8 maps, each with one kernel; 4x4, not shared; 10    2,266        1,132
+    5    two 8x8 maps and four 4x4 maps, each with one kernel; 10   5,194        1,060
+    ===  =========================================================  ===========  =======
 
     Fields lie two pixels apart and reach over the edge. Biases are never shared. Hidden units go
     through `f(x) = 1.7159 tanh(2x/3)`.

@@ -28,9 +28,10 @@ class SharedTransformerClassifier(ZooModel):
         class_names: names of the classes, in the order of the scores; of the data too.
         split: "whitespace" or "character", as of `keras.layers.TextVectorization`.
         standardize: what comes before that, as of `keras.layers.TextVectorization`.
-        num_layers, distinct, schedule, share, own_normalization, step_embedding, rank, num_heads,
-            hidden_dim, intermediate_dim, dropout, max_sequence_length, kernel_initializer: see
-            `keras_shared.zoo.SharedTransformer`. Of a longer text the first tokens are read.
+        num_layers: uses of a block. For this and distinct, schedule, share, own_normalization,
+            step_embedding, rank, num_heads, hidden_dim, intermediate_dim, dropout,
+            max_sequence_length and kernel_initializer see `keras_shared.zoo.SharedTransformer`.
+            Of a longer text the first tokens are read.
         dtype: dtype policy; the scores are float32 in any case.
         **kwargs: `name` and `trainable`, as of `keras.Model`.
 

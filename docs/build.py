@@ -1,0 +1,69 @@
+"""Builds these pages and opens them: `python docs/build.py`; with `--no-open` it only builds them.
+
+Warnings are errors. Every link within the pages is followed.
+"""
+
+import html.parser
+import os
+import pathlib
+import sys
+import webbrowser
+from urllib.parse import unquote, urlsplit
+
+from sphinx.cmd.build import build_main
+
+DOCS = pathlib.Path(__file__).parent
+HTML = DOCS / "_build" / "html"
+
+
+class Page(html.parser.HTMLParser):
+    """The places that can be linked to in a page, and what it links to."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        super().__init__()
+        self.path, self.places, self.links = path, set(), set()
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name == "id":
+                self.places.add(value)
+            elif name in ("href", "src") and value:
+                self.links.add(value)
+
+
+def broken_links(folder: pathlib.Path) -> list[str]:
+    """Each link from a page in `folder` to a file or place that is not there."""
+    pages = {path.resolve(): Page(path) for path in folder.rglob("*.html")}
+    broken = []
+    for path, page in pages.items():
+        for link in sorted(page.links):
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc:
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            if not target.exists():
+                broken.append(f"{path.relative_to(folder.resolve())}: {link}")
+            elif parts.fragment and target in pages:
+                if unquote(parts.fragment) not in pages[target].places:
+                    broken.append(f"{path.relative_to(folder.resolve())}: {link}")
+    return broken
+
+
+def main(*arguments: str) -> int:
+    jobs = str(min(2, os.cpu_count() or 1))
+    failed = build_main(
+        ["-W", "--keep-going", "-q", "-j", jobs, "-d", str(DOCS / "_build" / "read"), str(DOCS), str(HTML)]
+    )
+    for line in broken_links(HTML) if HTML.exists() else []:
+        print(f"broken link: {line}", file=sys.stderr)
+        failed = 1
+    if not failed:
+        print(f"written: {HTML / 'index.html'}")
+        if "--no-open" not in arguments:
+            webbrowser.open((HTML / "index.html").as_uri())
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,73 @@
+"""How Sphinx builds these pages; `python docs/build.py` does it."""
+
+import os
+import pathlib
+import re
+import sys
+
+ROOT = pathlib.Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+# for the kernels that execute the pages, too
+os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "docs")])
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+
+import keras_shared  # noqa: E402
+from keras_shared.evaluation.readme_table import readme_table  # noqa: E402
+
+project = "keras_shared"
+copyright = "the authors of keras_shared, Apache License 2.0"
+version = release = keras_shared.__version__
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
+templates_path = ["_templates"]
+exclude_patterns = ["_build", "_templates"]
+html_theme = "furo"
+html_title = f"keras_shared {release}"
+
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 3
+myst_links_external_new_tab = False
+nb_execution_mode = "cache"  # a page is executed again when its code has changed
+nb_execution_cache_path = str(ROOT / "docs" / "_build" / "executed")
+nb_execution_in_temp = True
+nb_execution_timeout = 120
+nb_execution_raise_on_error = True
+nb_output_stderr = "remove-warn"
+nb_merge_streams = True
+
+autodoc_default_options = {"members": False, "show-inheritance": False}
+autodoc_typehints = "none"
+napoleon_numpy_docstring = False
+napoleon_custom_sections = ["Call", "Input shape", "Output shape"]
+autosummary_generate = True
+autosummary_generate_overwrite = True
+
+
+def write_generated(app: object) -> None:
+    """The zoo's table, and a page for each card of the zoo and of the studies."""
+    generated = ROOT / "docs" / "generated"
+    generated.mkdir(exist_ok=True)
+    table = readme_table(ROOT / "zoo").replace("(zoo/", "(zoo_").replace("/README.md)", ".md)")
+    pages = {"zoo_table": "---\norphan: true\n---\n\n# Published models\n\n" + table + "\n"}
+    for kind in ("zoo", "studies"):
+        for card in sorted((ROOT / kind).glob("*/README.md")):
+            pages[f"{kind}_{card.parent.name}"] = (
+                f"```{{include}} ../../{kind}/{card.parent.name}/README.md\n"
+                ":relative-images:\n:relative-docs: recipe\n```\n"
+            )
+    for name, text in pages.items():
+        page = generated / f"{name}.md"
+        if not page.exists() or page.read_text() != text:
+            page.write_text(text)
+
+
+def as_code(
+    app: object, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    """Docstrings are written with single backquotes, where Sphinx' markup takes two."""
+    text = re.sub(r"(?<!`)`([^`]+)`(?!`)", r"``\1``", "\n".join(lines))
+    lines[:] = text.split("\n")
+
+
+def setup(app: object) -> None:
+    app.connect("autodoc-process-docstring", as_code, priority=100)  # before napoleon
+    app.connect("config-inited", lambda app, config: write_generated(app))
