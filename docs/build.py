@@ -42,18 +42,26 @@ def broken_links(folder: pathlib.Path) -> list[str]:
             if parts.scheme or parts.netloc:
                 continue
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
-            if not target.exists():
+            places = pages[target].places if target in pages else {unquote(parts.fragment)}
+            if not target.exists() or (parts.fragment and unquote(parts.fragment) not in places):
                 broken.append(f"{path.relative_to(folder.resolve())}: {link}")
-            elif parts.fragment and target in pages:
-                if unquote(parts.fragment) not in pages[target].places:
-                    broken.append(f"{path.relative_to(folder.resolve())}: {link}")
     return broken
 
 
 def main(*arguments: str) -> int:
     jobs = str(min(2, os.cpu_count() or 1))
     failed = build_main(
-        ["-W", "--keep-going", "-q", "-j", jobs, "-d", str(DOCS / "_build" / "read"), str(DOCS), str(HTML)]
+        [
+            "-W",
+            "--keep-going",
+            "-q",
+            "-j",
+            jobs,
+            "-d",
+            str(DOCS / "_build" / "read"),
+            str(DOCS),
+            str(HTML),
+        ]
     )
     for line in broken_links(HTML) if HTML.exists() else []:
         print(f"broken link: {line}", file=sys.stderr)

@@ -31,7 +31,7 @@ nb_execution_cache_path = str(ROOT / "docs" / "_build" / "executed")
 nb_execution_in_temp = True
 nb_execution_timeout = 120
 nb_execution_raise_on_error = True
-nb_output_stderr = "remove-warn"
+nb_output_stderr = "remove"
 nb_merge_streams = True
 
 autodoc_default_options = {"members": False, "show-inheritance": False}
@@ -46,16 +46,17 @@ def write_generated(app: object) -> None:
     """The zoo's table, and a page for each card of the zoo and of the studies."""
     generated = ROOT / "docs" / "generated"
     generated.mkdir(exist_ok=True)
-    table = readme_table(ROOT / "zoo").replace("(zoo/", "(zoo_").replace("/README.md)", ".md)")
-    pages = {"zoo_table": "---\norphan: true\n---\n\n# Published models\n\n" + table + "\n"}
+    table = readme_table(ROOT / "zoo")
+    cards = table.replace("(zoo/", "(generated/zoo_").replace("/README.md)", ".md)")
+    pages = {"zoo_table.txt": f"{cards}\n"}
     for kind in ("zoo", "studies"):
         for card in sorted((ROOT / kind).glob("*/README.md")):
-            pages[f"{kind}_{card.parent.name}"] = (
+            pages[f"{kind}_{card.parent.name}.md"] = (
                 f"```{{include}} ../../{kind}/{card.parent.name}/README.md\n"
                 ":relative-images:\n:relative-docs: recipe\n```\n"
             )
     for name, text in pages.items():
-        page = generated / f"{name}.md"
+        page = generated / name
         if not page.exists() or page.read_text() != text:
             page.write_text(text)
 

@@ -1,6 +1,6 @@
 """Your own images, from a folder to a served model, in Python: `python docs/own_images.py`.
 
-The same by commands is in README.md, "Your own images". A folder is drawn first, with twenty
+The same by commands is in README.md. A folder is drawn first, with twenty
 pictures of each of three shapes, of several sizes and colours.
 """
 

@@ -1,17 +1,27 @@
-"""The pages in docs/ that hold Python are run as they stand."""
+"""The pages in docs/ that hold Python are run as they stand.
+
+Code cells are run by the build, tutorials/serve.md by tests/serving/test_alone.py; what is marked
+"py" is code of other libraries.
+"""
 
 import doctest
 import pathlib
+import re
 import runpy
+import sys
 
 import pytest
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
-PAGES = [page for page in sorted(DOCS.glob("*.md")) if ">>> " in page.read_text()]
+PAGES = sorted(page for page in DOCS.rglob("*.md") if not {"_build", "generated"} & {*page.parts})
+DOCTESTS = [page for page in PAGES if ">>> " in page.read_text()]
+PYTHON = [
+    page for page in PAGES if "```python\n" in page.read_text() and page.parts[-1] != "serve.md"
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", DOCTESTS, ids=lambda page: page.stem)
 def test_a_page_is_true(page):
     failed, tried = doctest.testfile(
         str(page), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE
@@ -27,3 +37,42 @@ def test_strings_of_digits_are_read_by_a_net_of_single_digits(data_dir, tmp_path
     assert "written [2, 0, 4, 8, 7] read [2, 0, 4, 8, 7]" in written
     assert "moved by 4 of 4 pixels, scores differ by up to 0\n" in written
     assert (tmp_path / "strings.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PYTHON, ids=lambda page: f"{page.parent.name}-{page.stem}")
+def test_the_python_of_a_page_works_as_typed(page, tmp_path, monkeypatch, request):
+    """Its blocks one after the other, as a reader types them."""
+    text = page.read_text()
+    if "fashion_mnist" in text:
+        request.getfixturevalue("data_dir")
+    monkeypatch.chdir(tmp_path)
+    typed = {}
+    for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(compile(code, page.name, "exec"), typed)
+
+
+def test_every_page_is_in_the_index_and_links_lead_somewhere():
+    listed = {*re.findall(r"^([\w/]+)$", (DOCS / "index.md").read_text(), re.MULTILINE)}
+    pages = {page.relative_to(DOCS).with_suffix("").as_posix() for page in PAGES}
+    assert pages - {"index"} == listed
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", page.read_text()):
+            made = "generated" in target  # by the build, of the cards
+            assert made or (page.parent / target).exists(), (page.name, target)
+
+
+def test_broken_links_are_found(tmp_path):
+    sphinx = pytest.importorskip("sphinx")
+    assert sphinx
+    sys.path.insert(0, str(DOCS))
+    from build import broken_links
+
+    (tmp_path / "a.html").write_text(
+        '<p id="here"><a href="b.html#there">b</a> <a href="#here">a</a> <a href="c.html">c</a>'
+        '<a href="https://example.com">out</a><img src="d.png">'
+    )
+    (tmp_path / "b.html").write_text('<a href="a.html#here">a</a>')
+    assert broken_links(tmp_path) == [
+        "a.html: b.html#there", "a.html: c.html", "a.html: d.png"
+    ]  # fmt: skip

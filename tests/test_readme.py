@@ -11,11 +11,7 @@ from keras_shared.serving import check
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-PYTHON = [
-    code
-    for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    if "serving import Client" not in code  # tests/serving/test_alone.py has a server for it
-]
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_table_is_generated_from_the_metrics():
@@ -23,25 +19,8 @@ def test_table_is_generated_from_the_metrics():
     assert table.strip() == readme_table(ROOT / "zoo")
 
 
-@pytest.mark.parametrize(
-    "code",
-    PYTHON,
-    ids=[
-        "share",
-        "tie",
-        "existing",
-        "files",
-        "export",
-        "depth",
-        "see",
-        "zoo",
-        "gallery",
-        "fine-tune",
-    ],
-)
-def test_python_works_as_typed(code, tmp_path, monkeypatch, request):
-    if "fashion_mnist" in code:
-        request.getfixturevalue("data_dir")
+@pytest.mark.parametrize("code", PYTHON, ids=["share", "tie", "use"])
+def test_python_works_as_typed(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {})
 
@@ -106,7 +85,9 @@ def test_commands_on_own_images_work_as_typed(tmp_path, monkeypatch, capsys):
             pixels = random.integers(0, 60, (40, 30 + number, 3), "uint8")
             pixels[:, 8 * i : 8 * i + 8] += 150
             Image.fromarray(pixels).save(folder / f"{number}.png")
-    block = README.partition("## Your own images")[2].partition("```bash\n")[2].partition("```")[0]
+    page = (ROOT / "docs" / "how_to" / "own_images.md").read_text()
+    block = page.partition("```bash\n")[2].partition("```")[0]
+    assert block in README  # the same
     commands = [line.partition("#")[0].split()[1:] for line in block.splitlines()]
     assert [words[0] for words in commands] == [
         "fine-tune", "evaluate", "publish", "predict", "serve"

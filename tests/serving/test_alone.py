@@ -1,4 +1,4 @@
-"""serving/ without the rest of the library, and what the README says of it, as typed."""
+"""serving/ without the rest of the library, and what the docs say of it, as typed."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from real import real_server
 from recording import Server, from_folder
 
 PACKAGE = pathlib.Path(keras_shared.__file__).parent
-README = (PACKAGE.parent / "README.md").read_text().partition("## Serve")[2]
+PAGE = (PACKAGE.parent / "docs" / "tutorials" / "serve.md").read_text()
 
 
 @pytest.fixture(
@@ -82,15 +82,15 @@ def image(tmp_path, monkeypatch):
 
 
 def here(code, server):
-    """The README's code with the ports of this server."""
+    """The page's code with the ports of this server."""
     ports = {"8501": server.rest_port, "8500": server.grpc_port}
     return re.sub(r"localhost:(850[01])", lambda m: f"127.0.0.1:{ports[m[1]]}", code)
 
 
 @pytest.mark.slow
-def test_the_serve_section_works_in_its_order(server, tmp_path):
+def test_the_page_on_serving_works_in_its_order(server, tmp_path):
     """From an empty folder; only `serve` waits for no end, and stands for the server here."""
-    blocks = re.findall(r"```(bash|python)\n(.*?)```", README, re.DOTALL)
+    blocks = re.findall(r"```(bash|python)\n(.*?)```", PAGE, re.DOTALL)
     assert [kind for kind, _ in blocks] == ["bash", "bash", "python", "bash"]
     answers = []
     for kind, code in blocks:
@@ -117,7 +117,7 @@ def test_the_serve_section_works_in_its_order(server, tmp_path):
     )
     assert "'image_a': TensorInfo(dtype='float32', shape=(None, 105, 105, 3))" in inputs
     assert (tmp_path / "deploy").is_dir()
-    served = re.findall(r"^keras-shared serve ([\w ]+?) +#", README, re.MULTILINE)
+    served = re.findall(r"^keras-shared serve ([\w ]+?) +#", PAGE, re.MULTILINE)
     assert served == ["lenet5_mnist siamese_omniglot"]
 
 
