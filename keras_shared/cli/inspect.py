@@ -10,6 +10,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="NAME|PATH", help="a preset's name or a folder, or .keras")
     parser.add_argument("--json", metavar="FILE", help="write the report as JSON")
     parser.add_argument("--picture", metavar="FILE", help="draw it as .png or .svg")
+    parser.add_argument("--html", metavar="FILE", help="write it as a page: a tree to point at")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -17,7 +18,7 @@ def run(options: argparse.Namespace) -> None:
     from keras_shared.presets.loading import load
     from keras_shared.presets.names import INNER_MODEL, version_dir
     from keras_shared.presets.reading import FILES
-    from keras_shared.sharing import draw_sharing, sharing_report, stored_report
+    from keras_shared.sharing import draw_sharing, sharing_report, stored_report, write_tree
     from keras_shared.sharing.table import print_report
     from keras_shared.terminal import console
 
@@ -34,3 +35,5 @@ def run(options: argparse.Namespace) -> None:
         replace_text(options.json, json.dumps(report.to_dict(), indent=2) + "\n")
     if options.picture:
         draw_sharing(report, options.picture)
+    if options.html:
+        write_tree(report, options.html)

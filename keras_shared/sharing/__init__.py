@@ -16,5 +16,6 @@ from keras_shared.sharing.to_convolutional import ConvolutionError as Convolutio
 from keras_shared.sharing.to_convolutional import Window as Window
 from keras_shared.sharing.to_convolutional import to_convolutional as to_convolutional
 from keras_shared.sharing.to_convolutional import window_of as window_of
+from keras_shared.sharing.tree import write_tree as write_tree
 from keras_shared.sharing.tying_existing import tie_weights as tie_weights
 from keras_shared.sharing.unsharing import unshare as unshare
