@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from keras_shared.presets.names import list_presets as list_presets
     from keras_shared.presets.publishing import PublishError as PublishError
     from keras_shared.presets.publishing import publish as publish
+    from keras_shared.sharing import cluster as cluster
     from keras_shared.sharing import draw_sharing as draw_sharing
     from keras_shared.sharing import load_weights as load_weights
     from keras_shared.sharing import resize_vocabulary as resize_vocabulary
@@ -41,6 +42,7 @@ _HOMES = {
     "PublishError": "keras_shared.presets.publishing",
     "TieError": "keras_shared.tying",
     "check_ties": "keras_shared.tying",
+    "cluster": "keras_shared.sharing",
     "draw_sharing": "keras_shared.sharing",
     "export": "keras_shared.exporting",
     "find_ties": "keras_shared.sharing",

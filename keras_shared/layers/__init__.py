@@ -2,6 +2,10 @@
 
 from keras_shared import start as start
 from keras_shared.layers.center_ink import CenterInk as CenterInk
+from keras_shared.layers.clustered import ClusteredConv1D as ClusteredConv1D
+from keras_shared.layers.clustered import ClusteredConv2D as ClusteredConv2D
+from keras_shared.layers.clustered import ClusteredConv3D as ClusteredConv3D
+from keras_shared.layers.clustered import ClusteredDense as ClusteredDense
 from keras_shared.layers.connection_table_conv2d import (
     ConnectionTableConv2D as ConnectionTableConv2D,
 )

@@ -1,6 +1,7 @@
 """What a model shares: each weight once, who reads it, how often, and what that saves."""
 
 from keras_shared import start as start
+from keras_shared.sharing.clustering import cluster as cluster
 from keras_shared.sharing.find_ties import StoredWeight as StoredWeight
 from keras_shared.sharing.find_ties import Ties as Ties
 from keras_shared.sharing.find_ties import find_ties as find_ties

@@ -231,7 +231,9 @@ def _weight(variable: keras.Variable, owner: keras.Layer, uses: list[tuple[Call,
         readers=readers,
         uses=len(uses),
         multiply_adds=None if None in counts else sum(c for c in counts if c is not None),
-        without_sharing=sum(_apart(call.layer, variable) for call, _ in uses) or math.prod(shape),
+        without_sharing=sum(_apart(call.layer, variable) for call, _ in uses)
+        if uses
+        else math.prod(shape),
     )
 
 
