@@ -10,6 +10,7 @@ from keras_shared.layers.connection_table_conv2d import (
     ConnectionTableConv2D as ConnectionTableConv2D,
 )
 from keras_shared.layers.euclidean_rbf import EuclideanRBF as EuclideanRBF
+from keras_shared.layers.gaussian_rbf import GaussianRBF as GaussianRBF
 from keras_shared.layers.hashed_dense import HashedDense as HashedDense
 from keras_shared.layers.locally_connected_2d import LocallyConnected2D as LocallyConnected2D
 from keras_shared.layers.over_fields import OverFields as OverFields

@@ -1,0 +1,113 @@
+import math
+from typing import Any, Literal
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("keras_shared")
+class GaussianRBF(keras.layers.Layer):
+    """Units that answer near a trained centre, by widths of their own or by one for all units.
+
+    `y_j = exp(-sum_i (x_i - c_ij)^2 / (2 s_j^2))`, with `s_j = s` for all `j` where the width is
+    shared: then one number says how far from its centre any unit answers, and its gradient is the
+    sum over all units. The logarithm of a width is what is trained, so that it stays positive. An
+    RBF net is this layer with a Dense behind it. `keras_shared.layers.EuclideanRBF` gives the
+    distances to fixed centres, as in LeNet-5.
+
+    Begin with centres from the data: `layer.build((None, features))`, then
+    `layer.centers.assign(sklearn.cluster.KMeans(units).fit(x).cluster_centers_)`.
+
+    Args:
+        units: number of centres.
+        width: `"own"` or `"shared"`.
+        initial_width: of all units, in the units of the inputs.
+        train_centers: whether training moves the centres.
+        centers_initializer: draws the centres, (units, features).
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Input shape:
+        `(batch, ..., features)`.
+
+    Output shape:
+        `(batch, ..., units)`, from 0 to 1.
+
+    Raises:
+        ValueError: for fewer than one unit, another `width`, or an initial width that is not
+            positive.
+
+    Example:
+        >>> import keras
+        >>> from keras_shared.layers import GaussianRBF
+        >>> layer = GaussianRBF(20, width="shared")
+        >>> layer(keras.ops.ones((2, 64))).shape, layer.count_params()  # 20 * 64, and one width
+        (TensorShape([2, 20]), 1281)
+
+    Reference:
+        Broomhead & Lowe 1988, "Multivariable Functional Interpolation and Adaptive Networks";
+        Moody & Darken 1989, "Fast Learning in Networks of Locally-Tuned Processing Units"
+        (centres by k-means).
+    """
+
+    def __init__(
+        self,
+        units: int,
+        width: Literal["own", "shared"] = "own",
+        initial_width: float = 1.0,
+        train_centers: bool = True,
+        centers_initializer: Any = "random_normal",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if units < 1 or width not in ("own", "shared") or not initial_width > 0:
+            raise ValueError(
+                "Expected at least one unit, `width` 'own' or 'shared', and a positive "
+                f"`initial_width`. Received: units={units}, width={width!r}, "
+                f"initial_width={initial_width}"
+            )
+        self.units = units
+        self.width = width
+        self.initial_width = initial_width
+        self.train_centers = train_centers
+        self.centers_initializer = keras.initializers.get(centers_initializer)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.centers = self.add_weight(
+            name="centers",
+            shape=(self.units, input_shape[-1]),
+            initializer=self.centers_initializer,
+            trainable=self.train_centers,
+        )
+        self.log_width = self.add_weight(
+            name="log_width",
+            shape=(self.units if self.width == "own" else 1,),
+            initializer=keras.initializers.Constant(math.log(self.initial_width)),
+        )
+
+    def call(self, inputs: Any) -> Any:
+        difference = ops.expand_dims(inputs, -2) - self.centers  # (batch, ..., units, features)
+        distances = ops.sum(ops.square(difference), axis=-1)
+        return ops.exp(-distances / 2 * ops.exp(-2 * self.log_width))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (*input_shape[:-1], self.units)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "width": self.width,
+            "initial_width": self.initial_width,
+            "train_centers": self.train_centers,
+            "centers_initializer": keras.initializers.serialize(self.centers_initializer),
+        }
+
+    def multiply_adds(
+        self, weight: keras.Variable, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
+    ) -> int:
+        once: int = math.prod(weight.shape) if weight is self.centers else self.units
+        return math.prod(input_shape[1:-1]) * once
+
+    def without_sharing(self, weight: keras.Variable) -> int:
+        size: int = math.prod(weight.shape) if weight is self.centers else self.units
+        return size
