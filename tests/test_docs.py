@@ -10,6 +10,7 @@ import re
 import runpy
 import sys
 
+import numpy as np
 import pytest
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
@@ -76,3 +77,12 @@ def test_broken_links_are_found(tmp_path):
     assert broken_links(tmp_path) == [
         "a.html: b.html#there", "a.html: c.html", "a.html: d.png"
     ]  # fmt: skip
+
+
+def test_the_update_of_a_twin_net_is_one_sum_of_two_gradients():
+    found = runpy.run_path(str(DOCS / "twin_update.py"))["main"]()
+    np.testing.assert_allclose(found["total"], found["by_differences"], atol=1e-8)
+    np.testing.assert_allclose(found["total"], found["in_keras"], atol=1e-12)
+    np.testing.assert_allclose(found["updated"], found["stepped"], atol=1e-12)
+    assert np.abs(found["total"]).max() > 0.1  # there is something to compare
+    assert found["apart"].min() > 0 and found["uphill"].any()
