@@ -4,6 +4,9 @@ import os
 import pathlib
 import re
 import sys
+from typing import Any
+
+from sphinx.util import inspect
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -69,6 +72,17 @@ def as_code(
     lines[:] = text.split("\n")
 
 
+def of_init(
+    app: object, what: str, name: str, obj: Any, options: object, signature: str, returns: object
+) -> tuple[str, object] | None:
+    """The arguments of a class: Keras' `Layer.__new__` hides those of `__init__`."""
+    if what != "class" or signature != "(*args, **kwargs)":
+        return None
+    arguments = inspect.signature(obj.__init__, bound_method=True)
+    return inspect.stringify_signature(arguments, show_annotation=False), returns
+
+
 def setup(app: object) -> None:
+    app.connect("autodoc-process-signature", of_init)
     app.connect("autodoc-process-docstring", as_code, priority=100)  # before napoleon
     app.connect("config-inited", lambda app, config: write_generated(app))
