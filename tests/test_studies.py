@@ -7,6 +7,8 @@ import pathlib
 import numpy as np
 import pytest
 
+from keras_shared.datasets import load_mnist
+
 ROOT = pathlib.Path(__file__).parents[1]
 
 
@@ -90,3 +92,22 @@ def test_adding_is_learned_over_few_steps_and_goes_on_where_it_stopped(
     np.testing.assert_allclose(result["runs"][-1]["errors"], first["errors"], rtol=0.05)
     assert "180 updates" in adding.card(result)
     adding.plot(result).savefig(tmp_path / "plot.png")
+
+
+@pytest.mark.slow
+def test_clustering_is_measured_and_goes_on_where_it_stopped(tmp_path, data_dir, monkeypatch):
+    study = program("clustered_lenet")
+    small = load_mnist("test").part(np.arange(500))
+    changes = {"CODES": (16,), "SEEDS": (1,), "IMAGES": 128, "load_mnist": lambda split: small}
+    for name, value in changes.items():
+        monkeypatch.setattr(study, name, value)
+    monkeypatch.setattr("sys.argv", ["run.py", "--out", str(tmp_path)])
+    study.main()
+    rows = json.loads((tmp_path / "clustered.json").read_text())
+    assert [row["codes"] for row in rows] == [None, 16]
+    assert rows[1]["weight_bytes"] < rows[0]["weight_bytes"] / 6
+    assert rows[1]["file_bytes"] < rows[0]["file_bytes"] and rows[0]["errors"] <= 5
+    written = (tmp_path / "README.md").read_text()
+    (tmp_path / "clustered.json").write_text(json.dumps(rows[:1]))
+    study.main()
+    assert (tmp_path / "README.md").read_text() == written
