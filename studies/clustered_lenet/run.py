@@ -79,9 +79,10 @@ def card(rows: list[dict[str, Any]], images: int) -> str:
         "",
         f"Wrongly read images of MNIST's {images:,} test images, at once and after "
         f"{IMAGES // BATCH} steps of fine-tuning (mean, least and most of {len(SEEDS)} seeds), and "
-        "bytes of all weights in memory and of the `.keras` file, which holds the description of the "
-        "model too. Biases and normalisation stay float32; a code takes 1, 2, 4 or 8 "
-        "bits, so that 8 codes save no more than 16. `python studies/clustered_lenet/run.py` measures it again.",
+        "bytes of all weights in memory and of the `.keras` file, which holds the description of "
+        "the model too. Biases and normalisation stay float32; a code takes 1, 2, 4 or 8 "
+        "bits, so that 8 codes save no more than 16. `python studies/clustered_lenet/run.py` "
+        "measures it again.",
         "",
         "| codes | weights, bytes | less by | file, bytes | errors | fine-tuned |",
         "|---|---|---|---|---|---|",
