@@ -74,7 +74,7 @@ class TransformerBlock(keras.layers.Layer):
         def drawn() -> Any:
             return initializers.get(self.kernel_initializer or "glorot_uniform")
 
-        if features is None or features % self.num_heads:
+        if features is None or self.num_heads < 1 or features % self.num_heads:
             raise ValueError(
                 f"TransformerBlock '{self.name}' has {self.num_heads} heads, which must divide the "
                 f"features of its inputs. Received: input_shape={input_shape}"

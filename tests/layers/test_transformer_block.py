@@ -95,3 +95,8 @@ def test_positions():
 def test_heads_divide_the_features():
     with pytest.raises(ValueError, match=r"3 heads, which must divide.*\(2, 5, 8\)"):
         TransformerBlock(3, 16)(X)
+
+
+def test_no_heads_are_refused():
+    with pytest.raises(ValueError, match="has 0 heads"):
+        TransformerBlock(0, 16).build((None, 4, 8))
