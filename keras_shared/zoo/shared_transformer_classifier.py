@@ -159,9 +159,10 @@ class SharedTransformerClassifier(ZooModel):
         Raises:
             ValueError: for what is no list of texts.
         """
-        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts) or not texts:
+        found = [] if isinstance(texts, str) else list(texts)
+        if not found or not all(isinstance(text, str) for text in found):
             raise ValueError(f"`texts` must be a list of texts. Received: {texts!r}")
-        tokens = ops.convert_to_tensor(self.tokenizer(list(texts)))
+        tokens = ops.convert_to_tensor(self.tokenizer(found))
         scores = self.predict(self._readable(tokens), verbose=0)
         return [self.class_names[i] for i in np.argmax(scores, axis=-1)]
 

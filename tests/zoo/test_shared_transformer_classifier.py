@@ -61,3 +61,10 @@ def test_bad_arguments(arguments, message):
 def test_texts_are_a_list():
     with pytest.raises(ValueError, match="list of texts. Received: 'good'"):
         small().classify("good")
+
+
+def test_texts_come_as_an_array_or_one_by_one():
+    model, texts = small(), ["a b", "b", "a"]
+    expected = model.classify(texts)
+    assert model.classify(np.array(texts, object)) == expected
+    assert model.classify(text for text in texts) == expected
