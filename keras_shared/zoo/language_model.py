@@ -1,4 +1,5 @@
 import functools
+import re
 import string
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -246,7 +247,9 @@ class LanguageModel(ZooModel):
         if len(rows):
             words = self._words
             text = words.lines_ended(texts[rows[0]])
-            unknown = text[columns[0]] if words.split == "character" else text.split()[columns[0]]
+            # not str.split, which also splits at spaces that TensorFlow keeps
+            parts = text if words.split == "character" else re.findall(r"[^ \t\n\v\f\r]+", text)
+            unknown = parts[columns[0]]
             kind = "character" if words.split == "character" else "word"
             raise ValueError(
                 f"A prompt holds the {kind} {unknown!r}, which is not among the "

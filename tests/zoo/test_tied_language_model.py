@@ -308,3 +308,9 @@ def test_unshared_it_has_a_table_at_each_end():
     other = keras_shared.unshare(model)
     assert other.count_params() == model.count_params() + 11 * 5
     np.testing.assert_allclose(other(TOKENS), model(TOKENS), rtol=1e-5, atol=1e-6)
+
+
+def test_the_unknown_word_is_the_one_that_tensorflow_splits_off():
+    model = TiedLanguageModel(["good", "day"], "whitespace", units=4, num_layers=1)
+    with pytest.raises(ValueError, match=r"holds the word 'good\\xa0day'"):
+        model.generate("day good\u00a0day")
