@@ -35,5 +35,8 @@ class LossPerToken(keras.metrics.Mean):
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         asked = ops.cast(ops.not_equal(y_true, PADDING), self.dtype)
         if sample_weight is not None:
-            asked = asked * ops.cast(sample_weight, self.dtype)
+            weights = ops.cast(sample_weight, self.dtype)
+            if len(weights.shape) == 1:  # one for each row
+                weights = weights[:, None]
+            asked = asked * weights
         return super().update_state(self._losses(y_true, y_pred), asked)

@@ -18,6 +18,9 @@ class RBFLoss(keras.losses.Loss):
         reduction: as in `keras.losses.Loss`.
         name: name of the loss.
 
+    Raises:
+        ValueError: for one-hot classes, when it is called.
+
     Example:
         >>> from keras_shared.losses import RBFLoss
         >>> loss = RBFLoss(j=0.0)([0], [[0.0, -1e9]])  # 0 + log(1 + 1 + 0)
@@ -40,6 +43,12 @@ class RBFLoss(keras.losses.Loss):
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         y_pred = ops.convert_to_tensor(y_pred)
+        shape = tuple(ops.convert_to_tensor(y_true).shape)
+        if len(shape) > 1 and shape[-1] not in (1, None):
+            raise ValueError(
+                "Expected classes of shape (batch,) or (batch, 1), whole numbers. Received: "
+                f"classes of shape {shape}. Of one-hot classes take numpy.argmax(classes, axis=1)."
+            )
         labels = ops.cast(ops.reshape(y_true, (-1,)), "int32")
         right = ops.sum(y_pred * ops.one_hot(labels, y_pred.shape[-1], dtype=y_pred.dtype), axis=-1)
         rubbish = ops.full_like(y_pred[:, :1], -self.j)

@@ -8,9 +8,11 @@ import tensorflow as tf
 from keras_shared.losses import (
     LOSSES,
     EmbeddingLoss,
+    LossPerToken,
     MeanLoss,
     NPairLoss,
     PrototypicalLoss,
+    RBFLoss,
     TripletLoss,
 )
 
@@ -221,3 +223,17 @@ def test_config_and_names():
         TripletLoss(mining="easy")
     with pytest.raises(ValueError, match="shots=0"):
         PrototypicalLoss(0)
+
+
+def test_a_weight_for_each_row_counts_all_of_its_tokens():
+    logits = np.random.default_rng(0).normal(size=(3, 3, 5)).astype("float32")
+    targets, weights = np.array([[1, 2, 0], [3, 0, 0], [4, 4, 4]]), np.array([1.0, 0.0, 0.5])
+    by_row, by_token = LossPerToken(), LossPerToken()
+    by_row.update_state(targets, logits, weights)
+    by_token.update_state(targets, logits, np.repeat(weights[:, None], 3, axis=1))
+    assert float(by_row.result()) == pytest.approx(float(by_token.result()))
+
+
+def test_one_hot_classes_are_refused_by_the_rbf_loss():
+    with pytest.raises(ValueError, match=r"one-hot.*argmax"):
+        RBFLoss()(np.array([[0, 1, 0]]), np.array([[0.0, -1.0, -2.0]]))
