@@ -92,6 +92,7 @@ class Gallery:
         self._of_names: dict[str, np.ndarray] = {}  # (images, features) each
         self._joined: tuple[np.ndarray, np.ndarray, tuple[str, ...]] | None = None
         self._index: NameIndex | None = None
+        self._made_by: str | None = None  # fingerprint of the model when it embedded these
 
     # === What is enrolled ===
 
@@ -126,6 +127,7 @@ class Gallery:
             )
         if keep not in ("all", "mean"):
             raise GalleryError(f"`keep` must be 'all' or 'mean'. Received: {keep!r}")
+        self._see_same_model()
         self._add(name, _embedded(self.model, images), keep)
 
     def remove(self, name: str) -> None:
@@ -151,6 +153,8 @@ class Gallery:
                 "The other gallery holds embeddings of another model, which compare with nothing "
                 "here. Enrol its images again."
             )
+        self._see_same_model()
+        other._see_same_model()
         for name, embeddings in other._of_names.items():
             self._add(name, embeddings)
 
@@ -171,6 +175,7 @@ class Gallery:
             ValueError: for arrays that are no images.
         """
         self._see_enrolled(name)
+        self._see_same_model()
         cosines = _embedded(self.model, images) @ self._of_names[name].T
         return self._probability(cosines.max(axis=1))
 
@@ -197,6 +202,7 @@ class Gallery:
             raise GalleryError(f"`k` must be a number from 1. Received: {k!r}")
         if not self._of_names:
             raise GalleryError("Nothing is enrolled: call enrol(name, images) first.")
+        self._see_same_model()
         if approximate:
             self.build_index()
         embeddings = _embedded(self.model, images)
@@ -243,8 +249,8 @@ class Gallery:
         head = {
             "names": list(self._of_names),
             "images": [len(rows) for rows in self._of_names.values()],
-            "threshold": self.threshold,
-            "model": fingerprint(self.model),
+            "threshold": float(self.threshold),
+            "model": (self._of_names and self._made_by) or fingerprint(self.model),
         }
         rows = self._rows()[0]
         with replacing(path) as scratch, scratch.open("wb") as file:
@@ -285,6 +291,7 @@ class Gallery:
                 "made with, or enrol the images again."
             )
         starts = np.cumsum([0, *head["images"]])
+        gallery._made_by = head["model"]
         gallery._of_names = {
             name: rows[first:last]
             for name, first, last in zip(head["names"], starts, starts[1:], strict=False)
@@ -301,6 +308,17 @@ class Gallery:
         self._joined = None
         if self._index is not None:
             self._index.add([name] * len(rows), rows)
+
+    def _see_same_model(self) -> None:
+        """Refuse a model that was trained since it embedded what is enrolled."""
+        now = fingerprint(self.model)
+        if self._of_names and self._made_by not in (None, now):
+            raise GalleryError(
+                f"The weights of this {type(self.model).__name__} changed since images were "
+                "enrolled: the embeddings compare with nothing that it embeds now. Make a new "
+                "Gallery, and enrol the images again."
+            )
+        self._made_by = now
 
     def _see_enrolled(self, name: str) -> None:
         if name not in self._of_names:

@@ -242,3 +242,27 @@ def test_a_full_disk_leaves_the_former_file(model, images, tmp_path):
     assert process.exitcode == 7
     assert (tmp_path / "people.npz").read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["people.npz"]
+
+
+def test_a_model_that_was_trained_since_is_refused(images, tmp_path):
+    model = SiameseNet()
+    gallery = filled(model, images)
+    gallery.threshold = np.float32(0.5)
+    before = model.embedder.get_weights()
+    model.embedder.set_weights([weight * 0.9 for weight in before])
+    for ask in (
+        lambda: gallery.identify(images),
+        lambda: gallery.verify(images, "anna"),
+        lambda: gallery.enrol("cleo", images[:1]),
+        lambda: Gallery(model).merge(gallery),
+    ):
+        with pytest.raises(GalleryError, match="changed since"):
+            ask()
+    gallery.save(tmp_path / "g.npz")
+    with pytest.raises(GalleryError, match="another model"):
+        Gallery.load(tmp_path / "g.npz", model)
+    again = Gallery(model)  # as the message says
+    again.enrol("anna", images[:1])
+    assert again.identify(images[:1])[0].name == "anna"
+    model.embedder.set_weights(before)
+    assert Gallery.load(tmp_path / "g.npz", model).identify(images[:1])[0].name == "anna"
