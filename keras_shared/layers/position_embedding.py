@@ -4,6 +4,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_shared.layers.schedules import positive
+
 
 @keras.saving.register_keras_serializable("keras_shared")
 class PositionEmbedding(keras.layers.Layer):
@@ -37,17 +39,18 @@ class PositionEmbedding(keras.layers.Layer):
     """
 
     def __init__(self, sequence_length: int, initializer: Any = "uniform", **kwargs: Any) -> None:
-        if not isinstance(sequence_length, int) or sequence_length < 1:
-            raise ValueError(
-                "`sequence_length` must be a positive integer. Received: "
-                f"sequence_length={sequence_length!r}"
-            )
+        sequence_length = positive("sequence_length", sequence_length)
         super().__init__(**kwargs)
         self.sequence_length = sequence_length
         self.initializer = keras.initializers.get(initializer)
         self.supports_masking = True
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
+        if len(input_shape) != 3:
+            raise ValueError(
+                f"PositionEmbedding '{self.name}' takes inputs of shape (batch, length, features). "
+                f"Received: inputs of the shape {tuple(input_shape)}. Reshape them first."
+            )
         self.embeddings = self.add_weight(
             name="positions",
             shape=(self.sequence_length, input_shape[-1]),

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_shared.layers.schedules import positive
 from keras_shared.tying import TiedReader
 from keras_shared.tying.keras_private import drop_layer
 
@@ -63,8 +64,7 @@ class RelaxedDense(TiedReader):
         b_initializer: Any = "zeros",
         **kwargs: Any,
     ) -> None:
-        if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
-            raise ValueError(f"`rank` must be a positive integer. Received: rank={rank!r}")
+        rank = positive("rank", rank)
         super().__init__(source, **kwargs)
         self.rank = rank
         self.a_initializer = keras.initializers.get(a_initializer)

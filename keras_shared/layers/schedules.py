@@ -1,6 +1,8 @@
 """Which of the distinct blocks of a stack each of its uses calls."""
 
+import numbers
 from collections.abc import Sequence
+from typing import Any
 
 SCHEDULES = ("sequence", "cycle", "cycle_reverse", "middle_cycle")
 
@@ -28,8 +30,7 @@ def uses_of(schedule: str | Sequence[int], depth: int, distinct: int) -> list[in
         algorithm 1; Bae et al. 2025, "Mixture-of-Recursions", table 1 (middle-cycle).
     """
     for name, number in (("depth", depth), ("distinct", distinct)):
-        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-            raise ValueError(f"`{name}` must be a positive integer. Received: {name}={number!r}")
+        positive(name, number)
     if not isinstance(schedule, str):
         return _listed(list(schedule), depth, distinct)
     if schedule not in SCHEDULES:
@@ -53,6 +54,23 @@ def uses_of(schedule: str | Sequence[int], depth: int, distinct: int) -> list[in
         last = (depth - 1) // distinct * distinct  # where the last round begins
         return cycle if last == 0 else cycle[:last] + [distinct - 1 - i for i in cycle[last:]]
     return cycle
+
+
+def positive(name: str, number: Any, expected: str = "a positive integer") -> int:
+    """A whole number from 1, NumPy's too, as an int.
+
+    Raises:
+        ValueError: for anything else.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_shared.layers.schedules import positive
+        >>> positive("depth", np.int64(3))
+        3
+    """
+    if not isinstance(number, numbers.Integral) or isinstance(number, bool) or number < 1:
+        raise ValueError(f"`{name}` must be {expected}. Received: {name}={number!r}")
+    return int(number)
 
 
 def _listed(indices: list[int], depth: int, distinct: int) -> list[int]:

@@ -16,7 +16,7 @@ from keras_shared.layers.partly_shared import (
     plain_copy,
 )
 from keras_shared.layers.relaxed_dense import RelaxedDense
-from keras_shared.layers.schedules import uses_of
+from keras_shared.layers.schedules import positive, uses_of
 from keras_shared.layers.step_embedding import StepEmbedding
 from keras_shared.tying import TiedReader, TieError
 from keras_shared.tying.keras_private import (
@@ -107,10 +107,13 @@ class SharedStack(keras.layers.Layer):
                 "SharedStack takes a layer or a model as its block. Received: "
                 f"block={block!r} (of type {type(block).__name__})"
             )
-        if rank is not None and (not isinstance(rank, int) or rank < 1):
-            raise ValueError(f"`rank` must be a positive integer or None. Received: rank={rank!r}")
+        if rank is not None:
+            rank = positive("rank", rank, "a positive integer or None")
+        depth = positive("depth", depth)
+        schedule = schedule if isinstance(schedule, str) else np.asarray(schedule).tolist()
         if distinct is None:
             distinct = 1 if isinstance(schedule, str) else len(set(schedule))
+        distinct = positive("distinct", distinct)
         indices = uses_of(schedule, depth, distinct)
         super().__init__(**kwargs)
         self.depth, self.distinct = depth, distinct

@@ -100,3 +100,18 @@ def test_heads_divide_the_features():
 def test_no_heads_are_refused():
     with pytest.raises(ValueError, match="has 0 heads"):
         TransformerBlock(0, 16).build((None, 4, 8))
+
+
+def test_numbers_of_numpy_are_numbers():
+    three, schedule = np.int64(3), np.array([0, 1, 0])
+    assert PositionEmbedding(three).get_config()["sequence_length"] == 3
+    stack = SharedStack(keras.layers.Dense(4), three, np.int64(2), rank=np.int64(1))
+    assert [type(stack.get_config()[key]) for key in ("depth", "distinct", "rank")] == [int] * 3
+    assert SharedStack(keras.layers.Dense(4), 3, schedule=schedule).indices == [0, 1, 0]
+    with pytest.raises(ValueError, match="rank=True"):
+        SharedStack(keras.layers.Dense(4), 3, rank=True)
+
+
+def test_positions_of_images_are_refused():
+    with pytest.raises(ValueError, match=r"\(batch, length, features\).*Reshape"):
+        PositionEmbedding(6)(np.ones((2, 6, 6, 8), "float32"))
