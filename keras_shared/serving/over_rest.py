@@ -8,6 +8,7 @@ import http.client
 import io
 import ipaddress
 import json
+import os
 import select
 import socket
 import ssl
@@ -68,6 +69,7 @@ class Rest:
         self._lock = threading.Lock()
         self._idle: list[tuple[float, _Timed]] = []  # since when
         self._keeps = False
+        self._process = os.getpid()
         self._where = ":".join(str(part) for part in (url.hostname, url.port) if part)
         self._base = f"{url.path.rstrip('/')}/v1/models/"
         self._headers = {"Content-Type": "application/json"}
@@ -200,6 +202,8 @@ class Rest:
         """A connection of a moment ago that nobody uses, and the server has not closed."""
         with self._lock:
             idle, self._idle, now = self._idle, [], time.monotonic()
+            if self._process != os.getpid():  # forked: these are the other process's as well
+                idle, self._process, self._keeps = [], os.getpid(), False
             for since, sock in idle:
                 closed = sock.stirs()
                 if closed or now - since > SURE:

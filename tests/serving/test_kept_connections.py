@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import http.server
 import json
+import os
 import sys
 import threading
 import time
@@ -105,3 +106,18 @@ def test_none_is_left_by_a_client_that_was_closed():
         assert len(set(asked)) == 2
     with pytest.raises(ServingError, match="no connection to"):
         Client(url, timeout=1).metadata("m")
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_has_connections_of_its_own():
+    with server() as (url, asked, _), Client(url) as client:
+        client.metadata("m")
+        child = os.fork()
+        if not child:
+            with contextlib.suppress(BaseException):
+                client.metadata("m")
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert len(asked) == 2 and asked[0] != asked[1]
+        client.metadata("m")
+        assert asked[2] == asked[0]
