@@ -44,6 +44,8 @@ def run(options: argparse.Namespace) -> None:
             "--examples must be at least 1 and --epochs at least 0. Received: "
             f"--examples {options.examples} --epochs {options.epochs}"
         )
+    if options.png and pathlib.Path(options.png).suffix not in (".png", ".svg"):
+        raise KerasSharedError(f"--png takes a .png or .svg file. Received: {options.png}")
     model = None
     if pathlib.Path(options.recipe).is_dir():
         best = Run(options.recipe).best()

@@ -52,3 +52,8 @@ def test_pairs_and_a_loss_of_embeddings(recipe):
     pairs = recipe("pairs", **{"model.image_shape": [28, 28, 1]})
     (report,) = signals_of(pairs, training_data(pairs), examples=4, epochs=0)
     assert "conv_1 (2)" in [layer.name for layer in report.layers]
+
+
+def test_another_picture_is_refused_before_training(capsys):
+    assert main(["signals", "missing.toml", "--epochs", "3", "--png", "signals.jpg"]) == 1
+    assert "--png takes a .png or .svg file" in capsys.readouterr().err
