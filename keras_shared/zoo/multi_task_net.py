@@ -99,6 +99,11 @@ class MultiTaskNet(keras.Model):
     ) -> Any:  # fmt: skip
         if self.log_variances is None:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
+        if not isinstance(y, dict):
+            raise ValueError(
+                f"Give the targets by the names of the tasks, {[*self.heads]}. Received: y of type "
+                f"{type(y).__name__}"
+            )
         total = sum(self.losses, start=ops.cast(0.0, "float32"))
         for number, (name, loss) in enumerate(self._loss_of_each()):
             weight = sample_weight[name] if isinstance(sample_weight, dict) else sample_weight

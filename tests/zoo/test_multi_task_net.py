@@ -136,6 +136,9 @@ def test_refuses():
     model.compile("sgd", {"kind": LOSS["kind"]})
     with pytest.raises(ValueError, match=r"a loss for each task.*none for \['size'\]"):
         model.compute_loss(X, Y, model(X))
+    model.compile("sgd", LOSS)
+    with pytest.raises(ValueError, match=r"names of the tasks, \['kind', 'size'\].*type list"):
+        model.compute_loss(X, [*Y.values()], model(X))
 
 
 @pytest.mark.backends
