@@ -119,7 +119,7 @@ class Clustered(keras.layers.Layer):
     def as_calls(self, call: Callable[..., Any], inputs: Any) -> Any:
         config = {key: value for key, value in self.get_config().items() if key != "codes"}
         plain = self.plain_class.from_config(config)
-        plain.build(inputs.shape)
+        plain.build_from_config(self.get_build_config())
         biases = [] if self.bias is None else [self.bias]
         plain.set_weights([ops.convert_to_numpy(w) for w in (self.kernel, *biases)])
         return call(plain, inputs)

@@ -162,7 +162,7 @@ class HashedDense(keras.layers.Layer):
             self.bias_initializer, self.kernel_regularizer, name=self.name,
             trainable=self.trainable, dtype=self.dtype_policy,
         )  # fmt: skip
-        dense.build(inputs.shape)
+        dense.build((None, len(self._codes[0])))
         biases = [] if self.bias is None else [self.bias]
         dense.set_weights([ops.convert_to_numpy(w) for w in (self.matrix(), *biases)])
         return call(dense, inputs)

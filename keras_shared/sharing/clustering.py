@@ -10,7 +10,7 @@ from keras_shared.layers import (
     ClusteredDense,
 )
 from keras_shared.sharing.copying import Copies
-from keras_shared.tying import TiedReader, TieError, effective_weight
+from keras_shared.tying import TiedReader, TieError, effective_weight, readers_of
 from keras_shared.tying.keras_private import flatten_layers
 from keras_shared.tying.normalization import renew_normalization
 
@@ -71,14 +71,14 @@ def cluster(model: keras.Model, codes: int = 16) -> keras.Model:
         )
     if not 2 <= codes <= 256:
         raise ValueError(f"`codes` must be 2 to 256. Received: codes={codes}")
-    return _Copy(kernels, codes).of_model(model)
+    return _Copy([*kernels, *readers_of(model)], codes).of_model(model)
 
 
 class _Copy(Copies):
     """Clustered layers in the place of those with a kernel."""
 
-    def __init__(self, kernels: list[keras.Layer], codes: int) -> None:
-        super().__init__(kernels)
+    def __init__(self, touched: list[keras.Layer], codes: int) -> None:
+        super().__init__(touched)
         self._codes = codes
 
     def new(self, layer: keras.Layer) -> keras.Layer:

@@ -206,7 +206,7 @@ def _form(layer: keras.Layer) -> str:
 
 
 def _apart(layer: keras.Layer, variable: keras.Variable) -> int:
-    """How many elements a call of `layer` would read in the place of a weight without sharing."""
+    """How many elements `layer` would own in the place of a weight, without sharing inside."""
     if callable(getattr(layer, "without_sharing", None)):
         return int(layer.without_sharing(variable))
     return math.prod(variable.shape)
@@ -218,7 +218,13 @@ def _weight(variable: keras.Variable, owner: keras.Layer, uses: list[tuple[Call,
         before = readers.get(call.layer.name, Reading(form, 0))
         readers[call.layer.name] = Reading(before.form, before.times + 1)
     shape = tuple(variable.shape)
+    size, apart = math.prod(shape), _apart(owner, variable)
     counts = [multiply_adds(call, variable) for call, _ in uses]
+    if apart != size:  # a reader counts one for each element: here it reads what the owner makes
+        counts = [
+            count * apart // size if count is not None and call.layer is not owner else count
+            for count, (call, _) in zip(counts, uses, strict=True)
+        ]
     regularizer = getattr(variable, "regularizer", None)
     return Weight(
         path=variable.path,
@@ -231,9 +237,7 @@ def _weight(variable: keras.Variable, owner: keras.Layer, uses: list[tuple[Call,
         readers=readers,
         uses=len(uses),
         multiply_adds=None if None in counts else sum(c for c in counts if c is not None),
-        without_sharing=sum(_apart(call.layer, variable) for call, _ in uses)
-        if uses
-        else math.prod(shape),
+        without_sharing=apart * len(uses) if uses else size,
     )
 
 

@@ -13,10 +13,10 @@ from keras import layers
 
 import keras_shared
 from keras_shared import cluster, sharing_report, unshare
-from keras_shared.layers import ClusteredConv2D, ClusteredDense, TiedConv, TiedDense
+from keras_shared.layers import ClusteredConv2D, ClusteredDense, HashedDense, TiedConv, TiedDense
 from keras_shared.sharing import Reading
 from keras_shared.tying import TieError
-from keras_shared.zoo import LeNet5
+from keras_shared.zoo import LeNet5, TiedAutoencoder
 
 RANDOM = np.random.default_rng(5)
 
@@ -167,6 +167,27 @@ def test_readers_of_a_clustered_kernel_read_it_on(tmp_path):
     wanted = hidden @ np.asarray(small.get_layer("code").kernel).T
     np.testing.assert_allclose(small(x), wanted, atol=1e-5)
     assert sharing_report(small).warnings == ()
+
+
+def test_encoder_and_decoder_as_sub_models():
+    model = TiedAutoencoder(units=(5, 3), input_dim=20)
+    small = cluster(model, 64)  # as many as the values of the second kernel
+    report, x = sharing_report(small), RANDOM.uniform(size=(4, 20)).astype("float32")
+    assert report.warnings == ()
+    for total in ("parameters_without_sharing", "multiply_adds"):
+        assert report.totals[total] == sharing_report(model).totals[total]
+    assert sorted(report.weights[0].readers) == ["decoder_1", "encoder_1"]
+    np.testing.assert_allclose(small(x), model(x), atol=0.05)
+
+
+def test_unshared_narrower():
+    model = keras.Sequential([keras.Input((20,)), layers.Dense(30), layers.Dense(3)])
+    for one in (
+        cluster(model, 4),
+        keras.Sequential([keras.Input((20,)), HashedDense(30, 4), HashedDense(3, 4)]),
+    ):
+        narrow = unshare(one, copy_values=False, parameters=400)
+        assert 300 < narrow.count_params() <= 400 and narrow.output_shape == (None, 3)
 
 
 @pytest.mark.slow
