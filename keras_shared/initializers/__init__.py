@@ -83,7 +83,8 @@ def as_config(identifier: Any) -> Any:
     """
     if isinstance(identifier, (str, dict, type(None))):
         return identifier
-    return keras.initializers.serialize(identifier)
+    # a class stands for an object that it makes without arguments, as in Keras
+    return keras.initializers.serialize(keras.initializers.get(identifier))
 
 
 def _known(name: str) -> str:

@@ -147,6 +147,7 @@ def test_gradients_add_up_over_all_positions():
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_training_one_trains_the_other():
     model = sequential()
     converted = to_convolutional(model)

@@ -109,3 +109,11 @@ def test_recipes_name_one(recipe, tmp_path):
     assert isinstance(encoder.kernel_initializer, keras.initializers.HeUniform)
     with pytest.raises(RecipeError, match=r"`model\.kernel_initializer`: received 'svdd'.*'svd'"):
         small.with_changes({"model.kernel_initializer": "svdd"})
+
+
+def test_the_class_of_an_initialiser_stands_for_its_object():
+    """As in Keras; the model can be saved."""
+    model = TiedAutoencoder(units=(4, 2), input_dim=6, kernel_initializer=initializers.SVD)
+    again = TiedAutoencoder.from_config(model.get_config())
+    first = again.get_layer("encoder").get_layer("encoder_1")
+    assert isinstance(first.kernel_initializer, initializers.SVD)

@@ -74,6 +74,7 @@ def test_the_gradient_of_the_trunk_is_the_sum_over_tasks():
         np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_uncertainty_finds_the_weights_at_which_each_term_is_a_half():
     model = net(weighting="uncertainty")
     model.trunk.trainable = False
