@@ -17,7 +17,9 @@ DOCS = pathlib.Path(__file__).parents[1] / "docs"
 PAGES = sorted(page for page in DOCS.rglob("*.md") if not {"_build", "generated"} & {*page.parts})
 DOCTESTS = [page for page in PAGES if ">>> " in page.read_text()]
 PYTHON = [
-    page for page in PAGES if "```python\n" in page.read_text() and page.parts[-1] != "serve.md"
+    page
+    for page in PAGES
+    if "```python\n" in page.read_text() and page not in DOCTESTS and page.name != "serve.md"
 ]
 
 
