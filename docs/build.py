@@ -4,6 +4,7 @@ Warnings are errors. Every link within the pages is followed.
 """
 
 import html.parser
+import multiprocessing
 import os
 import pathlib
 import sys
@@ -63,7 +64,9 @@ def main(*arguments: str) -> int:
             str(HTML),
         ]
     )
-    for line in broken_links(HTML) if HTML.exists() else []:
+    for child in multiprocessing.active_children():  # after an error, one would be waited for
+        child.terminate()
+    for line in [] if failed else broken_links(HTML):
         print(f"broken link: {line}", file=sys.stderr)
         failed = 1
     if not failed:
