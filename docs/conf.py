@@ -34,6 +34,7 @@ nb_execution_cache_path = str(ROOT / "docs" / "_build" / "executed")
 nb_execution_in_temp = True
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
+nb_execution_show_tb = True
 nb_output_stderr = "remove"
 nb_merge_streams = True
 
