@@ -53,9 +53,9 @@ def by_differences(w: np.ndarray, *data: np.ndarray, step: float = 1e-5) -> np.n
 
 def twin_net(w: np.ndarray) -> keras.Model:
     """The same in Keras: one Dense, called on both inputs."""
-    tower = keras.layers.Dense(w.shape[1], "tanh", use_bias=False, name="tower")
+    tower = keras.layers.Dense(w.shape[1], "tanh", use_bias=False, dtype="float64", name="tower")
     x1, x2 = (keras.Input((w.shape[0],), dtype="float64") for _ in range(2))
-    z1, z2 = Shared(tower)([x1, x2])
+    z1, z2 = Shared(tower, dtype="float64")([x1, x2])
     model = keras.Model([x1, x2], keras.ops.sum(keras.ops.square(z1 - z2), axis=-1))
     tower.kernel.assign(w)
     return model
