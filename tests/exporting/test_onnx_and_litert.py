@@ -123,7 +123,8 @@ ACTIVATIONS = [
 ]
 
 
-@pytest.mark.parametrize("format", ["onnx", pytest.param("litert", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["onnx", "litert"])
 def test_every_activation_of_keras(format, tmp_path):
     """What is written is compared with Keras before it is kept."""
     inputs = keras.Input((6,))

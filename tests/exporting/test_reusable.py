@@ -85,13 +85,8 @@ def part(structure, rows):
     return keras.tree.map_structure(lambda x: x[rows], structure)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[] if name == "lenet5_modern_mnist" else [pytest.mark.slow])
-        for name in entry_names()
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", entry_names())
 def test_each_preset_fine_tunes_as_in_keras(name, tmp_path):
     model = keras_shared.load(name)
     base = tmp_path / "net"

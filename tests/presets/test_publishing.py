@@ -203,6 +203,7 @@ def test_full_disk_by_a_small_file_system(tmp_path, fresh_python):
         subprocess.run(["umount", str(mount)], check=True)
 
 
+@pytest.mark.slow
 def test_killed_while_publishing(published, tmp_path):
     """SIGKILL leaves no version; the next publish clears what TF Serving ignores."""
     model, base, _ = published
