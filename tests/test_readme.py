@@ -69,6 +69,7 @@ def test_tables_of_ties_are_complete_and_whole():
     assert sum(held in line for line in short.splitlines()) == len(IN_SHORT)
 
 
+@pytest.mark.slow
 def test_commands_on_own_images_work_as_typed(tmp_path, monkeypatch, capsys):
     """All but `serve`, on a small folder that is drawn here, with fewer epochs."""
     import numpy as np

@@ -308,6 +308,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="no /proc")
+@pytest.mark.slow
 def test_errors_of_the_process_that_measures_memory_arrive(recipe, capfd):
     with pytest.raises(LoadError, match="nowhere"):
         peak_memory(recipe("autoencoder"), "nowhere", None)

@@ -174,6 +174,7 @@ def test_export_replaces_and_leaves_nothing_beside(tmp_path):
         TiedAutoencoder().export(tmp_path / "m", input_signature=[1])
 
 
+@pytest.mark.slow
 def test_export_refuses_to_erase_other_things(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     model = TiedAutoencoder(units=(3,), input_dim=4)

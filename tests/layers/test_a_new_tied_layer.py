@@ -130,6 +130,7 @@ def test_called_saved_loaded_cloned_checked_and_trained(model, tmp_path):
     check_tied(model)
 
 
+@pytest.mark.slow
 def test_loaded_in_a_fresh_process(model, tmp_path, fresh_python):
     model.save(tmp_path / "m.keras")
     code = """

@@ -164,8 +164,8 @@ except keras_shared.presets.publishing.PublishError as error:
 @pytest.mark.parametrize(
     "limit",
     [
-        pytest.param(20_000, marks=pytest.mark.slow),
-        150_000,
+        20_000,
+        pytest.param(150_000, marks=pytest.mark.slow),
         pytest.param(400_000, marks=pytest.mark.slow),
     ],
 )
@@ -184,6 +184,7 @@ def test_full_disk_by_a_limit_on_file_size(published, fresh_python, limit):
         assert printed.endswith("small/2")
 
 
+@pytest.mark.slow
 def test_full_disk_by_a_small_file_system(tmp_path, fresh_python):
     mount = tmp_path / "disk"
     mount.mkdir()

@@ -140,6 +140,7 @@ def test_one_seed_and_several_do_not_mix(recipe, tmp_path):
         run.claim(one.with_changes({"training.epochs": 2}), "recipe")
 
 
+@pytest.mark.slow
 def test_the_recipe_of_several_seeds_is_kept_while_one_trains(recipe, tmp_path):
     two, run = recipe("autoencoder", **{"training.seeds": [1, 2]}), Run(tmp_path / "run")
     run.expect(two)

@@ -177,6 +177,7 @@ def test_a_start_that_is_not_the_recipes_model(noisy, tmp_path):
         train(wide, training_data(wide), tmp_path / "wide", verbose=0)
 
 
+@pytest.mark.slow
 def test_calibration_uses_validation_pairs(recipe, tmp_path):
     """The probability of a contrastive net is fitted to pairs that were not trained on."""
     twins = recipe("pairs", **{"training.loss": "contrastive", "data.pairs_per_epoch": 320,

@@ -188,6 +188,7 @@ def test_a_source_never_built():
         reader_of(dense())(keras.Input((4,)))
 
 
+@pytest.mark.slow
 def test_the_class_not_imported_at_load(tmp_path, fresh_python):
     sequential().save(tmp_path / "m.keras")
     code = """

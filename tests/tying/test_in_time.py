@@ -52,7 +52,16 @@ def two_rnns(cell):
     return keras.Model(inputs, layers.Concatenate()([onward, back]))
 
 
-@pytest.mark.parametrize("kind", sorted(CELLS))
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "lstm",
+        "own",
+        "simple",
+        pytest.param("gru", marks=pytest.mark.slow),
+        pytest.param("stacked", marks=pytest.mark.slow),
+    ],
+)
 def test_one_cell_in_two_rnns(kind, tmp_path):
     cell = CELLS[kind]()
     model = two_rnns(cell)
