@@ -12,4 +12,5 @@ def import_quietly() -> None:
         import tensorflow as tf
 
         tf.get_logger().setLevel("ERROR")
-        tf.constant(0)
+        if "TF_CONFIG" not in os.environ:  # workers meet before their first tensor
+            tf.constant(0)

@@ -12,6 +12,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser)
     parser.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/<name>)")
     parser.add_argument("--seed", type=int, metavar="N", help="one of the recipe's seeds, not all")
+    parser.add_argument(
+        "--strategy", choices=["multi-worker"],
+        help="one of several processes that train together, as TF_CONFIG says",
+    )  # fmt: skip
     add_own_data(parser)
     add_data_dir(parser)
 
@@ -22,14 +26,18 @@ def run(options: argparse.Namespace) -> None:
     from keras_shared.training import Run, train, training_data
     from keras_shared.training.build import with_data_arguments
     from keras_shared.training.callbacks import in_words
+    from keras_shared.training.workers import Workers
 
+    workers = Workers() if options.strategy else None
+    writes = workers is None or workers.number == 0
     recipe = with_data_arguments(recipe_of(options), options.data_dir)
     run = Run(options.out or f"runs/{recipe.name}")
     runs = run.of_seeds(recipe)
     if options.seed is not None and options.seed not in runs:
         known = f"{recipe.path} has the seeds {list(runs)}"
         raise KerasSharedError(f"{known}. Received: {options.seed}")
-    run.expect(recipe)
+    if writes:
+        run.expect(recipe)
     took = 0.0
     seeds = list(runs) if options.seed is None else [options.seed]
     for number, seed in enumerate(seeds, 1):
@@ -38,8 +46,11 @@ def run(options: argparse.Namespace) -> None:
             to_go = len(seeds) - number + 1
             known = f", about {in_words(took * to_go)} to go" if took else ""
             say(f"seed {number} of {len(seeds)}: {seed}{known}")
-        train(one, training_data(one, options.data_dir), runs[seed])
+        data = training_data(one, options.data_dir)
+        train(one, data, runs[seed], workers=workers, verbose="auto" if writes else 0)
+        if not writes:
+            continue
         took = runs[seed].facts()["seconds"]
         say(f"trained: {runs[seed].model_file}")
-    if options.seed is None:
+    if options.seed is None and writes:
         say(f"next: keras-shared evaluate {run.path}")

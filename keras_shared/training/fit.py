@@ -4,7 +4,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import keras
 import tensorflow as tf
@@ -24,8 +24,10 @@ from keras_shared.training.build import (
 )
 from keras_shared.training.callbacks import Checkpoint, EpochSeconds, EpochSeeds, TimeToGo
 from keras_shared.training.run import Record, Run, RunError, in_short, start_text
+from keras_shared.training.workers import Workers
 
 MOST_AT_ONCE = 20  # steps between two looks of Python, in which it shows progress and can be ended
+GONE = "Start all workers again if one of them ended: they go on from the last whole epoch."
 TOO_LARGE = "If memory ran out, lower training.batch_size, or choose a smaller model."
 
 
@@ -36,6 +38,7 @@ def train(
     start: keras.Model | None = None,
     verbose: int | str = "auto",
     base: dict[str, str] | None = None,
+    workers: Workers | None = None,
 ) -> keras.Model:
     """Train the model of a recipe; begun before in the same folder, go on where that stopped.
 
@@ -55,14 +58,16 @@ def train(
             recipe.
         verbose: as in `keras.Model.fit`.
         base: what the card says of `start`: its `name`, and its `data` with their licence.
+        workers: the processes, each of which calls this, that train one model together; None for
+            this one alone.
 
     Returns:
         The trained model.
 
     Raises:
         RunError: if another process trains in `run_dir`, if it holds a run of another recipe or
-            from another start, if its files do not agree, if the data do not fit the model, or if
-            TensorFlow fails: it runs out of memory, for one.
+            from another start, if its files do not agree, if the data do not fit the model, if
+            TensorFlow fails: it runs out of memory, or another worker is gone, for two.
 
     Example:
         >>> import tempfile
@@ -75,9 +80,12 @@ def train(
         >>> run.epochs_done(), run.facts()["data"]["pairs_per_epoch"]
         (1, 64)
     """
-    run, recipe = Run(run_dir), with_arguments_from(recipe, data)
+    recipe = with_arguments_from(recipe, data)
     seed, begins = recipe.training.seeds[0], fingerprint(start)
-    with run.claimed(recipe, begins):
+    folder = workers.folder(Run(run_dir)) if workers else nullcontext(Run(run_dir))
+    with folder as run, run.claimed(recipe, begins):
+        if workers:
+            workers.see_that_all_begin_with(run.epochs_done())
         keras.utils.set_random_seed(seed)
         record = Record(recipe.with_seed(seed), start_text(recipe, begins), [])
         with boundary(f"The model of {recipe.path} cannot be built", RunError, TOO_LARGE):
@@ -86,27 +94,36 @@ def train(
         part, batches = trained_part(model, recipe, data)
         trained = part
         if run.checkpoint.exists():
-            trained = load(run.checkpoint)
+            trained = (workers.load if workers else load)(run.checkpoint)
             _see_that_same_model(run, trained, part)
-            steps = int(trained.optimizer.iterations)
+            steps = int(trained.optimizer.iterations.numpy())
             record.history.extend(run.history_of_checkpoint(steps // data.steps_per_epoch))
-            if part is model:
+            if part is model and workers is None:
                 model = part = trained
         else:
             if recipe.task.prepare is not None:
                 with boundary(f"The training of {recipe.path} failed", RunError, TOO_LARGE):
                     recipe.task.prepare(model, data)
-            compile_model(trained, recipe, data.steps_per_epoch)
+            if workers:
+                trained = workers.copy(part)
+            with workers.strategy.scope() if workers else nullcontext():
+                compile_model(trained, recipe, data.steps_per_epoch)
         run.write_history(record.history)
         first = len(record.history)
         if first < recipe.training.epochs:
             with (
-                boundary(f"The training of {recipe.path} failed", RunError, TOO_LARGE),
-                several_steps_at_once(trained, data.steps_per_epoch),
+                boundary(
+                    f"The training of {recipe.path} failed",
+                    RunError,
+                    GONE if workers else TOO_LARGE,
+                ),
+                # workers exchange gradients after each step, outside of a loop
+                several_steps_at_once(trained, 1 if workers else data.steps_per_epoch),
+                _together(workers, trained, batches, recipe, first) as (training, validation),
             ):
                 trained.fit(
-                    batches.batches(first, recipe.training.epochs),
-                    validation_data=batches.validation,
+                    training,
+                    validation_data=validation,
                     shuffle=False,  # the batches already are
                     steps_per_epoch=data.steps_per_epoch,
                     initial_epoch=first,
@@ -131,6 +148,22 @@ def train(
         run.save(model, run.model_file, record)
         _write_facts(run, record, data, base)
     return model
+
+
+@contextmanager
+def _together(
+    workers: Workers | None, model: keras.Model, data: TrainingData, recipe: Recipe, first: int
+) -> Iterator[tuple[tf.data.Dataset, tf.data.Dataset | None]]:
+    """The batches to train on and to validate: this worker's part, where there are several."""
+    training = data.batches(first, recipe.training.epochs)
+    if workers is None:
+        yield training, data.validation
+        return
+    with workers.fitting(model, recipe.training.batch_size, next(iter(training))):
+        yield (
+            workers.shared_out(training),
+            None if data.validation is None else workers.shared_out(data.validation),
+        )
 
 
 @contextmanager

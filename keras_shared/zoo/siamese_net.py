@@ -283,11 +283,9 @@ class SiameseNet(ZooModel):
         # a loss on the distance alone leaves w and v without gradient: let them follow
         p = self.probability(ops.stop_gradient(y_pred["distance"]))
         same = ops.cast(ops.reshape(y["probability"], (-1, 1)), p.dtype)
-        wrong = ops.binary_crossentropy(same, p)  # (batch, 1)
-        if sample_weight is not None:  # of examples or of classes: w and v follow it too
-            weight = ops.reshape(sample_weight["probability"], (-1, 1))
-            wrong = wrong * ops.cast(weight, wrong.dtype)
-        return loss + ops.mean(wrong)
+        weight = None if sample_weight is None else sample_weight["probability"]
+        # a loss of Keras', which counts its part where a strategy adds up several workers
+        return loss + keras.losses.BinaryCrossentropy()(same, p, sample_weight=weight)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         return super().compute_metrics(x, _for_both(y), y_pred, _for_both(sample_weight))
