@@ -18,6 +18,10 @@ from keras_shared.datasets.labelled_images import LabelledImages as LabelledImag
 from keras_shared.datasets.labelled_sentences import LabelledSentences as LabelledSentences
 from keras_shared.datasets.mnist import MNIST
 from keras_shared.datasets.mnist import load_mnist as load_mnist
+from keras_shared.datasets.mnist_and_fashion import MNIST_AND_FASHION
+from keras_shared.datasets.mnist_and_fashion import load_mnist_and_fashion as load_mnist_and_fashion
+from keras_shared.datasets.multi_mnist import MULTI_MNIST
+from keras_shared.datasets.multi_mnist import load_multi_mnist as load_multi_mnist
 from keras_shared.datasets.omniglot import (
     OMNIGLOT,
     OMNIGLOT_BACKGROUND,
@@ -30,6 +34,7 @@ from keras_shared.datasets.one_shot_runs import read_one_shot_runs as read_one_s
 from keras_shared.datasets.own import OwnData as OwnData
 from keras_shared.datasets.sentences import from_sentences as from_sentences
 from keras_shared.datasets.sentences import sentences_dataset
+from keras_shared.datasets.several_labels import SeveralLabels as SeveralLabels
 from keras_shared.datasets.sst2 import SST2
 from keras_shared.datasets.sst2 import load_sst2 as load_sst2
 from keras_shared.datasets.text import from_text as from_text
@@ -47,6 +52,8 @@ DATASETS: dict[str, Dataset] = {
     "digits": DIGITS,
     "fashion_mnist": FASHION_MNIST,
     "mnist": MNIST,
+    "mnist_and_fashion": MNIST_AND_FASHION,
+    "multi_mnist": MULTI_MNIST,
     "omniglot": OMNIGLOT,
     "omniglot_background": OMNIGLOT_BACKGROUND,
     "omniglot_small1": OMNIGLOT_SMALL1,

@@ -7,6 +7,7 @@ from keras_shared.datasets import (
     DATASETS,
     DataError,
     LabelledImages,
+    SeveralLabels,
     TextStream,
     load_digits,
     load_fashion_mnist,
@@ -59,6 +60,11 @@ def test_each_says_where_it_comes_from_and_loads_what_it_says(name):
     assert isinstance(split, dataset.kind)
     if isinstance(split, TextStream):
         assert len(split.text) > 10_000
+        return
+    if isinstance(split, SeveralLabels):
+        assert split.labels.shape == (len(split.images), len(split.class_names))
+        for labels, names in zip(split.labels.T, split.class_names.values(), strict=True):
+            assert len(names) > labels.max()
         return
     of_images = isinstance(split, LabelledImages)
     assert len(split.images if of_images else split.sentences) == len(split.labels) > 100
