@@ -14,10 +14,11 @@ class Signature(NamedTuple):
             encoded PNG or JPEG bytes too, and are resized to this. (None, None) for a model that
             takes images of any size: each keeps its own, and is computed by itself. None for other
             inputs.
-        class_names: if given, the output `scores` has one column for each.
+        class_names: if given, the output `scores` has one column for each. Of several tasks: name
+            of a task -> its classes, of which the output `TASK_scores` has one column for each.
     """
 
     call: Callable[..., dict[str, Any]]
     inputs: Mapping[str, keras.KerasTensor]
     image_size: tuple[int | None, int | None] | None = None
-    class_names: tuple[str, ...] | None = None
+    class_names: tuple[str, ...] | Mapping[str, tuple[str, ...]] | None = None

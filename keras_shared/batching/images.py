@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -13,13 +13,14 @@ from keras_shared.batching.distort import distort_images
 from keras_shared.batching.fetching import fetcher
 from keras_shared.batching.shrink import shrink_images
 from keras_shared.batching.training_data import TrainingData
-from keras_shared.datasets import DataError, LabelledImages
+from keras_shared.datasets import DataError, LabelledImages, SeveralLabels
 from keras_shared.datasets.lazy_images import LazyImages
 from keras_shared.section import NoneOrMore, NotNegative, Pixels, Section, Seed
 
 EVALUATION_BATCH = 500
 
 Targets = Callable[[Any, Any], tuple[Any, Any]]
+Images: TypeAlias = LabelledImages | SeveralLabels
 
 
 class ImageData(Section):
@@ -67,7 +68,7 @@ class ImageData(Section):
 
 
 def image_training_data(
-    split: LabelledImages, data: ImageData, batch_size: int, seed: int, targets: Targets
+    split: Images, data: ImageData, batch_size: int, seed: int, targets: Targets
 ) -> TrainingData:
     """Training and validation batches of a training split.
 
@@ -121,7 +122,7 @@ def image_training_data(
 
 
 def image_test_batches(
-    split: LabelledImages, data: ImageData, seed: int, targets: Targets
+    split: Images, data: ImageData, seed: int, targets: Targets
 ) -> tf.data.Dataset:
     """The test batches, in a fixed order.
 
@@ -146,7 +147,7 @@ def _enough(order: np.ndarray, wanted: int, data: ImageData) -> None:
         )
 
 
-def _part(split: LabelledImages, indices: np.ndarray, data: ImageData) -> LabelledImages:
+def _part(split: Images, indices: np.ndarray, data: ImageData) -> Images:
     chosen = split.part(indices)
     images = chosen.images
     if data.side:
@@ -155,8 +156,9 @@ def _part(split: LabelledImages, indices: np.ndarray, data: ImageData) -> Labell
     return chosen._replace(images=images)
 
 
-def _some_of_each_class(split: LabelledImages, data: ImageData, seed: int) -> LabelledImages:
+def _some_of_each_class(split: Images, data: ImageData, seed: int) -> Images:
     """So many of each class, drawn by the run's seed."""
+    assert isinstance(split, LabelledImages)  # the section of several labels refuses it
     order = np.random.default_rng(seed).permutation(len(split.images))
     labels, wanted = split.labels[order], data.images_per_class
     counts = np.bincount(labels, minlength=len(split.class_names))
@@ -170,7 +172,7 @@ def _some_of_each_class(split: LabelledImages, data: ImageData, seed: int) -> La
 
 
 def _shuffled(
-    split: LabelledImages,
+    split: Images,
     data: ImageData,
     batch_size: int,
     seed: int,
@@ -204,12 +206,12 @@ def _shuffled(
     return without_autotuning(batches.prefetch(4))
 
 
-def _in_order(split: LabelledImages, targets: Targets) -> tf.data.Dataset:
+def _in_order(split: Images, targets: Targets) -> tf.data.Dataset:
     fetch = fetcher(split.images)
     columns = (np.arange(len(split.images)), _labels(split))
     batches = tf.data.Dataset.from_tensor_slices(columns).batch(EVALUATION_BATCH)
     return without_autotuning(batches.map(lambda i, labels: targets(fetch(i), labels)))
 
 
-def _labels(split: LabelledImages) -> np.ndarray:
+def _labels(split: Images) -> np.ndarray:
     return split.labels.astype("int32")

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ class TrainingData(NamedTuple):
         steps_per_epoch: number of batches in an epoch.
         validation: batches that are never trained on, or None where all are.
         sizes: number of examples in each part, for the card.
-        class_names: names of the classes of the labels, or None.
+        class_names: names of the classes of the labels, or None; of several tasks, of each.
         pairs: labelled pairs to calibrate by, where `validation` holds none.
         through: where a part of the model is trained, the same data for it: takes what makes the
             part's inputs of images. None where the whole model is trained.
@@ -25,7 +25,7 @@ class TrainingData(NamedTuple):
     steps_per_epoch: int
     validation: tf.data.Dataset | None
     sizes: dict[str, int]
-    class_names: tuple[str, ...] | None = None
+    class_names: tuple[str, ...] | Mapping[str, tuple[str, ...]] | None = None
     pairs: tf.data.Dataset | None = None
     through: "Callable[[Callable[[Any], np.ndarray]], TrainingData] | None" = None
     vocabulary: tuple[str, ...] | None = None

@@ -229,7 +229,7 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
                 if rank > 1:
                     flat |= {f"label_{rank}": label, f"probability_{rank}": probability}
         elif isinstance(value, list):
-            if key != "classes":
+            if not key.endswith("classes"):
                 flat |= {f"{key}_{i}": item for i, item in enumerate(value)}
         else:
             flat[key] = value
@@ -291,6 +291,7 @@ def _print(
             name = "label" if "label" in outputs else "answer"
             table.add_row(file, name, text, style="bold")
         for name, value in outputs.items():
-            if not text or name not in ("label", "classes", "probabilities", "text", "tokens"):
+            known = name.endswith(("label", "classes"))  # of one task, or of each of several
+            if not text or not (known or name in ("probabilities", "text", "tokens")):
                 table.add_row(file, name, as_text(value))
     console().print(table)

@@ -1,6 +1,7 @@
 """The ways to ask a model: by name, as functions of named tensors, with inputs to try them."""
 
 import contextlib
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -118,10 +119,13 @@ def functions_of(name: str, signature: Signature) -> dict[str, Any]:
 
     def answer(**tensors: Any) -> dict[str, Any]:
         outputs = dict(signature.call(**tensors))
-        if signature.class_names is not None:
-            scores, names = outputs["scores"], tf.constant(signature.class_names)
-            outputs["classes"] = tf.tile(names[None], [tf.shape(scores)[0], 1])
-            outputs["label"] = tf.gather(names, tf.argmax(scores, axis=-1))
+        given = signature.class_names or {}
+        of_each = given.items() if isinstance(given, Mapping) else [("", given)]
+        for task, class_names in of_each:
+            prefix = f"{task}_" if task else ""
+            scores, names = outputs[f"{prefix}scores"], tf.constant(class_names)
+            outputs[f"{prefix}classes"] = tf.tile(names[None], [tf.shape(scores)[0], 1])
+            outputs[f"{prefix}label"] = tf.gather(names, tf.argmax(scores, axis=-1))
         return outputs
 
     functions = {name: _function(answer, signature.inputs)}

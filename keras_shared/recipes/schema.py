@@ -4,7 +4,7 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Union
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
@@ -126,7 +126,8 @@ def each_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
 def model_section(model_class: type) -> type[Section]:
     """Section [model]: the constructor arguments of a class that a recipe can write.
 
-    Numbers, strings, booleans and lists of them are; layers, functions and dtype policies are not.
+    Numbers, strings, booleans, lists and tables of them are; layers, functions and dtype policies
+    are not.
 
     Example:
         >>> from keras_shared.recipes.schema import model_section
@@ -155,9 +156,11 @@ def _written(hint: Any) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint in (str, int, float, bool) or origin is Literal:
         return Annotated[int, Field(ge=-MOST_INTEGER, le=MOST_INTEGER)] if hint is int else hint
-    if origin is Annotated:
-        inner = _written(arguments[0])
-        return Annotated[(inner, *arguments[1:])] if inner else None
+    if origin in (Annotated, Mapping):
+        table = origin is Mapping
+        inner = _written(arguments[1 if table else 0])
+        whole: Any = dict[str, inner] if table else Annotated[(inner, *arguments[1:])]  # type: ignore[valid-type]
+        return whole if inner else None
     if origin in (Union, types.UnionType):
         parts = [part for part in map(_written, arguments) if part]
         return Union[tuple(parts)] if parts else None  # noqa: UP007

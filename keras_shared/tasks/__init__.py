@@ -3,6 +3,7 @@
 from keras_shared import start as start
 from keras_shared.tasks.classification import CLASSIFICATION
 from keras_shared.tasks.language_modeling import LANGUAGE_MODELING
+from keras_shared.tasks.multitask_classification import MULTITASK_CLASSIFICATION
 from keras_shared.tasks.reconstruction import RECONSTRUCTION
 from keras_shared.tasks.sentence_classification import SENTENCE_CLASSIFICATION
 from keras_shared.tasks.task import Metric as Metric
@@ -20,5 +21,6 @@ TASKS: dict[str, Task] = {
         RECONSTRUCTION,
         LANGUAGE_MODELING,
         SENTENCE_CLASSIFICATION,
+        MULTITASK_CLASSIFICATION,
     )
 }

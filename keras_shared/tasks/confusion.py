@@ -1,4 +1,5 @@
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix
 
@@ -16,10 +17,18 @@ def plot_confusion(
         names: of the classes.
         what: the examples, in the plural.
     """
+    figure = Figure(figsize=(6.5, 6), layout="constrained")
+    mistakes = draw_confusion(figure.subplots(), labels, answers, names)
+    figure.axes[0].set_title(f"{mistakes} errors in {len(labels):,} test {what}")
+    return figure
+
+
+def draw_confusion(
+    axes: Axes, labels: np.ndarray, answers: np.ndarray, names: tuple[str, ...]
+) -> int:
+    """As `plot_confusion`, into a plot that is there; gives the number of mistakes."""
     matrix = confusion_matrix(labels, answers, labels=range(len(names)))
     names = tuple(map(plot_label, names))
-    figure = Figure(figsize=(6.5, 6), layout="constrained")
-    axes = figure.subplots()
     mistakes = np.where(np.eye(len(names), dtype=bool), 0, matrix)
     axes.imshow(mistakes, cmap="Reds", vmin=0, vmax=max(1, mistakes.max()))
     for (row, column), count in np.ndenumerate(matrix):
@@ -30,9 +39,5 @@ def plot_confusion(
             )
     axes.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 2 else 0)
     axes.set_yticks(range(len(names)), names)
-    axes.set(
-        xlabel="answer",
-        ylabel="right class",
-        title=f"{mistakes.sum()} errors in {len(labels):,} test {what}",
-    )
-    return figure
+    axes.set(xlabel="answer", ylabel="right class")
+    return int(mistakes.sum())

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -115,11 +116,13 @@ def load_split(recipe: Recipe, split: str, data_dir: str | None = None) -> Any:
     loaded, shape = recipe.dataset.load(split, data_dir), recipe.image_shape
     labels, names = getattr(loaded, "labels", None), getattr(loaded, "class_names", None)
     if labels is not None and names is not None and len(labels):
-        lowest, highest = int(np.min(labels)), int(np.max(labels))
-        if lowest < 0 or highest >= len(names):
+        for own, classes in _of_each_task(labels, names):
+            lowest, highest = int(np.min(own)), int(np.max(own))
+            if lowest >= 0 and highest < len(classes):
+                continue
             raise DataError(
                 f"{recipe.path}: the data set '{recipe.data.name}' has labels from {lowest} to "
-                f"{highest}, and {len(names)} names of classes. Expected a name for each, from 0."
+                f"{highest}, and {len(classes)} names of classes. Expected a name for each, from 0."
             )
     if hasattr(loaded, "tokenized"):
         given = {key: getattr(recipe.model, key, None) for key in Tokenizer._fields}
@@ -132,6 +135,13 @@ def load_split(recipe: Recipe, split: str, data_dir: str | None = None) -> Any:
         f"{recipe.path}: images of {shape} cannot be had", DataError, "Choose smaller ones."
     ):
         return loaded.fitted(shape)
+
+
+def _of_each_task(labels: Any, names: Any) -> list[tuple[Any, Any]]:
+    """Labels and names of classes; of several tasks a pair for each, see `SeveralLabels`."""
+    if not isinstance(names, Mapping):
+        return [(labels, names)]
+    return list(zip(np.asarray(labels).T, names.values(), strict=True))
 
 
 def with_data_arguments(recipe: Recipe, data_dir: str | None = None) -> Recipe:
@@ -240,11 +250,11 @@ def check_data(model: keras.Model, recipe: Recipe, data: TrainingData) -> None:
     if data.through is not None:  # each input of the model is as those of its part
         specs = specs[:1] * len(model.inputs)
     names = getattr(model, "class_names", None)
-    if names is not None and len(data.class_names or names) != len(names):
-        count = len(data.class_names or ())
+    known, wanted = _numbers(data.class_names or names), _numbers(names)
+    if names is not None and known != wanted:
         raise RunError(
-            f"{recipe.path}: the data set '{recipe.data.name}' has {count} classes, and "
-            f"`model.class_names` has {len(names)} names. Name each class, or leave the names out."
+            f"{recipe.path}: the data set '{recipe.data.name}' has {known} classes, and "
+            f"`model.class_names` has {wanted} names. Name each class, or leave the names out."
         )
     for given, tensor in zip(specs, model.inputs, strict=True):
         if not given.shape[1:].is_compatible_with(tensor.shape[1:]):
@@ -253,6 +263,13 @@ def check_data(model: keras.Model, recipe: Recipe, data: TrainingData) -> None:
                 f"{tuple(given.shape[1:])}, and the model takes {tuple(tensor.shape[1:])}. Set "
                 "[model] or data.name so that they agree."
             )
+
+
+def _numbers(names: Any) -> Any:
+    """How many classes there are; of several tasks, how many in each."""
+    if isinstance(names, Mapping):
+        return {task: len(own) for task, own in names.items()}
+    return None if names is None else len(names)
 
 
 def _check_start(model: keras.Model, recipe: Recipe, start: str) -> None:

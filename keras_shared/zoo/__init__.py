@@ -22,6 +22,7 @@ MODELS: dict[str, type[ZooModel]] = {
     "LeCun1989": LeCun1989,
     "LeNet5": LeNet5,
     "MLP": MLP,
+    "MultiTaskNet": MultiTaskNet,
     "SharedTransformer": SharedTransformer,
     "SharedTransformerClassifier": SharedTransformerClassifier,
     "SiameseNet": SiameseNet,

@@ -159,3 +159,61 @@ def test_uncertainty_is_trained_there_too(backend):
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_the_default_net_by_hand():
+    model = MultiTaskNet(class_names={"a": "xyz", "b": "uv"}, width=2, image_shape=(20, 20, 1))
+    x = np.random.default_rng(3).integers(0, 256, (2, 20, 20, 1)).astype("float32")
+    h = x / 255
+    for name in ("convolution_1", "convolution_2"):
+        kernel, bias = model.trunk.get_layer(name).get_weights()
+        windows = np.lib.stride_tricks.sliding_window_view(h, (5, 5), axis=(1, 2))
+        h = np.einsum("nijcuv,uvco->nijo", windows, kernel) + bias
+        n, side, _, maps = h.shape
+        h = np.maximum(h.reshape(n, side // 2, 2, side // 2, 2, maps).max((2, 4)), 0)
+    kernel, bias = model.trunk.get_layer("features").get_weights()
+    h = np.maximum(h.reshape(2, -1) @ kernel + bias, 0)
+    assert h.shape == (2, 10)
+    for name, answer in model.predict(x, verbose=0).items():
+        hidden, hidden_bias, out, out_bias = model.heads[name].get_weights()
+        wanted = np.maximum(h @ hidden + hidden_bias, 0) @ out + out_bias
+        np.testing.assert_allclose(answer, wanted, atol=1e-4)
+    assert model.classify(x)["a"] == ["xyz"[i] for i in model(x)["a"].numpy().argmax(-1)]
+
+
+def test_two_trunks_are_two_single_nets(tmp_path):
+    keras.utils.set_random_seed(2)
+    apart = MultiTaskNet(width=2, shared=False, image_shape=(20, 20, 1))
+    one = MultiTaskNet(width=2, image_shape=(20, 20, 1))
+    heads = sum(head.count_params() for head in one.heads.values())
+    assert apart.count_params() - one.count_params() == one.trunk.count_params()
+    assert one.trunk.count_params() + heads == one.count_params()
+    x = np.random.default_rng(0).integers(0, 256, (4, 20, 20, 1)).astype("float32")
+    with tf.GradientTape() as tape:
+        right = tf.reduce_sum(apart(x)["right"] ** 2)
+    assert all(g is None for g in tape.gradient(right, apart.trunk.trainable_variables))
+    apart.save(tmp_path / "m.keras")
+    again = keras.models.load_model(tmp_path / "m.keras")
+    for task, answer in apart.predict(x, verbose=0).items():
+        np.testing.assert_array_equal(again.predict(x, verbose=0)[task], answer)
+    written = [{k: v for k, v in net.get_config().items() if k not in ("trunk", "heads")}
+               for net in (apart, again)]  # fmt: skip
+    assert written[0] == written[1] and not again.shared
+
+
+def test_one_loss_and_one_metric_are_each_tasks():
+    model = MultiTaskNet(width=2, image_shape=(20, 20, 1))
+    model.compile()
+    x, y = np.zeros((3, 20, 20, 1)), np.zeros(3, int)
+    found = model.evaluate(x, {"left": y, "right": y}, verbose=0, return_dict=True)
+    assert {"left_accuracy", "right_accuracy"} <= set(found)
+    uniform = MultiTaskNet(width=2, image_shape=(20, 20, 1), kernel_initializer="zeros")
+    uniform.compile()
+    loss = uniform.evaluate(x, {"left": y, "right": y}, verbose=0, return_dict=True)["loss"]
+    assert loss == pytest.approx(2 * np.log(10), rel=1e-5)
+    with pytest.raises(ValueError, match="names the classes of all of its tasks has a loss"):
+        net().compile()
+    with pytest.raises(
+        ValueError, match=r"tasks in `heads`, \['kind', 'size'\]. Received: \['c'\]"
+    ):
+        net(class_names={"c": "xy"})
