@@ -111,3 +111,26 @@ def test_clustering_is_measured_and_goes_on_where_it_stopped(tmp_path, data_dir,
     (tmp_path / "clustered.json").write_text(json.dumps(rows[:1]))
     study.main()
     assert (tmp_path / "README.md").read_text() == written
+
+
+@pytest.mark.slow
+def test_sharing_is_compared_and_goes_on_where_it_stopped(tmp_path, data_dir, monkeypatch):
+    study = program("when_sharing_hurts")
+    nets = {name: {**net, "width": 1} for name, net in study.NETS.items()}
+    changes = {"SIZES": {100: 1}, "EPOCH": 128, "SEEDS": (1, 2), "NETS": nets}
+    changes["DATA"] = {"multi_mnist": study.DATA["multi_mnist"]}
+    for name, value in changes.items():
+        monkeypatch.setattr(study, name, value)
+    folders = ["--out", str(tmp_path), "--runs", str(tmp_path / "runs")]
+    monkeypatch.setattr("sys.argv", ["run.py", *folders])
+    study.main()
+    rows = json.loads((tmp_path / "sharing.json").read_text())
+    assert len(rows) == 6 and {row["net"] for row in rows} == set(study.NETS)
+    left = [row["errors"]["left"] for row in rows if row["net"] == "one trunk"]
+    found = study.of(rows, "multi_mnist", 100, "one trunk", "left")
+    np.testing.assert_array_equal(found, left)
+    written = (tmp_path / "README.md").read_text()
+    assert f"{np.mean(left):.2f}" in written and (tmp_path / "sharing.png").exists()
+    (tmp_path / "sharing.json").write_text(json.dumps(rows[:4]))
+    study.main()  # the runs are there, and are read again
+    assert json.loads((tmp_path / "sharing.json").read_text())[4:] == rows[4:]
