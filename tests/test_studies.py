@@ -134,3 +134,25 @@ def test_sharing_is_compared_and_goes_on_where_it_stopped(tmp_path, data_dir, mo
     (tmp_path / "sharing.json").write_text(json.dumps(rows[:4]))
     study.main()  # the runs are there, and are read again
     assert json.loads((tmp_path / "sharing.json").read_text())[4:] == rows[4:]
+
+
+def test_a_weight_agnostic_net_is_measured_as_in_its_paper(tmp_path, monkeypatch):
+    study = program("weight_agnostic_digits")
+    changes = {"GENERATIONS": 3, "POPULATION": 12, "SCORED": 100, "DRAWS": 30, "EPOCHS": 1}
+    for name, value in changes.items():
+        monkeypatch.setattr(study, name, value)
+    folders = ["--out", str(tmp_path), "--state", str(tmp_path / "state.json")]
+    monkeypatch.setattr("sys.argv", ["run.py", *folders])
+    study.main()
+    result = json.loads((tmp_path / "digits.json").read_text())
+    assert result["parameters"] == 1 and result["connections"] > 10
+    net = study.Topology(**{k: tuple(map(tuple, v)) if k != "activations" else tuple(v)
+                            for k, v in result["topology"].items()})  # fmt: skip
+    _, x, labels = study.vectors("test")
+    weight = result["best_weight"]
+    right = study.answers(net, x, 10, [weight])[0].argmax(-1) == labels
+    assert result["percent"]["best"] == pytest.approx(100 * right.mean(), abs=0.06)
+    votes = np.stack([study.answers(net, x, 10, [w])[0].argmax(-1) for w in study.VOTES])
+    most = [np.bincount(column, minlength=10).argmax() for column in votes.T]
+    assert result["percent"]["ensemble"] == pytest.approx(100 * np.mean(most == labels), abs=0.06)
+    assert f"{result['percent']['best']:.1f} | 91.9" in (tmp_path / "README.md").read_text()
