@@ -15,6 +15,7 @@ from keras_shared.zoo.shared_transformer_classifier import (
 from keras_shared.zoo.siamese_net import SiameseNet as SiameseNet
 from keras_shared.zoo.tied_autoencoder import TiedAutoencoder as TiedAutoencoder
 from keras_shared.zoo.tied_language_model import TiedLanguageModel as TiedLanguageModel
+from keras_shared.zoo.time_delay_net import TimeDelayNet as TimeDelayNet
 from keras_shared.zoo.topology_search import search_topology as search_topology
 from keras_shared.zoo.weight_agnostic_net import WeightAgnosticNet as WeightAgnosticNet
 from keras_shared.zoo.zoo_model import ZooModel as ZooModel
@@ -30,5 +31,6 @@ MODELS: dict[str, type[ZooModel]] = {
     "SiameseNet": SiameseNet,
     "TiedAutoencoder": TiedAutoencoder,
     "TiedLanguageModel": TiedLanguageModel,
+    "TimeDelayNet": TimeDelayNet,
     "WeightAgnosticNet": WeightAgnosticNet,
 }

@@ -32,6 +32,7 @@ SMALL = {
         }
     ],
     "SiameseNet": [{}],
+    "TimeDelayNet": [{}],
     "TiedLanguageModel": [{"vocabulary": ("a", "b"), "units": 4, "projection": 0.1}],
     "TiedAutoencoder": [{"units": (8, 3), "input_dim": 12}],
 }
