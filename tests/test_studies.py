@@ -156,3 +156,25 @@ def test_a_weight_agnostic_net_is_measured_as_in_its_paper(tmp_path, monkeypatch
     most = [np.bincount(column, minlength=10).argmax() for column in votes.T]
     assert result["percent"]["ensemble"] == pytest.approx(100 * np.mean(most == labels), abs=0.06)
     assert f"{result['percent']['best']:.1f} | 91.9" in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_moved_digits_are_measured_and_it_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    study = program("time_delay_shifts")
+    wide = study.moved(np.ones((1, 8, 8, 1)), 3)
+    assert wide.sum() == 64 and wide[0, :, 3:11].all()
+    for name, value in {"EPOCHS": 1, "SEEDS": (1,)}.items():
+        monkeypatch.setattr(study, name, value)
+    monkeypatch.setattr("sys.argv", ["run.py", "--out", str(tmp_path)])
+    study.main()
+    rows = json.loads((tmp_path / "shifts.json").read_text())
+    assert [row["net"] for row in rows] == [*study.NETS, study.PERCEPTRON]
+    plain, strided = rows[0], rows[1]
+    assert plain["apart"] == {"1": 0, "2": 0, "8": 0} and len(plain["errors"]) == 17
+    assert np.ptp(plain["errors"][2:15]) < 2  # away from the borders, but for rounding
+    assert strided["apart"]["1"] > 0.05 and strided["apart"]["2"] == 0
+    assert "| every second frame | 4,234 |" in (tmp_path / "README.md").read_text()
+    (tmp_path / "shifts.json").write_text(json.dumps(rows[1:]))
+    study.main()
+    again = json.loads((tmp_path / "shifts.json").read_text())
+    assert again[:3] == rows[1:] and again[3]["net"] == rows[0]["net"]
