@@ -13,6 +13,8 @@ from keras_shared.sharing.report import Weight as Weight
 from keras_shared.sharing.report import sharing_report as sharing_report
 from keras_shared.sharing.report import stored_report as stored_report
 from keras_shared.sharing.resizing import resize_vocabulary as resize_vocabulary
+from keras_shared.sharing.soft_sharing import MixtureRegularizer as MixtureRegularizer
+from keras_shared.sharing.soft_sharing import SoftSharing as SoftSharing
 from keras_shared.sharing.to_convolutional import ConvolutionError as ConvolutionError
 from keras_shared.sharing.to_convolutional import Window as Window
 from keras_shared.sharing.to_convolutional import to_convolutional as to_convolutional
