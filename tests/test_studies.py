@@ -4,9 +4,11 @@ import importlib.util
 import json
 import pathlib
 
+import keras
 import numpy as np
 import pytest
 
+from keras_shared import cluster
 from keras_shared.datasets import load_mnist
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -178,3 +180,43 @@ def test_moved_digits_are_measured_and_it_goes_on_where_it_stopped(tmp_path, mon
     study.main()
     again = json.loads((tmp_path / "shifts.json").read_text())
     assert again[:3] == rows[1:] and again[3]["net"] == rows[0]["net"]
+
+
+def test_an_ideal_code_by_hand(monkeypatch):
+    study = program("compressed_lenet300")
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)])
+    model.layers[0].kernel.assign(np.array([0] * 12 + [1] * 2 + [2] * 2).reshape(8, 2))
+    shares = np.array([12, 2, 2]) / 16
+    bits = 16 * sum(-s * np.log2(s) for s in shares)
+    assert study.coded_bytes(cluster(model, 4)) == np.ceil(bits / 8 + 4 * 3 + 4 * 2)
+    assert study.coded_bytes(model) == 4 * 18
+    for share, widths in study.NARROW.items():
+        hashed = study.net(study.WIDTHS, share).count_params()
+        assert 0.9 * hashed - 500 < study.net(widths).count_params() <= hashed
+
+
+@pytest.mark.slow
+def test_compression_is_measured_and_goes_on_where_it_stopped(tmp_path, data_dir, monkeypatch):
+    study = program("compressed_lenet300")
+    small = load_mnist("test").part(np.arange(600))
+    changes = {
+        "SEEDS": (1,), "EPOCHS": 2, "TUNED": 1, "SOFT": {**study.SOFT, "epochs": 1},
+        "load_mnist": lambda split: small,
+    }  # fmt: skip
+    for name, value in changes.items():
+        monkeypatch.setattr(study, name, value)
+    monkeypatch.setattr("sys.argv", ["run.py", "--out", str(tmp_path)])
+    study.main()
+    rows = json.loads((tmp_path / "compressed.json").read_text())
+    assert [row["arm"] for row in rows] == list(study.ARMS)
+    by_arm = {row["arm"]: row for row in rows}
+    assert by_arm["dense"]["bytes"] == 4 * 266_610
+    assert by_arm["hashed 1/8"]["bytes"] < by_arm["dense"]["bytes"] / 7.8
+    assert by_arm["clustered, 16 values"]["bytes"] < by_arm["dense"]["bytes"] / 7
+    assert by_arm["softly shared"]["coded_bytes"] <= by_arm["softly shared"]["bytes"] + 200
+    assert by_arm["clustered, 16 values"]["error_percent"] < 40
+    text = (tmp_path / "README.md").read_text()
+    assert "| hashed 1/64 |" in text and "lenet5_modern_mnist, codes" in text
+    (tmp_path / "compressed.json").write_text(json.dumps(rows[:-1]))
+    study.main()
+    assert json.loads((tmp_path / "compressed.json").read_text())[:-1] == rows[:-1]
