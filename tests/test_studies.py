@@ -220,3 +220,44 @@ def test_compression_is_measured_and_goes_on_where_it_stopped(tmp_path, data_dir
     (tmp_path / "compressed.json").write_text(json.dumps(rows[:-1]))
     study.main()
     assert json.loads((tmp_path / "compressed.json").read_text())[:-1] == rows[:-1]
+
+
+def test_rbf_nets_by_hand():
+    study = program("rbf_digits")
+    train = study.load_digits("train").part(np.arange(300))
+    for whose, width in (("shared", "own"), ("own", "shared")):
+        centres = study.centres_of(train, whose, 20, seed=1)
+        model = study.net(whose, width, True, centres)
+        rbf, last = (layer for layer in model.layers if layer.weights)
+        last.kernel.assign(np.random.default_rng(1).normal(size=last.kernel.shape))
+        x = study.vectors(train)[:4]
+        far = ((x[:, None] - centres) ** 2).sum(-1)
+        units = np.exp(-far / 2 / np.exp(2 * np.asarray(rbf.log_width)))
+        if whose == "shared":
+            wanted = units @ np.asarray(last.kernel)
+        else:  # centres of class c are those of its images
+            wanted = np.stack(
+                [units[:, 2 * c : 2 * c + 2] @ np.asarray(last.kernel)[c] for c in range(10)], 1
+            )
+            every = study.vectors(train)
+            means = np.stack([every[train.labels == c].mean(0) for c in range(10)])
+            pairs = centres.reshape(10, 2, -1).mean(1)
+            apart = np.linalg.norm(pairs[:, None] - means, axis=-1)
+            assert apart.argmin(1).tolist() == list(range(10))
+        np.testing.assert_allclose(model(x), wanted, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_rbf_nets_are_measured_and_it_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    study = program("rbf_digits")
+    for name, value in {"EPOCHS": 2, "SEEDS": (1,), "UNITS": (20,)}.items():
+        monkeypatch.setattr(study, name, value)
+    monkeypatch.setattr("sys.argv", ["run.py", "--out", str(tmp_path)])
+    study.main()
+    rows = json.loads((tmp_path / "rbf.json").read_text())
+    assert [row["arm"] for row in rows] == list(study.ARMS)
+    assert all(row["error_percent"] < 70 and row["nearest_percent"] < 20 for row in rows)
+    (tmp_path / "rbf.json").write_text(json.dumps(rows[:-1]))
+    study.main()
+    assert json.loads((tmp_path / "rbf.json").read_text())[:-1] == rows[:-1]
+    assert f"{rows[0]['error_percent']:.2f}" in (tmp_path / "README.md").read_text()
