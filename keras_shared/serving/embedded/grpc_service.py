@@ -1,7 +1,6 @@
 """TF Serving's gRPC interface, by the stubs of tensorflow-serving-api."""
 
 import concurrent.futures
-import hmac
 import math
 import time
 from collections.abc import Callable
@@ -21,11 +20,11 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from keras_shared.errors import whole_reason
+from keras_shared.errors import boundary
 from keras_shared.serving.embedded.inference import DEFAULT, infer, multi_inference, predict
 from keras_shared.serving.embedded.models import Models, say
 from keras_shared.serving.embedded.options import ConfigError, Options
-from keras_shared.serving.embedded.refusal import NO_TOKEN, Refused, invalid
+from keras_shared.serving.embedded.refusal import Refused, check_bearer, invalid, refusal_of
 from keras_shared.serving.embedded.rest import THREADS, counted, status_response
 
 MOST_TEXT = 1024  # bytes of an error
@@ -161,23 +160,21 @@ class _Service(
         return self._answered(context, f"{api} {tasks[0].model_spec.name if tasks else ''}", find)
 
     def _answered(self, context: Any, what: str, answer: Callable[[float], Any]) -> Any:
-        begun, code, text = time.monotonic(), "OK", ""
-        left = context.time_remaining()
+        begun, left = time.monotonic(), context.time_remaining()
+        response, refused = None, Refused("OK", "")
         try:
             given = dict(context.invocation_metadata()).get("authorization", "")
-            if self._bearer and not hmac.compare_digest(str(given).encode(), self._bearer):
-                raise Refused("UNAUTHENTICATED", NO_TOKEN)
-            return answer(begun + min(NO_DEADLINE if left is None else left, NO_DEADLINE))
-        except Refused as refused:
-            code, text = refused.code, refused.message
-        except Exception as error:  # a mistake of ours: the server goes on
-            code, text = "INTERNAL", whole_reason(error)
-        finally:
-            took = 1000 * (time.monotonic() - begun)
-            say(f"gRPC {code} {what[:500]} {took:.1f} ms {context.peer()}")
-        text = text.encode("utf-8", "replace").decode()
+            check_bearer(str(given).encode(), self._bearer)
+            response = answer(begun + min(NO_DEADLINE if left is None else left, NO_DEADLINE))
+        except Exception as error:
+            refused = refusal_of(error)
+        took = 1000 * (time.monotonic() - begun)
+        say(f"gRPC {refused.code} {what[:500]} {took:.1f} ms {context.peer()}")
+        if refused.code == "OK":
+            return response
+        text = refused.message.encode("utf-8", "replace").decode()
         more = "...TRUNCATED" if len(text) > MOST_TEXT else ""
-        return context.abort(grpc.StatusCode[code], text[:MOST_TEXT] + more)
+        return context.abort(grpc.StatusCode[refused.code], text[:MOST_TEXT] + more)
 
 
 def _version(spec: Any) -> int | None:
@@ -186,13 +183,11 @@ def _version(spec: Any) -> int | None:
 
 def _array(key: str, value: Any, most: int) -> np.ndarray:
     """The array of a tensor, whose few bytes may stand for a large one."""
-    try:
+    with boundary(f"tensor parsing error: {key}", invalid):
         sizes = [dim.size for dim in value.tensor_shape.dim]
         if min(sizes, default=0) < 0 or math.prod(sizes) * tf.as_dtype(value.dtype).size > most:
             raise Refused("RESOURCE_EXHAUSTED", f"'{key}' of shape {sizes} is too large")
         return np.asarray(tf.make_ndarray(value))
-    except (ValueError, TypeError) as error:
-        raise invalid(f"tensor parsing error: {key}") from error
 
 
 def _tensor(array: np.ndarray) -> Any:

@@ -2,13 +2,13 @@
 
 import binascii
 import json
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from keras_shared.errors import boundary
 from keras_shared.serving.embedded.refusal import Refused, invalid
 
 MOST_SHOWN = 500  # characters of a value in an error
@@ -20,8 +20,9 @@ RANGES = {
     "uint64": (0, 2**64 - 1),
 }
 FLOATS = ("float32", "float64")
-INF = re.compile(r'"(?:[^"\\]|\\.)*"|\bInf\b')  # a text, in which nothing is replaced, or Inf
-SPACE = re.compile(r"\ufeff?[ \t\r\n]*")
+BARE_INF = re.compile(r"Inf(?=[\s,\]}])")
+INF = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|\bInf\b')  # a text, which stays as it is, or Inf
+SPACE = "\ufeff \t\r\n"
 DECODER = json.JSONDecoder()
 
 
@@ -30,18 +31,15 @@ def document_of(body: bytes) -> dict[str, Any]:
     if not body:
         raise invalid("JSON Parse error: The document is empty")
     text = body.decode("utf-8", "surrogateescape")  # strings need not be UTF-8
-    begin = SPACE.match(text)
-    at = begin.end() if begin else 0
+    if BARE_INF.search(text):
+        text = INF.sub(lambda m: "Infinity" if m[0] == "Inf" else m[0], text)
     try:
-        try:
-            document, _ = DECODER.raw_decode(text, at)
-        except ValueError:
-            spelled = INF.sub(lambda m: "Infinity" if m[0] == "Inf" else m[0], text)
-            document, _ = DECODER.raw_decode(spelled, at)
-    except json.JSONDecodeError as error:
-        raise invalid(f"JSON Parse error: {error.msg} at offset: {error.pos}") from error
-    except (ValueError, RecursionError) as error:  # a number or a nesting of thousands
-        raise invalid("JSON Parse error: a number or a nesting is too long") from error
+        document, _ = DECODER.raw_decode(text, len(text) - len(text.lstrip(SPACE)))
+    except (ValueError, RecursionError) as error:
+        said = "a number or a nesting is too long"
+        if isinstance(error, json.JSONDecodeError):
+            said = f"{error.msg} at offset: {error.pos}"
+        raise invalid(f"JSON Parse error: {said}") from error
     if not isinstance(document, dict):
         raise invalid(f"JSON Value: {_shown(document)} Is not object")
     if not isinstance(document.get("signature_name", ""), str):
@@ -231,10 +229,7 @@ def _one(value: Any, dtype: str) -> Any:
             f"{SHORT.get(dtype, dtype)}"
         )
     if dtype in FLOATS:
-        try:
-            return float(value)
-        except OverflowError:  # a whole number of hundreds of digits
-            return math.copysign(math.inf, value > 0 or -1)
+        return float(str(value))  # of a whole number of hundreds of digits: Infinity
     return _bytes(value) if dtype == "string" else value
 
 
@@ -245,21 +240,14 @@ def _is_base64(value: Any) -> bool:
 def _decoded(value: dict[str, Any]) -> bytes:
     if not _is_base64(value):
         raise invalid(f"JSON Value: {_shown(value)} not formatted correctly for base64 data")
-    try:
-        return binascii.a2b_base64(value["b64"], strict_mode=True)
-    except ValueError:  # it may be wrapped, or not padded
-        text = "".join(value["b64"].split()).rstrip("=")
-    try:
+    text = "".join(value["b64"].split()).rstrip("=")  # it may be wrapped, or not padded
+    with boundary("Unable to base64 decode", invalid):
         return binascii.a2b_base64(text + "=" * (-len(text) % 4), strict_mode=True)
-    except ValueError as error:
-        raise invalid("Unable to base64 decode") from error
 
 
 def _bytes(text: str) -> bytes:
-    try:
+    with boundary("JSON Parse error: The surrogate pair in string is invalid", invalid):
         return text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError as error:
-        raise invalid("JSON Parse error: The surrogate pair in string is invalid.") from error
 
 
 def _kind(value: Any) -> str:

@@ -1,9 +1,12 @@
 """Errors of requests under gRPC's names, and what HTTP calls them."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import hmac
+from typing import Any
 
-from keras_shared.errors import whole_reason
+import grpc
+from starlette.requests import ClientDisconnect
+
+from keras_shared.errors import KerasSharedError, whole_reason
 from keras_shared.serving.errors import CODES
 
 # model_servers/http_server.cc of TF Serving
@@ -14,43 +17,51 @@ STATUSES = {name: status for status, name in CODES.items()} | {
     "UNKNOWN": 500,
     "DATA_LOSS": 500,
 }
+OF_TENSORFLOW = {code.value[0]: code.name for code in grpc.StatusCode}
 
+KINDS: list[Any] = [
+    (ClientDisconnect, "CANCELLED", "the connection broke", 499),
+    (TimeoutError, "DEADLINE_EXCEEDED", "the body did not arrive in time", 408),
+    (MemoryError, "RESOURCE_EXHAUSTED", "there is not memory enough for this"),
+]
 NO_TOKEN = "this server asks for a token: send the header Authorization: Bearer TOKEN"
 
 
-class Refused(Exception):  # noqa: N818  (an answer, which requests get)
+class Refused(KerasSharedError):  # noqa: N818  (an answer, which requests get)
     """A request that is answered with an error.
 
     Args:
         code: as gRPC names it.
         message: what the one who asked reads.
+        status: of HTTP, if it is not the code's own; the connection ends then.
     """
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, status: int = 0) -> None:
         super().__init__(f"{code}: {message}")
-        self.code = code
-        self.message = message
+        self.code, self.message, self.status = code, message, status
 
 
 def invalid(message: str) -> Refused:
     return Refused("INVALID_ARGUMENT", message)
 
 
-@contextmanager
-def refusing() -> Iterator[None]:
-    """What TensorFlow raises for a request becomes its answer, under TensorFlow's own code."""
-    import grpc
+def refusal_of(error: BaseException) -> Refused:
+    """What a request is answered with, whatever was raised for it, over REST and gRPC alike."""
     import tensorflow as tf
 
-    try:
-        yield
-    except Refused:
-        raise
-    except tf.errors.OpError as error:
-        names = {code.value[0]: code.name for code in grpc.StatusCode}
-        code = names.get(error.error_code, "UNKNOWN")
-        raise Refused(code, whole_reason(error).partition(": ")[2]) from error
-    except (ValueError, TypeError) as error:  # arrays that a graph does not take
-        raise invalid(whole_reason(error).partition(": ")[2]) from error
-    except MemoryError as error:
-        raise Refused("RESOURCE_EXHAUSTED", "there is not memory enough for this") from error
+    if isinstance(error, Refused):
+        return error
+    said = whole_reason(error)
+    reason = said.partition(": ")[2] or said
+    if isinstance(error, tf.errors.OpError):
+        return Refused(OF_TENSORFLOW.get(error.error_code, "UNKNOWN"), reason)
+    if isinstance(error, (ValueError, TypeError)):  # arrays that a graph does not take
+        return invalid(reason)
+    known = (answer for kind, *answer in KINDS if isinstance(error, kind))
+    return Refused(*next(known, ("INTERNAL", said)))  # a mistake of ours: the server goes on
+
+
+def check_bearer(given: bytes, expected: bytes) -> None:
+    """Refuse a request without the token that the server asks for, if it asks for one."""
+    if expected and not hmac.compare_digest(given, expected):
+        raise Refused("UNAUTHENTICATED", NO_TOKEN, 401)

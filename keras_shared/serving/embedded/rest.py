@@ -4,25 +4,22 @@ import asyncio
 import concurrent.futures
 import contextlib
 import functools
-import hmac
 import json
 import pathlib
 import re
+import sys
 import time
 import urllib.parse
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from google.protobuf import json_format
-from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
-from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
-from keras_shared.errors import whole_reason
 from keras_shared.serving.configuration import METRICS
 from keras_shared.serving.embedded.inference import DEFAULT, infer, predict
 from keras_shared.serving.embedded.json_answers import written, written_results
@@ -30,7 +27,13 @@ from keras_shared.serving.embedded.json_requests import arrays_of, document_of, 
 from keras_shared.serving.embedded.metrics import REQUEST_COUNT, REQUEST_LATENCY, exposition
 from keras_shared.serving.embedded.models import Models, say
 from keras_shared.serving.embedded.options import Options
-from keras_shared.serving.embedded.refusal import NO_TOKEN, STATUSES, Refused, invalid
+from keras_shared.serving.embedded.refusal import (
+    STATUSES,
+    Refused,
+    check_bearer,
+    invalid,
+    refusal_of,
+)
 from keras_shared.serving.embedded.servable import Servable
 from keras_shared.serving.messages import Status
 
@@ -62,116 +65,95 @@ class Rest:
     def __init__(self, models: Models, options: Options, bearer: bytes) -> None:
         self._models, self._options, self._bearer = models, options, bearer
         self._pool = concurrent.futures.ThreadPoolExecutor(THREADS, "rest")
-        self._requests = self._held = 0
-        routes = [
-            ("/", self._page), ("/models", self._listed), ("/health", self._health),
-            (METRICS, self._metrics), ("/{path:path}", self._api),
-        ]  # fmt: skip
-        self.app = Starlette(routes=[Route(path, _Endpoint(call)) for path, call in routes])
+        self._held: dict[Request, int] = {}  # the bytes of each request that is being answered
+        self._own = {
+            "/": self._page, "/models": self._listed, "/health": self._health,
+            METRICS: self._metrics,
+        }  # fmt: skip
 
-    async def _page(self, _: Request) -> Response:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request, begun = Request(scope, receive, send), time.monotonic()
+        own = self._own.get(scope["path"])
+        path = scope["raw_path"].decode("latin-1")
+        if query := scope["query_string"]:
+            path += f"?{query.decode('latin-1')}"
+        try:
+            response = own(request) if own else await self._api(request, path, begun)
+        except Exception as error:
+            response = _refusal(refusal_of(error))
+        finally:
+            self._held.pop(request, None)
+        if not own:
+            client = request.client.host if request.client else "-"
+            took = 1000 * (time.monotonic() - begun)
+            say(f"REST {response.status_code} {request.method} {path[:500]} {took:.1f} ms {client}")
+        with contextlib.suppress(OSError):
+            await response(scope, receive, send)
+
+    def _page(self, _: Request) -> Response:
         return HTMLResponse(PAGE.read_text("utf-8"), headers=FOR_PAGE)
 
-    async def _listed(self, request: Request) -> Response:
-        if not self._allowed(request):
-            return _refusal(Refused("UNAUTHENTICATED", NO_TOKEN), close=True)
+    def _listed(self, request: Request) -> Response:
+        self._check_bearer(request)
         return Response(json.dumps({"models": self._models.names()}), 200, HEADERS)
 
-    async def _health(self, _: Request) -> Response:
+    def _health(self, _: Request) -> Response:
         ready = self._models.ready()
         status = {"status": "SERVING" if ready else "NOT_SERVING"}
         return Response(json.dumps(status), 200 if ready else 503, HEADERS)
 
-    async def _metrics(self, request: Request) -> Response:
-        if not self._allowed(request):
-            return _refusal(Refused("UNAUTHENTICATED", NO_TOKEN), close=True)
+    def _metrics(self, request: Request) -> Response:
+        self._check_bearer(request)
         return Response(exposition(), media_type="text/plain")
 
-    async def _api(self, request: Request) -> Response:
-        begun = time.monotonic()
-        path = request.scope["raw_path"].decode("latin-1")
-        if query := request.scope["query_string"]:
-            path += f"?{query.decode('latin-1')}"
-        seconds = self._options.rest_api_timeout_in_ms / 1000
+    def _check_bearer(self, request: Request) -> None:
+        check_bearer(request.headers.get("authorization", "").encode("latin-1"), self._bearer)
+
+    async def _api(self, request: Request, path: str, begun: float) -> Response:
         if not path.lower().startswith("/v1/"):
-            response = Response("Not Found", 404, {"Content-Type": "text/html"})
-        elif not self._allowed(request):
-            response = _refusal(Refused("UNAUTHENTICATED", NO_TOKEN), close=True)
-        elif self._requests >= self._options.max_requests:
-            response = _refusal(Refused("UNAVAILABLE", TOO_MANY), close=True)
-        else:
-            self._requests += 1
-            try:
-                response = await self._answered(request, path, begun + seconds)
-            finally:
-                self._requests -= 1
-        client = request.client.host if request.client else "-"
-        took = 1000 * (time.monotonic() - begun)
-        say(f"REST {response.status_code} {request.method} {path[:500]} {took:.1f} ms {client}")
-        return response
+            return Response("Not Found", 404, {"Content-Type": "text/html"})
+        self._check_bearer(request)
+        if len(self._held) >= self._options.max_requests:
+            raise Refused("UNAVAILABLE", TOO_MANY, 503)
+        seconds = self._options.rest_api_timeout_in_ms / 1000
+        async with asyncio.timeout(seconds - (time.monotonic() - begun)):
+            body = await self._body(request)
+        answer = functools.partial(self._answer, request.method, path, body, begun + seconds)
+        found = await asyncio.get_running_loop().run_in_executor(self._pool, answer)
+        return Response(found, 200, HEADERS)
 
-    def _allowed(self, request: Request) -> bool:
-        given = request.headers.get("authorization", "").encode("latin-1")
-        return not self._bearer or hmac.compare_digest(given, self._bearer)
-
-    async def _answered(self, request: Request, path: str, deadline: float) -> Response:
-        sizes: list[int] = []
-        try:
-            async with asyncio.timeout(deadline - time.monotonic()):
-                body = await self._body(request, sizes)
-            loop = asyncio.get_running_loop()
-            answer = functools.partial(self._answer, request.method, path, body, deadline)
-            return await loop.run_in_executor(self._pool, answer)
-        except TimeoutError:
-            late = Refused("DEADLINE_EXCEEDED", "the body did not arrive in time")
-            return _refusal(late, status=408, close=True)
-        except Refused as refused:
-            return _refusal(refused, 413 if refused.code == "OUT_OF_RANGE" else 0, close=True)
-        finally:
-            self._held -= sum(sizes)
-
-    def _count(self, sizes: list[int], size: int) -> None:
-        """The bytes of one request, counted among those of all."""
+    def _hold(self, request: Request, size: int) -> None:
+        """Count the bytes of one request, and among those of all."""
         most = self._options.max_request_bytes
-        sizes.append(size)
-        self._held += size
-        if sum(sizes) > most:
-            raise Refused("OUT_OF_RANGE", f"the request has more than the {most:,} bytes allowed")
-        if self._held > 4 * most:
-            raise Refused("UNAVAILABLE", TOO_MANY)
+        self._held[request] = self._held.get(request, 0) + size
+        if self._held[request] > most:
+            text = f"the request has more than the {most:,} bytes allowed"
+            raise Refused("OUT_OF_RANGE", text, 413)
+        if sum(self._held.values()) > 4 * most:
+            raise Refused("UNAVAILABLE", TOO_MANY, 503)
 
-    async def _body(self, request: Request, sizes: list[int]) -> bytes:
+    async def _body(self, request: Request) -> bytes:
         pieces = []
         size = request.headers.get("content-length", "")
-        self._count(sizes, int(size[:20]) if size.isdecimal() else 0)
-        try:
-            async for piece in request.stream():
-                pieces.append(piece)
-                if not size:
-                    self._count(sizes, len(piece))
-        except ClientDisconnect as error:
-            raise Refused("CANCELLED", "the connection broke") from error
+        self._hold(request, int(size[:20]) if size.isdecimal() else 0)
+        async for piece in request.stream():
+            pieces.append(piece)
+            if not size:
+                self._hold(request, len(piece))
         body = b"".join(pieces)
         if request.headers.get("content-encoding") == "gzip":
             body = _unpacked(body, self._options.max_request_bytes)
-            self._count(sizes, len(body))
+            self._hold(request, len(body))
         return body
 
-    def _answer(self, method: str, path: str, body: bytes, deadline: float) -> Response:
-        try:
-            if time.monotonic() > deadline:
-                raise Refused("DEADLINE_EXCEEDED", "the time for this request is over")
-            if method == "POST" and (found := ASK.fullmatch(path)):
-                return Response(self._asked(found, body, deadline), 200, HEADERS)
-            if method == "GET" and (found := TELL.fullmatch(path)):
-                return Response(self._told(found), 200, HEADERS)
-            raise invalid(f"Malformed request: {method} {path}")
-        except _NoNumber:
-            return Response(b"", 400, HEADERS)
-        except Refused as refused:
-            return _refusal(refused)
-        except Exception as error:  # a mistake of ours: the server goes on
-            return _refusal(Refused("INTERNAL", whole_reason(error)))
+    def _answer(self, method: str, path: str, body: bytes, deadline: float) -> bytes:
+        if time.monotonic() > deadline:
+            raise Refused("DEADLINE_EXCEEDED", "the time for this request is over")
+        if method == "POST" and (found := ASK.fullmatch(path)):
+            return self._asked(found, body, deadline)
+        if method == "GET" and (found := TELL.fullmatch(path)):
+            return self._told(found)
+        raise invalid(f"Malformed request: {method} {path}")
 
     def _asked(self, found: re.Match[str], body: bytes, deadline: float) -> bytes:
         name, version, label = _which(found)
@@ -204,32 +186,15 @@ class Rest:
         return json.dumps({"model_spec": spec, "metadata": {"signature_def": inner}}).encode()
 
 
-class _Endpoint:
-    """A function for every method, which Starlette's routes restrict otherwise."""
-
-    def __init__(self, call: Callable[[Request], Any]) -> None:
-        self._call = call
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = await self._call(Request(scope, receive, send))
-        with contextlib.suppress(OSError):
-            await response(scope, receive, send)
-
-
-class _NoNumber(Exception):  # noqa: N818
-    """A version of more than 64 bits, which TF Serving answers without a word."""
-
-
 @contextlib.contextmanager
 def counted(models: Models, name: str, api: str, entrypoint: str) -> Iterator[None]:
     """A request in the metrics, if there is such a model."""
-    begun, code = time.perf_counter(), "OK"
+    begun = time.perf_counter()
     try:
         yield
-    except Refused as refused:
-        code = refused.code
-        raise
     finally:
+        error = sys.exception()
+        code = refusal_of(error).code if error else "OK"
         if name in models.names():
             REQUEST_COUNT.add(model_name=name, status=code)
             took = 1e6 * (time.perf_counter() - begun)
@@ -252,7 +217,7 @@ def _which(found: re.Match[str]) -> tuple[str, int | None, str]:
     """Name, version and label in a path."""
     version = int(found[2][:20]) if found[2] else None
     if version is not None and (version > MOST_VERSION or len(found[2].lstrip("0")) > 19):
-        raise _NoNumber
+        raise invalid("")  # which TF Serving answers without a word
     label = urllib.parse.unquote(found[3]) if found[3] else ""
     return urllib.parse.unquote(found[1]), version, label
 
@@ -267,19 +232,17 @@ def status_response(states: list[Status]) -> Any:
     return response
 
 
-def _refusal(refused: Refused, status: int = 0, close: bool = False) -> Response:
-    headers = {**HEADERS, "Connection": "close"} if close else HEADERS
-    content = json.dumps({"error": refused.message})
-    return Response(content, status or STATUSES.get(refused.code, 500), headers)
+def _refusal(refused: Refused) -> Response:
+    headers = {**HEADERS, "Connection": "close"} if refused.status else HEADERS
+    content = json.dumps({"error": refused.message}) if refused.message else b""
+    return Response(content, refused.status or STATUSES.get(refused.code, 500), headers)
 
 
 def _unpacked(body: bytes, most: int) -> bytes:
     """What gzip packed; nothing if it cannot be unpacked, as TF Serving takes it."""
-    unpacking = zlib.decompressobj(16 + zlib.MAX_WBITS)
-    try:
+    unpacking, found = zlib.decompressobj(16 + zlib.MAX_WBITS), b""
+    with contextlib.suppress(zlib.error):
         found = unpacking.decompress(body, most + 1)
-    except zlib.error:
-        return b""
     if len(found) > most:
-        raise Refused("OUT_OF_RANGE", f"the request unpacks to more than {most:,} bytes")
+        raise Refused("OUT_OF_RANGE", f"the request unpacks to more than {most:,} bytes", 413)
     return found if unpacking.eof else b""

@@ -14,7 +14,7 @@ from keras_shared.serving.child_process import examine_in_child
 from keras_shared.serving.effects import effects
 from keras_shared.serving.embedded.batching import Arrays, Batcher, Batching
 from keras_shared.serving.embedded.metrics import RUNTIME_LATENCY
-from keras_shared.serving.embedded.refusal import Refused, invalid, refusing
+from keras_shared.serving.embedded.refusal import Refused, invalid
 from keras_shared.serving.examination import OF_SERVING, of_the_version, read_graph
 from keras_shared.serving.finding import Finding
 from keras_shared.serving.session import loaded, run
@@ -55,14 +55,12 @@ class Servable:
         self._batching, self._slots = batching, slots
         self._batchers: dict[Any, Batcher] = {}
         self._lock = threading.Lock()
-        self._users, self._ending, self._stack = 0, False, contextlib.ExitStack()
-        self._session, self.signatures = self._stack.enter_context(loaded(folder))
-        try:
+        self._users, self._ending = 0, False
+        with contextlib.ExitStack() as stack:
+            self._session, self.signatures = stack.enter_context(loaded(folder))
             self._dtypes = {key: _dtypes_of(s) for key, s in self.signatures.items()}
             self._warm_up(folder)
-        except BaseException:
-            self._stack.close()
-            raise
+            self._stack = stack.pop_all()
 
     def __enter__(self) -> "Servable":
         with self._lock:
@@ -96,7 +94,8 @@ class Servable:
         """The outputs of a signature until a deadline of `time.monotonic`.
 
         Raises:
-            Refused: if the inputs do not fit, the graph fails, or there is no time left.
+            Refused: if the inputs do not fit, or there is no time left.
+            Exception: as of `keras_shared.serving.session.run`, if the graph fails.
         """
         definition = self.signatures[signature]
         for position, (key, dtype) in enumerate(sorted(self._dtypes[signature].items())):
@@ -107,7 +106,7 @@ class Servable:
         seconds = deadline - time.monotonic()
         if seconds <= 0:
             raise Refused("DEADLINE_EXCEEDED", "the time for this request is over")
-        with refusing(), RUNTIME_LATENCY.timed(model_name=self.name, API=api, runtime="TF1"):
+        with RUNTIME_LATENCY.timed(model_name=self.name, API=api, runtime="TF1"):
             if self._batching is None:
                 return run(self._session, definition, inputs, outputs, seconds)
             return self._batcher(self._batching, signature, frozenset(outputs))(inputs, deadline)

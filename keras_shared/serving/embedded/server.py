@@ -62,7 +62,7 @@ def running(options: Options, configs: Sequence[Any] | None = None) -> Iterator[
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with boundary("TLS cannot start", ConfigError):
             config = uvicorn.Config(
-                Rest(models, options, bearer).app, http=_Patient, ws="none", lifespan="off",
+                Rest(models, options, bearer), http=_Patient, ws="none", lifespan="off",
                 log_config=None, access_log=False, server_header=False, backlog=2048,
                 timeout_keep_alive=int(PATIENCE) + 1, timeout_graceful_shutdown=int(DRAIN),
                 ssl_certfile=options.certificate if tls else None,
