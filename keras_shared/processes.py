@@ -169,20 +169,14 @@ def sweep(
 
 def hold(folder: str, how: int) -> int | None:
     """A descriptor that holds the lock of a folder of ours; None if it is held, or not ours."""
-    try:
+    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
+        stack.callback(os.close, descriptor)
         fcntl.flock(descriptor, how)
         ours = os.fstat(descriptor)
-        there = os.lstat(folder)
-        same = (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
-        if same and ours.st_uid == os.getuid():
+        if os.path.samestat(ours, os.lstat(folder)) and ours.st_uid == os.getuid():
+            stack.pop_all()
             return descriptor
-    except OSError:
-        pass
-    os.close(descriptor)
     return None
 
 

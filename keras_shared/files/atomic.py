@@ -7,7 +7,6 @@ import hashlib
 import os
 import pathlib
 import re
-import secrets
 import shutil
 import stat
 import sys
@@ -17,7 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from keras_shared.errors import KerasSharedError, boundary, whole_reason
-from keras_shared.processes import hold
+from keras_shared.processes import hold, scratch_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,7 +25,7 @@ RENAME_EXCHANGE = 2  # linux/fs.h
 AT_FDCWD = -100  # linux/fcntl.h
 QUIET_WAIT = 3.0  # seconds for a lock that nobody needs to be told of
 MOST_NAME = 200  # bytes of a name in that of its scratch folder; file systems allow 255
-SCRATCH = re.compile(r"\.new-[^/]*-[0-9a-f]{8}/")
+SCRATCH = re.compile(r"\.new-[^/]*-\w{8}/")
 OLD = ".old"  # beside the new folder, where the two cannot be exchanged in one step
 
 
@@ -223,15 +222,13 @@ class Lock(NamedTuple):
 def _lock(folder: pathlib.Path) -> int | None:
     """The open folder, locked, or None if another has the lock, or replaced it meanwhile."""
     make_folder(folder)
-    try:
+    with suppress(FileNotFoundError, BlockingIOError), ExitStack() as stack:
         descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
-    except FileNotFoundError:
-        return None
-    with suppress(BlockingIOError):
+        stack.callback(os.close, descriptor)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if _is_at(descriptor, folder):
+            stack.pop_all()
             return descriptor
-    os.close(descriptor)
     return None
 
 
@@ -263,23 +260,8 @@ def _scratch_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
         for leftover in path.parent.iterdir():
             if leftover.name.startswith(prefix) and len(leftover.name) == len(prefix) + 8:
                 _sweep(leftover, path)
-    while True:
-        folder = path.with_name(f"{prefix}{secrets.token_hex(4)}")
-        folder.mkdir(0o700)  # what is inside may be for this user alone
-        try:
-            descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:  # swept before it was locked
-            continue
-        with suppress(OSError):  # a file system without locks; nothing is swept there
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if _is_at(descriptor, folder):  # not swept between the two
-            break
-        os.close(descriptor)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(descriptor)
+    with scratch_folder(prefix, path.parent) as folder:
+        yield pathlib.Path(folder)
 
 
 def _sweep(leftover: pathlib.Path, target: pathlib.Path) -> None:
@@ -296,31 +278,22 @@ def _sweep(leftover: pathlib.Path, target: pathlib.Path) -> None:
 
 def _put(new: pathlib.Path, target: pathlib.Path) -> None:
     """Rename the folder `new` to `target`; what was there is beside `new` then."""
-    try:
-        new.rename(target)  # where there is none, or an empty one
-        return
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-    try:
-        _exchange(new, target)
-    except OSError as error:
-        if error.errno not in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
-            raise
-        old = new.with_name(OLD)
-        target.rename(old)
-        try:
+    if not (target.exists() and any(target.iterdir())):
+        new.rename(target)
+    elif (number := _exchange(new, target)) in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        with ExitStack() as undo:
+            target.rename(old := new.with_name(OLD))
+            undo.callback(old.rename, target)
             new.rename(target)
-        except OSError:
-            old.rename(target)
-            raise
+            undo.pop_all()
+    elif number:
+        raise OSError(number, os.strerror(number), str(target))
 
 
-def _exchange(one: pathlib.Path, other: pathlib.Path) -> None:
-    """Exchange two names in one step, as Linux can."""
+def _exchange(one: pathlib.Path, other: pathlib.Path) -> int:
+    """Exchange two names in one step, as Linux can; 0, or the number of the error."""
     call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if call is None:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    if call(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), str(other))
+        return errno.ENOSYS
+    failed = call(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE)
+    return ctypes.get_errno() if failed else 0
