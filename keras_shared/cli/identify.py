@@ -2,7 +2,7 @@ import argparse
 import json
 
 from keras_shared.cli.gallery import add_gallery
-from keras_shared.cli.options import share
+from keras_shared.cli.options import within
 
 NAME = "identify"
 HELP = "who or what a picture shows, of the names in a gallery"
@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", metavar="FILE", nargs="+", help="pictures, or folders of them")
     parser.add_argument("--top", metavar="N", type=int, default=3, help="so many of the best names")
     parser.add_argument(
-        "--threshold", metavar="P", type=share,
+        "--threshold", metavar="P", type=within(0.0, 1.0),
         help="probability below which a picture is 'unknown' (default: the gallery's own, 0.5)",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="JSON in place of the table")

@@ -1,6 +1,7 @@
 """What several commands share: their options, and the recipe that one names."""
 
 import argparse
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -56,12 +57,19 @@ def recipe_file(path_or_name: str) -> str:
     return str(entry_dir(path_or_name) / "recipe.toml")
 
 
-def share(text: str) -> float:
-    """A number between 0 and 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1. Received: {text!r}")
-    return value
+def within(least: float, most: float) -> Callable[[str], float]:
+    """A number in a range, whole if the range is."""
+
+    def read(text: str) -> float:
+        try:
+            value = type(least)(text)
+        except ValueError:
+            value = float("nan")
+        if not least <= value <= most:
+            whole = "a whole number" if isinstance(least, int) else "a number"
+            raise argparse.ArgumentTypeError(
+                f"expected {whole} from {least:.10g} to {most:.10g}. Received: {text!r}"
+            )
+        return value
+
+    return read

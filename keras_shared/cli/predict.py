@@ -4,10 +4,10 @@ import io
 import json
 import pathlib
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from keras_shared.cli.asked_files import add_invert, files_in, suffixes, warn_of_ground
+from keras_shared.cli.options import within
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     for name, default, least, most, meaning in WRITING:
         parser.add_argument(
-            f"--{name.replace('_', '-')}", type=_within(least, most), metavar="N", default=default,
+            f"--{name.replace('_', '-')}", type=within(least, most), metavar="N", default=default,
             help=f"of a text to go on with: {meaning} (default: {default})",
         )  # fmt: skip
     add_invert(parser)
@@ -119,24 +119,6 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a number from 1. Received: {text!r}")
     return int(text)
-
-
-def _within(least: float, most: float) -> Callable[[str], float]:
-    """A number in a range, whole if the range is."""
-
-    def read(text: str) -> float:
-        try:
-            value = type(least)(text)
-        except ValueError:
-            value = float("nan")
-        if not least <= value <= most:
-            whole = "a whole number" if isinstance(least, int) else "a number"
-            raise argparse.ArgumentTypeError(
-                f"expected {whole} from {least} to {most}. Received: {text!r}"
-            )
-        return value
-
-    return read
 
 
 def _refuse_picture(target: str | None) -> None:

@@ -2,7 +2,7 @@ import argparse
 from typing import Any
 
 from keras_shared.cli.asked_files import add_invert, warn_of_ground
-from keras_shared.cli.options import share
+from keras_shared.cli.options import within
 
 NAME = "verify"
 HELP = "do two images show the same?"
@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model", metavar="NAME|PATH", default="siamese_omniglot", help="%(default)s"
     )
     parser.add_argument(
-        "--threshold", metavar="P", type=share, default=0.5,
+        "--threshold", metavar="P", type=within(0.0, 1.0), default=0.5,
         help="probability from which on they are the same (default: %(default)s)",
     )  # fmt: skip
     add_invert(parser)

@@ -1,3 +1,4 @@
+import contextlib
 import functools
 import os
 import urllib.error
@@ -50,9 +51,7 @@ def _read(name: str, split: str, where: str | None) -> tuple[dict[str, np.ndarra
 
 def _reach(url: str) -> None:
     """Fail within seconds where there is no network: TFDS itself retries for minutes."""
-    try:
-        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=10).close()
-    except urllib.error.HTTPError:
-        return  # the host answers; what it has is between TFDS and it
-    except OSError as error:
-        raise ConnectionError(f"{url} cannot be reached: {error}") from error
+    head = urllib.request.Request(url, method="HEAD")
+    answers = contextlib.suppress(urllib.error.HTTPError)  # what it has is between TFDS and it
+    with boundary(f"{url} cannot be reached", ConnectionError), answers:
+        urllib.request.urlopen(head, timeout=10).close()

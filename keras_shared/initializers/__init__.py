@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import keras
 from pydantic import AfterValidator
 
-from keras_shared.errors import KerasSharedError, whole_reason
+from keras_shared.errors import boundary
 from keras_shared.initializers.lsuv import LSUV as LSUV
 from keras_shared.initializers.lsuv import rescale as rescale
 from keras_shared.initializers.svd import SVD as SVD
@@ -60,15 +60,9 @@ def get(identifier: Any) -> Any:
                 own = {"glorot_uniform", "he_normal", "lecun_normal", "orthogonal", "zeros"}
                 find(identifier, INITIALIZERS, "initialiser", also=own)  # says which are near
         found: Any = find(identifier, INITIALIZERS, "initialiser")
-        try:
+        what = f"The initialiser '{identifier}' cannot be made without arguments"
+        with boundary(what, UnknownNameError, "Name an object in place of the class."):
             return found() if isinstance(found, type) or identifier in INITIALIZERS else found
-        except KerasSharedError:
-            raise
-        except Exception as error:
-            raise UnknownNameError(
-                f"The initialiser '{identifier}' cannot be made without arguments: "
-                f"{whole_reason(error)}. Name an object in place of the class."
-            ) from error
     found = keras.initializers.get(identifier)
     return found.clone() if isinstance(found, keras.initializers.Initializer) else found
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
-from keras_shared.errors import boundary, whole_reason
+from keras_shared.errors import boundary
 from keras_shared.files.pictures import PictureError, plain_picture
 from keras_shared.serving.errors import ServingError
 from keras_shared.serving.messages import SignatureDef, Status, cast
@@ -304,14 +304,12 @@ class Client:
 
 def _certificates(file: str | os.PathLike[str]) -> str:
     """The text of a PEM file, which holds a certificate at least."""
-    try:
+    what = f"`certificates` is a PEM file of certificates. Received: {file!s} (not one)"
+    with boundary(what, ValueError):
         text = pathlib.Path(file).read_text("ascii")
-        if ssl.create_default_context(cadata=text).get_ca_certs():
-            return text
-        reason = "none is one of an authority"
-    except (OSError, ValueError) as error:  # errors of TLS are OSErrors
-        reason = whole_reason(error)
-    raise ValueError(f"`certificates` is a PEM file of certificates. Received: {file!s} ({reason})")
+        if not ssl.create_default_context(cadata=text).get_ca_certs():
+            raise ValueError("none is one of an authority")
+        return text
 
 
 def _promised(definition: SignatureDef, inputs: Mapping[str, np.ndarray]) -> int:

@@ -254,12 +254,8 @@ def _made_up(info: Any, batch: int, text: bytes, rank: int) -> np.ndarray:
 
 
 def _binary(value: np.ndarray) -> bool:
-    try:
-        for item in value.ravel() if value.dtype == object else ():
-            item.decode()
-    except UnicodeDecodeError:
-        return True
-    return False
+    items = value.ravel() if value.dtype == object else ()
+    return any(item.decode(errors="ignore").encode() != item for item in items)
 
 
 def warmup_requests(path: pathlib.Path) -> tuple[list[tuple[str, Inputs]], list[Finding]]:
