@@ -17,6 +17,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-batching", action="store_true", help="for models whose inputs have no batch"
     )
     parser.add_argument(
+        "--batching-parameters-file", metavar="FILE",
+        help="TF Serving's: how requests are answered together, in place of ours",
+    )  # fmt: skip
+    parser.add_argument(
+        "--per-model-batching", action="store_true",
+        help="as the batching_params.pbtxt of a version says, of those that have one",
+    )  # fmt: skip
+    parser.add_argument(
         "--latest", metavar="N", type=int, default=1, help="serve the N newest versions of each"
     )
     parser.add_argument(
@@ -34,8 +42,9 @@ def run(options: argparse.Namespace) -> None:
         labels.setdefault(name, {})[label] = version
     more = {"image": options.image} if options.image else {}
     for path in write_manifests(
-        options.models, options.to, batching=not options.no_batching, latest=options.latest,
-        labels=labels, **more,
+        options.models, options.to, latest=options.latest, labels=labels,
+        batching=not options.no_batching and (options.batching_parameters_file or True),
+        per_model_batching=options.per_model_batching, **more,
     ):  # fmt: skip
         say(path)
 

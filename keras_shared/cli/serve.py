@@ -7,7 +7,6 @@ LIGHT = True
 EMBEDDED = (
     ("host", "ADDRESS", "to listen on (default: 127.0.0.1, for this machine alone)"),
     ("model-config-file", "FILE", "TF Serving's, in place of names: version policies and labels"),
-    ("batching-parameters-file", "FILE", "TF Serving's: how requests are answered together"),
     ("token-file", "FILE", "holds what requests must bear: Authorization: Bearer TOKEN"),
     ("certificate", "FILE", "PEM, for TLS over both protocols"),
     ("key", "FILE", "of the certificate, PEM"),
@@ -29,6 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="for a model whose inputs or outputs have no batch: see `check`",
     )
+    parser.add_argument(
+        "--batching-parameters-file", metavar="FILE",
+        help="TF Serving's: how requests are answered together, in place of ours",
+    )  # fmt: skip
+    parser.add_argument(
+        "--per-model-batching", action="store_true",
+        help="as the batching_params.pbtxt of a version says, of those that have one",
+    )  # fmt: skip
     embedded = parser.add_argument_group("of the embedded engine alone")
     for name, metavar, text in EMBEDDED:
         embedded.add_argument(f"--{name}", metavar=metavar, help=text)
@@ -51,5 +58,6 @@ def run(options: argparse.Namespace) -> int:
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     return serve(
         options.models, options.rest_port, options.grpc_port,
-        batching=options.batching, engine=options.engine, **given,
+        batching=options.batching and (options.batching_parameters_file or True),
+        per_model_batching=options.per_model_batching, engine=options.engine, **given,
     )  # fmt: skip

@@ -13,6 +13,7 @@ from keras_shared.presets.names import (
     number_of,
     version_numbers,
 )
+from keras_shared.serving.batching_parameters import read_batching
 
 REST_PORT, GRPC_PORT = 8501, 8500  # inside of a container too
 METRICS = "/monitoring/prometheus/metrics"
@@ -116,6 +117,7 @@ def configuration_files(
     threads: int,
     latest: int = 1,
     labels: Mapping[str, Mapping[str, int]] | None = None,
+    batching: bool | str | os.PathLike[str] = True,
 ) -> dict[str, str]:
     """File name -> text of the three files, as `flags` names them.
 
@@ -124,9 +126,13 @@ def configuration_files(
         threads: how many batches run at once: the number of cores.
         latest: so many of the newest versions are served.
         labels: model name -> label -> version: of these models the labelled versions are served.
+        batching: a file of batching parameters, in place of ours.
 
     Returns:
         The texts of models.config, batching.config and monitoring.config.
+
+    Raises:
+        BatchingError: for a file that TF Serving could not read.
 
     Example:
         >>> from keras_shared.serving.configuration import configuration_files
@@ -154,15 +160,23 @@ def configuration_files(
             config.model_version_policy.specific.versions.extend(sorted({*labelled.values()}))
         elif latest > 1:
             config.model_version_policy.latest.num_versions = latest
+    together = BATCHING % threads
+    if not isinstance(batching, bool):
+        read_batching(batching)
+        together = pathlib.Path(batching).read_text("utf-8")
     return {
         "models.config": text_format.MessageToString(models),
-        "batching.config": BATCHING % threads,
+        "batching.config": together,
         "monitoring.config": MONITORING,
     }
 
 
 def flags(
-    folder: str, rest_port: int = REST_PORT, grpc_port: int = GRPC_PORT, batching: bool = True
+    folder: str,
+    rest_port: int = REST_PORT,
+    grpc_port: int = GRPC_PORT,
+    batching: bool = True,
+    per_model: bool = False,
 ) -> list[str]:
     """What `tensorflow_model_server` is started with; model_servers/main.cc has them all.
 
@@ -171,6 +185,7 @@ def flags(
         rest_port: port of REST.
         grpc_port: port of gRPC.
         batching: whether requests are answered together.
+        per_model: they are, as the file batching_params.pbtxt of a version says, if it has one.
 
     Returns:
         The arguments of the command line.
@@ -181,6 +196,8 @@ def flags(
         ['--port=8500', '--rest_api_port=8501']
     """
     together = ["--enable_batching", f"--batching_parameters_file={folder}/batching.config"]
+    if per_model:
+        together.append("--enable_per_model_batching_parameters")
     return [
         f"--port={grpc_port}",
         f"--rest_api_port={rest_port}",

@@ -71,7 +71,8 @@ def serve(
     rest_port: int = REST_PORT,
     grpc_port: int = GRPC_PORT,
     timeout: float = 600.0,
-    batching: bool = True,
+    batching: bool | str | os.PathLike[str] = True,
+    per_model_batching: bool = False,
     engine: Literal["tf-serving", "embedded"] | None = None,
     **embedded: object,
 ) -> int:
@@ -90,7 +91,10 @@ def serve(
         grpc_port: port of gRPC.
         timeout: seconds until every model must be AVAILABLE; Docker may have to fetch its image.
         batching: whether requests of several clients may be answered together. Without, models
-            are served too whose inputs or outputs have no batch as dimension 0.
+            are served too whose inputs or outputs have no batch as dimension 0. Or a file of TF
+            Serving's batching parameters, in place of ours.
+        per_model_batching: requests are answered together as the file `batching_params.pbtxt` of a
+            version says, of those that have one.
         engine: "tf-serving" or "embedded"; by default the first that is found.
         **embedded: flags of the embedded engine alone, as
             `keras_shared.serving.embedded.options.Options` has them: `host`, `token_file`, ...
@@ -101,6 +105,7 @@ def serve(
 
     Raises:
         LoadError: for a name or folder that TF Serving could not serve.
+        BatchingError: for a file of batching parameters that it could not read.
         EngineError: if there is no TF Serving, a port cannot be had, or a model does not load.
 
     Example:
@@ -121,11 +126,10 @@ def serve(
     # what was left by runs that were killed together with what watched them
     sweep(SCRATCH, before=functools.partial(_remove_container, docker))
     with _signals_passed_on() as (received, started), scratch_folder(SCRATCH) as scratch:
-        ports = rest_port, grpc_port
-        if here:
-            command = _embedded_command(folders, scratch, *ports, batching, embedded)
-        else:
-            command = _command(binary or docker, bool(docker), folders, scratch, *ports, batching)
+        ports, together = (rest_port, grpc_port), (batching, per_model_batching)
+        command = _command(
+            binary or docker, bool(docker), folders, scratch, ports, together, embedded
+        )
         after = [docker, "rm", "--force", pathlib.Path(scratch).name] if docker else []
         if received:
             return 128 + received[0]
@@ -257,49 +261,38 @@ def _command(
     in_docker: bool,
     folders: Mapping[str, pathlib.Path],
     scratch: str,
-    rest_port: int,
-    grpc_port: int,
-    batching: bool,
+    ports: tuple[int, int],
+    together: tuple[bool | str | os.PathLike[str], bool],
+    embedded: Mapping[str, object],
 ) -> list[str]:
-    """The command line of the engine that is here, its files written."""
+    """The command line of the engine that is here, or of the embedded one, its files written."""
     inside = {name: f"/models/{name}" if in_docker else str(f) for name, f in folders.items()}
-    for name, text in configuration_files(inside, os.cpu_count() or 1).items():
+    batching, per_model = bool(together[0]), together[1]
+    files = configuration_files(inside, os.cpu_count() or 1, batching=together[0])
+    for name, text in files.items():
         pathlib.Path(scratch, name).write_text(text)
+    if not engine:
+        given: dict[str, object] = {
+            "model_config_file": pathlib.Path(scratch, "models.config"),
+            "rest_api_port": ports[0],
+            "port": ports[1],
+            "enable_per_model_batching_parameters": per_model,
+        }
+        if batching:
+            given["batching_parameters_file"] = pathlib.Path(scratch, "batching.config")
+        all_given = ((f"--{name}", value) for name, value in {**given, **embedded}.items())
+        flagged = (n if v is True else f"{n}={v}" for n, v in all_given if v is not False)
+        return [sys.executable, "-m", MODULE, *flagged]
     if not in_docker:
-        return [engine, *flags(scratch, rest_port, grpc_port, batching)]
+        return [engine, *flags(scratch, *ports, batching, per_model)]
     pathlib.Path(scratch).chmod(0o755)
     mounts = {scratch: "/config", **{str(f): inside[name] for name, f in folders.items()}}
     volumes = [_mount(source, target) for source, target in mounts.items()]
-    ports = [f"--publish={rest_port}:{REST_PORT}", f"--publish={grpc_port}:{GRPC_PORT}"]
+    published = [f"--publish={ports[0]}:{REST_PORT}", f"--publish={ports[1]}:{GRPC_PORT}"]
     # Process 1 of a container ignores a SIGTERM that it does not handle: --init takes its place
     named = ["--rm", "--init", f"--name={pathlib.Path(scratch).name}"]
-    run = [engine, "run", *named, *volumes, *ports, f"--entrypoint={BINARY}", IMAGE]
-    return [*run, *flags("/config", batching=batching)]
-
-
-def _embedded_command(
-    folders: Mapping[str, pathlib.Path],
-    scratch: str,
-    rest_port: int,
-    grpc_port: int,
-    batching: bool,
-    embedded: Mapping[str, object],
-) -> list[str]:
-    """The command line of the embedded engine, its files written."""
-    base_paths = {name: str(folder) for name, folder in folders.items()}
-    for name, text in configuration_files(base_paths, os.cpu_count() or 1).items():
-        pathlib.Path(scratch, name).write_text(text)
-    given: dict[str, object] = {
-        "model_config_file": pathlib.Path(scratch, "models.config"),
-        "rest_api_port": rest_port,
-        "port": grpc_port,
-    }
-    if batching:
-        given["batching_parameters_file"] = pathlib.Path(scratch, "batching.config")
-    command = [sys.executable, "-m", MODULE]
-    for name, value in {**given, **embedded}.items():
-        command.append(f"--{name}" if value is True else f"--{name}={value}")
-    return command
+    run = [engine, "run", *named, *volumes, *published, f"--entrypoint={BINARY}", IMAGE]
+    return [*run, *flags("/config", batching=batching, per_model=per_model)]
 
 
 def _mount(source: str, target: str) -> str:

@@ -44,9 +44,10 @@ def write_manifests(
     models: Sequence[str | os.PathLike[str]],
     folder: str | os.PathLike[str],
     image: str = IMAGE,
-    batching: bool = True,
+    batching: bool | str | os.PathLike[str] = True,
     latest: int = 1,
     labels: Mapping[str, Mapping[str, int]] | None = None,
+    per_model_batching: bool = False,
 ) -> list[pathlib.Path]:
     """Write `compose.yaml`, `kubernetes.yaml` and the server's own files into `folder`.
 
@@ -61,16 +62,18 @@ def write_manifests(
         image: of Docker; with a tag, the server stays at one version of TF Serving. TF Serving's
             own is for amd64 alone.
         batching: whether requests are answered together; a model whose inputs or outputs have no
-            batch cannot be.
+            batch cannot be. Or a file of TF Serving's batching parameters, in place of ours.
         latest: so many of the newest versions of each model are served.
         labels: model name -> label -> version, such as `{"lenet5_mnist": {"stable": 1}}`: of these
             models the labelled versions are served, also at /v1/models/NAME/labels/LABEL.
+        per_model_batching: as of `serve`.
 
     Returns:
         The files.
 
     Raises:
         LoadError: for a name or folder that TF Serving could not serve.
+        BatchingError: for a file of batching parameters that it could not read.
         ValueError: for labels of a model that is not served, or no version.
 
     Example:
@@ -91,7 +94,7 @@ def write_manifests(
             f"models. Received: {sorted([*folders, *in_buckets])}, latest={latest}, "
             f"labels={dict(labels or {})}"
         )
-    files = configuration_files(paths, THREADS, latest, labels)
+    files = configuration_files(paths, THREADS, latest, labels, batching)
     more = ["--model_config_file_poll_wait_seconds=60"]
     if labels:  # of versions that are not loaded yet
         more.append("--allow_version_labels_for_unavailable_models")
@@ -100,7 +103,9 @@ def write_manifests(
         "rest": REST_PORT,
         "grpc": GRPC_PORT,
         "entrypoint": json.dumps([BINARY]),  # JSON is YAML
-        "command": json.dumps([*flags("/config", batching=batching), *more]),
+        "command": json.dumps(
+            [*flags("/config", batching=bool(batching), per_model=per_model_batching), *more]
+        ),
     }
     volumes = [
         f"      - {{type: bind, source: {_compose(str(path))}, target: "

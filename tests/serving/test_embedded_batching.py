@@ -11,8 +11,10 @@ import tensorflow as tf
 sys.path.insert(0, __file__.rpartition("/")[0])
 from embedded_server import serving
 
+from keras_shared.serving.batching_parameters import Batching, BatchingError, batching_of
 from keras_shared.serving.configuration import configuration_files
-from keras_shared.serving.embedded.batching import Batcher, Batching, BatchingError, batching_of
+from keras_shared.serving.embedded.batching import Batcher
+from keras_shared.serving.embedded.options import ConfigError
 from keras_shared.serving.embedded.refusal import Refused
 from saved_models import write
 
@@ -29,7 +31,7 @@ def test_every_way_to_write_them():
     text = """
       # a comment { value: 1 }
       max_batch_size { value: 8 }, batch_timeout_micros: { value: 5 };
-      allowed_batch_sizes: 2 allowed_batch_sizes: [4, 8]
+      allowed_batch_sizes: 2; allowed_batch_sizes: [4, 8]
       pad_variable_length_inputs: true
       thread_pool_name { value: "pool" }
     """
@@ -42,12 +44,13 @@ def test_every_way_to_write_them():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("max_batch { value: 1 }", "Received: 'max_batch { value: 1 }'"),
-        ("max_batch_size { value: x }", "max_batch_size is a number. Received: 'x'"),
+        ("max_batch { value: 1 }", "no field named .max_batch"),
+        ("max_batch_size { value: x }", "Couldn't parse integer: x"),
         ("max_batch_size { value: 0 }", "too small: {'max_batch_size': 0}"),
-        ("max_batch_size", "Expected batching parameters among"),
-        ("max_batch_size: 8 allowed_batch_sizes: [2, 4]", "the last is 8"),
-        ("max_batch_size: 8 allowed_batch_sizes: [4, 2, 8]", "ascend"),
+        ("max_batch_size", "Expected are parameters among"),
+        ("max_batch_size: 8", "such as: max_batch_size { value: 8 }"),
+        ("max_batch_size { value: 8 } allowed_batch_sizes: [2, 4]", "the last is 8"),
+        ("max_batch_size { value: 8 } allowed_batch_sizes: [4, 2, 8]", "ascend"),
     ],
 )
 def test_parameters_that_cannot_be(text, message):
@@ -190,3 +193,32 @@ def test_a_server_that_batches(tmp_path):
         for thread in threads:
             thread.join()
         assert max(sizes) > 1
+
+
+def test_a_version_says_how_its_requests_are_answered_together(tmp_path):
+    def sized(kernel, x):
+        rows = tf.shape(x)[0]
+        return {"y": x @ kernel, "size": tf.fill([rows], rows)}
+
+    for name, own in (
+        ("own", "allowed_batch_sizes: 4 max_batch_size { value: 4 }"),
+        ("none", None),
+    ):
+        folder = tmp_path / name / "1"
+        write(folder, sized)
+        if own:
+            (folder / "batching_params.pbtxt").write_text(own)
+    (tmp_path / "all").write_text("allowed_batch_sizes: 8 max_batch_size { value: 8 }")
+    folders = {name: tmp_path / name for name in ("own", "none")}
+    for per_model, expected in ((False, {"own": 8, "none": 8}), (True, {"own": 4, "none": 1})):
+        with serving(
+            folders, batching_parameters_file=str(tmp_path / "all"),
+            enable_per_model_batching_parameters=per_model,
+        ) as server:  # fmt: skip
+            found = {name: server.predict(name, {"instances": [[1, 2, 3]]})[1] for name in folders}
+            assert {n: f["predictions"][0]["size"] for n, f in found.items()} == expected
+    (tmp_path / "own" / "1" / "batching_params.pbtxt").write_text("max_batch_size: 4")
+    together = {"batching_parameters_file": str(tmp_path / "all")}
+    wrong = pytest.raises(ConfigError, match=r"own/1/batching_params.pbtxt holds no batching param")
+    with wrong, serving(folders, enable_per_model_batching_parameters=True, **together):
+        pass

@@ -370,7 +370,7 @@ def test_a_minute_of_load_through_five_swaps(tmp_path):
         write(base / f".{number}", lambda kernel, x, n=number: {"y": x @ (kernel * n)})
     (base / ".1").rename(base / "1")
     batching = tmp_path / "batching.config"
-    batching.write_text("batch_timeout_micros: 1000 max_enqueued_batches: 100")
+    batching.write_text("batch_timeout_micros { value: 1000 } max_enqueued_batches { value: 100 }")
     wrong, counts, ended = [], {}, threading.Event()
     with serving({"m": base}, batching_parameters_file=str(batching)) as server:
 

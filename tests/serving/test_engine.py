@@ -105,8 +105,13 @@ def test_the_status_of_the_server_is_ours(launch):
 
 
 def test_how_docker_is_called(launch, tmp_path):
-    process, (rest, grpc) = launch("docker", models=("lenet5_mnist", "siamese_omniglot"))
+    (tmp_path / "own").write_text("max_batch_size { value: 8 }")
+    models = ("lenet5_mnist", "siamese_omniglot")
+    given = ("--batching-parameters-file", str(tmp_path / "own"), "--per-model-batching")
+    process, (rest, grpc) = launch("docker", models=models + given)
     until_ready(process)
+    [together] = tmp_path.glob("keras-shared-serve-*/batching.config")
+    assert together.read_text() == "max_batch_size { value: 8 }"
     process.terminate()
     process.wait(timeout=20)
     argv = (tmp_path / "argv").read_text().split("\n")
@@ -118,6 +123,7 @@ def test_how_docker_is_called(launch, tmp_path):
     mount = f'"type=bind","source={source}","target=/models/siamese_omniglot",readonly'
     assert f"--mount={mount}" in before
     assert {"--port=8500", "--rest_api_port=8501", "--enable_batching"} < set(after)
+    assert "--enable_per_model_batching_parameters" in after
     assert "--model_config_file=/config/models.config" in after
 
 

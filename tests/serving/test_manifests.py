@@ -220,3 +220,18 @@ def test_names_of_any_characters(tmp_path):
     [container] = deployment["spec"]["template"]["spec"]["containers"]
     path = container["startupProbe"]["httpGet"]["path"]
     assert urllib.parse.unquote(path) == f"/v1/models/{folder.name}"
+
+
+def test_batching_parameters_of_ones_own(tmp_path, capsys):
+    own, out = tmp_path / "own.config", tmp_path / "out"
+    own.write_text("max_batch_size { value: 8 }\nallowed_batch_sizes: [4, 8]\n")
+    given = ["--batching-parameters-file", str(own), "--per-model-batching"]
+    assert main(["manifests", *NAMES, *given, "--to", str(out)]) == 0
+    assert (out / "batching.config").read_text() == own.read_text()
+    assert documents(out)[0]["data"]["batching.config"] == own.read_text()
+    [server] = documents(out)[2]["spec"]["template"]["spec"]["containers"]
+    together = {"--enable_batching", "--enable_per_model_batching_parameters"}
+    assert together < {*server["args"]}
+    own.write_text("max_batch_size: 8")
+    assert main(["manifests", *NAMES, *given, "--to", str(out)]) == 1
+    assert f"{own} holds no batching parameters" in capsys.readouterr().err

@@ -1,8 +1,7 @@
 """Requests answered together, as TF Serving's batching parameters say."""
 
+import concurrent.futures
 import dataclasses
-import os
-import re
 import threading
 import time
 from collections.abc import Callable
@@ -10,103 +9,30 @@ from typing import Any
 
 import numpy as np
 
-from keras_shared.errors import KerasSharedError
+from keras_shared.serving.batching_parameters import Batching
 from keras_shared.serving.embedded.refusal import Refused, invalid
 
 Arrays = dict[str, np.ndarray]
 FULL = "The batch scheduling queue to which this task was submitted is full"
 LATE = "Run() timeout exceeded while waiting in batch"
-# one parameter in the text format of protocol buffers: `name: 1`, `name { value: 1 }`, a list
-PARAMETER = re.compile(r"\s*(\w+)\s*:?\s*(?:\{\s*value\s*:\s*([^\s{}]+)\s*\}|(\[[^]]*\]|[^\s{}]+))")
 
 
-class BatchingError(KerasSharedError, ValueError):
-    """Batching parameters that cannot be; the message says which."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Batching:
-    """TF Serving's BatchingParameters, with its defaults."""
-
-    max_batch_size: int = 1000
-    batch_timeout_micros: int = 0
-    max_enqueued_batches: int = 10
-    num_batch_threads: int = os.cpu_count() or 1
-    allowed_batch_sizes: tuple[int, ...] = ()
-    pad_variable_length_inputs: bool = False
-    enable_large_batch_splitting: bool = False
-    max_execution_batch_size: int = 0
-    thread_pool_name: str = ""
-
-    @property
-    def rows(self) -> int:
-        """That are run at once, at most."""
-        most = self.max_execution_batch_size if self.enable_large_batch_splitting else 0
-        return most or self.max_batch_size
-
-
-def batching_of(text: str) -> Batching:
-    """Read a file of batching parameters.
-
-    Raises:
-        BatchingError: for a parameter that does not exist, or a size that cannot be.
-
-    Example:
-        >>> from keras_shared.serving.embedded.batching import batching_of
-        >>> batching_of("max_batch_size { value: 8 } allowed_batch_sizes: [4, 8]").rows
-        8
-    """
-    left, given = re.sub(r"#.*", "", text).rstrip(), dict[str, Any]()
-    kinds: dict[str, Any] = {
-        field.name: type(field.default) for field in dataclasses.fields(Batching)
-    }
-    while left:
-        found = PARAMETER.match(left)
-        if not found or found[1] not in kinds:
-            raise BatchingError(
-                f"Expected batching parameters among {[*kinds]}. Received: {left.strip()[:80]!r}"
-            )
-        value, left = (found[2] or found[3]).strip('"'), left[found.end() :].lstrip(",;")
-        kind = kinds[found[1]]
-        try:
-            if kind is tuple:
-                sizes = [int(size) for size in value.strip("[]").split(",")]
-                given[found[1]] = (*given.get(found[1], ()), *sizes)
-            else:
-                given[found[1]] = value == "true" if kind is bool else kind(value)
-        except ValueError:
-            raise BatchingError(f"{found[1]} is a number. Received: {value!r}") from None
-    read = Batching(**given)
-    sizes = [*read.allowed_batch_sizes]
-    if sizes and (sizes != sorted({*sizes}) or sizes[-1] != read.rows or sizes[0] < 1):
-        raise BatchingError(
-            f"allowed_batch_sizes ascend, and the last is {read.rows}, the largest that is run. "
-            f"Received: {sizes}"
-        )
-    least = {"max_batch_size": 1, "num_batch_threads": 1, "max_enqueued_batches": 1}
-    low = {k: v for k, v in given.items() if kinds[k] is int and v < least.get(k, 0)}
-    if low:
-        raise BatchingError(f"Batching parameters that are too small: {low}")
-    return read
-
-
+@dataclasses.dataclass(eq=False)
 class _Task:
     """The rows of one request, and what becomes of them."""
 
-    def __init__(self, inputs: Arrays, rows: int, deadline: float) -> None:
-        self.inputs, self.rows, self.deadline = inputs, rows, deadline
-        self.done, self.outputs = threading.Event(), Arrays()
-        self.error: Exception | None = None
-
-    def end(self, error: Exception | None = None) -> None:
-        self.error = error
-        self.done.set()
+    inputs: Arrays
+    rows: int
+    deadline: float
+    outputs: concurrent.futures.Future[Arrays] = dataclasses.field(
+        default_factory=concurrent.futures.Future
+    )
 
 
+@dataclasses.dataclass
 class _Batch:
-    def __init__(self) -> None:
-        self.tasks: list[_Task] = []
-        self.full = threading.Event()
+    tasks: list[_Task] = dataclasses.field(default_factory=list)
+    full: threading.Event = dataclasses.field(default_factory=threading.Event)
 
     def rows(self) -> int:
         return sum(task.rows for task in self.tasks)
@@ -168,11 +94,10 @@ class Batcher:
                 batch.full.set()
         if leads:
             self._lead(key, batch)
-        if not task.done.wait(max(0.0, deadline - time.monotonic())):
+        concurrent.futures.wait([task.outputs], max(0.0, deadline - time.monotonic()))
+        if not task.outputs.done():
             raise Refused("DEADLINE_EXCEEDED", LATE)
-        if task.error is not None:
-            raise task.error
-        return task.outputs
+        return task.outputs.result()
 
     def _lead(self, key: Any, batch: _Batch) -> None:
         batch.full.wait(self._batching.batch_timeout_micros / 1e6)
@@ -186,7 +111,7 @@ class Batcher:
             timely = [task for task in batch.tasks if free and task.deadline > time.monotonic()]
             for task in batch.tasks:
                 if task not in timely:
-                    task.end(Refused("DEADLINE_EXCEEDED", LATE))
+                    task.outputs.set_exception(Refused("DEADLINE_EXCEEDED", LATE))
             if timely:
                 self._process(timely)
         finally:
@@ -208,12 +133,12 @@ class Batcher:
                     "dimension sizes of the input tensors",
                 )
             for task in tasks:
-                task.outputs = {k: array[at : at + task.rows] for k, array in outputs.items()}
+                own = {k: array[at : at + task.rows] for k, array in outputs.items()}
+                task.outputs.set_result(own)
                 at += task.rows
-                task.end()
         except Exception as error:
             if len(tasks) == 1:
-                tasks[0].end(error)
+                tasks[0].outputs.set_exception(error)
                 return
             for task in tasks:
                 self._process([task])

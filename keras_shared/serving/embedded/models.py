@@ -12,6 +12,7 @@ from typing import Any
 
 from keras_shared.errors import KerasSharedError, printable, whole_reason
 from keras_shared.presets.names import number_of
+from keras_shared.serving.batching_parameters import OF_A_VERSION, read_batching
 from keras_shared.serving.embedded.options import ConfigError, Options
 from keras_shared.serving.embedded.refusal import Refused, invalid
 from keras_shared.serving.embedded.servable import Servable
@@ -45,8 +46,9 @@ class Models:
     """
 
     def __init__(self, options: Options) -> None:
-        self._batching, self._trusted = options.batching(), options.allow_file_operations
-        self._poll = options.file_system_poll_wait_seconds
+        file = options.batching_parameters_file
+        self._batching = read_batching(file) if file else None
+        self._options = options
         most = self._batching.num_batch_threads if self._batching else 1
         self._slots = threading.Semaphore(most)
         self._changed = threading.Condition()
@@ -191,7 +193,7 @@ class Models:
             if now != said:
                 say(f"{name}: {now or 'its folder can be read again'}")
                 said = now
-            self._closing.wait(self._poll)
+            self._closing.wait(self._options.file_system_poll_wait_seconds)
         with self._changed:
             if name not in self._configs:
                 self._unload(name, [*self._available(name)])
@@ -226,7 +228,11 @@ class Models:
         self._enter(name, number, _Version("LOADING"))
         begun = time.monotonic()
         try:
-            servable = Servable(name, number, folder, self._batching, self._slots, self._trusted)
+            batching, own = self._batching, folder / OF_A_VERSION
+            if batching and self._options.enable_per_model_batching_parameters:
+                batching = read_batching(own) if own.exists() else None
+            trusted = self._options.allow_file_operations
+            servable = Servable(name, number, folder, batching, self._slots, trusted)
         except Exception as error:
             reason = str(error) if isinstance(error, KerasSharedError) else whole_reason(error)
             say(f"{name} {number}: could not be loaded: {reason}")

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 from keras_shared.errors import KerasSharedError, boundary
-from keras_shared.serving.embedded.batching import Batching, batching_of
 
 
 class ConfigError(KerasSharedError, ValueError):
@@ -26,6 +25,8 @@ class Options:
         rest_api_timeout_in_ms: for a request over REST, its body included.
         file_system_poll_wait_seconds: between two looks for new versions.
         batching_parameters_file: how requests are answered together; without it, they are not.
+        enable_per_model_batching_parameters: they are, as the version's own file says; where it
+            has none, they are not.
         token_file: holds what requests must bear.
         certificate: the chain of certificates for TLS, PEM.
         key: its private key, PEM.
@@ -41,6 +42,7 @@ class Options:
     rest_api_timeout_in_ms: int = 30_000
     file_system_poll_wait_seconds: float = 1.0
     batching_parameters_file: str = ""
+    enable_per_model_batching_parameters: bool = False
     token_file: str = ""
     certificate: str = ""
     key: str = ""
@@ -57,11 +59,6 @@ class Options:
             how: dict[str, Any] = {"action": "store_true"} if kind is bool else {"type": kind}
             parser.add_argument(f"--{field.name}", default=field.default, **how)
         return cls(**vars(parser.parse_args(arguments)))
-
-    def batching(self) -> Batching | None:
-        name = self.batching_parameters_file
-        with boundary(f"{name} cannot be read", ConfigError):
-            return batching_of(pathlib.Path(name).read_text("utf-8")) if name else None
 
     def bearer(self) -> bytes:
         """What the header of a request must hold; nothing if there is no token."""

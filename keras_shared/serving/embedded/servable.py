@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from keras_shared.errors import KerasSharedError
+from keras_shared.serving.batching_parameters import Batching
 from keras_shared.serving.child_process import examine_in_child
 from keras_shared.serving.effects import effects
-from keras_shared.serving.embedded.batching import Arrays, Batcher, Batching
+from keras_shared.serving.embedded.batching import Arrays, Batcher
 from keras_shared.serving.embedded.metrics import RUNTIME_LATENCY
 from keras_shared.serving.embedded.refusal import Refused, invalid
 from keras_shared.serving.examination import OF_SERVING, of_the_version, read_graph
