@@ -1,9 +1,10 @@
 """TF Serving's gRPC interface, by the stubs of tensorflow-serving-api."""
 
 import concurrent.futures
+import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grpc
@@ -64,117 +65,111 @@ class _Service(
     def __init__(self, models: Models, most: int, bearer: bytes) -> None:
         self._models, self._most, self._bearer = models, most, bearer
 
-    def Predict(self, request: Any, context: Any) -> Any:  # noqa: N802
-        def answer(servable: Any, name: str, deadline: float) -> Any:
-            if name not in servable.signatures:
-                raise Refused("FAILED_PRECONDITION", f'Serving signature key "{name}" not found.')
-            inputs = {key: _array(key, one, self._most) for key, one in request.inputs.items()}
-            found = predict(servable, name, inputs, [*request.output_filter], deadline)
-            return predict_pb2.PredictResponse(outputs={k: _tensor(a) for k, a in found.items()})
+    def _predict(self, servable: Any, name: str, request: Any, deadline: float) -> Any:
+        if name not in servable.signatures:
+            raise Refused("FAILED_PRECONDITION", f'Serving signature key "{name}" not found.')
+        inputs = {key: _array(key, one, self._most) for key, one in request.inputs.items()}
+        found = predict(servable, name, inputs, [*request.output_filter], deadline)
+        return predict_pb2.PredictResponse(outputs={k: _tensor(a) for k, a in found.items()})
 
-        return self._asked("Predict", request, context, answer)
+    def _classify(self, servable: Any, name: str, request: Any, deadline: float) -> Any:
+        result = infer(servable, "classify", name, request.input, deadline)
+        return classification_pb2.ClassificationResponse(result=result)
 
-    def Classify(self, request: Any, context: Any) -> Any:  # noqa: N802
-        def answer(servable: Any, name: str, deadline: float) -> Any:
-            result = infer(servable, "classify", name, request.input, deadline)
-            return classification_pb2.ClassificationResponse(result=result)
+    def _regress(self, servable: Any, name: str, request: Any, deadline: float) -> Any:
+        result = infer(servable, "regress", name, request.input, deadline)
+        return regression_pb2.RegressionResponse(result=result)
 
-        return self._asked("Classify", request, context, answer)
+    def _multi_inference(self, servable: Any, _: str, request: Any, deadline: float) -> Any:
+        return multi_inference(servable, request, deadline)
 
-    def Regress(self, request: Any, context: Any) -> Any:  # noqa: N802
-        def answer(servable: Any, name: str, deadline: float) -> Any:
-            result = infer(servable, "regress", name, request.input, deadline)
-            return regression_pb2.RegressionResponse(result=result)
+    def _metadata(self, servable: Any, _: str, request: Any, __: float) -> Any:
+        if not request.metadata_field:
+            raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
+        for field in request.metadata_field:
+            if field != "signature_def":
+                raise invalid(f"Metadata field {field} is not supported")
+        response = get_model_metadata_pb2.GetModelMetadataResponse()
+        signatures = get_model_metadata_pb2.SignatureDefMap(signature_def=servable.signatures)
+        response.metadata["signature_def"].Pack(signatures)
+        return response
 
-        return self._asked("Regress", request, context, answer)
+    def _status(self, request: Any) -> Any:
+        if not request.HasField("model_spec"):
+            raise invalid("Missing ModelSpec")
+        spec = request.model_spec
+        return status_response(self._models.states(spec.name, _version(spec)))
 
-    def MultiInference(self, request: Any, context: Any) -> Any:  # noqa: N802
-        def answer(servable: Any, _: str, deadline: float) -> Any:
-            return multi_inference(servable, request, deadline)
+    def _reload(self, request: Any, deadline: float) -> Any:
+        response = model_management_pb2.ReloadConfigResponse()
+        if request.config.WhichOneof("config") != "model_config_list":
+            raise invalid("ServerModelConfig must specify a model_config_list")
+        configs = [*request.config.model_config_list.config]
+        try:
+            self._models.configure(configs, deadline - time.monotonic())
+        except ConfigError as error:
+            response.status.error_code = grpc.StatusCode.INVALID_ARGUMENT.value[0]
+            response.status.error_message = str(error)
+        return response
 
-        return self._asked("MultiInference", request, context, answer)
+    _asking: Mapping[str, Callable[..., Any]] = {
+        "Predict": _predict, "Classify": _classify, "Regress": _regress,
+        "MultiInference": _multi_inference, "GetModelMetadata": _metadata,
+    }  # fmt: skip
 
-    def GetModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
-        def answer(servable: Any, _: str, __: float) -> Any:
-            if not request.metadata_field:
-                raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
-            for field in request.metadata_field:
-                if field != "signature_def":
-                    raise invalid(f"Metadata field {field} is not supported")
-            response = get_model_metadata_pb2.GetModelMetadataResponse()
-            signatures = get_model_metadata_pb2.SignatureDefMap(signature_def=servable.signatures)
-            response.metadata["signature_def"].Pack(signatures)
-            return response
-
-        return self._asked("GetModelMetadata", request, context, answer)
-
-    def GetModelStatus(self, request: Any, context: Any) -> Any:  # noqa: N802
-        def answer(_: float) -> Any:
-            if not request.HasField("model_spec"):
-                raise invalid("Missing ModelSpec")
-            spec = request.model_spec
-            return status_response(self._models.states(spec.name, _version(spec)))
-
-        return self._answered(context, f"GetModelStatus {request.model_spec.name}", answer)
-
-    def HandleReloadConfigRequest(self, request: Any, context: Any) -> Any:  # noqa: N802
-        def answer(deadline: float) -> Any:
-            response = model_management_pb2.ReloadConfigResponse()
-            if request.config.WhichOneof("config") != "model_config_list":
-                raise invalid("ServerModelConfig must specify a model_config_list")
-            configs = [*request.config.model_config_list.config]
-            try:
-                self._models.configure(configs, deadline - time.monotonic())
-            except ConfigError as error:
-                response.status.error_code = grpc.StatusCode.INVALID_ARGUMENT.value[0]
-                response.status.error_message = str(error)
-            return response
-
-        return self._answered(context, "HandleReloadConfigRequest", answer)
-
-    def _asked(
-        self, api: str, request: Any, context: Any, answer: Callable[[Any, str, float], Any]
-    ) -> Any:
+    def _asked(self, api: str, request: Any, deadline: float) -> Any:
         """An answer by a version of the model that a request names."""
         tasks = request.tasks if api == "MultiInference" else [request]
+        if not (tasks and tasks[0].HasField("model_spec")):
+            raise invalid("Missing ModelSpec")
+        spec = tasks[0].model_spec
+        if not spec.name:
+            raise invalid("ModelSpec has no name specified.")
+        with (
+            counted(self._models, spec.name, api, "GRPC"),
+            self._models.use(spec.name, _version(spec), spec.version_label) as servable,
+        ):
+            name = spec.signature_name or DEFAULT
+            response = self._asking[api](self, servable, name, request, deadline)
+            if api != "MultiInference":
+                response.model_spec.name = servable.name
+                response.model_spec.version.value = servable.number
+            if api not in ("MultiInference", "GetModelMetadata"):
+                response.model_spec.signature_name = name
+            return response
 
-        def find(deadline: float) -> Any:
-            if not (tasks and tasks[0].HasField("model_spec")):
-                raise invalid("Missing ModelSpec")
-            spec = tasks[0].model_spec
-            if not spec.name:
-                raise invalid("ModelSpec has no name specified.")
-            with (
-                counted(self._models, spec.name, api, "GRPC"),
-                self._models.use(spec.name, _version(spec), spec.version_label) as servable,
-            ):
-                name = spec.signature_name or DEFAULT
-                response = answer(servable, name, deadline)
-                if api != "MultiInference":
-                    response.model_spec.name = servable.name
-                    response.model_spec.version.value = servable.number
-                if api not in ("MultiInference", "GetModelMetadata"):
-                    response.model_spec.signature_name = name
-                return response
-
-        return self._answered(context, f"{api} {tasks[0].model_spec.name if tasks else ''}", find)
-
-    def _answered(self, context: Any, what: str, answer: Callable[[float], Any]) -> Any:
+    def _answered(self, api: str, request: Any, context: Any) -> Any:
         begun, left = time.monotonic(), context.time_remaining()
         response, refused = None, Refused("OK", "")
         try:
             given = dict(context.invocation_metadata()).get("authorization", "")
             check_bearer(str(given).encode(), self._bearer)
-            response = answer(begun + min(NO_DEADLINE if left is None else left, NO_DEADLINE))
+            deadline = begun + min(NO_DEADLINE if left is None else left, NO_DEADLINE)
+            if api == "GetModelStatus":
+                response = self._status(request)
+            elif api == "HandleReloadConfigRequest":
+                response = self._reload(request, deadline)
+            else:
+                response = self._asked(api, request, deadline)
         except Exception as error:
             refused = refusal_of(error)
         took = 1000 * (time.monotonic() - begun)
-        say(f"gRPC {refused.code} {what[:500]} {took:.1f} ms {context.peer()}")
+        spec = (*getattr(request, "tasks", ()), request)[0]
+        name = spec.model_spec.name[:500] if hasattr(spec, "model_spec") else ""
+        say(f"gRPC {refused.code} {api} {name} {took:.1f} ms {context.peer()}")
         if refused.code == "OK":
             return response
         text = refused.message.encode("utf-8", "replace").decode()
         more = "...TRUNCATED" if len(text) > MOST_TEXT else ""
         return context.abort(grpc.StatusCode[refused.code], text[:MOST_TEXT] + more)
+
+    Predict = functools.partialmethod(_answered, "Predict")
+    Classify = functools.partialmethod(_answered, "Classify")
+    Regress = functools.partialmethod(_answered, "Regress")
+    MultiInference = functools.partialmethod(_answered, "MultiInference")
+    GetModelMetadata = functools.partialmethod(_answered, "GetModelMetadata")
+    GetModelStatus = functools.partialmethod(_answered, "GetModelStatus")
+    HandleReloadConfigRequest = functools.partialmethod(_answered, "HandleReloadConfigRequest")
 
 
 def _version(spec: Any) -> int | None:

@@ -76,8 +76,7 @@ def arrays_of(
             )
         if not instances:
             raise invalid(f"JSON Value: {_shown(document)} No values in 'instances' array")
-        fast = _fast_rows(instances, dtypes) if plain else None
-        return (_rows(instances, dtypes) if fast is None else fast), True
+        return _rows(instances, dtypes, plain), True
     if not column:
         raise invalid("Missing 'inputs' or 'instances' key")
     given = document["inputs"]
@@ -113,59 +112,55 @@ def _dense(value: Any, dtype: Any) -> np.ndarray | None:
         return array.astype(dtype.as_numpy_dtype)
 
 
-def _fast_rows(instances: list[Any], dtypes: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
-    if isinstance(instances[0], dict):
-        if not all(isinstance(one, dict) and one.keys() == dtypes.keys() for one in instances):
-            return None
-        columns = {name: [one[name] for one in instances] for name in dtypes}
-    elif len(dtypes) > 1:
-        return None
-    else:
-        columns = {next(iter(dtypes)): instances}
-    found = {name: _dense(column, dtypes[name]) for name, column in columns.items()}
-    whole = {name: array for name, array in found.items() if array is not None}
-    return whole if len(whole) == len(found) else None
-
-
-def _rows(instances: list[Any], dtypes: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _rows(instances: list[Any], dtypes: Mapping[str, Any], plain: bool) -> dict[str, np.ndarray]:
     objects = isinstance(instances[0], dict) and not _is_base64(instances[0])
     if not isinstance(instances[0], dict) and len(dtypes) > 1:
         raise invalid(
             "instances is a plain list, but expecting list of objects as multiple input tensors "
             "required as per tensorinfo_map"
         )
-    columns: dict[str, list[np.ndarray]] = {}
     for number, one in enumerate(instances):
-        is_object = isinstance(one, dict) and not _is_base64(one)
-        if objects and not is_object:
-            raise invalid(f"Expecting object but got list at item {number} of input list")
-        if is_object and not objects:
-            raise invalid(f"Expecting value/list but got object at item {number} of input list")
-        for name, value in (one if objects else {next(iter(dtypes)): one}).items():
-            try:
-                if name not in dtypes:
-                    raise invalid(f"JSON object: does not have named input: {name}")
-                tensor = _tensor(value, dtypes[name])
-                first = columns.setdefault(name, [tensor])[0]
-                if first.size != tensor.size:
-                    raise invalid(f"Expecting tensor size: {first.size} but got: {tensor.size}")
-                if first.shape != tensor.shape:
-                    shapes = [f"[{','.join(map(str, a.shape))}]" for a in (first, tensor)]
-                    raise invalid(f"Expecting shape {shapes[0]} but got: {shapes[1]}")
-            except Refused as refused:
-                key = f" key: {name}" if objects else ""
-                raise invalid(
-                    f"Failed to process element: {number}{key} of 'instances' list. Error: "
-                    f"{refused.code}: {refused.message}"
-                ) from refused
-            if number:
-                columns[name].append(tensor)
+        if objects != (isinstance(one, dict) and not _is_base64(one)):
+            kinds = "object but got list" if objects else "value/list but got object"
+            raise invalid(f"Expecting {kinds} at item {number} of input list")
         if objects and one.keys() != dtypes.keys():
+            failed = f"Failed to process element: {number}"
+            for name in one.keys() - dtypes.keys():
+                raise invalid(
+                    f"{failed} key: {name} of 'instances' list. Error: INVALID_ARGUMENT: JSON "
+                    f"object: does not have named input: {name}"
+                )
             raise invalid(
-                f"Failed to process element: {number} of 'instances' list. JSON object: "
-                f"{_shown(one)} keys must be equal to: {','.join(sorted(dtypes))}"
+                f"{failed} of 'instances' list. JSON object: {_shown(one)} keys must be equal to: "
+                f"{','.join(sorted(dtypes))}"
             )
-    return {name: np.stack(column) for name, column in columns.items()}
+    rows = {name: [one[name] for one in instances] if objects else instances for name in dtypes}
+    found = {name: _dense(row, dtypes[name]) if plain else None for name, row in rows.items()}
+    return {
+        name: _stacked(rows[name], dtypes[name], f" key: {name}" if objects else "")
+        if array is None
+        else array
+        for name, array in found.items()
+    }
+
+
+def _stacked(values: list[Any], dtype: Any, key: str) -> np.ndarray:
+    """The tensors of all rows as one, each looked at."""
+    tensors: list[np.ndarray] = []
+    for number, value in enumerate(values):
+        try:
+            tensors.append(_tensor(value, dtype))
+            first, last = tensors[0], tensors[-1]
+            if first.size != last.size:
+                raise invalid(f"Expecting tensor size: {first.size} but got: {last.size}")
+            if first.shape != last.shape:
+                shapes = [f"[{','.join(map(str, a.shape))}]" for a in (first, last)]
+                raise invalid(f"Expecting shape {shapes[0]} but got: {shapes[1]}")
+        except Refused as refused:
+            raise invalid(
+                f"Failed to process element: {number}{key} of 'instances' list. Error: {refused}"
+            ) from refused
+    return np.stack(tensors)
 
 
 def _tensor(value: Any, dtype: Any) -> np.ndarray:

@@ -77,12 +77,11 @@ class Models:
                     f"model {config.name!r}"
                 )
         with self._changed:
-            known = self._configs
-            same = [known.get(config.name) == config for config in configs]
-            kept = [known[c.name] if old else c for c, old in zip(configs, same, strict=True)]
-            self._configs = {config.name: config for config in kept}
-            self._looked &= {c.name for c, old in zip(configs, same, strict=True) if old}
-            for config in (c for c, old in zip(configs, same, strict=True) if not old):
+            new = [config for config in configs if self._configs.get(config.name) != config]
+            kept = {name: self._configs[name] for name in {*names} - {c.name for c in new}}
+            self._configs = kept | {config.name: config for config in new}
+            self._looked &= kept.keys()
+            for config in new:
                 self._versions.setdefault(config.name, {})
                 # a thread for each: a model that loads for long holds up no other
                 threading.Thread(target=self._watch, args=(config,), daemon=True).start()
@@ -273,11 +272,9 @@ def _wanted(config: Any) -> Mapping[int, pathlib.Path]:
 
 def _content(folder: pathlib.Path) -> object:
     """What tells one state of a folder from another."""
-    return [*_entries(folder)]
-
-
-def _entries(folder: pathlib.Path) -> Iterator[tuple[str, int, int]]:
+    found = []
     for path in sorted(folder.rglob("*")):
         with contextlib.suppress(OSError):  # it was removed just now
             entry = path.stat()
-            yield str(path), entry.st_size, entry.st_mtime_ns
+            found.append((str(path), entry.st_size, entry.st_mtime_ns))
+    return found

@@ -51,6 +51,8 @@ class Servable:
         slots: threading.Semaphore,
         trusted: bool,
     ) -> None:
+        import tensorflow as tf
+
         self.name, self.number = name, number
         _refuse(folder, trusted)
         self._batching, self._slots = batching, slots
@@ -59,7 +61,10 @@ class Servable:
         self._users, self._ending = 0, False
         with contextlib.ExitStack() as stack:
             self._session, self.signatures = stack.enter_context(loaded(folder))
-            self._dtypes = {key: _dtypes_of(s) for key, s in self.signatures.items()}
+            self._dtypes = {
+                name: {k: tf.as_dtype(info.dtype) for k, info in s.inputs.items() if info.name}
+                for name, s in self.signatures.items()
+            }
             self._warm_up(folder)
             self._stack = stack.pop_all()
 
@@ -134,12 +139,6 @@ class Servable:
             if wrong is not None:
                 raise UnservableError(f"warm-up record {number}: {wrong}.")
             run(self._session, self.signatures[name], inputs)
-
-
-def _dtypes_of(signature: Any) -> dict[str, Any]:
-    import tensorflow as tf
-
-    return {key: tf.as_dtype(info.dtype) for key, info in signature.inputs.items() if info.name}
 
 
 def _refuse(folder: pathlib.Path, trusted: bool) -> None:
