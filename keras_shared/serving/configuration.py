@@ -19,12 +19,13 @@ REST_PORT, GRPC_PORT = 8501, 8500  # inside of a container too
 METRICS = "/monitoring/prometheus/metrics"
 
 # servables/tensorflow/session_bundle_config.proto. A request may have more rows than one batch:
-# it is split. An idle server answers a single request after a millisecond at the latest.
+# it is split. An idle server waits for no other: batches form while all threads are busy, as TF
+# Serving's guide advises for processors (batching/README.md).
 BATCHING = """\
 max_batch_size { value: 1024 }
 enable_large_batch_splitting { value: true }
 max_execution_batch_size { value: 64 }
-batch_timeout_micros { value: 1000 }
+batch_timeout_micros { value: 0 }
 max_enqueued_batches { value: 1000 }
 num_batch_threads { value: %d }
 """

@@ -23,7 +23,7 @@ def test_the_parameters_of_serve_are_read():
     files = configuration_files({"m": "/m"}, 3)
     assert batching_of(files["batching.config"]) == Batching(
         max_batch_size=1024, enable_large_batch_splitting=True, max_execution_batch_size=64,
-        batch_timeout_micros=1000, max_enqueued_batches=1000, num_batch_threads=3,
+        max_enqueued_batches=1000, num_batch_threads=3,
     )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """The process that serves: `python -m keras_shared.serving.embedded`, with TF Serving's flags."""
 
+import gc
 import signal
 import sys
 import threading
@@ -18,6 +19,7 @@ def main() -> int:
 
     from keras_shared.serving.embedded.server import running
 
+    gc.set_threshold(50_000, 20, 20)  # a request in JSON makes thousands of lists
     tf.get_logger().setLevel("ERROR")  # nobody can mend what its warnings say of a graph
     try:
         with running(options):

@@ -1,8 +1,10 @@
 """What REST requests hold: JSON -> arrays and examples, with the rules and texts of TF Serving."""
 
 import binascii
+import itertools
 import json
 import re
+import string
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +22,6 @@ RANGES = {
     "uint64": (0, 2**64 - 1),
 }
 FLOATS = ("float32", "float64")
-BARE_INF = re.compile(r"Inf(?=[\s,\]}])")
 INF = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|\bInf\b')  # a text, which stays as it is, or Inf
 SPACE = "\ufeff \t\r\n"
 DECODER = json.JSONDecoder()
@@ -31,11 +32,13 @@ def document_of(body: bytes) -> dict[str, Any]:
     if not body:
         raise invalid("JSON Parse error: The document is empty")
     text = body.decode("utf-8", "surrogateescape")  # strings need not be UTF-8
-    if BARE_INF.search(text):
-        text = INF.sub(lambda m: "Infinity" if m[0] == "Inf" else m[0], text)
     try:
-        document, _ = DECODER.raw_decode(text, len(text) - len(text.lstrip(SPACE)))
+        begin = next((at for at, sign in enumerate(text) if sign not in SPACE), 0)
+        document, _ = DECODER.raw_decode(text, begin)
     except (ValueError, RecursionError) as error:
+        spelled = INF.sub(lambda m: "Infinity" if m[0] == "Inf" else m[0], text)
+        if spelled != text:
+            return document_of(spelled.encode("utf-8", "surrogateescape"))
         said = "a number or a nesting is too long"
         if isinstance(error, json.JSONDecodeError):
             said = f"{error.msg} at offset: {error.pos}"
@@ -66,8 +69,6 @@ def arrays_of(
             f"JSON Value: {_shown(document)} Not formatted correctly expecting only one of "
             "'inputs' or 'instances' keys to exist "
         )
-    # without these words there are no truth values, which NumPy would take for numbers
-    plain = not (b"true" in body or b"false" in body)
     if row:
         instances = document["instances"]
         if not isinstance(instances, list):
@@ -76,7 +77,7 @@ def arrays_of(
             )
         if not instances:
             raise invalid(f"JSON Value: {_shown(document)} No values in 'instances' array")
-        return _rows(instances, dtypes, plain), True
+        return _rows(instances, dtypes, body), True
     if not column:
         raise invalid("Missing 'inputs' or 'instances' key")
     given = document["inputs"]
@@ -90,17 +91,23 @@ def arrays_of(
     for name in dtypes:
         if name not in given:
             raise invalid(f"Missing named input: {name} in 'inputs' object.")
-    found = {name: _dense(given[name], dtype) if plain else None for name, dtype in dtypes.items()}
+    found = {name: _dense(given[name], dtype, body) for name, dtype in dtypes.items()}
     return {n: _tensor(given[n], dtypes[n]) if a is None else a for n, a in found.items()}, False
 
 
-def _dense(value: Any, dtype: Any) -> np.ndarray | None:
+def _dense(value: Any, dtype: Any, body: bytes) -> np.ndarray | None:
     """The array of plain numbers, or None: then each value is looked at."""
-    if dtype.name not in FLOATS and dtype.name not in RANGES:
+    # without these words there are no truth values, which NumPy would take for numbers
+    if dtype.name not in (*FLOATS, *RANGES) or b"true" in body or b"false" in body:
         return None
+    shape, flat = list[int](), [value]
     try:
-        array = np.array(value)
-    except (ValueError, OverflowError):  # rows of several lengths
+        while flat and isinstance(flat[0], list):  # faster than NumPy, which takes lists in lists
+            [size] = {*map(len, flat)}
+            shape.append(size)
+            flat = [*itertools.chain.from_iterable(flat)]
+        array = np.array(flat).reshape(shape)
+    except (TypeError, ValueError, OverflowError):  # rows of several lengths, no numbers
         return None
     if not array.size or array.dtype.kind not in ("iuf" if dtype.name in FLOATS else "i"):
         return None
@@ -112,7 +119,7 @@ def _dense(value: Any, dtype: Any) -> np.ndarray | None:
         return array.astype(dtype.as_numpy_dtype)
 
 
-def _rows(instances: list[Any], dtypes: Mapping[str, Any], plain: bool) -> dict[str, np.ndarray]:
+def _rows(instances: list[Any], dtypes: Mapping[str, Any], body: bytes) -> dict[str, np.ndarray]:
     objects = isinstance(instances[0], dict) and not _is_base64(instances[0])
     if not isinstance(instances[0], dict) and len(dtypes) > 1:
         raise invalid(
@@ -135,7 +142,7 @@ def _rows(instances: list[Any], dtypes: Mapping[str, Any], plain: bool) -> dict[
                 f"{','.join(sorted(dtypes))}"
             )
     rows = {name: [one[name] for one in instances] if objects else instances for name in dtypes}
-    found = {name: _dense(row, dtypes[name]) if plain else None for name, row in rows.items()}
+    found = {name: _dense(row, dtypes[name], body) for name, row in rows.items()}
     return {
         name: _stacked(rows[name], dtypes[name], f" key: {name}" if objects else "")
         if array is None
@@ -235,7 +242,9 @@ def _is_base64(value: Any) -> bool:
 def _decoded(value: dict[str, Any]) -> bytes:
     if not _is_base64(value):
         raise invalid(f"JSON Value: {_shown(value)} not formatted correctly for base64 data")
-    text = "".join(value["b64"].split()).rstrip("=")  # it may be wrapped, or not padded
+    text = value["b64"].rstrip("=")  # it may be not padded, or wrapped
+    if any(space in text for space in string.whitespace):
+        text = "".join(text.split())
     with boundary("Unable to base64 decode", invalid):
         return binascii.a2b_base64(text + "=" * (-len(text) % 4), strict_mode=True)
 
