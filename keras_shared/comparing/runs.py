@@ -22,7 +22,7 @@ from keras_shared.evaluation.entry import COMPARISON, METRICS
 from keras_shared.evaluation.measuring import DivergedError, measure
 from keras_shared.files.atomic import Lock, locked, replace_text, save_plots
 from keras_shared.files.bounded import read_json
-from keras_shared.recipes import Recipe, RecipeError
+from keras_shared.recipes import Recipe, RecipeError, read_recipe
 from keras_shared.recipes.schema import Arm, Comparison
 from keras_shared.sharing import sharing_report
 from keras_shared.terminal import progress, say
@@ -148,7 +148,10 @@ def _run_all(
     for old in out_dir.glob("comparison_*.png"):  # of sizes that are compared no more
         if old.stem not in plots:
             old.unlink()
-    recipe.write(Run(out_dir).recipe_file)
+    written = Run(out_dir).recipe_file
+    # whoever compares in the folder of the recipe itself keeps its comments
+    if not (written.exists() and read_recipe(written) == recipe):
+        recipe.write(written)
     write_comparison_card(result, recipe, out_dir)
     return result
 

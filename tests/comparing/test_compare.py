@@ -93,7 +93,10 @@ def test_compare(small_recipe, tmp_path, monkeypatch, capsys):
     assert again == 1 and "each once" in capsys.readouterr().err
     victim = pathlib.Path("out/runs/unshared/5/seed-1/result.json")
     victim.unlink()  # one run is missing: it alone is done again, to the same figures
+    written = pathlib.Path("out/recipe.toml")
+    written.write_text("# why\n" + written.read_text())
     assert main(call) == 0
+    assert written.read_text().startswith("# why\n")  # of the same recipe: kept as it is
     again = json.loads(pathlib.Path("out/comparison.json").read_text())
     assert [r["test"] for r in again["runs"]] == [r["test"] for r in result["runs"]]
     touched = {p for p, t in kept.items() if not p.exists() or p.stat().st_mtime_ns > t}
