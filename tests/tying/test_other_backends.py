@@ -51,3 +51,41 @@ def test_ties_hold_there_too(backend):
     assert set(wrong.values()) <= {"error"}  # loud, never silently untied
     expected = FAILING[backend] | {(row, form) for row in WRITTEN for form in cells[row]}
     assert set(wrong) == expected
+
+
+ON_TWO_DEVICES = """
+import keras, numpy as np
+from keras_shared import check_ties
+from keras_shared.layers import TiedDense
+
+x = np.random.default_rng(0).normal(size=(64, 6)).astype("float32")
+
+def trained():
+    keras.utils.set_random_seed(1)
+    inputs, code = keras.Input((6,)), keras.layers.Dense(3)
+    model = keras.Model(inputs, TiedDense(code)(code(inputs)))
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    model.fit(x, x, batch_size=16, epochs=3, shuffle=False, verbose=0)
+    return model
+
+one = trained()
+keras.distribution.set_distribution(keras.distribution.DataParallel())
+two = trained()
+check_ties(two)
+assert len(two.weights[0].value.sharding.device_set) == 2
+for a, b in zip(one.weights, two.weights, strict=True):
+    np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-5, atol=1e-6)
+print("as one")
+"""
+
+
+@pytest.mark.backends
+def test_data_parallel_on_two_devices_of_jax():
+    if importlib.util.find_spec("jax") is None:
+        pytest.skip("jax is not installed")
+    flags = {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    done = subprocess.run(
+        [sys.executable, "-c", ON_TWO_DEVICES], env={**os.environ, **flags}, capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert done.stdout == "as one\n", done.stderr[-3000:]
