@@ -62,7 +62,7 @@ _HOMES = {
 }
 _PACKAGES = (
     "batching", "cli", "comparing", "datasets", "demo", "errors", "evaluation", "exporting",
-    "files", "gallery", "initializers", "layers", "lookup", "losses", "presets", "processes",
+    "files", "finite", "gallery", "initializers", "layers", "lookup", "losses", "presets", "processes",
     "quiet", "recipes", "section", "serving", "sharing", "signals", "signature", "start", "tasks",
     "terminal", "text", "tokenizing", "training", "tying", "zoo",
 )  # fmt: skip

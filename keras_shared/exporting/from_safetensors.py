@@ -10,10 +10,10 @@ import keras
 import numpy as np
 
 from keras_shared.errors import boundary, printable
-from keras_shared.exporting.finite import refuse_undefined
 from keras_shared.exporting.named_weights import Reading, named_weights
 from keras_shared.exporting.to_safetensors import TIES
 from keras_shared.files.bounded import regular_file
+from keras_shared.finite import refuse_undefined
 from keras_shared.lookup import needed
 from keras_shared.presets.names import LoadError
 from keras_shared.tying import TieError, bind_ties

@@ -13,12 +13,12 @@ import tensorflow as tf
 
 from keras_shared.errors import KerasSharedError, whole_reason
 from keras_shared.exporting.checks import check_call, check_loaded_model, check_saved_model
-from keras_shared.exporting.finite import refuse_undefined
 from keras_shared.exporting.known_inputs import tensor_arguments, with_known_inputs
 from keras_shared.exporting.saved_model import write_saved_model
 from keras_shared.exporting.signatures import examples, signatures_of
 from keras_shared.files.atomic import flush, flush_all, locked, make_folder, replace_text
 from keras_shared.files.bounded import read_text
+from keras_shared.finite import refuse_undefined
 from keras_shared.presets.loading import load
 from keras_shared.presets.names import INNER_MODEL, MOST, number_of, version_numbers
 from keras_shared.serving.findings import check_version

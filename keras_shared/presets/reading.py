@@ -11,8 +11,8 @@ import keras
 import keras_shared.layers as _layers  # noqa: F401  (registers the classes with Keras)
 import keras_shared.losses as _losses  # noqa: F401
 from keras_shared.errors import boundary
-from keras_shared.exporting.finite import refuse_undefined
 from keras_shared.files.archives import check_parts, open_archive, open_hdf5, refuse_inflation
+from keras_shared.finite import refuse_undefined
 from keras_shared.presets.names import (
     INNER_MODEL,
     LoadError,

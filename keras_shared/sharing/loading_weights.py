@@ -4,7 +4,7 @@ import os
 
 import keras
 
-from keras_shared.exporting.finite import refuse_undefined
+from keras_shared.finite import refuse_undefined
 from keras_shared.presets.names import LoadError
 from keras_shared.sharing.matching import Matched, Place, match
 from keras_shared.sharing.stored_layers import stored_layers

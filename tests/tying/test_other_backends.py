@@ -89,3 +89,31 @@ def test_data_parallel_on_two_devices_of_jax():
         text=True,
     )  # fmt: skip
     assert done.stdout == "as one\n", done.stderr[-3000:]
+
+
+WITHOUT_TENSORFLOW = """
+import sys
+sys.modules |= dict.fromkeys(["tensorflow", "tensorflow_datasets", "sklearn", "grpc", "starlette"])
+import keras, keras_shared
+from keras_shared.layers import TiedDense
+from keras_shared.zoo import TiedAutoencoder
+
+inputs, code = keras.Input((6,)), keras.layers.Dense(3)
+keras.Model(inputs, TiedDense(code)(code(inputs))).save(sys.argv[1])
+model = keras.models.load_model(sys.argv[1])
+keras_shared.check_ties(model)
+small = TiedAutoencoder(units=(3,), input_dim=6)
+print(keras_shared.sharing_report(model).totals["parameters"], small.count_params())
+"""
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("backend", FAILING)
+def test_ties_and_report_need_no_tensorflow(backend, tmp_path):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TENSORFLOW, tmp_path / "m.keras"],
+        env={**os.environ, "KERAS_BACKEND": backend}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.split() == ["27", "27"], done.stderr[-3000:]

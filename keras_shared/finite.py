@@ -33,7 +33,7 @@ def refuse_undefined(
     Example:
         >>> import keras
         >>> from keras_shared.errors import KerasSharedError
-        >>> from keras_shared.exporting.finite import refuse_undefined
+        >>> from keras_shared.finite import refuse_undefined
         >>> layer = keras.layers.Dense(2, name="top")
         >>> layer.build((None, 3))
         >>> nan = float("nan")
