@@ -62,9 +62,9 @@ _HOMES = {
 }
 _PACKAGES = (
     "batching", "cli", "comparing", "datasets", "demo", "errors", "evaluation", "exporting",
-    "files", "finite", "gallery", "initializers", "layers", "lookup", "losses", "presets", "processes",
-    "quiet", "recipes", "section", "serving", "sharing", "signals", "signature", "start", "tasks",
-    "terminal", "text", "tokenizing", "training", "tying", "zoo",
+    "files", "finite", "gallery", "initializers", "layers", "lookup", "losses", "presets",
+    "processes", "quiet", "recipes", "section", "serving", "sharing", "signals", "signature",
+    "start", "tasks", "terminal", "text", "tokenizing", "training", "tying", "zoo",
 )  # fmt: skip
 __all__ = [*sorted(_HOMES)]  # noqa: PLE0604
 

@@ -1,5 +1,6 @@
 """A real wheel in a fresh environment, away from the checkout."""
 
+import importlib.util
 import os
 import pathlib
 import re
@@ -144,3 +145,40 @@ def test_the_source_distribution_says_what_is_safe(tmp_path):
     with tarfile.open(archive) as packed:
         names = {name.partition("/")[2] for name in packed.getnames()}
     assert {"README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md"} <= names
+    subprocess.run([sys.executable, "-m", "twine", "check", "--strict", archive], check=True)
+
+
+@pytest.mark.slow
+def test_the_wheel_shows_as_an_index_would_show_it(wheel):
+    subprocess.run([sys.executable, "-m", "twine", "check", "--strict", wheel], check=True)
+
+
+USE = """
+import keras_shared
+from keras_shared.layers import TiedDense
+
+reveal_type(keras_shared.list_presets())
+reveal_type(TiedDense)
+keras_shared.load(3)
+"""
+
+
+@pytest.mark.slow
+def test_who_uses_the_wheel_sees_its_types(wheel, tmp_path):
+    """mypy reads them of an installed package only where `py.typed` says so."""
+    if importlib.util.find_spec("mypy") is None:
+        pytest.skip("mypy is not installed")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "v"], check=True)
+    [site] = (tmp_path / "v" / "lib").glob("python*/site-packages")
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", site, wheel]
+    subprocess.run(install, check=True)
+    (tmp_path / "use.py").write_text(USE)
+    command = ["-m", "mypy", "--strict", "--ignore-missing-imports", "--python-executable"]
+    done = subprocess.run(
+        [sys.executable, *command, tmp_path / "v" / "bin" / "python", "use.py"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert 'Revealed type is "dict[str, dict[str, Any]]"' in done.stdout, done.stdout
+    assert "keras_shared.layers.tied_dense.TiedDense" in done.stdout
+    assert 'use.py:7: error: Argument 1 to "load" has incompatible type "int"' in done.stdout
+    assert done.stdout.count("error:") == 1, done.stdout
