@@ -98,7 +98,7 @@ class Task:
         training_data: takes training split, section [data], batch size and the run's seed.
         test_batches: takes test split, section [data] and the run's seed.
         compile_arguments: takes the loss, gives `loss` and `metrics` for `keras.Model.compile`, of
-            any model with the right outputs.
+            any model with the right outputs; one metric in a list is that of each output.
         measure: test metrics, ready for JSON; lists are left out of tables.
         headline: the one metric that stands for a model.
         monitor: what picks the best of several runs, on validation data.

@@ -227,8 +227,12 @@ def compile_model(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> N
         steps = training.epochs * steps_per_epoch
         rate = keras.optimizers.schedules.CosineDecay(training.learning_rate, steps)
         optimizer = keras.optimizers.Adam(rate)
+    arguments = dict(recipe.task.compile_arguments(loss))
+    outputs, metrics = getattr(model, "output", None), arguments.get("metrics")
+    if isinstance(outputs, dict) and isinstance(metrics, list) and len(metrics) == 1:
+        arguments["metrics"] = {name: list(metrics) for name in outputs}  # of each task
     # XLA makes small convolutions slower on a CPU
-    model.compile(optimizer, **recipe.task.compile_arguments(loss), jit_compile=False)
+    model.compile(optimizer, **arguments, jit_compile=False)
 
 
 def trained_part(

@@ -14,7 +14,7 @@ from keras_shared.datasets.multi_mnist import overlaid
 from keras_shared.recipes import RecipeError, read_recipe, recipe_from
 from keras_shared.tasks import TASKS
 from keras_shared.tasks.multitask_classification import multitask_metrics
-from keras_shared.training import RunError, train, training_data
+from keras_shared.training import Run, RunError, train, training_data
 from keras_shared.zoo import MultiTaskNet
 
 RECIPE = """
@@ -151,3 +151,13 @@ def test_from_recipe_to_answers(recipe, tmp_path, capsys, monkeypatch):
           "--out", "compared"])  # fmt: skip
     arms = json.loads((tmp_path / "compared" / "comparison.json").read_text())["arms"]
     assert [arm["name"] for arm in arms] == ["shared True", "shared False"]
+
+
+@pytest.mark.slow
+def test_a_plain_copy_without_sharing_is_trained_as_well(recipe, tmp_path):
+    read = read_recipe(recipe).with_changes({"training.sharing": "unshared", "training.epochs": 1})
+    data = training_data(read)
+    model = train(read.with_changes({"model.class_names": data.class_names}), data,
+                  tmp_path / "run", verbose=0)  # fmt: skip
+    assert not isinstance(model, MultiTaskNet)
+    assert {"val_digit_accuracy", "val_parity_accuracy"} <= set(Run(tmp_path / "run").history()[0])
