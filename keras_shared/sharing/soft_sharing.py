@@ -94,7 +94,8 @@ class MixtureRegularizer(keras.regularizers.Regularizer):
         shapes = np.array([GAMMA_OF_ZERO[0], *[GAMMA[0]] * (self.components - 1)], "float32")
         rates = np.array([GAMMA_OF_ZERO[1], *[GAMMA[1]] * (self.components - 1)], "float32")
         log_precisions = self.log_precisions()
-        return ops.sum((1 - shapes) * log_precisions + rates * ops.exp(log_precisions))
+        growth = ops.convert_to_tensor(1 - shapes) * log_precisions
+        return ops.sum(growth + ops.convert_to_tensor(rates) * ops.exp(log_precisions))
 
     def nearest(self, weights: Any) -> np.ndarray:
         """Each weight as the mean of the component that is most likely to have drawn it."""
