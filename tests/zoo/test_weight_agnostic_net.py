@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -220,3 +223,29 @@ def test_bad_numbers_end_nothing(name):
     far = Topology((name,), ((1, 2), (2, 3), (1, 3)))
     found = answers(far, np.array([[3e38]]), 1, WEIGHTS)
     assert log_likelihoods(np.repeat(found, 2, -1), np.array([0])).shape == (6,)
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_answers_and_is_trained_there_too(backend, tmp_path):
+    pytest.importorskip(backend)
+    topology = drawn(2)
+    np.savez(tmp_path / "asked.npz", x=PIXELS, wanted=net(topology, 0.8).predict(PIXELS, verbose=0))
+    program = (
+        "import sys, keras, numpy as np\n"
+        "from keras_shared.zoo import TimeDelayNet, WeightAgnosticNet\n"
+        f"pairs, names = {topology.connections!r}, {topology.activations!r}\n"
+        "net = WeightAgnosticNet(pairs, names, 0.8, (2, 3, 1), ('a', 'b', 'c'))\n"
+        "kept = np.load(sys.argv[1]); x = kept['x']\n"
+        "np.testing.assert_allclose(net.predict(x, verbose=0), kept['wanted'], atol=1e-4)\n"
+        "net.compile(keras.optimizers.SGD(0.01)); net.fit(x, np.arange(5) % 3, verbose=0)\n"
+        "assert abs(float(net.weights[0].value) - 0.8) > 1e-6\n"
+        "delays = TimeDelayNet((3, 4)); delays.compile()\n"
+        "delays.fit(np.ones((4, 8, 8, 1)), np.arange(4), verbose=0)\n"
+        "assert delays.at_each_step(np.ones((2, 8, 8, 1))).shape == (2, 4, 10)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "asked.npz")],
+        env={**os.environ, "KERAS_BACKEND": backend}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -6,13 +6,24 @@ import pytest
 
 import keras_shared
 from keras_shared.tying import readers_of
-from keras_shared.zoo import LeCun1989, LeNet5, SiameseNet, TiedAutoencoder
+from keras_shared.zoo import (
+    LeCun1989,
+    LeNet5,
+    MultiTaskNet,
+    SiameseNet,
+    TiedAutoencoder,
+    TimeDelayNet,
+    WeightAgnosticNet,
+)
 
 SMALL = (
     lambda: SiameseNet(image_shape=(28, 28, 1)),
     lambda: TiedAutoencoder(units=(4, 2), input_dim=6),
     lambda: LeNet5("modern", num_classes=3),
     lambda: LeCun1989(net=3),
+    lambda: MultiTaskNet(width=1, image_shape=(18, 18, 1)),
+    lambda: TimeDelayNet((3, 4)),
+    lambda: WeightAgnosticNet(((1, 65), (65, 66)), ("tanh",), class_names=("a", "b")),
 )
 
 
