@@ -190,8 +190,7 @@ def card(rows: list[dict[str, Any]]) -> str:
     if small := convolutional():
         size = small[0]["weight_bytes"]
         lines += [
-            "Beside them the convolutional net of [clustered_lenet](../clustered_lenet/README.md), "
-            "bytes as stored:",
+            "Beside them the convolutional net of `studies/clustered_lenet`, bytes as stored:",
             "",
             "| lenet5_modern_mnist, codes | error, fine-tuned | bytes | less by |",
             "|---|---|---|---|",
