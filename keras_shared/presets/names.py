@@ -14,6 +14,7 @@ from keras_shared.lookup import suggestion
 HOME = "KERAS_SHARED_HOME"  # environment variable: the folder of your own published models
 MOST = 2**63 - 1  # TF Serving keeps numbers of versions in an int64
 INNER_MODEL = pathlib.PurePath("assets.extra", "model.keras")
+SHARING = pathlib.PurePath("assets.extra", "sharing.json")
 CONFIG = "config.json"  # inside of a .keras file
 MOST_CONFIG = 10_000_000  # bytes of it; nets of 2,000 layers have one
 

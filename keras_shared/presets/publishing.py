@@ -1,5 +1,6 @@
 """Publish: a model as the next version of a folder that TF Serving watches."""
 
+import json
 import os
 import pathlib
 import shutil
@@ -20,10 +21,12 @@ from keras_shared.files.atomic import flush, flush_all, locked, make_folder, rep
 from keras_shared.files.bounded import read_text
 from keras_shared.finite import refuse_undefined
 from keras_shared.presets.loading import load
-from keras_shared.presets.names import INNER_MODEL, MOST, number_of, version_numbers
+from keras_shared.presets.names import INNER_MODEL, MOST, SHARING, number_of, version_numbers
 from keras_shared.serving.findings import check_version
 from keras_shared.serving.limits import SECONDS
 from keras_shared.serving.trial import WARMUP
+from keras_shared.sharing.report import sharing_report
+from keras_shared.sharing.tree import tree_facts
 from keras_shared.tying.keras_private import flatten_layers
 
 LAST_NUMBER = ".last_version"
@@ -47,7 +50,7 @@ def publish(
     signatures (a zoo model's own, otherwise `serving_default` with the names of the model's
     inputs and outputs) and warm-up requests for all of them. Beside it, in
     `assets.extra/model.keras`, lies the Keras model without optimizer state, for
-    `keras_shared.load`.
+    `keras_shared.load`, and in `assets.extra/sharing.json` what it shares.
 
     Plain TensorFlow fine-tunes the version too. `loaded = tf.saved_model.load(version)` keeps the
     interface of reusable SavedModels: `loaded(inputs, training=True)`, `variables`,
@@ -168,6 +171,7 @@ def _write(
         raise ValueError(f"the Keras file of it comes back without its weights. {_build(model)}")
     check_loaded_model(known, with_known_inputs(loaded, input_signature))
     _write_warmup(known, version / WARMUP)
+    _write_sharing(known, version / SHARING)
     # what was run here ends there too, and a large model takes its time
     findings = check_version(version, timeout=max(SECONDS, 10 * (time.monotonic() - started)))
     errors = [finding for finding in findings if finding.severity == "error"]
@@ -243,6 +247,15 @@ def _write_warmup(model: keras.Model, path: pathlib.Path) -> None:
                     predict_log=prediction_log_pb2.PredictLog(request=request)
                 )
                 writer.write(log.SerializeToString())
+
+
+def _write_sharing(model: keras.Model, path: pathlib.Path) -> None:
+    """What the model shares, for pages that show it beside the model."""
+    try:
+        facts = tree_facts(sharing_report(model, check=False))
+    except Exception as error:  # whatever a foreign `call` raises
+        facts = {"note": f"What it shares cannot be seen: {whole_reason(error)}"}
+    path.write_text(json.dumps(facts), "utf-8")
 
 
 def _next_number(base_dir: pathlib.Path) -> int:

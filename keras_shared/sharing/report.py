@@ -93,7 +93,7 @@ class SharingReport:
         return dataclasses.asdict(self)
 
 
-def sharing_report(model: keras.Model) -> SharingReport:
+def sharing_report(model: keras.Model, check: bool = True) -> SharingReport:
     """Every weight of `model` once, with all that read it, and what sharing saved.
 
     The model is run once, eagerly, on one example of zeros; nothing in it changes. A reader says
@@ -102,6 +102,8 @@ def sharing_report(model: keras.Model) -> SharingReport:
 
     Args:
         model: any built Keras model, ours or not; a subclassed one that was called.
+        check: whether to look for what will surprise (`warnings`): a model that shares is rebuilt
+            for it.
 
     Returns:
         The report; `to_dict()` gives it as JSON would hold it.
@@ -127,9 +129,8 @@ def sharing_report(model: keras.Model) -> SharingReport:
         raise ValueError(f"'{model.name}' has no weights to report.")
     uses = uses_in(model, owners, calls)
     weights = tuple(_weight(v, owner, uses[id(v)]) for v, owner in owners)
-    return SharingReport(
-        model.name, weights, _totals(weights), _stored(weights), tuple(_warnings(model, weights))
-    )
+    warnings = tuple(_warnings(model, weights)) if check else ()
+    return SharingReport(model.name, weights, _totals(weights), _stored(weights), warnings)
 
 
 def stored_report(path: str | os.PathLike[str]) -> SharingReport:

@@ -1,6 +1,7 @@
 import json
 import os
 import pathlib
+from typing import Any
 
 from keras_shared.files.atomic import replace_text
 from keras_shared.sharing.report import SharingReport
@@ -37,8 +38,15 @@ def write_tree(report: SharingReport, path: str | os.PathLike[str]) -> pathlib.P
     path = pathlib.Path(path)
     if path.suffix != ".html":
         raise ValueError(f"The page is a .html file. Received: {path}")
+    text = json.dumps(tree_facts(report)).replace("<", "\\u003c")  # no name can end the script
+    replace_text(path, PAGE.read_text(encoding="utf-8").replace("REPORT", text, 1))
+    return path
+
+
+def tree_facts(report: SharingReport) -> dict[str, Any]:
+    """What the page shows of a report: numbers of parameters, and who reads which weight."""
     facts = report.to_dict()
-    shown = {
+    return {
         "name": one_line(report.name),
         "totals": {k: v for k, v in facts["totals"].items() if k.startswith("parameters")},
         "weights": [
@@ -52,6 +60,3 @@ def write_tree(report: SharingReport, path: str | os.PathLike[str]) -> pathlib.P
             for weight in facts["weights"]
         ],
     }
-    text = json.dumps(shown).replace("<", "\\u003c")  # no name can end the script
-    replace_text(path, PAGE.read_text(encoding="utf-8").replace("REPORT", text, 1))
-    return path

@@ -1,5 +1,6 @@
 """Publishing under real faults, and the way back."""
 
+import json
 import os
 import pathlib
 import re
@@ -57,8 +58,13 @@ def test_folder_holds_what_serves_and_what_fine_tunes(published):
     assert set(files(version)) == {
         "fingerprint.pb", "saved_model.pb", "variables/variables.index",
         "variables/variables.data-00000-of-00001", "assets.extra/model.keras",
-        "assets.extra/tf_serving_warmup_requests",
+        "assets.extra/tf_serving_warmup_requests", "assets.extra/sharing.json",
     }  # fmt: skip
+    shares = json.loads((version / "assets.extra" / "sharing.json").read_text())
+    assert shares["totals"] == {"parameters": 48, "parameters_without_sharing": 80}
+    first = {"encoder_1": {"form": "as is", "times": 1},
+             "decoder_1": {"form": "transposed", "times": 1}}  # fmt: skip
+    assert shares["weights"][0]["readers"] == first and shares["weights"][0]["uses"] == 2
     with zipfile.ZipFile(version / "assets.extra" / "model.keras") as inner:
         assert inner.getinfo("model.weights.h5").file_size < 40_000
     loaded = keras_shared.load(base)

@@ -48,11 +48,24 @@ setTimeout(async () => {
   const button = made.find((one) => one.kind === "button");
   if (button) await button.handlers.click();
   const said = made.find((one) => one.kind === "output");
+  const begin = made.findIndex((one) => one.kind === "h3");
+  const end = made.findIndex((one) => one.kind === "details");
+  const shared = made.slice(begin, end).filter((one) => /^(h3|p|th|td|div)$/.test(one.kind) &&
+    one.className !== "wide").map((one) => one.textContent);
   const lines = made.filter((one) => one.kind === "pre").map((one) => one.textContent);
-  console.log(JSON.stringify({ sent, lines, said: said && said.textContent,
+  console.log(JSON.stringify({ sent, lines, shared, said: said && said.textContent,
                                status: known.said.textContent }));
 }, 100);
 """
+SHARES = {
+    "totals": {"parameters": 1048, "parameters_without_sharing": 2080},
+    "weights": [
+        {"path": "code/<kernel>", "shape": [6, 4], "uses": 3, "readers": {
+            "code": {"form": "as is", "times": 1}, "tied": {"form": "transposed", "times": 2}}},
+        {"path": "code/bias", "shape": [4], "uses": 1, "readers": {
+            "code": {"form": "as is", "times": 1}}},
+    ],
+}  # fmt: skip
 
 
 def test_it_is_one_file_that_loads_nothing(tmp_path):
@@ -64,6 +77,12 @@ def test_it_is_one_file_that_loads_nothing(tmp_path):
         status, content = server.ask("GET", "/")
         assert status == 200 and content == PAGE.read_bytes()
         assert server.ask("GET", "/models") == (200, {"models": ["m"]})
+        assert server.ask("GET", "/sharing") == (200, {})
+        shares = tmp_path / "m" / "1" / "assets.extra" / "sharing.json"
+        shares.parent.mkdir()
+        for content, expected in (("{", {}), ('{"note": "a"}', {"m": {"note": "a"}})):
+            shares.write_text(content)
+            assert server.ask("GET", "/sharing") == (200, expected)
 
 
 def dtype(name, *sizes):
@@ -94,7 +113,8 @@ def test_a_picture_is_sent_and_its_answer_is_said(inputs, outputs, answer, said)
     states = {"model_version_status": [{"version": "1", "state": "AVAILABLE"}]}
     told = {"metadata": {"signature_def": {"signature_def": {"s": signature}}}}
     answers = {
-        "/models": json.dumps({"models": [model]}), path: json.dumps(states),
+        "/models": json.dumps({"models": [model]}), "/sharing": json.dumps({model: SHARES}),
+        path: json.dumps(states),
         f"{path}/metadata": json.dumps(told), f"{path}:predict": answer,
     }  # fmt: skip
     program = STUB.replace("const node =", "var node =") + SCRIPT + AFTER
@@ -109,6 +129,10 @@ def test_a_picture_is_sent_and_its_answer_is_said(inputs, outputs, answer, said)
     assert (method, asked) == ("POST", f"{path}:predict")
     pictures = {key: [{"b64": "AAAA"}] for key in inputs}
     assert json.loads(body) == {"signature_name": "s", "inputs": pictures}
+    assert found["shared"] == [
+        "What it shares", "1,048 parameters; without sharing 2,080.", "weight", "shape", "read by",
+        "code/<kernel>", "6x4", "", "code", "tied (transposed, 2 times)",
+    ]  # fmt: skip
     curl, python = found["lines"]
     words = shlex.split(curl)
     assert words[:3] == [

@@ -160,3 +160,10 @@ def test_each_control_has_a_name(page):
         )
     ]
     assert controls.count() > 40 and unnamed == []
+
+
+def test_what_a_model_shares_stands_beside_it(page):
+    words = section(page, "words")
+    assert words.get_by_role("heading", name="What it shares").is_visible()
+    [row] = words.get_by_role("row").filter(has_text="transposed").all()
+    assert row.get_by_role("rowheader").text_content() == "table/embeddings"

@@ -20,6 +20,9 @@ from starlette.responses import HTMLResponse, Response
 from starlette.types import Receive, Scope, Send
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
+from keras_shared.errors import KerasSharedError
+from keras_shared.files.bounded import read_json
+from keras_shared.presets.names import SHARING
 from keras_shared.serving.configuration import METRICS
 from keras_shared.serving.embedded.inference import DEFAULT, infer, predict
 from keras_shared.serving.embedded.json_answers import written, written_results
@@ -68,7 +71,7 @@ class Rest:
         self._held: dict[Request, int] = {}  # the bytes of each request that is being answered
         self._own = {
             "/": self._page, "/models": self._listed, "/health": self._health,
-            METRICS: self._metrics,
+            METRICS: self._metrics, "/sharing": self._sharing,
         }  # fmt: skip
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,6 +99,16 @@ class Rest:
     def _listed(self, request: Request) -> Response:
         self._check_bearer(request)
         return Response(json.dumps({"models": self._models.names()}), 200, HEADERS)
+
+    def _sharing(self, request: Request) -> Response:
+        """For the page: what the newest version of each model shares, as `publish` wrote it."""
+        self._check_bearer(request)
+        found = {}
+        for name in self._models.names():
+            # none is loaded, or its file is missing or damaged
+            with contextlib.suppress(KerasSharedError), self._models.use(name) as servable:
+                found[name] = read_json(servable.folder / SHARING)
+        return Response(json.dumps(found), 200, HEADERS)
 
     def _health(self, _: Request) -> Response:
         ready = self._models.ready()

@@ -53,7 +53,7 @@ class Servable:
     ) -> None:
         import tensorflow as tf
 
-        self.name, self.number = name, number
+        self.name, self.number, self.folder = name, number, folder
         _refuse(folder, trusted)
         self._batching, self._slots = batching, slots
         self._batchers: dict[Any, Batcher] = {}
