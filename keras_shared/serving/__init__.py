@@ -1,5 +1,6 @@
 """TF Serving: a version checked, the server launched, manifests for many machines, the client."""
 
+from keras_shared.serving.batching_parameters import BatchingError as BatchingError
 from keras_shared.serving.client import Client as Client
 from keras_shared.serving.engine import EngineError as EngineError
 from keras_shared.serving.engine import serve as serve
