@@ -151,15 +151,12 @@ def _classification(found: Arrays, rows: int) -> Any:
         raise invalid(
             f"Tensors class and score should match in dim_size(1). Got {width} vs. {others[0]}"
         )
+    labels = found.get("classes", np.full((rows, width), b"", object))
+    scores = found.get("scores", np.zeros((rows, width), "float32"))
     result = classification_pb2.ClassificationResult()
-    for row in range(rows):
-        filled = result.classifications.add()
-        for column in range(width):
-            one = filled.classes.add()
-            if "classes" in found:
-                one.label = found["classes"][row, column]
-            if "scores" in found:
-                one.score = found["scores"][row, column]
+    for row in zip(labels, scores, strict=True):
+        classes = (classification_pb2.Class(label=la, score=s) for la, s in zip(*row, strict=True))
+        result.classifications.add(classes=classes)
     return result
 
 

@@ -21,6 +21,10 @@ RANGES = {
     "uint32": (0, 2**32 - 1),
     "uint64": (0, 2**64 - 1),
 }
+KINDS = {
+    dict: "Object", list: "Array", str: "String", int: "Number", float: "Number",
+    type(None): "Null",
+}  # fmt: skip
 FLOATS = ("float32", "float64")
 INF = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|\bInf\b')  # a text, which stays as it is, or Inf
 SPACE = "\ufeff \t\r\n"
@@ -206,33 +210,21 @@ def _fill(value: Any, level: int, shape: list[int], dtype: str, found: list[Any]
 
 
 def _one(value: Any, dtype: str) -> Any:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if dtype == "string":
-        if isinstance(value, dict):
-            return _decoded(value)
-        fits = isinstance(value, str)
-    elif dtype == "bool":
-        fits = isinstance(value, bool)
-    elif dtype in FLOATS:
-        fits = number
-    elif dtype in RANGES:
-        low, high = RANGES[dtype]
-        fits = number and isinstance(value, int) and low <= value <= high
-    elif isinstance(value, dict):
-        fits = False
-    else:
-        raise Refused(
-            "UNIMPLEMENTED",
-            f"Conversion of JSON Value: {_shown(value)} to type: {SHORT.get(dtype, dtype)}",
-        )
-    if not fits:
-        raise invalid(
-            f"JSON Value: {_shown(value)} Type: {_kind(value)} is not of expected type: "
-            f"{SHORT.get(dtype, dtype)}"
-        )
-    if dtype in FLOATS:
+    kind, shown = type(value), SHORT.get(dtype, dtype)  # the type alone: a truth value is no int
+    low, high = RANGES.get(dtype, (0, 0))
+    if dtype == "string" and kind in (str, dict):
+        return _bytes(value) if kind is str else _decoded(value)
+    if dtype in FLOATS and kind in (int, float):
         return float(str(value))  # of a whole number of hundreds of digits: Infinity
-    return _bytes(value) if dtype == "string" else value
+    whole = dtype in RANGES and kind is int and low <= value <= high
+    if whole or (dtype == "bool" and kind is bool):
+        return value
+    if kind is not dict and dtype not in ("string", "bool", *FLOATS, *RANGES):
+        text = f"Conversion of JSON Value: {_shown(value)} to type: {shown}"
+        raise Refused("UNIMPLEMENTED", text)
+    raise invalid(
+        f"JSON Value: {_shown(value)} Type: {_kind(value)} is not of expected type: {shown}"
+    )
 
 
 def _is_base64(value: Any) -> bool:
@@ -255,10 +247,8 @@ def _bytes(text: str) -> bytes:
 
 
 def _kind(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return "Null" if value is None else str(value)
-    kinds = ((dict, "Object"), (list, "Array"), (str, "String"))
-    return next((name for kind, name in kinds if isinstance(value, kind)), "Number")
+    """The type as an error shows it; of truth values, themselves."""
+    return KINDS.get(type(value), str(value))
 
 
 def _shown(value: Any) -> str:
