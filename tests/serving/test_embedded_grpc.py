@@ -111,8 +111,9 @@ def test_errors(stub):
 
 
 def test_a_deadline_is_kept(stub):
+    large = predict_request(x=np.zeros((200_000, 2), "float32"))  # gRPC makes a millisecond of 0
     with pytest.raises(grpc.RpcError) as caught:
-        stub.Predict(predict_request(), timeout=0)
+        stub.Predict(large, timeout=0)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
