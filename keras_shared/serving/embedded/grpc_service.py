@@ -180,7 +180,9 @@ def _array(key: str, value: Any, most: int) -> np.ndarray:
     """The array of a tensor, whose few bytes may stand for a large one."""
     with boundary(f"tensor parsing error: {key}", invalid):
         sizes = [dim.size for dim in value.tensor_shape.dim]
-        if min(sizes, default=0) < 0 or math.prod(sizes) * tf.as_dtype(value.dtype).size > most:
+        if min(sizes, default=0) < 0:
+            raise invalid(f"'{key}' has the shape {sizes}, and expected are sizes from 0")
+        if math.prod(sizes) * tf.as_dtype(value.dtype).size > most:
             raise Refused("RESOURCE_EXHAUSTED", f"'{key}' of shape {sizes} is too large")
         return np.asarray(tf.make_ndarray(value))
 
