@@ -6,7 +6,7 @@ from typing import Any
 import grpc
 from starlette.requests import ClientDisconnect
 
-from keras_shared.errors import KerasSharedError, whole_reason
+from keras_shared.errors import KerasSharedError, printable, whole_reason
 from keras_shared.serving.errors import CODES
 
 # model_servers/http_server.cc of TF Serving
@@ -37,8 +37,8 @@ class Refused(KerasSharedError):  # noqa: N818  (an answer, which requests get)
     """
 
     def __init__(self, code: str, message: str, status: int = 0) -> None:
-        super().__init__(f"{code}: {message}")
-        self.code, self.message, self.status = code, message, status
+        self.code, self.message, self.status = code, printable(message), status
+        super().__init__(f"{code}: {self.message}")
 
 
 def invalid(message: str) -> Refused:
