@@ -291,7 +291,8 @@ def _fill_example(given: Any, example: Any) -> None:
     if not isinstance(given, dict):
         raise invalid(f"Example must be JSON object but got JSON {_kind(given)}")
     for name, content in given.items():
-        feature = example.features.feature[name]
+        with boundary("The name of a feature is not UTF-8", invalid):
+            feature = example.features.feature[name]
         for value in content if isinstance(content, list) else [content]:
             _add_value(name, value, feature)
 
