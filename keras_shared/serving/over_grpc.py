@@ -16,6 +16,7 @@ from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 from keras_shared.errors import boundary, printable
 from keras_shared.serving.errors import ServingError
 from keras_shared.serving.messages import SignatureDef, Status, TensorInfo, agreed, dtype_name
+from keras_shared.serving.session import array_of
 
 T = TypeVar("T")
 PREDICT = "PredictionService/Predict"
@@ -152,14 +153,7 @@ def _specify(spec: Any, name: str, version: int | str | None) -> None:
 
 
 def _array(key: str, value: Any, most: int) -> np.ndarray:
-    sizes = [dim.size for dim in value.tensor_shape.dim]
-    item = 16 if value.dtype == types_pb2.DT_STRING else tf.as_dtype(value.dtype).size
-    # one value may stand for all, so that the message does not bound the array
-    if min(sizes, default=0) < 0 or math.prod(sizes) * item > most:
-        raise ValueError(
-            f"the output '{key}' has the shape {sizes}, and {most:,} bytes are expected"
-        )
-    array: np.ndarray = tf.make_ndarray(value)
+    array = array_of(f"the output '{key}'", value, most)
     if array.dtype != object:
         return array
     raw = [bytes(item) for item in array.ravel()]

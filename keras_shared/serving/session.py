@@ -1,6 +1,7 @@
 """A SavedModel in a Session of its own, as TF Serving loads and runs it."""
 
 import logging
+import math
 import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -75,3 +76,26 @@ def run(
         options = tf.compat.v1.RunOptions(timeout_in_ms=max(1, int(1000 * seconds)))
     found = session.run(fetched, fed, options=options)
     return {key: np.asarray(value) for key, value in found.items()}
+
+
+def array_of(name: str, value: Any, most: int) -> np.ndarray:
+    """The array of a TensorProto, whose few bytes may stand for a large one.
+
+    Args:
+        name: what it is, for a message.
+        value: the TensorProto.
+        most: bytes that it may take; a string counts as 16 of them, and its length.
+
+    Raises:
+        ValueError: if it would take more, or has a size below 0.
+        Exception: whatever TensorFlow raises for one that is damaged.
+    """
+    import tensorflow as tf
+
+    sizes, dtype = [dim.size for dim in value.tensor_shape.dim], tf.as_dtype(value.dtype)
+    taken = math.prod(sizes) * (16 if dtype == tf.string else dtype.size)
+    if min(sizes, default=0) < 0:
+        raise ValueError(f"{name} of shape {sizes} has a size below 0")
+    if taken > most:
+        raise ValueError(f"{name} of shape {sizes} has {taken:,} bytes, and {most:,} are allowed")
+    return np.asarray(tf.make_ndarray(value))

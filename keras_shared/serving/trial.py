@@ -14,7 +14,7 @@ from keras_shared.errors import KerasSharedError, boundary, whole_reason
 from keras_shared.files.bounded import read_bytes
 from keras_shared.serving.finding import NOT_TRIED, TOO_MUCH, Finding
 from keras_shared.serving.limits import MOST_REQUEST, MOST_WARMUP, memory
-from keras_shared.serving.session import loaded, run
+from keras_shared.serving.session import array_of, loaded, run
 
 BATCHES = (1, 2, 17)  # that every signature is run with, if it is not too large
 WARMUP = pathlib.PurePath("assets.extra", "tf_serving_warmup_requests")
@@ -276,7 +276,10 @@ def warmup_requests(path: pathlib.Path) -> tuple[list[tuple[str, Inputs]], list[
                 kind = log.WhichOneof("log_type")
                 if kind == "predict_log":
                     request = log.predict_log.request
-                    inputs = {key: _array(key, value) for key, value in request.inputs.items()}
+                    inputs = {
+                        key: array_of(f"input '{key}'", value, MOST_REQUEST)
+                        for key, value in request.inputs.items()
+                    }
                 elif kind in ("classify_log", "regress_log"):
                     request = getattr(log, kind).request
                     examples = request.input.example_list.examples
@@ -293,20 +296,6 @@ def warmup_requests(path: pathlib.Path) -> tuple[list[tuple[str, Inputs]], list[
         remedy = f"keep {MOST_WARMUP_RECORDS}: TF Serving does not load a version with more"
         return [], [Finding("error", what, remedy)]
     return requests, []
-
-
-def _array(key: str, value: Any) -> np.ndarray:
-    """The array of a TensorProto, whose few bytes may stand for a large one."""
-    import tensorflow as tf
-
-    sizes = [dim.size for dim in value.tensor_shape.dim]
-    taken = math.prod(sizes) * tf.as_dtype(value.dtype).size
-    if min(sizes, default=0) < 0 or taken > MOST_REQUEST:
-        raise KerasSharedError(
-            f"the warm-up file is corrupt: input '{key}' of shape {sizes} has {taken:,} bytes, and "
-            f"a request {MOST_REQUEST:,} at most."
-        )
-    return np.asarray(tf.make_ndarray(value))
 
 
 def mismatch(name: str, inputs: Inputs, signatures: Mapping[str, Any]) -> str | None:

@@ -23,8 +23,8 @@ from tensorflow_serving.apis import (
 sys.path.insert(0, __file__.rpartition("/")[0])
 from embedded_server import serving
 
-from keras_shared.serving.embedded.grpc_service import _array, _tensor
-from keras_shared.serving.embedded.refusal import Refused
+from keras_shared.serving.embedded.grpc_service import _tensor
+from keras_shared.serving.session import array_of
 from saved_models import everything
 
 
@@ -211,18 +211,17 @@ def test_typed_fields_hold_every_dtype(dtype):
     back = tf.make_ndarray(proto)
     assert back.dtype == array.dtype
     np.testing.assert_array_equal(back, array)
-    np.testing.assert_array_equal(_array("x", proto, 10**6), array)
+    np.testing.assert_array_equal(array_of("x", proto, 10**6), array)
 
 
-def test_a_few_bytes_that_stand_for_many():
-    proto = tensor_pb2.TensorProto(dtype=1, float_val=[0.0])
-    proto.tensor_shape.dim.add(size=2**40)
-    with pytest.raises(Refused, match="too large"):
-        _array("x", proto, 10**9)
-    proto.tensor_shape.dim[0].size = -1
-    with pytest.raises(Refused, match="too large"):
-        _array("x", proto, 10**9)
-    proto = tensor_pb2.TensorProto(dtype=1, tensor_content=b"123")
-    proto.tensor_shape.dim.add(size=2)
-    with pytest.raises(Refused, match="tensor parsing error: x"):
-        _array("x", proto, 10**9)
+def test_a_few_bytes_that_stand_for_many(stub):
+    request = predict_request()
+    request.inputs["x"].CopyFrom(tensor_pb2.TensorProto(dtype=1, float_val=[0.0]))
+    request.inputs["x"].tensor_shape.dim.add(size=2**40)
+    message = "tensor parsing error: x: ValueError: the tensor of shape [1099511627776] has 4,3"
+    refused(stub.Predict, request, "INVALID_ARGUMENT", message)
+    request.inputs["x"].tensor_shape.dim[0].size = -1
+    refused(stub.Predict, request, "INVALID_ARGUMENT", "the tensor of shape [-1] has")
+    request.inputs["x"].CopyFrom(tensor_pb2.TensorProto(dtype=1, tensor_content=b"123"))
+    request.inputs["x"].tensor_shape.dim.add(size=2)
+    refused(stub.Predict, request, "INVALID_ARGUMENT", "tensor parsing error: x")

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import functools
-import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -27,6 +26,7 @@ from keras_shared.serving.embedded.models import Models, say
 from keras_shared.serving.embedded.options import ConfigError, Options
 from keras_shared.serving.embedded.refusal import Refused, check_bearer, invalid, refusal_of
 from keras_shared.serving.embedded.rest import THREADS, counted, status_response
+from keras_shared.serving.session import array_of
 
 MOST_TEXT = 1024  # bytes of an error
 NO_DEADLINE = 86_400.0  # seconds for a request that names none
@@ -177,14 +177,8 @@ def _version(spec: Any) -> int | None:
 
 
 def _array(key: str, value: Any, most: int) -> np.ndarray:
-    """The array of a tensor, whose few bytes may stand for a large one."""
     with boundary(f"tensor parsing error: {key}", invalid):
-        sizes = [dim.size for dim in value.tensor_shape.dim]
-        if min(sizes, default=0) < 0:
-            raise invalid(f"'{key}' has the shape {sizes}, and expected are sizes from 0")
-        if math.prod(sizes) * tf.as_dtype(value.dtype).size > most:
-            raise Refused("RESOURCE_EXHAUSTED", f"'{key}' of shape {sizes} is too large")
-        return np.asarray(tf.make_ndarray(value))
+        return array_of("the tensor", value, most)
 
 
 def _tensor(array: np.ndarray) -> Any:
