@@ -13,7 +13,7 @@ from embedded_server import serving
 
 from keras_shared.serving.embedded.json_answers import _decimals, written
 from keras_shared.serving.embedded.json_requests import arrays_of, document_of
-from keras_shared.serving.embedded.refusal import Refused
+from keras_shared.serving.embedded.refusal import Refused, refusal_of
 from saved_models import everything
 
 PAIR = {"a": tf.float32, "b": tf.int64}
@@ -117,6 +117,27 @@ def test_what_is_refused(document, dtypes, message):
     with pytest.raises(Refused, match=message) as caught:
         read(document, dtypes)
     assert caught.value.code == "INVALID_ARGUMENT"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message", "status"),
+    [
+        (Refused("NOT_FOUND", "m"), "NOT_FOUND", "m", 0),
+        (tf.errors.InvalidArgumentError(None, None, "a.cc:7] rank 3"), "INVALID_ARGUMENT",
+         "rank 3", 0),
+        (tf.errors.DeadlineExceededError(None, None, "late"), "DEADLINE_EXCEEDED", "late", 0),
+        (ValueError("Cannot feed"), "INVALID_ARGUMENT", "Cannot feed", 0),
+        (ValueError(), "INVALID_ARGUMENT", "ValueError", 0),
+        (type("OfNumPy", (MemoryError,), {})(), "RESOURCE_EXHAUSTED",
+         "there is not memory enough for this", 0),
+        (TimeoutError(), "DEADLINE_EXCEEDED", "the body did not arrive in time", 408),
+        (KeyError("key"), "INTERNAL", "KeyError: 'key'", 0),
+        (ZeroDivisionError(), "INTERNAL", "ZeroDivisionError", 0),
+    ],
+)  # fmt: skip
+def test_whatever_is_raised_is_an_answer(error, code, message, status):
+    refused = refusal_of(error)
+    assert (refused.code, refused.message, refused.status) == (code, message, status)
 
 
 def test_types_that_rest_has_not():
