@@ -89,6 +89,7 @@ LONG = [[0.0] * 300]
         ({"inputs": {"a": 1}}, PAIR, "Missing named input: b in 'inputs' object."),
         ({"instances": [{"a": 1}]}, PAIR, "(?s)element: 0 .* keys must be equal to: a,b"),
         ({"instances": [{"x": 1, "z": 1}]}, ONE, "key: z of .* does not have named input: z"),
+        ({"instances": [{"\0": 1}]}, ONE, r"does not have named input: \\x00$"),
         ({"instances": [{"x": 1}, 1]}, ONE, "Expecting object but got list at item 1 of input"),
         ({"instances": [1, {"x": 1}]}, ONE, "Expecting value/list but got object at item 1"),
         ({"instances": [[1], [2, 3]]}, ONE,

@@ -6,7 +6,7 @@ from typing import Any
 import grpc
 from starlette.requests import ClientDisconnect
 
-from keras_shared.errors import KerasSharedError, printable, whole_reason
+from keras_shared.errors import KerasSharedError, printable, shortened, whole_reason
 from keras_shared.serving.errors import CODES
 
 # model_servers/http_server.cc of TF Serving
@@ -37,7 +37,7 @@ class Refused(KerasSharedError):  # noqa: N818  (an answer, which requests get)
     """
 
     def __init__(self, code: str, message: str, status: int = 0) -> None:
-        self.code, self.message, self.status = code, printable(message), status
+        self.code, self.message, self.status = code, shortened(printable(message)), status
         super().__init__(f"{code}: {self.message}")
 
 
