@@ -1,8 +1,8 @@
 """What a net knows by its graph alone: a weight-agnostic net for 8x8 digits.
 
 `python studies/weight_agnostic_digits/run.py` writes digits.json, digits.png and README.md beside
-itself, in about a quarter of an hour on one core; stopped, it goes on from the last tenth
-generation (`runs/weight_agnostic_digits/state.json`). No recipe expresses this: what is trained is
+itself, in about a quarter of an hour on one core; stopped, it goes on from the generation that was
+kept last (`runs/weight_agnostic_digits/state.json`). No recipe expresses this: what is trained is
 the graph.
 
 Gaier & Ha 2019, section 5, on the digits that come with scikit-learn: a search over graphs whose
@@ -31,7 +31,7 @@ from keras_shared.zoo.topology_search import Topology, answers, log_likelihoods
 
 HERE = pathlib.Path(__file__).parent
 STATE = pathlib.Path("runs") / "weight_agnostic_digits" / "state.json"
-GENERATIONS, POPULATION, SEED = 1200, 192, 1
+GENERATIONS, POPULATION, SEED = 4000, 64, 1
 SCORED = 600  # of the training images
 DRAWS = 1000  # random values of the weight
 VOTES = tuple(np.linspace(-2, 2, 10).tolist())
