@@ -48,8 +48,8 @@ ARMS = (
     "clustered, 4 values", "softly shared",
 )  # fmt: skip
 PAPER = {
-    "hashed 1/8": "1.45 (Chen 2015, another net)",
-    "hashed 1/64": "2.79 (Chen 2015, another net)",
+    "hashed 1/8": "1.45 (Chen 2015)",
+    "hashed 1/64": "2.79 (Chen 2015)",
     "clustered, 16 values": "1.58 from 1.64 at 40x, with pruning (Han 2016)",
     "softly shared": "1.94 from 1.89 at 64x (Ullrich 2017)",
 }
@@ -181,8 +181,8 @@ def card(rows: list[dict[str, Any]]) -> str:
         )
     lines += [
         "",
-        "Figures of Chen et al. are taken from a secondary source. The papers' factors of "
-        "compression count sparse storing and Huffman coding.",
+        "What Chen et al. report is taken from a secondary source, and may be of another net. The "
+        "papers' factors of compression count sparse storing and Huffman coding.",
         "",
         "![Errors by compression](compressed.png)",
         "",
