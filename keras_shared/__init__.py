@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from keras_shared.tying.untie import tie as tie
     from keras_shared.tying.untie import untie as untie
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "Gallery": "keras_shared.gallery",
