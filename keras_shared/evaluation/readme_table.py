@@ -1,6 +1,7 @@
 """The README's table of published models: `python -m keras_shared.evaluation.readme_table`."""
 
 import pathlib
+from typing import Any
 from urllib.parse import quote
 
 from keras_shared.files.atomic import replace_text
@@ -14,15 +15,22 @@ TABLE_ENDS = "<!-- /table -->"
 
 def readme_table(zoo_dir: pathlib.Path) -> str:
     """The README's table of published models, from the metrics.json of each entry."""
-    lines = ["| name | model | parameters | on test data |", "|---|---|---|---|"]
+    lines = ["| name | model | parameters | trained on | on test data |", "|---|---|---|---|---|"]
     for path in sorted(zoo_dir.glob("*/metrics.json")):
         metrics = read_json(path)
         lines.append(
             f"| [{code(metrics['name'])}](zoo/{quote(metrics['name'])}/README.md) | "
             f"{code(metrics['model'])} | {metrics['parameters']['trainable']:,} | "
-            f"{markdown(headline(metrics))} |"
+            f"{markdown(_data(metrics))} | {markdown(headline(metrics))} |"
         )
     return "\n".join(lines)
+
+
+def _data(metrics: dict[str, Any]) -> str:
+    """The data set, and how much of it trains and validates."""
+    sizes = metrics["training"]["data"].items()
+    parts = (f"{size:,} {key.replace('_', ' ')}" for key, size in sizes if size)
+    return f"{metrics['data']}: {', '.join(parts)}"
 
 
 def update_readme() -> None:
