@@ -6,6 +6,7 @@ from keras import layers
 from pydantic import PositiveInt
 
 from keras_shared import initializers
+from keras_shared.layers import SharedStack
 from keras_shared.zoo.image_classifier import ImageClassifier
 
 DIGITS = tuple("0123456789")
@@ -87,9 +88,11 @@ class MLP(ImageClassifier):
         x = layers.Rescaling(2 / 255, -1.0, dtype=base, name="rescale")(image)
         x = layers.Flatten(dtype=base, name="flatten")(x)
         x = dense("hidden_1")(x)  # (batch, units)
-        again = dense("hidden") if shared and depth > 1 else None
-        for number in range(2, depth + 1):
-            x = (again or dense(f"hidden_{number}"))(x)
+        if shared and depth > 1:
+            x = SharedStack(dense("hidden"), depth - 1, dtype=base, name="stack")(x)
+        else:
+            for number in range(2, depth + 1):
+                x = dense(f"hidden_{number}")(x)
         x = layers.Dense(
             len(class_names), kernel_initializer=initializers.get(
                 kernel_initializer or "glorot_uniform"

@@ -25,7 +25,7 @@ def test_by_hand(activation, shared):
     names = ("a", "b", "c")
     model = MLP(3, 6, activation, shared, image_shape=(4, 4, 1), class_names=names)
     x = IMAGES.reshape(5, 16) * 2 / 255 - 1
-    hidden = ["hidden", "hidden"] if shared else ["hidden_2", "hidden_3"]
+    hidden = ["stack", "stack"] if shared else ["hidden_2", "hidden_3"]
     for name in ("hidden_1", *hidden):
         kernel, bias = model.get_layer(name).get_weights()
         x = OF[activation](x @ kernel + bias)
