@@ -91,4 +91,9 @@ def _data(path: str, task: "Task") -> dict[str, Any]:
     if suffix in known and (own.is_dir() or (suffix and own.is_file())):
         return {"name": known[suffix], "path": str(own)}
     takes = ", or ".join(kind.what for kind in kinds.values())
+    if not takes:
+        raise RecipeError(
+            f"--data takes no files for {task.name}. Write a data set in Python, and name it in "
+            f"the recipe: data.name = 'package.module:NAME'. Received: {path}"
+        )
     raise RecipeError(f"--data takes {takes}, for {task.name}. Received: {path}")

@@ -12,6 +12,7 @@ from keras_shared.cli import main
 from keras_shared.datasets import DATASETS, load_multi_mnist
 from keras_shared.datasets.multi_mnist import overlaid
 from keras_shared.recipes import RecipeError, read_recipe, recipe_from
+from keras_shared.recipes.own_data import on_own_data
 from keras_shared.tasks import TASKS
 from keras_shared.tasks.multitask_classification import multitask_metrics
 from keras_shared.training import Run, RunError, train, training_data
@@ -151,6 +152,11 @@ def test_from_recipe_to_answers(recipe, tmp_path, capsys, monkeypatch):
           "--out", "compared"])  # fmt: skip
     arms = json.loads((tmp_path / "compared" / "comparison.json").read_text())["arms"]
     assert [arm["name"] for arm in arms] == ["shared True", "shared False"]
+
+
+def test_own_files_have_no_labels_for_several_tasks(recipe, tmp_path):
+    with pytest.raises(RecipeError, match="no files for multitask_classification.*module:NAME"):
+        on_own_data(read_recipe(recipe), str(tmp_path))
 
 
 @pytest.mark.slow

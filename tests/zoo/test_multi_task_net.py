@@ -211,6 +211,13 @@ def test_one_loss_and_one_metric_are_each_tasks():
     uniform.compile()
     loss = uniform.evaluate(x, {"left": y, "right": y}, verbose=0, return_dict=True)["loss"]
     assert loss == pytest.approx(2 * np.log(10), rel=1e-5)
+    weighted = MultiTaskNet(None, None, "uncertainty", width=2, image_shape=(20, 20, 1),
+                            kernel_initializer="zeros")  # fmt: skip
+    weighted.compile()
+    weighted.log_variances.assign([0.4, -0.3])
+    loss = weighted.evaluate(x, {"left": y, "right": y}, verbose=0, return_dict=True)["loss"]
+    wanted = (np.exp(-0.4) + np.exp(0.3)) * np.log(10) + 0.05
+    assert loss == pytest.approx(wanted, rel=1e-5)
     with pytest.raises(ValueError, match="names the classes of all of its tasks has a loss"):
         net().compile()
     with pytest.raises(
