@@ -88,6 +88,7 @@ def test_the_loss_by_hand_and_the_gradient_of_the_mixture_is_the_sum_over_layers
         assert np.abs(sums).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_one_mixture_is_trained_with_the_weights():
     soft = SoftSharing(net(), examples=64, components=4)
     soft.compile("adam", "mse")

@@ -76,6 +76,7 @@ def test_two_images_in_one_by_hand():
     assert (overlaid(a, b) != overlaid(b, a)).any()
 
 
+@pytest.mark.slow
 def test_multi_mnist_shows_each_digit_once_on_each_side(data_dir):
     test, digits = load_multi_mnist("test", data_dir), DATASETS["mnist"].load("test", data_dir)
     assert test.images.shape == (10000, 36, 36, 1) and test.labels.shape == (10000, 2)

@@ -201,6 +201,7 @@ def test_two_trunks_are_two_single_nets(tmp_path):
     assert written[0] == written[1] and not again.shared
 
 
+@pytest.mark.slow
 def test_one_loss_and_one_metric_are_each_tasks():
     model = MultiTaskNet(width=2, image_shape=(20, 20, 1))
     model.compile()

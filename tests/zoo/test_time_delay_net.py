@@ -55,6 +55,7 @@ def moved(images, frames, by):
     return wide
 
 
+@pytest.mark.slow
 def test_a_moved_sequence_gives_moved_scores_but_not_by_part_of_a_stride_or_at_borders():
     for strides, padding in (((1, 1, 1), "valid"), ((2, 1, 1), "valid"), ((1, 1, 1), "same")):
         model = net(strides=strides, padding=padding).with_image_shape((4, 24, 2))

@@ -103,6 +103,7 @@ def test_one_weight_and_as_many_when_apart():
     np.testing.assert_allclose(shared, np.sum(each), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_saved_exported_and_trained(tmp_path):
     model = net(drawn(2), weight=0.8)
     wanted = model.predict(PIXELS, verbose=0)
@@ -119,6 +120,7 @@ def test_saved_exported_and_trained(tmp_path):
     assert float(model.weights[0]) != pytest.approx(0.8, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_as_onnx(tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("tf2onnx")
