@@ -53,6 +53,7 @@ FOR_PAGE = {  # it loads nothing from elsewhere, and no other page holds it in a
 }
 THREADS = 64  # that answer requests
 HEADERS = {"Content-Type": "application/json"}
+AS_DICT = {"preserving_proto_field_name": True, "always_print_fields_with_no_presence": True}
 TOO_MANY = "there are too many requests: ask again later"
 
 
@@ -186,16 +187,11 @@ class Rest:
         name, version, label = _which(found)
         if not found[4]:
             states = status_response(self._models.states(name, version))
-            options = {"preserving_proto_field_name": True,
-                       "always_print_fields_with_no_presence": True}  # fmt: skip
-            text: str = json_format.MessageToJson(states, **options)
-            return text.encode()
+            return json.dumps(json_format.MessageToDict(states, **AS_DICT)).encode()
         with self._models.use(name, version, label) as servable:
             signatures = get_model_metadata_pb2.SignatureDefMap(signature_def=servable.signatures)
             spec = {"name": name, "signature_name": "", "version": str(servable.number)}
-        inner = json_format.MessageToDict(
-            signatures, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-        )
+        inner = json_format.MessageToDict(signatures, **AS_DICT)
         return json.dumps({"model_spec": spec, "metadata": {"signature_def": inner}}).encode()
 
 
