@@ -12,7 +12,7 @@ and lowers its rate along a cosine over 25 epochs. The same in a hurry is
       --set training.learning_rate=0.008 --set data.distortion=0,0,0,0
 
 keras-shared switches on oneDNN, which TensorFlow leaves out on some processors; plain Keras runs
-without and with. PyTorch takes part where it is installed.
+without and with. PyTorch takes part where it is installed, in both layouts of images.
 """
 
 import importlib.util
@@ -152,7 +152,7 @@ def write_arrays():
     np.savez(sys.argv[3], *arrays())
 
 
-def by_plain_torch():
+def by_plain_torch(channels_last=False):
     import numpy as np
     import torch
     from torch import nn
@@ -178,6 +178,9 @@ def by_plain_torch():
         net += [nn.BatchNorm2d(maps), nn.ReLU()]
         channels = maps
     model = nn.Sequential(*net, nn.Flatten(), nn.Linear(56, 10))
+    if channels_last:
+        model = model.to(memory_format=torch.channels_last)
+        x, held_x = (a.to(memory_format=torch.channels_last) for a in (x, held_x))
     optimizer = torch.optim.Adam(model.parameters(), RATE)
 
     def accuracy():
@@ -200,12 +203,17 @@ def by_plain_torch():
     race.finish()
 
 
+def by_channels_last():
+    by_plain_torch(channels_last=True)
+
+
 CONTENDERS = {
     "plain Keras fit": by_plain_keras,
     "plain Keras fit, oneDNN": by_plain_keras,
     "keras-shared, distorting": by_recipe,
     "keras-shared, in a hurry": in_a_hurry,
     "plain PyTorch loop": by_plain_torch,
+    "PyTorch, channels_last": by_channels_last,
 }
 
 
