@@ -216,9 +216,10 @@ def _open_side(signature: Signature) -> int:
                 )
                 for name, spec in signature.inputs.items()
             }
-            graph = tf.function(signature.call, autograph=False)
+            # as one argument: TensorFlow warns of names such as "0"
+            graph = tf.function(lambda given: signature.call(**given), autograph=False)
             with contextlib.suppress(Exception):  # whatever a layer raises
-                graph.get_concrete_function(**tried)
+                graph.get_concrete_function(tried)
                 return side
             side //= 2
     return OPEN_SIDE
