@@ -9,6 +9,7 @@ from matplotlib.ticker import MaxNLocator
 from keras_shared.text import plot_label
 
 MARGIN = 0.05  # of the axis, above and below the curves
+ABREAST = 3  # plots in a row that can be read
 BEFORE = 2  # times the range of the last half of the epochs: what is shown of those before, at most
 
 
@@ -22,8 +23,13 @@ def plot_learning_curves(seeds: list[dict[str, Any]]) -> dict[str, Figure]:
     if not histories:
         return {}
     names = [name for name in histories[0] if not name.startswith("val_")]
-    figure = Figure(figsize=(5.5 * len(names), 4), layout="constrained")
-    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+    columns = len(names) if len(names) <= ABREAST else -(-len(names) // 2)  # or in two rows
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(5.5 * columns, 4 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for unused in grid[len(names) :]:
+        unused.remove()
+    for axes, name in zip(grid, names, strict=False):
         drawn = []
         for history in histories:
             for key, style, colour in ((name, ":", "C0"), (f"val_{name}", "-", "C1")):
