@@ -2,6 +2,7 @@ import argparse
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -71,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     given = sys.argv[1:] if arguments is None else arguments
     options = argparse.Namespace(trains=False, debug=False)
+    as_python_does = warnings.formatwarning
     try:
         if not given:
             parser.print_help()
@@ -78,6 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parser.parse_args(given)
         if os.getcwd() not in sys.path:  # noqa: PTH109
             sys.path.append(os.getcwd())  # noqa: PTH109  (models and data sets of one's own)
+        if not options.debug:
+            warnings.formatwarning = _plain_warning
         if not options.light:
             import_quietly()
         status: int = options.execute(options) or 0
@@ -97,7 +101,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"keras-shared: {printable(said.strip())}", file=sys.stderr)
         return 1
     finally:
+        warnings.formatwarning = as_python_does
         _drop_stdout()
+
+
+def _plain_warning(message: Warning | str, *place: Any, **line: Any) -> str:
+    """A line for whoever did not write the program."""
+    return f"keras-shared: warning: {printable(str(message))}\n"
 
 
 def _drop_stdout() -> None:

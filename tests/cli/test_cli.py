@@ -287,3 +287,22 @@ def test_evaluate_of_an_entry_is_of_the_zoos_model(tmp_path, monkeypatch, data_d
     assert main(["evaluate", "lenet5_mnist", "--out", "out"]) == 0
     written = pathlib.Path("out/metrics.json").read_text()
     assert written == (entry_dir("lenet5_mnist") / "metrics.json").read_text()
+
+
+def test_a_warning_is_a_line_without_python(monkeypatch, capsys):
+    import warnings
+
+    from keras_shared.cli import command_line, list_
+
+    as_before = warnings.formatwarning
+    monkeypatch.setattr(
+        list_, "run", lambda options: warnings.warn("two\x1b[31m tables", stacklevel=1)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = lambda *given, **_: sys.stderr.write(
+            warnings.formatwarning(*given[:4])
+        )
+        assert command_line.main(["list"]) == 0
+    assert capsys.readouterr().err == "keras-shared: warning: two\\x1b[31m tables\n"
+    assert warnings.formatwarning is as_before
