@@ -5,7 +5,6 @@ import pathlib
 import sys
 
 import numpy as np
-import pytest
 import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,18 +57,17 @@ def see_what_it_is(body, dtypes):
         assert isinstance(array, np.ndarray) and array.dtype == expected
 
 
-@pytest.mark.parametrize("kind", DTYPES)
 @fuzzed
-@given(data=st.data())
+@given(data=st.data(), kind=st.sampled_from(sorted(DTYPES)))
 def test_whatever_the_body_is(kind, data):
     body = data.draw(st.sampled_from(BODIES).flatmap(mutated))
     see_what_it_is(body, DTYPES[kind])
 
 
-@pytest.mark.parametrize("kind", DTYPES)
-@pytest.mark.parametrize("key", ["instances", "inputs"])
 @fuzzed
-@given(value=VALUES)
+@given(
+    value=VALUES, kind=st.sampled_from(sorted(DTYPES)), key=st.sampled_from(["instances", "inputs"])
+)
 def test_whatever_the_values_are(kind, key, value):
     see_what_it_is(json.dumps({key: value}).encode(), DTYPES[kind])
 
