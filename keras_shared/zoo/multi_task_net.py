@@ -7,6 +7,8 @@ from pydantic import PositiveInt
 
 from keras_shared import initializers
 from keras_shared.signature import Signature
+from keras_shared.tying import TieError
+from keras_shared.tying.keras_private import flatten_layers
 from keras_shared.zoo.mlp import DIGITS
 from keras_shared.zoo.zoo_model import ZooModel
 
@@ -33,8 +35,8 @@ class MultiTaskNet(ZooModel):
     Args:
         trunk: a functional model or built Sequential with one output, which all heads take; None
             for the default.
-        heads: name of a task -> the layer or model that answers it, new or built; None for default
-            heads by `class_names`.
+        heads: name of a task -> the layer or model that answers it, new or built, which may be that
+            of another task too; None for default heads by `class_names`.
         weighting: `"fixed"`: by `loss_weights` of `compile`, 1 by default; or `"uncertainty"`.
         class_names: name of a task -> names of its classes, in the order of its head's outputs, for
             the tasks that name classes. None, without `heads`, for a left and a right digit.
@@ -243,11 +245,18 @@ class MultiTaskNet(ZooModel):
 
     def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object
+        _refuse_layer_in_two([self.trunk, *self.heads.values()])
+        first: dict[int, str] = {}  # of each head, the task that it is stored for
+        heads = {name: head if first.setdefault(id(head), name) == name else first[id(head)]
+                 for name, head in self.heads.items()}  # fmt: skip
         return {
             "name": self.name,
             "trainable": self.trainable,
             "trunk": serialize(self.trunk),
-            "heads": {name: serialize(head) for name, head in self.heads.items()},
+            "heads": {
+                name: head if isinstance(head, str) else serialize(head)
+                for name, head in heads.items()
+            },
             "weighting": self.weighting,
             "class_names": self.class_names,
             "width": self.width,
@@ -261,7 +270,9 @@ class MultiTaskNet(ZooModel):
         def revived(given: Any) -> Any:
             return keras.saving.deserialize_keras_object(given, custom_objects)
 
-        heads = {name: revived(head) for name, head in config["heads"].items()}
+        heads: dict[str, keras.Layer] = {}
+        for name, head in config["heads"].items():
+            heads[name] = heads[head] if isinstance(head, str) else revived(head)
         return cls(**{**config, "trunk": revived(config["trunk"]), "heads": heads})
 
 
@@ -289,6 +300,20 @@ def _default_head(classes: int, width: int, kernels: Any) -> keras.Model:
         layers.Dense(5 * width, "relu", kernel_initializer=drawn(), name="hidden"),
         layers.Dense(classes, kernel_initializer=drawn(), dtype="float32", name="logits"),
     ])  # fmt: skip
+
+
+def _refuse_layer_in_two(parts: list[keras.Layer]) -> None:
+    """Each part is stored by itself: a layer in two of them would come back as two layers."""
+    seen: dict[int, keras.Layer] = {}
+    for part in {id(part): part for part in parts}.values():
+        for layer in flatten_layers(part):
+            other = seen.setdefault(id(layer), part)
+            if other is not part and layer.weights:
+                raise TieError(
+                    f"Layer '{layer.name}' lies in '{other.name}' and in '{part.name}': each is "
+                    "stored by itself, and it would come back as two. Put it into the trunk alone, "
+                    "or let a tied layer of keras_shared.layers read it."
+                )
 
 
 def _again(trunk: keras.Model, task: str) -> keras.Model:

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_shared import sharing_report
+from keras_shared import TieError, sharing_report
 from keras_shared.zoo import MultiTaskNet
 
 RANDOM = np.random.default_rng(2)
@@ -115,6 +115,28 @@ def test_a_frozen_trunk_serves_a_new_head():
     assert new.trunk is model.trunk and len(new.trainable_variables) == 2
     for name, answer in model.predict(X, verbose=0).items():
         np.testing.assert_array_equal(answer, before[name])
+
+
+def test_one_head_of_two_tasks_stays_one(tmp_path):
+    trunk, head = net().trunk, layers.Dense(3, name="both")
+    model = MultiTaskNet(trunk, {"a": head, "b": layers.Dense(1), "c": head})
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    assert loaded.heads["a"] is loaded.heads["c"] and list(loaded.heads) == ["a", "b", "c"]
+    assert loaded.count_params() == model.count_params() == 35 + 18 + 6
+    for name, answer in model.predict(X, verbose=0).items():
+        np.testing.assert_array_equal(loaded.predict(X, verbose=0)[name], answer)
+
+
+def test_a_layer_in_two_heads_is_not_stored_as_two(tmp_path):
+    both = layers.Dense(4, name="both")
+    heads = {name: keras.Sequential([keras.Input((5,)), both, layers.Dense(1)]) for name in "ab"}
+    with pytest.raises(TieError, match=r"'both' lies in .* come back as two. Put it into the trun"):
+        MultiTaskNet(net().trunk, heads).save(tmp_path / "m.keras")
+    trunk = keras.Sequential([net().trunk, both])
+    model = MultiTaskNet(trunk, {name: layers.Dense(1) for name in "ab"})
+    model.save(tmp_path / "m.keras")
+    assert keras.models.load_model(tmp_path / "m.keras").count_params() == model.count_params()
 
 
 def test_the_trunk_is_one_and_called_once():
