@@ -9,6 +9,7 @@ from keras_shared import initializers
 from keras_shared.signature import Signature
 from keras_shared.tying import TieError
 from keras_shared.tying.keras_private import flatten_layers
+from keras_shared.zoo.checked_images import checked_images
 from keras_shared.zoo.mlp import DIGITS
 from keras_shared.zoo.zoo_model import ZooModel
 
@@ -58,8 +59,8 @@ class MultiTaskNet(ZooModel):
 
     Raises:
         ValueError: for a trunk without a graph or with several outputs, for no heads, classes of
-            tasks that no head has, another weighting, or a task, weighted by uncertainty, without a
-            loss.
+            tasks that no head has, or more or fewer than its outputs, another weighting, or a task,
+            weighted by uncertainty, without a loss, or with a weight in `loss_weights`.
 
     Example:
         >>> import keras
@@ -104,6 +105,14 @@ class MultiTaskNet(ZooModel):
     ) -> None:
         if heads is None and class_names is None:
             class_names = {"left": DIGITS, "right": DIGITS}
+        for argument, given in {"heads": heads, "class_names": class_names}.items():
+            if given is not None and not (
+                isinstance(given, Mapping) and all(isinstance(task, str) for task in given)
+            ):
+                raise ValueError(
+                    f"`{argument}` must be a dict by the names of the tasks. Received: "
+                    f"{argument}={given!r}"
+                )
         names = {task: tuple(map(str, given)) for task, given in (class_names or {}).items()}
         if trunk is None:
             trunk = _default_trunk(image_shape, width, kernel_initializer)
@@ -137,9 +146,14 @@ class MultiTaskNet(ZooModel):
         trunks = {task: trunk if shared or not number else _again(trunk, task)
                   for number, task in enumerate(heads)}  # fmt: skip
         read = {id(one): one(inputs) for one in trunks.values()}
-        super().__init__(
-            inputs, {task: head(read[id(trunks[task])]) for task, head in heads.items()}, **kwargs
-        )
+        answers = {task: head(read[id(trunks[task])]) for task, head in heads.items()}
+        for task, own in names.items():
+            if answers[task].shape[-1] != len(own):
+                raise ValueError(
+                    f"`class_names` of '{task}' must name each output of its head, which gives "
+                    f"{answers[task].shape}. Received: {len(own)} names"
+                )
+        super().__init__(inputs, answers, **kwargs)
 
         # === Config ===
         self.trunk = trunk
@@ -176,6 +190,11 @@ class MultiTaskNet(ZooModel):
             metrics = list(self.default_metrics) if isinstance(metrics, str) else metrics
         if isinstance(metrics, list) and len(metrics) == 1 and isinstance(metrics[0], str):
             metrics = dict.fromkeys(self.heads, metrics[0])  # Keras wants one for each output
+        if self.weighting == "uncertainty" and kwargs.get("loss_weights") is not None:
+            raise ValueError(
+                "A net that is weighted by uncertainty learns the weights of its losses. Received: "
+                f"loss_weights={kwargs['loss_weights']}. Leave them out, or use weighting='fixed'."
+            )
         super().compile(optimizer, loss, metrics=metrics, **kwargs)
 
     def classify(self, images: Any) -> dict[str, list[str]]:
@@ -184,12 +203,18 @@ class MultiTaskNet(ZooModel):
         Args:
             images: what the net takes.
 
+        Raises:
+            ValueError: for arrays that are no such images, of a net that takes images.
+
         Example:
             >>> import numpy as np
             >>> from keras_shared.zoo import MultiTaskNet
             >>> sorted(MultiTaskNet().classify(np.zeros((3, 36, 36, 1))))
             ['left', 'right']
         """
+        given = [tuple(tensor.shape) for tensor in keras.tree.flatten(self.input)]
+        if len(given) == 1 and len(given[0]) == 4 and given[0][-1] in (1, 3):
+            images = checked_images(images, "images", given[0][1:])
         scores = self.predict(images, verbose=0)
         return {
             task: [names[i] for i in scores[task].argmax(axis=-1)]
@@ -220,10 +245,10 @@ class MultiTaskNet(ZooModel):
     ) -> Any:  # fmt: skip
         if self.log_variances is None:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
-        if not isinstance(y, dict):
+        if not isinstance(y, dict) or set(y) != set(self.heads):
+            given = [*y] if isinstance(y, dict) else f"y of type {type(y).__name__}"
             raise ValueError(
-                f"Give the targets by the names of the tasks, {[*self.heads]}. Received: y of type "
-                f"{type(y).__name__}"
+                f"Give the targets by the names of the tasks, {[*self.heads]}. Received: {given}"
             )
         total = sum(self.losses, start=ops.cast(0.0, "float32"))
         for number, (name, loss) in enumerate(self._loss_of_each()):
@@ -235,6 +260,11 @@ class MultiTaskNet(ZooModel):
 
     def _loss_of_each(self) -> list[tuple[str, keras.losses.Loss]]:
         given = self.loss if isinstance(self.loss, dict) else dict.fromkeys(self.heads, self.loss)
+        if isinstance(self.loss, list | tuple) or set(given) - set(self.heads):
+            raise ValueError(
+                f"Give the losses by the names of the tasks, {[*self.heads]}. Received: "
+                f"loss={self.loss!r}"
+            )
         missing = [name for name in self.heads if given.get(name) is None]
         if missing:
             raise ValueError(

@@ -162,6 +162,41 @@ def test_refuses():
     model.compile("sgd", LOSS)
     with pytest.raises(ValueError, match=r"names of the tasks, \['kind', 'size'\].*type list"):
         model.compute_loss(X, [*Y.values()], model(X))
+    with pytest.raises(ValueError, match=r"targets by the names.*Received: \['kind'\]"):
+        model.compute_loss(X, {"kind": Y["kind"]}, model(X))
+    for loss in ([*LOSS.values()], {**LOSS, "age": "mse"}):
+        model.compile("sgd", loss)
+        with pytest.raises(ValueError, match=r"the losses by the names of the tasks, \['kind', 's"):
+            model.compute_loss(X, Y, model(X))
+    with pytest.raises(ValueError, match="learns the weights of its losses.*weighting='fixed'"):
+        model.compile("sgd", LOSS, loss_weights={"kind": 1.0, "size": 0.25})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"heads": [layers.Dense(2)]}, "`heads` must be a dict by the names"),
+        ({"heads": {1: layers.Dense(2)}}, "`heads` must be a dict by the names"),
+        ({"class_names": ["a", "b"]}, r"`class_names` must be a dict.*\['a', 'b'\]"),
+        ({"heads": {"a": layers.Dense(2)}, "class_names": {"a": "xyz"}}, "'a'.*each output.*3 nam"),
+    ],
+)
+def test_refuses_heads_and_classes_that_do_not_fit(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        MultiTaskNet(net().trunk, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((20, 20, 1)), r"Give it a batch axis: images\[None\]"),
+        (np.zeros((0, 20, 20, 1)), "must be numbers of shape"),
+        (np.full((1, 20, 20, 1), np.nan), "NaN or infinity"),
+    ],
+)
+def test_classify_refuses_what_are_no_images(images, message):
+    with pytest.raises(ValueError, match=message):
+        MultiTaskNet(width=1, image_shape=(20, 20, 1)).classify(images)
 
 
 @pytest.mark.backends
