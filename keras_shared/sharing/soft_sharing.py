@@ -1,11 +1,12 @@
 import math
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_shared.errors import KerasSharedError
+from keras_shared.sharing.copying import Copies
 from keras_shared.tying.keras_private import flatten_layers
 
 SPREAD, RANGE = 0.25, 0.6  # initial standard deviations; the means lie from -0.6 to 0.6
@@ -107,6 +108,7 @@ class MixtureRegularizer(keras.regularizers.Regularizer):
         return {"components": self.components, "zero_share": self.zero_share}
 
 
+@keras.saving.register_keras_serializable("keras_shared")
 class SoftSharing(keras.Model):
     """Trains a model so that its kernels come to share few values, most of them zero.
 
@@ -119,7 +121,8 @@ class SoftSharing(keras.Model):
         soft.fit(x, y)
         small = keras_shared.cluster(soft.collapsed(), codes=16)
 
-    It is the training of `model`, whose weights it changes, and not a model to save.
+    It is the training of `model`, whose weights it changes; saved, it can be trained on. What is to
+    be used is `collapsed()`, of the class of `model`.
 
     Args:
         model: a trained functional model or Sequential.
@@ -173,6 +176,8 @@ class SoftSharing(keras.Model):
         self.mixture = MixtureRegularizer(components, zero_share)
         self.mixture_variables = self.mixture.variables  # which Keras finds by this
         self.weight_of_penalty = strength / examples
+        self.examples = examples
+        self.strength = strength
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         return self.model(inputs, training=training)
@@ -191,11 +196,26 @@ class SoftSharing(keras.Model):
 
     def collapsed(self) -> keras.Model:
         """A copy of the model whose kernels hold the means of their components alone."""
-        copy = keras.models.clone_model(self.model)
-        copy.set_weights(self.model.get_weights())
+        copy: keras.Model = Copies(()).of(self.model)
         for kernel in _kernels(copy):
             kernel.assign(self.mixture.nearest(ops.convert_to_tensor(kernel)))
         return copy
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "trainable": self.trainable,
+            "model": keras.saving.serialize_keras_object(self.model),
+            "examples": self.examples,
+            "components": self.mixture.components,
+            "strength": self.strength,
+            "zero_share": self.mixture.zero_share,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
+        model = keras.saving.deserialize_keras_object(config["model"], custom_objects)
+        return cls(**{**config, "model": model})
 
 
 def _kernels(model: keras.Model) -> list[keras.Variable]:

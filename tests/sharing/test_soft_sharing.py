@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_shared import KerasSharedError, cluster
 from keras_shared.sharing import MixtureRegularizer, SoftSharing
+from keras_shared.zoo import MultiTaskNet
 
 RANDOM = np.random.default_rng(4)
 X = RANDOM.normal(size=(64, 6)).astype("float32")
@@ -130,6 +131,26 @@ def test_weights_gather_and_the_task_is_learnt():
     before, start = distance(), soft.evaluate(X, Y, verbose=0)
     soft.fit(X, Y, epochs=150, verbose=0)
     assert distance() < before / 2 and soft.evaluate(X, Y, verbose=0) < start
+
+
+def test_saved_with_its_mixture_and_trained_on(tmp_path):
+    soft = SoftSharing(net(), examples=64, components=4, zero_share=0.7, strength=0.01)
+    soft.compile("sgd", "mse")
+    soft.fit(X, Y, verbose=0)
+    changed(soft.mixture)
+    soft.save(tmp_path / "soft.keras")
+    loaded = keras.models.load_model(tmp_path / "soft.keras")
+    np.testing.assert_array_equal(loaded.mixture.means(), soft.mixture.means())
+    assert loaded.evaluate(X, Y, verbose=0) == pytest.approx(soft.evaluate(X, Y, verbose=0))
+    assert (loaded.examples, loaded.strength, loaded.mixture.zero_share) == (64, 0.01, 0.7)
+
+
+def test_collapsed_is_of_the_same_class():
+    trunk = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])
+    model = MultiTaskNet(trunk, {"a": keras.layers.Dense(2)}, "uncertainty", {"a": "xy"})
+    small = SoftSharing(model, examples=64, components=4).collapsed()
+    assert type(small) is MultiTaskNet and small.class_names == {"a": ("x", "y")}
+    assert len(np.unique(small.trunk.layers[0].kernel)) <= 4
 
 
 def test_refuses():
