@@ -59,7 +59,7 @@ class Workers:
         with boundary(said, RunError), nothing_on_stderr():
             self.strategy = tf.distribute.MultiWorkerMirroredStrategy()
             self.count = self.strategy.num_replicas_in_sync
-            self.number = int(self.strategy.cluster_resolver.task_id or 0)
+            self.number = _number(self.strategy.cluster_resolver)
 
     @contextmanager
     def folder(self, run: Run) -> Iterator[Run]:
@@ -130,14 +130,26 @@ class Workers:
             )
         with self.strategy.scope():
             model._symbolic_build(data_batch=example)
+        steps = ("train_step", "test_step") if self.count > 1 else ()  # one alone averages nothing
         model._maybe_symbolic_build = lambda **_: None
-        for name in ("train_step", "test_step"):
+        for name in steps:
             setattr(model, name, _with_an_axis(getattr(model, name)))
         try:
             yield
         finally:
-            for name in ("_maybe_symbolic_build", "train_step", "test_step"):
+            for name in ("_maybe_symbolic_build", *steps):
                 delattr(model, name)
+
+
+def _number(resolver: Any) -> int:
+    """Of this process among those that train: the chief is the first, if there is one."""
+    kind, cluster = resolver.task_type, resolver.cluster_spec().as_dict()
+    if not cluster or kind not in ("worker", "chief"):
+        raise ValueError(
+            "Expected a cluster, and a task whose type is worker or chief. Received: "
+            f"cluster={cluster}, type={kind!r}"
+        )
+    return int(resolver.task_id) + (kind == "worker" and "chief" in cluster)
 
 
 def _with_an_axis(step: Any) -> Any:

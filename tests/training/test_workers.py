@@ -21,8 +21,12 @@ sys.exit(main(["train", sys.argv[1], "--out", sys.argv[2], "--strategy", "multi-
 """
 
 
-def start(recipe_file, out, addresses, number):
+def start(recipe_file, out, addresses, number, chief=False):
     cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": number}}
+    if chief:
+        first, *others = addresses
+        task = {"type": "worker", "index": number - 1} if number else {"type": "chief", "index": 0}
+        cluster = {"cluster": {"chief": [first], "worker": others}, "task": task}
     return subprocess.Popen(
         [sys.executable, "-c", TOGETHER, recipe_file, out], text=True,
         env={**os.environ, "TF_CONFIG": json.dumps(cluster)},
@@ -80,6 +84,29 @@ def test_two_workers_train_as_one(recipe, tmp_path, kind, changes):
     train(made, training_data(made), tmp_path / "one", verbose=0)
     see_the_same(Run(tmp_path / "one"), Run(tmp_path / "two"))
     assert not outputs[1].strip()  # the first alone tells
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_chief_or_one_alone(recipe, tmp_path, count):
+    made, file = written(recipe, tmp_path, "autoencoder")
+    where = addresses()[:count]
+    processes = [start(file, tmp_path / "two", where, n, chief=count > 1) for n in range(count)]
+    codes, outputs = ended(processes)
+    assert codes == [0] * count, outputs
+    train(made, training_data(made), tmp_path / "one", verbose=0)
+    see_the_same(Run(tmp_path / "one"), Run(tmp_path / "two"))
+    assert not any(said.strip() for said in outputs[1:])  # the chief alone tells
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("said", ["{}", '{"task": {"type": "worker", "index": 0}}'])
+def test_no_cluster_is_not_taken_for_one_worker(said):
+    done = subprocess.run(
+        [sys.executable, "-c", "from keras_shared.training.workers import Workers; Workers()"],
+        env={**os.environ, "TF_CONFIG": said}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert "RunError" in done.stderr and "Expected a cluster, and a task" in done.stderr
 
 
 @pytest.mark.slow
