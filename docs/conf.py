@@ -29,6 +29,7 @@ html_title = f"keras_shared {release}"
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 myst_links_external_new_tab = False
+os.environ["STUDIES"] = str(ROOT / "studies")  # where pages read what was measured
 nb_execution_mode = "cache"  # a page is executed again when its code has changed
 nb_execution_cache_path = str(ROOT / "docs" / "_build" / "executed")
 nb_execution_in_temp = True
