@@ -135,8 +135,11 @@ class TimeDelayNet(ImageClassifier):
 
         Returns:
             (batch, steps, classes).
+
+        Raises:
+            ValueError: for arrays that are no such images.
         """
-        return self.steps_model.predict(keras.ops.convert_to_numpy(images), verbose=0)
+        return self.steps_model.predict(self._checked(images), verbose=0)
 
     def with_image_shape(self, image_shape: tuple[int, int, int]) -> Self:
         """This net for longer or shorter sequences, with a copy of its weights.
@@ -152,12 +155,16 @@ class TimeDelayNet(ImageClassifier):
             >>> TimeDelayNet().with_image_shape((8, 20, 1)).steps_model.output_shape
             (None, 16, 10)
         """
-        if (image_shape[0], image_shape[2]) != (self.image_shape[0], self.image_shape[2]):
+        height, _, channels = self.image_shape
+        given = tuple(image_shape) if isinstance(image_shape, Sequence) else (image_shape,)
+        if len(given) != 3 or (given[0], given[2]) != (height, channels):
             raise ValueError(
-                f"`image_shape` must keep the frequencies and channels of {self.image_shape}: its "
-                f"kernels read them. Received: {tuple(image_shape)}"
+                f"`image_shape` must be ({height}, frames, {channels}), with the frequencies and "
+                f"channels that its kernels read. Received: {image_shape}"
             )
         model = type(self).from_config({**self.get_config(), "image_shape": image_shape})
+        for new, old in zip(model.layers, self.layers, strict=True):
+            new.trainable = old.trainable
         model.set_weights(self.get_weights())
         return model
 

@@ -84,8 +84,13 @@ def test_longer_sequences_by_the_same_weights(tmp_path):
     again = keras.models.load_model(tmp_path / "m.keras")
     np.testing.assert_array_equal(again.at_each_step(IMAGES), model.at_each_step(IMAGES))
     assert again.get_config() == model.get_config()
-    with pytest.raises(ValueError, match="must keep the frequencies and channels"):
-        model.with_image_shape((5, 30, 2))
+    for other in ((5, 30, 2), (4, 30), 30):
+        with pytest.raises(ValueError, match=r"must be \(4, frames, 2\), with the frequencies"):
+            model.with_image_shape(other)
+    with pytest.raises(ValueError, match=r"Give it a batch axis: images\[None\]"):
+        model.at_each_step(IMAGES[0])
+    model.get_layer("hidden_1").trainable = False
+    assert not model.with_image_shape((4, 30, 2)).get_layer("hidden_1").trainable
 
 
 def test_refuses():
