@@ -230,6 +230,7 @@ def search_topology(
 
     Raises:
         SearchError: if `state` is of other arguments, or no such file.
+        ValueError: for other shapes or numbers, or fewer than two nets.
 
     Example:
         >>> import numpy as np
@@ -242,6 +243,7 @@ def search_topology(
     Reference:
         Gaier & Ha 2019, "Weight Agnostic Neural Networks", section 3 and its published code.
     """
+    _check(np.asarray(x), np.asarray(labels), population)
     x, labels = np.asarray(x, "float32"), np.asarray(labels, int)
     inputs, outputs = x.shape[1], int(labels.max()) + 1
     digest = hashlib.sha256(x.tobytes() + labels.tobytes()).hexdigest()[:16]
@@ -280,6 +282,29 @@ def search_topology(
             replace_text(state, json.dumps(kept, separators=(",", ":")))
     order = np.argsort(-scores.mean(axis=1), kind="stable")
     return [nets[i] for i in order], scores[order]
+
+
+def _check(x: np.ndarray, labels: np.ndarray, population: int) -> None:
+    if x.ndim != 2 or not x.size:
+        raise ValueError(
+            f"`x` must be (examples, inputs): flatten images. Received: x of shape {x.shape}"
+        )
+    if not (x.min() >= 0 and x.max() <= 1):
+        raise ValueError(
+            f"`x` must be numbers from 0 to 1. Received: numbers from {x.min():g} up to "
+            f"{x.max():g}. Divide pixels by 255"
+        )
+    if labels.shape != x.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"`labels` must be {len(x)} whole numbers, the class of each example. Received: shape "
+            f"{labels.shape}, dtype {labels.dtype}"
+        )
+    if labels.min() < 0:
+        raise ValueError(
+            f"`labels` must be classes from 0. Received: from {labels.min()} to {labels.max()}"
+        )
+    if population < 2:
+        raise ValueError(f"`population` must be 2 or more. Received: {population}")
 
 
 def _places(nets: list[Topology], scores: np.ndarray, random: np.random.Generator) -> np.ndarray:

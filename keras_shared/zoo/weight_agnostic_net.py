@@ -92,14 +92,18 @@ class WeightedGraph(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if unknown := sorted(set(activations) - set(FUNCTIONS)):
+        if isinstance(activations, str) or not set(activations) <= set(FUNCTIONS):
             raise ValueError(
-                f"`activations` must be names of {list(FUNCTIONS)}. Received: {unknown}"
+                f"`activations` must be a list of names among {list(FUNCTIONS)}. Received: "
+                f"{activations!r}"
             )
+        if not np.isfinite(weight):
+            raise ValueError(f"`weight` must be a finite number. Received: weight={weight}")
         self.activations = tuple(activations)
         self.outputs = outputs
-        self.connections = tuple((int(a), int(b)) for a, b in connections)
+        self.connections = _pairs(connections)
         self.weight_value = float(weight)
+        self.input_spec = keras.layers.InputSpec(ndim=2)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         inputs = input_shape[-1]
@@ -298,6 +302,21 @@ class WeightAgnosticNet(ImageClassifier):
             "image_shape": self.image_shape,
             "class_names": self.class_names,
         }
+
+
+def _pairs(connections: Any) -> tuple[tuple[int, int], ...]:
+    try:
+        table = np.asarray(connections)
+    except ValueError:  # of rows of several lengths
+        table = np.empty(0)
+    if len(connections) and (
+        table.ndim != 2 or table.shape[1] != 2 or not np.issubdtype(table.dtype, np.integer)
+    ):
+        raise ValueError(
+            "`connections` must be pairs of numbers of nodes, from one to a later one. Received: "
+            f"{connections[:5]!r}"
+        )
+    return tuple((int(a), int(b)) for a, b in connections)
 
 
 def _check(pairs: np.ndarray, inputs: int, hidden: int, outputs: int) -> None:

@@ -141,7 +141,7 @@ def test_refuses_connections_that_lead_nowhere(pairs):
 def test_refuses():
     with pytest.raises(ValueError, match="each once. Received some twice"):
         WeightAgnosticNet([(1, 7), (1, 7)], (), 1.0, (2, 3, 1))
-    with pytest.raises(ValueError, match=r"names of \['linear'.*Received: \['gelu'\]"):
+    with pytest.raises(ValueError, match=r"names among \['linear'.*Received: .'gelu'"):
         WeightAgnosticNet(activations=("gelu",))
     with pytest.raises(ValueError, match="two or more"):
         WeightAgnosticNet(class_names=("a",))
@@ -251,3 +251,38 @@ def test_answers_and_is_trained_there_too(backend, tmp_path):
         env={**os.environ, "KERAS_BACKEND": backend}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"connections": [(1.7, 65)]}, r"pairs of numbers of nodes.*\[\(1.7, 65\)\]"),
+        ({"connections": [(1, 2, 65)]}, "pairs of numbers of nodes"),
+        ({"connections": [(1, 65), (2,)]}, "pairs of numbers of nodes"),
+        ({"connections": "abc"}, "pairs of numbers of nodes.*'abc'"),
+        ({"activations": "relu"}, "a list of names among .*'relu'"),
+        ({"weight": float("nan")}, "`weight` must be a finite number. Received: weight=nan"),
+    ],
+)
+def test_what_is_no_graph_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        WeightAgnosticNet(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"x": np.zeros((4, 2, 2, 1))}, r"\(examples, inputs\).*x of shape \(4, 2, 2, 1\)"),
+        ({"x": np.full((4, 2), 255.0)}, "numbers from 0 to 1.*up to 255"),
+        ({"x": np.full((4, 2), np.nan)}, "numbers from 0 to 1.*up to nan"),
+        ({"labels": np.array([-1, 0, 1, 0])}, r"`labels`.*from -1 to 1"),
+        ({"labels": np.array([0.5, 0, 1, 0])}, "`labels` must be.*dtype float64"),
+        ({"labels": np.eye(4, dtype=int)}, r"`labels` must be.*shape \(4, 4\)"),
+        ({"labels": np.array([0, 1])}, r"`labels` must be 4 .*shape \(2,\)"),
+        ({"population": 1}, "`population` must be 2 or more. Received: 1"),
+    ],
+)
+def test_a_search_of_other_data_is_refused(changes, message):
+    given = {"x": np.eye(4, 2), "labels": np.array([0, 1, 1, 0]), "population": 4, **changes}
+    with pytest.raises(ValueError, match=message):
+        search_topology(**given, generations=1, verbose=False)
