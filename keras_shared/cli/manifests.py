@@ -13,10 +13,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--to", metavar="DIR", default="deploy", help="default: %(default)s")
     parser.add_argument("--image", help="of Docker; default: TF Serving's newest, for amd64")
-    parser.add_argument(
+    batching = parser.add_mutually_exclusive_group()
+    batching.add_argument(
         "--no-batching", action="store_true", help="for models whose inputs have no batch"
     )
-    parser.add_argument(
+    batching.add_argument(
         "--batching-parameters-file", metavar="FILE",
         help="TF Serving's: how requests are answered together, in place of ours",
     )  # fmt: skip

@@ -22,13 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--rest-port", type=_port, metavar="N", default=8501, help="%(default)s")
     parser.add_argument("--grpc-port", type=_port, metavar="N", default=8500, help="%(default)s")
-    parser.add_argument(
+    batching = parser.add_mutually_exclusive_group()
+    batching.add_argument(
         "--no-batching",
         dest="batching",
         action="store_false",
         help="for a model whose inputs or outputs have no batch: see `check`",
     )
-    parser.add_argument(
+    batching.add_argument(
         "--batching-parameters-file", metavar="FILE",
         help="TF Serving's: how requests are answered together, in place of ours",
     )  # fmt: skip

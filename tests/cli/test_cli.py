@@ -306,3 +306,10 @@ def test_a_warning_is_a_line_without_python(monkeypatch, capsys):
         assert command_line.main(["list"]) == 0
     assert capsys.readouterr().err == "keras-shared: warning: two\\x1b[31m tables\n"
     assert warnings.formatwarning is as_before
+
+
+@pytest.mark.parametrize("command", ["serve", "manifests"])
+def test_parameters_of_batching_and_none_exclude_each_other(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "a_model", "--no-batching", "--batching-parameters-file", "batching.txt"])
+    assert "not allowed with argument --no-batching" in capsys.readouterr().err
