@@ -37,11 +37,13 @@ class Workers:
         RunError: without TF_CONFIG, or if TensorFlow cannot start its server.
 
     Example:
-        >>> import os
+        >>> from keras_shared.training import RunError
         >>> from keras_shared.training.workers import Workers
-        >>> "TF_CONFIG" in os.environ or Workers()
-        Traceback (most recent call last):
-        keras_shared.training.run.RunError: ...
+        >>> try:
+        ...     Workers()
+        ... except RunError as error:
+        ...     print(str(error).partition(",")[0])
+        Training on several machines needs the environment variable TF_CONFIG
 
     Reference:
         "Multi-worker training with Keras", tensorflow.org, for TF_CONFIG.

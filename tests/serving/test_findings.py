@@ -73,7 +73,11 @@ def test_a_good_version_has_its_tensorflow_version_and_no_more(good):
 
 @pytest.mark.parametrize("name", preset_dirs())
 def test_what_we_publish_has_no_fault(name):
-    assert [finding.severity for finding in check(name)] == ["note"]
+    *warnings, note = check(name)
+    assert note.severity == "note"
+    # a text has any length: requests of several are padded where the batching parameters say so
+    assert all("dimensions of unknown size" in warning.what for warning in warnings)
+    assert len(warnings) == (name == "shared_transformer_shakespeare")
 
 
 def test_a_folder_without_a_number(good, tmp_path):
