@@ -77,12 +77,13 @@ class Embedded(Server):
                     return super()._told(found)
 
         class Service(grpc_service._Service):
-            def _answered(self, context, what, answer):
-                def arrived(deadline):
-                    with refusing(ours, Arrived("gRPC", what.split()[0], b"")):
-                        return answer(deadline)
+            def _asked(self, api, request, deadline):
+                with refusing(ours, Arrived("gRPC", api, b"")):
+                    return super()._asked(api, request, deadline)
 
-                return super()._answered(context, what, arrived)
+            def _status(self, request):
+                with refusing(ours, Arrived("gRPC", "GetModelStatus", b"")):
+                    return super()._status(request)
 
         self._stack = contextlib.ExitStack()
         for target, name, new in (
