@@ -112,7 +112,9 @@ def plot(rows: list[dict[str, Any]]) -> Figure:
         places = np.array(UNITS) * 1.02 ** (i - 2.5)  # bars beside one another
         axes.errorbar(places, [e.mean() for e in errors], yerr=spread, fmt="o-", capsize=3,
                       label=arm)  # fmt: skip
-    axes.set(xscale="log", yscale="log", xlabel="units", ylabel="test error (%)",
+    alone = [of(rows, next(iter(ARMS)), units, "nearest_percent").mean() for units in UNITS]
+    axes.plot(UNITS, alone, "k--", label="the nearest centre of each class, untrained")
+    axes.set(xscale="log", ylim=(0, None), xlabel="units", ylabel="test error (%)",
              title="RBF nets on 8x8 digits: mean and standard deviation over seeds")  # fmt: skip
     axes.set_xticks(UNITS, [str(units) for units in UNITS])
     axes.minorticks_off()
