@@ -15,7 +15,7 @@ from keras_shared.layers import TiedLayer
 from keras_shared.sharing.calls import Call, calls_of
 from keras_shared.sharing.equal_values import Candidate, Equal, equal_values
 from keras_shared.sharing.matching import Matched, match
-from keras_shared.sharing.report import Reading, owners_in, uses_in
+from keras_shared.sharing.report import Reading, owners_in, times_in, uses_in
 from keras_shared.sharing.stored_layers import dtype_of, stored_layers, values_of
 from keras_shared.sharing.table import Row, as_form, as_read, as_shape, as_text
 from keras_shared.tying import TiedReader, TieError, readers_of
@@ -223,7 +223,7 @@ def _readings(
     uses = uses_in(model, owners, calls)
     for variable, _ in owners:
         for call, form in uses[id(variable)]:
-            note(variable, call.layer, form, 1)
+            note(variable, call.layer, form, times_in(call, variable))
     return found
 
 

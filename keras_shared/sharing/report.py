@@ -24,7 +24,8 @@ class Reading:
             `keras_shared.tying.TiedReader` gives as its `form`. With ", at each of 12 steps" where
             an RNN reads it, one cell for all of them, or ", at each step" where the model leaves
             their number open.
-        times: number of its calls in one forward pass; all steps of an RNN are one.
+        times: number of its calls in one forward pass; all steps of an RNN are one. Of a single
+            number that stands at many places of a matrix: the number of these places.
     """
 
     form: str
@@ -44,7 +45,7 @@ class Weight:
         trainable: whether training changes it.
         regularizer: name of its regulariser's class, or empty.
         readers: name of a layer -> how it reads the weight.
-        uses: number of calls that read it in one forward pass.
+        uses: number of calls that read it in one forward pass; the sum of `times` of its readers.
         multiply_adds: how many read it for one example (the connections of LeCun et al. 1998);
             None where the arithmetic of a reader is not known.
         without_sharing: elements that as many weights would have without any sharing: one for each
@@ -213,11 +214,17 @@ def _apart(layer: keras.Layer, variable: keras.Variable) -> int:
     return math.prod(variable.shape)
 
 
+def times_in(call: Call, variable: keras.Variable) -> int:
+    """How often one call uses a weight: more than once if one number fills a whole matrix."""
+    return _apart(call.layer, variable) if math.prod(variable.shape) == 1 else 1
+
+
 def _weight(variable: keras.Variable, owner: keras.Layer, uses: list[tuple[Call, str]]) -> Weight:
     readers: dict[str, Reading] = {}
     for call, form in uses:
         before = readers.get(call.layer.name, Reading(form, 0))
-        readers[call.layer.name] = Reading(before.form, before.times + 1)
+        times = before.times + times_in(call, variable)
+        readers[call.layer.name] = Reading(before.form, times)
     shape = tuple(variable.shape)
     size, apart = math.prod(shape), _apart(owner, variable)
     counts = [multiply_adds(call, variable) for call, _ in uses]
@@ -236,7 +243,7 @@ def _weight(variable: keras.Variable, owner: keras.Layer, uses: list[tuple[Call,
         trainable=bool(variable.trainable),
         regularizer=type(regularizer).__name__ if regularizer else "",
         readers=readers,
-        uses=len(uses),
+        uses=sum(times_in(call, variable) for call, _ in uses),
         multiply_adds=None if None in counts else sum(c for c in counts if c is not None),
         without_sharing=apart * len(uses) if uses else size,
     )

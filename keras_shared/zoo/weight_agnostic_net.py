@@ -176,10 +176,7 @@ class WeightedGraph(keras.layers.Layer):
 class OneWeightGraph(WeightedGraph):
     """A `WeightedGraph` whose connections all read one weight: `v_j = f_j(w sum_{i -> j} v_i)`."""
 
-    @property
-    def form(self) -> str:
-        """How the connections read the weight."""
-        return f"by each of {len(self.connections):,} connections"
+    form = "by each connection"  # of the report
 
     def _shape(self) -> tuple[int, ...]:
         return ()
@@ -238,7 +235,7 @@ class WeightAgnosticNet(ImageClassifier):
         >>> model.count_params(), report.totals["multiply_adds"]
         (1, 640)
         >>> report.weights[0].readers
-        {'graph': Reading(form='by each of 640 connections', times=1)}
+        {'graph': Reading(form='by each connection', times=640)}
 
     Reference:
         Gaier & Ha 2019, "Weight Agnostic Neural Networks", sections 3 and 5.

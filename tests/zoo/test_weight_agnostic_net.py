@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_shared import export, sharing_report, unshare
+from keras_shared import export, find_ties, sharing_report, unshare
+from keras_shared.sharing import Reading
 from keras_shared.zoo import WeightAgnosticNet, search_topology
 from keras_shared.zoo.topology_search import (
     NAMES,
@@ -91,7 +92,9 @@ def test_one_weight_and_as_many_when_apart():
     report = sharing_report(model)
     assert model.count_params() == report.totals["parameters"] == 1
     assert report.totals["parameters_without_sharing"] == report.totals["multiply_adds"] == count
-    assert report.weights[0].readers["graph"].form == f"by each of {count} connections"
+    assert report.weights[0].uses == count
+    assert report.weights[0].readers == {"graph": Reading("by each connection", count)}
+    assert find_ties(model).shared[0].readers == report.weights[0].readers
     apart = unshare(model)
     assert apart.count_params() == count
     np.testing.assert_allclose(apart(PIXELS), model(PIXELS), atol=1e-5)
