@@ -282,3 +282,30 @@ def test_one_loss_and_one_metric_are_each_tasks():
         ValueError, match=r"tasks in `heads`, \['kind', 'size'\]. Received: \['c'\]"
     ):
         net(class_names={"c": "xy"})
+
+
+@pytest.mark.slow
+def test_two_devices_train_as_one():
+    program = (
+        "import keras, numpy as np, tensorflow as tf; from keras_shared.zoo import MultiTaskNet\n"
+        "cpu, L = tf.config.list_physical_devices('CPU')[0], keras.layers\n"
+        "parts = [tf.config.LogicalDeviceConfiguration()] * 2\n"
+        "tf.config.set_logical_device_configuration(cpu, parts)\n"
+        "def net():\n"
+        "    trunk = [keras.Input((6,)), L.Dense(5, kernel_regularizer='l2')]\n"
+        "    heads = {'a': L.Dense(1), 'b': L.Dense(1)}\n"
+        "    made = MultiTaskNet(keras.Sequential(trunk), heads, 'uncertainty')\n"
+        "    made.compile(keras.optimizers.SGD(0.1), 'mse')\n"
+        "    return made\n"
+        "with tf.distribute.MirroredStrategy(['cpu:0', 'cpu:1']).scope():\n"
+        "    two = net()\n"
+        "one, x = net(), np.random.default_rng(1).normal(size=(8, 6)).astype('float32')\n"
+        "one.set_weights(two.get_weights())\n"
+        "for model in (one, two):\n"
+        "    model.fit(x, {'a': x[:, :1], 'b': 3 * x[:, 1:2]}, batch_size=4, epochs=3,\n"
+        "              shuffle=False, verbose=0)\n"
+        "for a, b in zip(one.get_weights(), two.get_weights(), strict=True):\n"
+        "    np.testing.assert_allclose(a, b, atol=1e-4)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
