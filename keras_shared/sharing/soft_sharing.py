@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_shared.errors import KerasSharedError
 from keras_shared.sharing.copying import Copies
+from keras_shared.tying import TieError
 from keras_shared.tying.keras_private import flatten_layers
 
 SPREAD, RANGE = 0.25, 0.6  # initial standard deviations; the means lie from -0.6 to 0.6
@@ -29,6 +30,7 @@ class MixtureRegularizer(keras.regularizers.Regularizer):
 
     Raises:
         ValueError: for other numbers.
+        TieError: when a layer that has it is saved or cloned.
 
     Example:
         >>> import keras
@@ -105,7 +107,11 @@ class MixtureRegularizer(keras.regularizers.Regularizer):
         return values.reshape(tuple(weights.shape))
 
     def get_config(self) -> dict[str, Any]:
-        return {"components": self.components, "zero_share": self.zero_share}
+        raise TieError(
+            "Layers that share a MixtureRegularizer cannot be stored or cloned with it: each would "
+            "come back with a mixture of its own, untrained. Use keras_shared.sharing.SoftSharing, "
+            "which can be saved, or set their kernel_regularizer to None before that."
+        )
 
 
 @keras.saving.register_keras_serializable("keras_shared")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_shared import KerasSharedError, cluster
+from keras_shared import KerasSharedError, TieError, cluster
 from keras_shared.sharing import MixtureRegularizer, SoftSharing
 from keras_shared.zoo import MultiTaskNet
 
@@ -182,3 +182,21 @@ def test_trained_there_too(backend):
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_layers_with_a_mixture_are_not_stored_as_if_each_had_its_own(tmp_path):
+    mixture = MixtureRegularizer(4)
+    model = keras.Sequential([
+        keras.Input((4,)),
+        keras.layers.Dense(3, kernel_regularizer=mixture),
+        keras.layers.Dense(3, kernel_regularizer=mixture),
+    ])  # fmt: skip
+    for way in (model.get_config, lambda: keras.models.clone_model(model),
+                lambda: model.save(tmp_path / "m.keras")):  # fmt: skip
+        with pytest.raises(TieError, match="mixture of its own, untrained. Use .*SoftSharing"):
+            way()
+    for layer in model.layers:
+        layer.kernel_regularizer = None
+    model.save(tmp_path / "m.keras")
+    back = keras.models.load_model(tmp_path / "m.keras")
+    np.testing.assert_array_equal(back(np.ones((2, 4))), model(np.ones((2, 4))))
