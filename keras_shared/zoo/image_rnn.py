@@ -8,6 +8,7 @@ from pydantic import PositiveInt
 from keras_shared import initializers
 from keras_shared.zoo.image_classifier import ImageClassifier
 from keras_shared.zoo.mlp import DIGITS
+from keras_shared.zoo.whole_numbers import IMAGE, whole_numbers
 
 
 @keras.saving.register_keras_serializable("keras_shared")
@@ -78,7 +79,7 @@ class ImageRNN(ImageClassifier):
                 f"Received: units={units}, class_names={class_names}, read={read!r}"
             )
         base = self._policy(dtype)
-        height, width, channels = image_shape
+        height, width, channels = whole_numbers(image_shape, "image_shape", IMAGE)
         steps = (height * width, channels) if read == "pixel" else (height, width * channels)
 
         # === Graph ===

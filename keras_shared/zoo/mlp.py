@@ -8,6 +8,7 @@ from pydantic import PositiveInt
 from keras_shared import initializers
 from keras_shared.layers import SharedStack
 from keras_shared.zoo.image_classifier import ImageClassifier
+from keras_shared.zoo.whole_numbers import IMAGE, whole_numbers
 
 DIGITS = tuple("0123456789")
 
@@ -84,7 +85,7 @@ class MLP(ImageClassifier):
             return layers.Dense(units, activation, kernel_initializer=drawn, dtype=base, name=name)
 
         # === Graph ===
-        image = keras.Input(image_shape, name="image")
+        image = keras.Input(whole_numbers(image_shape, "image_shape", IMAGE), name="image")
         x = layers.Rescaling(2 / 255, -1.0, dtype=base, name="rescale")(image)
         x = layers.Flatten(dtype=base, name="flatten")(x)
         x = dense("hidden_1")(x)  # (batch, units)

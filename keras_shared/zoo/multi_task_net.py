@@ -11,6 +11,7 @@ from keras_shared.tying import TieError
 from keras_shared.tying.keras_private import flatten_layers
 from keras_shared.zoo.checked_images import checked_images
 from keras_shared.zoo.mlp import DIGITS
+from keras_shared.zoo.whole_numbers import IMAGE, whole_numbers
 from keras_shared.zoo.zoo_model import ZooModel
 
 
@@ -312,7 +313,7 @@ def _default_trunk(image_shape: Any, width: int, kernels: Any) -> keras.Model:
     def drawn() -> Any:
         return initializers.get(kernels or "he_normal")
 
-    image = keras.Input(image_shape, name="image")
+    image = keras.Input(whole_numbers(image_shape, "image_shape", IMAGE), name="image")
     x = layers.Rescaling(1 / 255, name="rescale")(image)
     for number, maps in enumerate((width, 2 * width), 1):
         x = layers.Conv2D(maps, 5, kernel_initializer=drawn(), name=f"convolution_{number}")(x)

@@ -14,6 +14,7 @@ from keras_shared.losses.contrastive_loss import contrastive_loss
 from keras_shared.signature import Signature
 from keras_shared.zoo.calibration import calibrate, threshold
 from keras_shared.zoo.checked_images import checked_images
+from keras_shared.zoo.whole_numbers import IMAGE, whole_numbers
 from keras_shared.zoo.zoo_model import ZooModel
 
 TOWER_SIZE = (28, 28)  # pixels, as in Vinyals et al. 2016
@@ -113,6 +114,7 @@ class SiameseNet(ZooModel):
         # === Layers ===
         base = self._policy(dtype)
         tower = _default_tower(base, kernel_initializer) if tower is None else tower
+        whole_numbers(image_shape, "image_shape", IMAGE, any_size=True)
         height, width, channels = _tower_input(tower, image_shape)
         low, high = (float(value) for value in pixel_range)
         if centered:

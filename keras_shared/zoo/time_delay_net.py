@@ -8,6 +8,7 @@ from pydantic import PositiveInt
 from keras_shared import initializers
 from keras_shared.zoo.image_classifier import ImageClassifier
 from keras_shared.zoo.mlp import DIGITS
+from keras_shared.zoo.whole_numbers import IMAGE, whole_numbers
 
 
 @keras.saving.register_keras_serializable("keras_shared")
@@ -77,17 +78,21 @@ class TimeDelayNet(ImageClassifier):
         **kwargs: Any,
     ) -> None:
         class_names = tuple(class_names or DIGITS)
+        filters = whole_numbers(filters, "filters")
+        windows, strides = whole_numbers(windows, "windows"), whole_numbers(strides, "strides")
+        if padding not in ("valid", "same"):
+            raise ValueError(f"`padding` must be 'valid' or 'same'. Received: padding={padding!r}")
         if not len(windows) == len(strides) == len(filters) + 1 or len(class_names) < 2:
             raise ValueError(
                 "`windows` and `strides` must have one number more than `filters`, for the scores, "
-                f"with two classes or more. Received: filters={tuple(filters)}, "
-                f"windows={tuple(windows)}, strides={tuple(strides)}, class_names={class_names}"
+                f"with two classes or more. Received: filters={filters}, "
+                f"windows={windows}, strides={strides}, class_names={class_names}"
             )
-        height, frames, channels = image_shape
+        height, frames, channels = whole_numbers(image_shape, "image_shape", IMAGE)
         needed = 1 if padding == "same" else _frames_read(windows, strides)
         if frames < needed:
             raise ValueError(
-                f"The windows {tuple(windows)} with strides {tuple(strides)} read {needed} frames. "
+                f"The windows {windows} with strides {strides} read {needed} frames. "
                 f"Received: image_shape={tuple(image_shape)}, of {frames} frames"
             )
         base = self._policy(dtype)
@@ -112,9 +117,9 @@ class TimeDelayNet(ImageClassifier):
         self.steps_model = keras.Model(image, x, name="steps")
 
         # === Config ===
-        self.filters = tuple(filters)
-        self.windows = tuple(windows)
-        self.strides = tuple(strides)
+        self.filters = filters
+        self.windows = windows
+        self.strides = strides
         self.padding = padding
         self.activation = activation
         self.kernel_initializer = kernel_initializer

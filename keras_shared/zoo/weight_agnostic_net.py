@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ from pydantic import PositiveInt
 
 from keras_shared.zoo.image_classifier import ImageClassifier
 from keras_shared.zoo.mlp import DIGITS
+from keras_shared.zoo.whole_numbers import IMAGE, whole_numbers
 
 # as in the code of the paper: sin and cosine take multiples of pi
 FUNCTIONS: dict[str, Callable[[Any], Any]] = {
@@ -259,7 +261,7 @@ class WeightAgnosticNet(ImageClassifier):
         class_names = tuple(class_names or DIGITS)
         if len(class_names) < 2:
             raise ValueError(f"`class_names` must name two or more. Received: {class_names}")
-        pixels = int(np.prod(image_shape))
+        pixels = math.prod(whole_numbers(image_shape, "image_shape", IMAGE))
         if connections is None:
             first = 1 + pixels + len(activations)
             connections = [

@@ -100,4 +100,12 @@ def test_refuses():
         net(image_shape=(4, 4, 2))
     with pytest.raises(ValueError, match=r"read 9 frames"):
         net(strides=(2, 2, 1), image_shape=(4, 7, 2))
+    for given, message in (
+        ({"filters": 16}, "`filters` must be whole numbers above 0. Received: filters=16"),
+        ({"windows": (3, 0, 1)}, "`windows` must be whole numbers"),
+        ({"strides": (1, 1, True + 0.5)}, "`strides` must be whole numbers"),
+        ({"padding": "causal"}, "`padding` must be 'valid' or 'same'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            net(**given)
     assert net(padding="same", image_shape=(4, 2, 2)).output_shape == (None, 3)

@@ -69,3 +69,16 @@ def test_the_suffix_tells_the_format(tmp_path):
     keras_shared.load_safetensors(other, tmp_path / "m.safetensors")
     x = np.random.default_rng(0).random((2, 6))
     np.testing.assert_allclose(other(x), model(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 0), (8, None, 1), (8.0, 8, 1), "886", 8, None])
+@pytest.mark.parametrize(
+    "name", ["ImageRNN", "MLP", "MultiTaskNet", "SiameseNet", "TimeDelayNet", "WeightAgnosticNet"]
+)
+def test_shapes_that_are_none_of_an_image(name, shape):
+    if name == "SiameseNet" and shape == (8, None, 1):
+        shape = (8, 8, None)  # heights and widths may be open there
+    with pytest.raises(
+        ValueError, match=r"`image_shape` must be \(height, width, ch"
+    ):
+        getattr(keras_shared.zoo, name)(image_shape=shape)
