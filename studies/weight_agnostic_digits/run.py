@@ -1,7 +1,7 @@
 """What a net knows by its graph alone: a weight-agnostic net for 8x8 digits.
 
 `python studies/weight_agnostic_digits/run.py` writes digits.json, digits.png and README.md beside
-itself, in about a quarter of an hour on one core; stopped, it goes on from the generation that was
+itself, in about three quarters of an hour on one core; stopped, it goes on from the generation that was
 kept last (`runs/weight_agnostic_digits/state.json`). No recipe expresses this: what is trained is
 the graph.
 
