@@ -1,9 +1,9 @@
 """What a net knows by its graph alone: a weight-agnostic net for 8x8 digits.
 
 `python studies/weight_agnostic_digits/run.py` writes digits.json, digits.png and README.md beside
-itself, in about three quarters of an hour on one core; stopped, it goes on from the generation that was
-kept last (`runs/weight_agnostic_digits/state.json`). No recipe expresses this: what is trained is
-the graph.
+itself, in about three quarters of an hour on one core; stopped, it goes on from the generation that
+was kept last (`runs/weight_agnostic_digits/state.json`). No recipe expresses this: what is trained
+is the graph.
 
 Gaier & Ha 2019, section 5, on the digits that come with scikit-learn: a search over graphs whose
 connections share one weight, scored with the weights -2, -1, -0.5, 0.5, 1 and 2. 600 of the 1,200
