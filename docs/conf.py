@@ -20,9 +20,15 @@ from keras_shared.evaluation.readme_table import readme_table  # noqa: E402
 project = "keras_shared"
 copyright = "the authors of keras_shared, Apache License 2.0"
 version = release = keras_shared.__version__
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx_gallery.gen_gallery",
+]
 templates_path = ["_templates"]
-exclude_patterns = ["_build", "_templates"]
+exclude_patterns = ["_build", "_templates", "gallery"]
 html_theme = "furo"
 html_title = f"keras_shared {release}"
 
@@ -38,6 +44,16 @@ nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_output_stderr = "remove"
 nb_merge_streams = True
+
+sphinx_gallery_conf = {
+    "examples_dirs": "gallery",
+    "gallery_dirs": "generated/gallery",  # a program there that is unchanged is not executed again
+    "parallel": 2,  # in processes of their own, so that this one can fork when it has read them
+    "capture_repr": (),
+    "notebook_extensions": set(),  # MyST-NB would read the notebooks, too
+    "write_computation_times": False,
+    "show_signature": False,
+}
 
 autodoc_default_options = {"members": False, "show-inheritance": False}
 autodoc_typehints = "none"

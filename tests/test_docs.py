@@ -33,13 +33,12 @@ def test_a_page_is_true(page):
 
 
 @pytest.mark.slow
-def test_strings_of_digits_are_read_by_a_net_of_single_digits(data_dir, tmp_path, capsys):
-    page = runpy.run_path(str(DOCS / "fully_convolutional.py"))
-    page["main"](tmp_path / "strings.png")
-    written = capsys.readouterr().out
-    assert "written [2, 0, 4, 8, 7] read [2, 0, 4, 8, 7]" in written
-    assert "moved by 4 of 4 pixels, scores differ by up to 0\n" in written
-    assert (tmp_path / "strings.png").read_bytes()[:4] == b"\x89PNG"
+def test_strings_of_digits_are_read_by_a_net_of_single_digits(monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    page = runpy.run_path(str(DOCS / "gallery" / "plot_strings_of_digits.py"))
+    assert page["read"].shape == (59, 10) and (page["read"] == page["written"]).mean() > 0.9
+    gaps = page["gaps"]
+    assert gaps[4] < 1e-4 and min(gaps[1], gaps[2], gaps[3]) > 1
 
 
 @pytest.mark.slow
@@ -58,7 +57,7 @@ def test_the_python_of_a_page_works_as_typed(page, tmp_path, monkeypatch, reques
 def test_every_page_is_in_the_index_and_links_lead_somewhere():
     listed = {*re.findall(r"^([\w/]+)$", (DOCS / "index.md").read_text(), re.MULTILINE)}
     pages = {page.relative_to(DOCS).with_suffix("").as_posix() for page in PAGES}
-    assert pages - {"index"} == listed
+    assert pages - {"index"} == listed - {"generated/gallery/index"}  # by the build
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", page.read_text()):
             made = "generated" in target  # by the build, of the cards
