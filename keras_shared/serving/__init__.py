@@ -8,7 +8,9 @@ from keras_shared.serving.errors import ServingError as ServingError
 from keras_shared.serving.finding import Finding as Finding
 from keras_shared.serving.findings import check as check
 from keras_shared.serving.findings import check_version as check_version
+from keras_shared.serving.manifests import ManifestError as ManifestError
 from keras_shared.serving.manifests import write_manifests as write_manifests
 from keras_shared.serving.messages import SignatureDef as SignatureDef
 from keras_shared.serving.messages import Status as Status
 from keras_shared.serving.messages import TensorInfo as TensorInfo
+from keras_shared.serving.training_job import write_training_job as write_training_job

@@ -9,6 +9,7 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from keras_shared.errors import KerasSharedError
 from keras_shared.files.atomic import replace_text
 from keras_shared.serving.configuration import (
     GRPC_PORT,
@@ -38,6 +39,10 @@ apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization
 resources: [kubernetes.yaml]
 """
+
+
+class ManifestError(KerasSharedError, ValueError):
+    """Manifests cannot be written; the message says what was expected."""
 
 
 def write_manifests(
@@ -74,7 +79,7 @@ def write_manifests(
     Raises:
         LoadError: for a name or folder that TF Serving could not serve.
         BatchingError: for a file of batching parameters that it could not read.
-        ValueError: for labels of a model that is not served, or no version.
+        ManifestError: for labels of a model that is not served, or no version.
 
     Example:
         >>> import tempfile
@@ -89,7 +94,7 @@ def write_manifests(
     folders = model_folders(local)
     paths = {name: f"/models/{name}" for name in folders} | in_buckets
     if len(paths) < len(folders) + len(in_buckets) or latest < 1 or {*(labels or {})} - {*paths}:
-        raise ValueError(
+        raise ManifestError(
             "Expected models with names of their own, one version or more, and labels of these "
             f"models. Received: {sorted([*folders, *in_buckets])}, latest={latest}, "
             f"labels={dict(labels or {})}"
@@ -99,7 +104,7 @@ def write_manifests(
     if labels:  # of versions that are not loaded yet
         more.append("--allow_version_labels_for_unavailable_models")
     common = {
-        "image": _quoted(image),
+        "image": quoted(image),
         "rest": REST_PORT,
         "grpc": GRPC_PORT,
         "entrypoint": json.dumps([BINARY]),  # JSON is YAML
@@ -125,10 +130,10 @@ def write_manifests(
         "machines": AMD64 if image.partition(":")[0] == IMAGE.partition(":")[0] else "",
     }
     written = {
-        "compose.yaml": _filled(
+        "compose.yaml": filled(
             "compose.yaml", common | {"image": _compose(image), "volumes": "\n".join(volumes)}
         ),
-        "kubernetes.yaml": _filled("kubernetes.yaml", common | pod),
+        "kubernetes.yaml": filled("kubernetes.yaml", common | pod),
         "kustomization.yaml": KUSTOMIZATION,
         **files,
     }
@@ -153,7 +158,7 @@ def _in_buckets(
     return found, local
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """Any text as a scalar of YAML."""
     plain = (c if c.isprintable() and c not in '"\\' else f"\\U{ord(c):08x}" for c in text)
     return '"' + "".join(plain) + '"'
@@ -161,9 +166,10 @@ def _quoted(text: str) -> str:
 
 def _compose(text: str) -> str:
     """The same where `docker compose` would put variables in."""
-    return _quoted(text.replace("$", "$$"))
+    return quoted(text.replace("$", "$$"))
 
 
-def _filled(template: str, values: Mapping[str, Any]) -> str:
+def filled(template: str, values: Mapping[str, Any]) -> str:
+    """The text of a template beside this file, with values for its names."""
     text = pathlib.Path(__file__).with_name(template).read_text()
     return string.Template(text).substitute(values)

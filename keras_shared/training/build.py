@@ -214,11 +214,16 @@ def test_data(recipe: Recipe, data_dir: str | None = None) -> tuple[Any, tf.data
 test_data.__test__ = False  # type: ignore[attr-defined]  # no test, whatever pytest thinks
 
 
+def loss_of(recipe: Recipe) -> keras.losses.Loss:
+    """The loss that a recipe names."""
+    assert recipe.training.loss is not None  # a recipe that was read has one
+    loss: keras.losses.Loss = find(recipe.training.loss, LOSSES, "loss")()
+    return loss
+
+
 def compile_model(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> None:
     """Give `model` the loss, the metrics and the optimizer of a recipe."""
     training = recipe.training
-    assert training.loss is not None  # a recipe that was read has one
-    loss = find(training.loss, LOSSES, "loss")()
     if training.averaging:
         optimizer = keras.optimizers.Adam(
             training.learning_rate, use_ema=True, ema_momentum=training.averaging
@@ -227,7 +232,7 @@ def compile_model(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> N
         steps = training.epochs * steps_per_epoch
         rate = keras.optimizers.schedules.CosineDecay(training.learning_rate, steps)
         optimizer = keras.optimizers.Adam(rate)
-    arguments = dict(recipe.task.compile_arguments(loss))
+    arguments = dict(recipe.task.compile_arguments(loss_of(recipe)))
     outputs, metrics = getattr(model, "output", None), arguments.get("metrics")
     if isinstance(outputs, dict) and isinstance(metrics, list) and len(metrics) == 1:
         arguments["metrics"] = {name: list(metrics) for name in outputs}  # of each task

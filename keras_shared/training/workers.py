@@ -120,16 +120,7 @@ class Workers:
         Raises:
             RunError: if the batch cannot be shared out, or the loss compares its examples.
         """
-        if batch_size % self.count:
-            raise RunError(
-                f"training.batch_size must be a multiple of the number of workers, {self.count}, "
-                f"each of which takes a part. Received: {batch_size}"
-            )
-        if isinstance(model.loss, EmbeddingLoss):
-            raise RunError(
-                f"{type(model.loss).__name__} compares the examples of a batch, of which each "
-                "worker has a part. Train on one machine, or by a loss of single examples or pairs."
-            )
+        expect_parts(batch_size, model.loss, self.count)
         with self.strategy.scope():
             model._symbolic_build(data_batch=example)
         steps = ("train_step", "test_step") if self.count > 1 else ()  # one alone averages nothing
@@ -141,6 +132,24 @@ class Workers:
         finally:
             for name in ("_maybe_symbolic_build", *steps):
                 delattr(model, name)
+
+
+def expect_parts(batch_size: int, loss: Any, workers: int) -> None:
+    """A batch can be shared out among so many workers.
+
+    Raises:
+        RunError: if it cannot, or the loss compares its examples.
+    """
+    if batch_size % workers:
+        raise RunError(
+            f"training.batch_size must be a multiple of the number of workers, {workers}, "
+            f"each of which takes a part. Received: {batch_size}"
+        )
+    if isinstance(loss, EmbeddingLoss):
+        raise RunError(
+            f"{type(loss).__name__} compares the examples of a batch, of which each worker has a "
+            "part. Train on one machine, or by a loss of single examples or pairs."
+        )
 
 
 def _number(resolver: Any) -> int:
