@@ -13,6 +13,8 @@ import sys
 import numpy as np
 import pytest
 
+import keras_shared
+
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 PAGES = sorted(page for page in DOCS.rglob("*.md") if not {"_build", "generated"} & {*page.parts})
 DOCTESTS = [page for page in PAGES if ">>> " in page.read_text()]
@@ -62,6 +64,22 @@ def test_every_page_is_in_the_index_and_links_lead_somewhere():
         for target in re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", page.read_text()):
             made = "generated" in target  # by the build, of the cards
             assert made or (page.parent / target).exists(), (page.name, target)
+
+
+def test_the_reference_lists_all_that_is_public():
+    """Each `X as X` of a package, under its name or as one of `keras_shared` itself."""
+    listed, package = {}, ""
+    for line in (DOCS / "api.md").read_text().splitlines():
+        if line.startswith(".. currentmodule:: "):
+            package = line.rpartition(" ")[2]
+        elif re.fullmatch(r"   \w+", line):
+            listed.setdefault(package, set()).add(line.strip())
+    assert listed["keras_shared"] == {*keras_shared.__all__}
+    for file in (DOCS.parent / "keras_shared").glob("*/__init__.py"):
+        package = f"keras_shared.{file.parent.name}"
+        public = {*re.findall(r"(\w+) as \1\b", file.read_text())} - {"start"}
+        if package not in ("keras_shared.cli", "keras_shared.files"):
+            assert public - {*keras_shared.__all__} <= listed.get(package, set()), package
 
 
 def test_broken_links_are_found(tmp_path):
