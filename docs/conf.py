@@ -50,6 +50,7 @@ sphinx_gallery_conf = {
     "gallery_dirs": "generated/gallery",  # a program there that is unchanged is not executed again
     "parallel": 2,  # in processes of their own, so that this one can fork when it has read them
     "capture_repr": (),
+    "min_reported_time": 60,
     "notebook_extensions": set(),  # MyST-NB would read the notebooks, too
     "write_computation_times": False,
     "show_signature": False,

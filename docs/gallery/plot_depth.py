@@ -2,7 +2,7 @@
 What a shared block does over depth
 ===================================
 
-``shared_transformer_shakespeare`` calls two blocks in turn, four uses in all, and tells the next
+``shared_transformer_shakespeare`` calls two blocks in turn, four uses in all, and predicts the next
 character of a text by the table that its characters are read with. That table can be asked early:
 after each use of a block.
 """
@@ -18,11 +18,12 @@ text = "ROMEO:\nWhat light through yonder window breaks"
 tokens = model.tokenizer([text])
 stack, norm, logits = (model.get_layer(name) for name in ("stack", "norm", "logits"))
 x = model.get_layer("positions")(model.get_layer("table")(tokens))
-told = []
+probabilities = []
 for block in stack.uses:
     x = block(x)  # (1, characters, 128)
-    told.append(keras.ops.convert_to_numpy(keras.ops.softmax(logits(norm(x))))[0])
-told = np.stack(told)[:, :-1]  # (uses, characters, vocabulary): the last has no next one here
+    probabilities.append(keras.ops.convert_to_numpy(keras.ops.softmax(logits(norm(x))))[0])
+# (uses, characters, vocabulary), without the last character, which has no next one here
+probabilities = np.stack(probabilities)[:, :-1]
 vocabulary = model.vocabulary
 
 # %%
@@ -35,11 +36,11 @@ def shown(character):
 
 
 following = np.asarray(tokens)[0, 1:]
-of_right = told[:, np.arange(len(following)), following]
+of_right = probabilities[:, np.arange(len(following)), following]
 figure, axis = plt.subplots(figsize=(11, 2.6), layout="constrained")
 image = axis.imshow(of_right, cmap="Blues", vmin=0, vmax=1.3, aspect="auto")
 for use, place in np.ndindex(of_right.shape):
-    guess = vocabulary[told[use, place].argmax() - 2]  # 0 pads, 1 is unknown
+    guess = vocabulary[probabilities[use, place].argmax() - 2]  # 0 pads, 1 is unknown
     axis.text(place, use, shown(guess), ha="center", va="center")
 names = [f"use {use + 1}: block {'AB'[index]}" for use, index in enumerate(stack.indices)]
 axis.set_yticks(range(len(names)), names)
@@ -47,7 +48,7 @@ axis.set_xticks(range(len(following)), map(shown, text[1:]))
 plt.show()
 
 # %%
-for name, guesses, probability in zip(names, told.argmax(-1), of_right, strict=True):
+for name, guesses, probability in zip(names, probabilities.argmax(-1), of_right, strict=True):
     right = 100 * np.mean(guesses == following)
     print(
         f"{name}: {right:.0f} % right, mean probability of the right one {probability.mean():.2f}"

@@ -43,7 +43,7 @@ nets = {
 # negative) over the matrix, the codebook rounds a trained matrix to eight values. A tied pair
 # multiplies by ``W`` and then by its transpose, which is symmetric whatever ``W`` is.
 
-figure, axes = plt.subplots(1, len(nets), figsize=(13, 3.1), layout="constrained")
+figure, axes = plt.subplots(1, len(nets), figsize=(11, 2.7), layout="constrained")
 for axis, (name, net) in zip(axes, nets.items(), strict=True):
     matrix = np.asarray(net(np.eye(SIZE, dtype="float32")))
     limit = np.abs(matrix).max()
