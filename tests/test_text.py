@@ -13,7 +13,7 @@ from rich.console import Console
 
 from keras_shared.cli.compare import _as_rich
 from keras_shared.evaluation.comparison_lines import NarrowTable
-from keras_shared.serving.manifests import _compose, _quoted
+from keras_shared.serving.manifests import _compose, quoted
 from keras_shared.sharing.picture import picture
 from keras_shared.sharing.report import Reading, SharingReport, Weight
 from keras_shared.sharing.table import as_text, print_report
@@ -131,5 +131,5 @@ def test_pictures_show_names(name, tmp_path):
 def test_yaml_holds_any_text(text):
     import yaml
 
-    assert yaml.safe_load(f"{{a: {_quoted(text)}}}") == {"a": text}
+    assert yaml.safe_load(f"{{a: {quoted(text)}}}") == {"a": text}
     assert yaml.safe_load(_compose(text)).replace("$$", "$") == text

@@ -78,7 +78,5 @@ def test_the_suffix_tells_the_format(tmp_path):
 def test_shapes_that_are_none_of_an_image(name, shape):
     if name == "SiameseNet" and shape == (8, None, 1):
         shape = (8, 8, None)  # heights and widths may be open there
-    with pytest.raises(
-        ValueError, match=r"`image_shape` must be \(height, width, ch"
-    ):
+    with pytest.raises(ValueError, match=r"`image_shape` must be \(height, width, ch"):
         getattr(keras_shared.zoo, name)(image_shape=shape)
