@@ -50,5 +50,6 @@ axis.legend()
 plt.show()
 
 # %%
-# Gaier & Ha 2019, "Weight Agnostic Neural Networks". :doc:`/how_to/share_inside_a_matrix` shows
-# other ways to make many numbers of few weights.
+# All ten digits, after 4,000 generations: :doc:`/generated/studies_weight_agnostic_digits`. Other
+# ways to make many numbers of few weights: :doc:`/how_to/share_inside_a_matrix`. Gaier & Ha 2019,
+# "Weight Agnostic Neural Networks".
