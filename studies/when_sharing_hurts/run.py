@@ -1,7 +1,7 @@
 """When does sharing hurt? One trunk for two tasks, like or unlike, with much data or little.
 
 `python studies/when_sharing_hurts/run.py` writes sharing.json, sharing.png and README.md beside
-itself, in about forty minutes on one core; stopped, it goes on with what sharing.json lacks, and
+itself, in about half an hour on one core; stopped, it goes on with what sharing.json lacks, and
 within a run from its last epoch (in `runs/when_sharing_hurts`). No recipe expresses this: each task
 is read by itself, and both data sets stand in one table.
 
@@ -89,10 +89,13 @@ def plot(rows: list[dict[str, Any]]) -> Figure:
         axes.errorbar(places, [v.mean() for v in values], yerr=spread, fmt="o", capsize=4,
                       label=net)  # fmt: skip
     axes.set_xticks(
-        range(len(cases())), [f"{task}\n{data}\n{size:,}" for data, size, task in cases()],
+        range(len(cases())),
+        ["\n".join([task, *data.rsplit("_", 1), f"{size:,}"]) for data, size, task in cases()],
         fontsize=8,
     )  # fmt: skip
     axes.set(yscale="log", ylabel="test error (%)", title="Mean and standard deviation over seeds")
+    axes.set_yticks([2, 3, 5, 10, 20], [f"{percent}" for percent in (2, 3, 5, 10, 20)])
+    axes.minorticks_off()
     axes.grid(alpha=0.3, axis="y")
     axes.legend()
     return figure
