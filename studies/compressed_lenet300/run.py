@@ -14,8 +14,11 @@ lacks. The table also takes the rows of studies/clustered_lenet.
 
 Bytes are those of the weights as this library stores them (4 bits for one of 16 values), and as an
 ideal code would: the entropy of the values of each kernel, beside their list and the biases in
-float32, which is what sparse storing and Huffman coding come near. All images train; epochs, rates
-and strength were fixed before the first run.
+float32, which is what sparse storing and Huffman coding come near. All images train; epochs and
+rates were fixed before the first run, but for soft sharing: there a rate that falls along a cosine
+left the weights too far from their means, whatever the strength, and the collapsed net erred by 45
+to 58 % on 5,000 training images that were held out. A constant rate, as in the paper's code, and
+the strength were chosen by these images: 2.8 %.
 """
 
 import argparse
@@ -41,7 +44,7 @@ WIDTHS = (300, 100)
 NARROW = {8: (41, 14), 64: (5, 5)}  # at most as many weights as hashed by that
 EPOCHS, RATE, BATCH = 20, 0.001, 128
 TUNED = 2  # epochs of fine-tuning a codebook, at a tenth of the rate
-SOFT = {"epochs": 20, "rate": 0.0005, "batch": 256, "strength": 0.003}
+SOFT = {"epochs": 30, "rate": 0.0005, "batch": 256, "strength": 0.01}
 SEEDS = (1, 2, 3)
 ARMS = (
     "dense", "hashed 1/8", "narrow 1/8", "hashed 1/64", "narrow 1/64", "clustered, 16 values",
@@ -71,8 +74,9 @@ def net(widths: tuple[int, ...], compression: int = 1, seed: int = 1) -> keras.M
 def fit(model: keras.Model, data: LabelledImages, epochs: int, rate: float, batch: int) -> None:
     steps = epochs * -(-len(data.labels) // batch)
     fused = isinstance(model, SoftSharing)  # XLA goes over 4 million densities once: half the time
+    falling = keras.optimizers.schedules.CosineDecay(rate, steps)
     model.compile(
-        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, steps)),
+        keras.optimizers.Adam(rate if fused else falling),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=fused,
     )  # fmt: skip
     model.fit(data.images, data.labels, batch_size=batch, epochs=epochs, verbose=0)
