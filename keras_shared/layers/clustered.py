@@ -101,6 +101,10 @@ class Clustered(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "codes": self.codes}
 
+    def plain_config(self) -> dict[str, Any]:
+        """The config of the layer of `plain_class` that does the same."""
+        return {key: value for key, value in self.get_config().items() if key != "codes"}
+
     def multiply_adds(
         self, weight: keras.Variable, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
     ) -> int:
@@ -117,8 +121,7 @@ class Clustered(keras.layers.Layer):
         return size
 
     def as_calls(self, call: Callable[..., Any], inputs: Any) -> Any:
-        config = {key: value for key, value in self.get_config().items() if key != "codes"}
-        plain = self.plain_class.from_config(config)
+        plain = self.plain_class.from_config(self.plain_config())
         plain.build_from_config(self.get_build_config())
         biases = [] if self.bias is None else [self.bias]
         plain.set_weights([ops.convert_to_numpy(w) for w in (self.kernel, *biases)])

@@ -161,7 +161,9 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
     # What `untie` and `tie` do: an untied layer reads a copy of the source that it owns.
 
     def _own(self, source: keras.Layer) -> None:
-        config = source.get_config()
+        kind, config = type(source), source.get_config()
+        if hasattr(source, "plain_class"):  # has no kernel of its own, as a ClusteredDense
+            kind, config = source.plain_class, source.plain_config()
         changed = {
             "use_bias": False,
             "bias_axes": None,
@@ -171,7 +173,7 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
             "trainable": self.trainable,
             "dtype": self.dtype_policy,
         } | {key: None for key in config if key.endswith(("_regularizer", "_constraint"))}
-        copy = type(source).from_config(config | {k: v for k, v in changed.items() if k in config})
+        copy = kind.from_config(config | {k: v for k, v in changed.items() if k in config})
         if not copy.built:
             copy.build_from_config(source.get_build_config())
         _assign(copy, _weights(source, self.variable_dtype))

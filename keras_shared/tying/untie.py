@@ -17,10 +17,11 @@ from keras_shared.tying.tied_reader import TiedReader
 def untie(layer_or_model: keras.Layer) -> keras.Layer:
     """Cut each reader inside `layer_or_model` from its source, in place, without changing a value.
 
-    Each reader gets a trainable copy of the weight that it reads now (LoRA merged, dequantised),
-    and saves it as its own from then on. A decoder that was untied can be saved, loaded and
-    trained alone. Compile every model that contains the reader again: its optimizer does not know
-    the new variables, and a `predict` that it traced before goes on reading the source.
+    Each reader gets a trainable copy of the weight that it reads now (LoRA merged, dequantised, a
+    whole kernel in place of a codebook), and saves it as its own from then on. A decoder that was
+    untied can be saved, loaded and trained alone. Compile every model that contains the reader
+    again: its optimizer does not know the new variables, and a `predict` that it traced before goes
+    on reading the source.
 
     Args:
         layer_or_model: a reader, or any layer or model that contains readers.
@@ -86,7 +87,7 @@ def tie(
     Raises:
         TieError: if `reader` is no reader, or is tied already, if the source was never built, if
             shapes or (with `keep=None`) values differ, or if the source cannot take the reader's
-            values since it is quantised or has LoRA.
+            values since it is clustered, quantised or has LoRA.
 
     Example:
         >>> import keras
@@ -149,7 +150,7 @@ def tie(
         )
     if not same and keep == "reader" and _is_derived(source):
         raise TieError(
-            f"The source '{source.name}' is quantised or has LoRA, so the values of "
+            f"The source '{source.name}' is clustered, quantised or has LoRA, so the values of "
             f"'{reader.name}' cannot be copied into it. Pass keep='source', or another source. "
             "Received: keep='reader'"
         )
@@ -161,7 +162,9 @@ def tie(
 
 def _is_derived(source: keras.Layer) -> bool:
     return weight_shape(source) is not None and (
-        source.quantization_mode is not None or getattr(source, "lora_enabled", False)
+        source.quantization_mode is not None
+        or getattr(source, "lora_enabled", False)
+        or hasattr(source, "plain_class")  # clustered
     )
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from keras import layers
 
 import keras_shared
-from keras_shared import cluster, sharing_report, unshare
+from keras_shared import cluster, sharing_report, tie, unshare, untie
 from keras_shared.layers import ClusteredConv2D, ClusteredDense, HashedDense, TiedConv, TiedDense
 from keras_shared.sharing import Reading
 from keras_shared.tying import TieError
@@ -167,6 +167,22 @@ def test_readers_of_a_clustered_kernel_read_it_on(tmp_path):
     wanted = hidden @ np.asarray(small.get_layer("code").kernel).T
     np.testing.assert_allclose(small(x), wanted, atol=1e-5)
     assert sharing_report(small).warnings == ()
+
+
+def test_readers_of_a_clustered_kernel_are_untied_with_a_whole_kernel():
+    pixels = keras.Input((6,))
+    code = layers.Dense(4, name="code")
+    model = keras.Model(pixels, TiedDense(code, name="back")(code(pixels)))
+    small, x = cluster(model, 4), noise(3, 6)
+    wanted, back = small(x), small.get_layer("back")
+    untie(small)
+    np.testing.assert_array_equal(small(x), wanted)
+    assert type(back.own_layer) is layers.Dense and back.own_layer.kernel.shape == (6, 4)
+    back.own_layer.kernel.assign(noise(6, 4))
+    with pytest.raises(TieError, match="is clustered, quantised or has LoRA"):
+        tie(back, small.get_layer("code"), keep="reader")
+    tie(back, small.get_layer("code"), keep="source")
+    np.testing.assert_array_equal(small(x), wanted)
 
 
 def test_encoder_and_decoder_as_sub_models():
