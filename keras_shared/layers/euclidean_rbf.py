@@ -19,13 +19,13 @@ class EuclideanRBF(keras.layers.Layer):
         **kwargs: arguments of `keras.layers.Layer`.
 
     Input shape:
-        `(batch, features)`.
+        `(batch, ..., features)`.
 
     Output shape:
-        `(batch, outputs)`, each at least zero.
+        `(batch, ..., outputs)`, each at least zero.
 
     Raises:
-        ValueError: if `centers` is no matrix, or not as wide as the input.
+        ValueError: if `centers` is no matrix of finite numbers, or not as wide as the input.
 
     Example:
         >>> import keras
@@ -40,12 +40,15 @@ class EuclideanRBF(keras.layers.Layer):
 
     def __init__(self, centers: Sequence[Sequence[float]], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        array = np.asarray(centers, dtype="float32")
-        if array.ndim != 2:
-            raise ValueError(
-                "`centers` must be a matrix (outputs, features). "
-                f"Received: centers of shape {array.shape}"
-            )
+        expected = "`centers` must be a matrix (outputs, features) of finite numbers. Received: "
+        try:
+            array = np.asarray(centers, dtype="float32")
+        except (TypeError, ValueError):  # of rows of several lengths, or of no numbers
+            raise ValueError(f"{expected}centers={centers!r}") from None
+        if array.ndim != 2 or not array.size:
+            raise ValueError(f"{expected}centers of shape {array.shape}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{expected}{(~np.isfinite(array)).sum()} that are none")
         self.centers = array.tolist()
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -55,6 +58,7 @@ class EuclideanRBF(keras.layers.Layer):
                 f"EuclideanRBF '{self.name}' has centers of {array.shape[1]} features. "
                 f"Received: input_shape={input_shape}"
             )
+        self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: array.shape[1]})
         self.center_weights = self.add_weight(
             name="centers",
             shape=array.shape,
@@ -63,11 +67,11 @@ class EuclideanRBF(keras.layers.Layer):
         )
 
     def call(self, inputs: Any) -> Any:
-        difference = ops.expand_dims(inputs, 1) - self.center_weights  # (batch, outputs, features)
+        difference = ops.expand_dims(inputs, -2) - self.center_weights  # (..., outputs, features)
         return ops.sum(ops.square(difference), axis=-1)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return (input_shape[0], len(self.centers))
+        return (*input_shape[:-1], len(self.centers))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "centers": self.centers}
@@ -75,4 +79,4 @@ class EuclideanRBF(keras.layers.Layer):
     def multiply_adds(
         self, weight: keras.Variable, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
     ) -> int:
-        return math.prod(weight.shape)
+        return math.prod(input_shape[1:-1]) * math.prod(weight.shape)

@@ -1,8 +1,11 @@
 import math
+import numbers
 from typing import Any, Literal
 
 import keras
 from keras import ops
+
+from keras_shared.layers.schedules import positive
 
 
 @keras.saving.register_keras_serializable("keras_shared")
@@ -33,8 +36,8 @@ class GaussianRBF(keras.layers.Layer):
         `(batch, ..., units)`, from 0 to 1.
 
     Raises:
-        ValueError: for fewer than one unit, another `width`, or an initial width that is not
-            positive.
+        ValueError: for fewer than one unit, another `width`, an initial width that is not
+            positive, or inputs of unknown width.
 
     Example:
         >>> import keras
@@ -59,19 +62,26 @@ class GaussianRBF(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if units < 1 or width not in ("own", "shared") or not initial_width > 0:
+        if width not in ("own", "shared"):
+            raise ValueError(f"`width` must be 'own' or 'shared'. Received: width={width!r}")
+        if not isinstance(initial_width, numbers.Real) or not 0 < initial_width < math.inf:
             raise ValueError(
-                "Expected at least one unit, `width` 'own' or 'shared', and a positive "
-                f"`initial_width`. Received: units={units}, width={width!r}, "
-                f"initial_width={initial_width}"
+                "`initial_width` must be a positive number, of all units. Received: "
+                f"initial_width={initial_width!r}"
             )
-        self.units = units
+        self.units = positive("units", units)
         self.width = width
         self.initial_width = initial_width
         self.train_centers = train_centers
         self.centers_initializer = keras.initializers.get(centers_initializer)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
+        if not input_shape or input_shape[-1] is None:
+            raise ValueError(
+                f"GaussianRBF '{self.name}' takes inputs of a known width. "
+                f"Received: input_shape={input_shape}"
+            )
+        self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: input_shape[-1]})
         self.centers = self.add_weight(
             name="centers",
             shape=(self.units, input_shape[-1]),
@@ -86,8 +96,8 @@ class GaussianRBF(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         difference = ops.expand_dims(inputs, -2) - self.centers  # (batch, ..., units, features)
-        distances = ops.sum(ops.square(difference), axis=-1)
-        return ops.exp(-distances / 2 * ops.exp(-2 * self.log_width))
+        scaled = difference * ops.expand_dims(ops.exp(-self.log_width), -1)  # float16 ends at 65504
+        return ops.exp(-ops.sum(ops.square(scaled), axis=-1) / 2)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (*input_shape[:-1], self.units)

@@ -77,6 +77,26 @@ def test_an_rbf_net_reads_digits():
 
 
 def test_refuses():
-    for wrong in ({"units": 0}, {"width": "one"}, {"initial_width": 0.0}):
-        with pytest.raises(ValueError, match="Expected at least one unit"):
+    for wrong, expected in (
+        ({"units": 0}, "a positive integer. Received: units=0"),
+        ({"units": 2.5}, "a positive integer. Received: units=2.5"),
+        ({"width": "one"}, "'own' or 'shared'. Received: width='one'"),
+        ({"initial_width": 0.0}, "a positive number, of all units. Received: initial_width=0.0"),
+        ({"initial_width": float("inf")}, "Received: initial_width=inf"),
+        ({"initial_width": "1"}, "Received: initial_width='1'"),
+        ({"initial_width": [1.0, 2.0]}, r"Received: initial_width=\[1.0, 2.0\]"),
+    ):
+        with pytest.raises(ValueError, match=expected):
             GaussianRBF(**{"units": 3, **wrong})
+    with pytest.raises(ValueError, match=r"known width. Received: input_shape=\(None, None\)"):
+        GaussianRBF(3)(keras.Input((None,)))
+    layer = GaussianRBF(3)
+    layer.build((None, 6))
+    with pytest.raises(ValueError, match="expected axis -1 of input shape to have value 6"):
+        layer(keras.ops.ones((2, 1)))  # which would be subtracted from each feature
+
+
+def test_half_precision_holds_distances_that_float16_does_not():
+    pixels = np.full((1, 64), 60.0)  # 64 * 60^2 is above 65504
+    layer = GaussianRBF(1, "shared", 200.0, centers_initializer="zeros", dtype="mixed_float16")
+    np.testing.assert_allclose(layer(pixels), [[np.exp(-64 * 60**2 / 2 / 200**2)]], rtol=3e-2)

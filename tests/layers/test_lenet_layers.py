@@ -80,8 +80,25 @@ def test_euclidean_rbf(tmp_path):
     expected = ((x[:, None] - centers) ** 2).sum(-1)
     np.testing.assert_allclose(check_save(layer, x, tmp_path), expected, atol=1e-5)
     assert not layer.trainable_variables and layer.count_params() == 15
-    with pytest.raises(ValueError, match="a matrix"):
-        EuclideanRBF([1.0, 2.0])
+    for wrong, received in {
+        (1.0, 2.0): r"shape \(2,\)",
+        ((1.0, 2.0), (3.0,)): r"centers=\(\(1.0, 2.0\), \(3.0,\)\)",
+        "abc": "centers='abc'",
+        (): r"shape \(0,\)",
+        ((1.0, float("nan")),): "1 that are none",
+    }.items():
+        with pytest.raises(
+            ValueError, match=f"a matrix .* of finite numbers. Received: .*{received}"
+        ):
+            EuclideanRBF(wrong)
+    many = np.stack([x, 2 * x], axis=1)  # as many rows as centers, or not: (batch, 2, features)
+    inputs = keras.Input((None, 5))
+    answered = keras.Model(inputs, layer(inputs))
+    assert answered.output_shape == (None, None, 3)
+    twice = ((many[:, :, None] - centers) ** 2).sum(-1)
+    np.testing.assert_allclose(answered(many), twice, atol=1e-4)
+    repeated = np.stack([x, x, x], axis=1)
+    np.testing.assert_allclose(answered(repeated), np.stack([expected] * 3, axis=1), atol=1e-5)
     with pytest.raises(ValueError, match=r"5 features. Received: input_shape=\(1, 4\)"):
         EuclideanRBF(centers)(x[:1, :4])
 
