@@ -1,10 +1,13 @@
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+
+from keras_shared.layers.schedules import positive
 
 _ODD = np.int32(0x2C1B3C6D)  # mixes the bits of a sum over all of them
 
@@ -42,7 +45,7 @@ class HashedDense(keras.layers.Layer):
         `(batch, ..., units)`.
 
     Raises:
-        ValueError: for units or a compression below 1, or inputs of unknown width.
+        ValueError: for units or a compression below 1, another seed, or inputs of unknown width.
 
     Example:
         >>> import keras
@@ -71,28 +74,33 @@ class HashedDense(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if units < 1 or compression < 1:
+        if not isinstance(compression, numbers.Real) or not 1 <= compression < math.inf:
             raise ValueError(
-                "`units` and `compression` must be at least 1. "
-                f"Received: units={units}, compression={compression}"
+                f"`compression` must be a number from 1. Received: compression={compression!r}"
             )
-        self.units = units
+        if not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**32:
+            raise ValueError(
+                "`seed` must be a whole number from 0 to 4,294,967,295: it chooses the hash. "
+                f"Received: seed={seed!r}"
+            )
+        self.units = positive("units", units)
         self.compression = compression
         self.activation = keras.activations.get(activation)
         self.use_bias = use_bias
-        self.seed = seed
+        self.seed = int(seed)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.supports_masking = True
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        inputs = input_shape[-1]
+        inputs = input_shape[-1] if input_shape else None
         if inputs is None:
             raise ValueError(
                 f"HashedDense '{self.name}' takes inputs of a known width. "
                 f"Received: input_shape={input_shape}"
             )
+        self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: inputs})
         # RandomState, since NumPy keeps its stream the same for ever
         codes = np.random.RandomState(self.seed).randint(0, 2**31, inputs + self.units)
         self._codes = np.split(codes.astype("int32"), [inputs])

@@ -141,8 +141,19 @@ def test_it_learns_in_half_precision():
 
 
 def test_refuses():
-    with pytest.raises(ValueError, match=r"at least 1. Received: units=3, compression=0.5"):
-        HashedDense(3, compression=0.5)
+    for wrong in (0.5, "8", float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=f"a number from 1. Received: compression={wrong!r}"):
+            HashedDense(3, compression=wrong)
+    for wrong in (0, 2.5, "3", None):
+        with pytest.raises(ValueError, match=f"a positive integer. Received: units={wrong!r}"):
+            HashedDense(wrong)
+    for wrong in (-1, None, "a", 2**32):  # None would be another hash in each process
+        with pytest.raises(ValueError, match=f"it chooses the hash. Received: seed={wrong!r}"):
+            HashedDense(3, seed=wrong)
+    layer = HashedDense(3)
+    layer.build((None, 4))
+    with pytest.raises(ValueError, match="expected axis -1 of input shape to have value 4"):
+        layer(keras.ops.ones((2, 5)))
     with pytest.raises(ValueError, match=r"known width. Received: input_shape=\(None, None\)"):
         HashedDense(3).build((None, None))
     with pytest.raises(ValueError, match="unexpected|Unrecognized"):
