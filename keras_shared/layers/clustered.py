@@ -1,4 +1,5 @@
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -25,10 +26,12 @@ class Clustered(keras.layers.Layer):
     plain_class: ClassVar[type[keras.Layer]]
 
     def __init__(self, *args: Any, codes: int = 16, **kwargs: Any) -> None:
-        if not 2 <= codes <= 256:
-            raise ValueError(f"`codes` must be 2 to 256. Received: codes={codes}")
+        if not isinstance(codes, numbers.Integral) or not 2 <= codes <= 256:
+            raise ValueError(
+                f"`codes` must be a whole number from 2 to 256. Received: codes={codes!r}"
+            )
         super().__init__(*args, **kwargs)
-        self.codes = codes
+        self.codes = int(codes)
         self._bits = next(bits for bits in _BITS if 2**bits >= codes)
 
     def add_weight(self, *args: Any, name: str | None = None, **kwargs: Any) -> Any:

@@ -1,7 +1,10 @@
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
+
+from keras_shared.layers.schedules import positive
 
 
 @keras.saving.register_keras_serializable("keras_shared")
@@ -44,9 +47,15 @@ class OverFields(keras.layers.Layer):
 
     def __init__(self, layer: keras.Layer, size: tuple[int, int], **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if not isinstance(layer, keras.Layer):
+            raise ValueError(f"`layer` must be a layer or model. Received: layer={layer!r}")
+        if not isinstance(size, Sequence) or len(size) != 2:
+            raise ValueError(f"`size` must be (rows, columns) of a field. Received: size={size!r}")
         self.autocast = False  # `layer` has a policy of its own
         self.layer = layer
-        self.size = (int(size[0]), int(size[1]))
+        expected = "(rows, columns) of a field, each a whole number above 0"
+        self.size = (positive("size", size[0], expected), positive("size", size[1], expected))
+        self.input_spec = keras.layers.InputSpec(ndim=4)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         if not self.layer.built:

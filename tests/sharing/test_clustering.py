@@ -234,7 +234,7 @@ def test_refuses():
     inputs = keras.Input((6,))
     with pytest.raises(TieError, match="has no layer to cluster"):
         cluster(keras.Model(inputs, layers.LayerNormalization()(inputs)))
-    with pytest.raises(ValueError, match="2 to 256. Received: codes=1"):
+    with pytest.raises(ValueError, match="from 2 to 256. Received: codes=1"):
         cluster(net(), codes=1)
     with pytest.raises(TieError, match="no graph of layers"):
         cluster(keras.Sequential([layers.Dense(2)]))

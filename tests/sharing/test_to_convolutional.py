@@ -134,6 +134,15 @@ def test_a_dense_is_the_convolution_with_its_kernel_reshaped():
         layer(maps[:, :3])
 
 
+@pytest.mark.parametrize(
+    ("size", "received"), [(3, "size=3"), ((1, 2, 3), r"\(1, 2, 3\)"), ((0, 1), "size=0"),
+                           ((1.5, 1), "size=1.5")],
+)  # fmt: skip
+def test_fields_have_two_sides(size, received):
+    with pytest.raises(ValueError, match=rf"\(rows, columns\) of a field.* Received: .*{received}"):
+        OverFields(layers.Dense(2), size)
+
+
 def test_gradients_add_up_over_all_positions():
     model = renewed(sequential())
     converted = to_convolutional(model)
