@@ -1,3 +1,4 @@
+import numbers
 from typing import Any
 
 import keras
@@ -8,8 +9,10 @@ from keras_shared.layers import (
     ClusteredConv2D,
     ClusteredConv3D,
     ClusteredDense,
+    OverFields,
+    Shared,
 )
-from keras_shared.sharing.copying import Copies
+from keras_shared.sharing.copying import Copies, refuse_without_graph
 from keras_shared.tying import TiedReader, TieError, effective_weight, readers_of
 from keras_shared.tying.keras_private import flatten_layers
 from keras_shared.tying.normalization import renew_normalization
@@ -18,6 +21,7 @@ _CLUSTERED: dict[type[keras.Layer], Any] = {
     kind.plain_class: kind
     for kind in (ClusteredDense, ClusteredConv1D, ClusteredConv2D, ClusteredConv3D)
 }
+_WRAPPERS = (keras.layers.TimeDistributed, Shared, OverFields)  # which own nothing but `layer`
 
 
 def cluster(model: keras.Model, codes: int = 16) -> keras.Model:
@@ -27,7 +31,8 @@ def cluster(model: keras.Model, codes: int = 16) -> keras.Model:
     centres that lie evenly between the smallest and the largest; each position then holds the
     number of its centre. With 16 codes a position takes 4 bits in place of 32, in memory, in the
     `.keras` file and in a SavedModel. Biases, normalisation and layers of other kinds stay as they
-    are. Layers that read a clustered kernel read it on.
+    are. Layers that read a clustered kernel read it on, and one that is called several times, by
+    `Shared` too, has one codebook.
 
     What comes back is trained as any model: `fit` changes the codebooks, each value by the sum of
     the gradients of its positions, and no position changes its code. That wins back most of what
@@ -42,8 +47,8 @@ def cluster(model: keras.Model, codes: int = 16) -> keras.Model:
         A new functional model or Sequential, not compiled; `model` stays as it is.
 
     Raises:
-        TieError: for a model without a graph of layers or without such a kernel, or a layer that
-            lies inside of one without a graph.
+        TieError: for a model without a graph of layers or without such a kernel, a kernel that
+            holds NaN or infinity, or a layer that lies inside of one without a graph.
         ValueError: for another number of codes.
 
     Example:
@@ -58,19 +63,15 @@ def cluster(model: keras.Model, codes: int = 16) -> keras.Model:
         Han, Mao, Dally 2016, "Deep Compression: Compressing Deep Neural Networks with Pruning,
         Trained Quantization and Huffman Coding", section 3 (here without pruning and Huffman).
     """
-    if not getattr(model, "inputs", None):
-        raise TieError(
-            f"'{model.name}' (of type {type(model).__name__}) has no graph of layers to copy. Pass "
-            "a functional model, or a Sequential that was built."
-        )
+    refuse_without_graph(model)
+    if not isinstance(codes, numbers.Integral) or not 2 <= codes <= 256:
+        raise ValueError(f"`codes` must be a whole number from 2 to 256. Received: codes={codes!r}")
     kernels = [layer for layer in flatten_layers(model) if type(layer) in _CLUSTERED]
     if not kernels:
         raise TieError(
             f"'{model.name}' has no layer to cluster: expected one of "
             f"{[kind.__name__ for kind in _CLUSTERED]}."
         )
-    if not 2 <= codes <= 256:
-        raise ValueError(f"`codes` must be 2 to 256. Received: codes={codes}")
     return _Copy([*kernels, *readers_of(model)], codes).of_model(model)
 
 
@@ -82,12 +83,17 @@ class _Copy(Copies):
         self._codes = codes
 
     def new(self, layer: keras.Layer) -> keras.Layer:
-        if isinstance(layer, TiedReader) and not layer.untied:
-            source = {"source": self.of(layer.source())}
-            copy = type(layer).from_config({**layer.get_config(), **source})
+        if isinstance(layer, TiedReader):
+            own = layer.own_layer
+            read = {"own_layer": self.of(own)} if own else {"source": self.of(layer.source())}
+            copy = type(layer).from_config({**layer.get_config(), **read})
             copy.build_from_config(layer.get_build_config())
-            copy.set_weights(layer.get_weights())
+            biases: dict[str, Any] = {}  # what it owns beside the layer that it reads
+            layer.save_own_variables(biases)
+            copy.load_own_variables(biases)
             return copy
+        if type(layer) in _WRAPPERS:
+            return type(layer)(**{**layer.get_config(), "layer": self.of(layer.layer)})
         if type(layer) not in _CLUSTERED:
             return super().new(layer)
         if layer.quantization_mode is not None:
@@ -96,6 +102,12 @@ class _Copy(Copies):
                 f"{layer.quantization_mode!r}. Cluster the model in place of quantising it."
             )
         kernel = keras.ops.convert_to_numpy(effective_weight(layer, "float32"))  # LoRA merged
+        if wrong := int((~np.isfinite(kernel)).sum()):
+            raise TieError(
+                f"The kernel of {type(layer).__name__} '{layer.name}' holds NaN or infinity, "
+                f"{wrong} of {kernel.size} values, as after a training that diverged. Cluster the "
+                "model as it was before that."
+            )
         config = {k: v for k, v in layer.get_config().items() if not k.startswith("lora_")}
         clustered = _CLUSTERED[type(layer)].from_config({**config, "codes": self._codes})
         clustered.build_from_config(layer.get_build_config())

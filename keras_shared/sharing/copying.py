@@ -63,6 +63,24 @@ class Copies:
         return copy
 
 
+def refuse_without_graph(model: Any, otherwise: str = "") -> None:
+    """See that a model can be copied layer by layer.
+
+    Args:
+        model: what a user gave.
+        otherwise: more advice, the end of the message.
+
+    Raises:
+        TieError: for anything but a functional model or a Sequential that was built.
+    """
+    if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
+        name = f"'{model.name}'" if isinstance(model, keras.Layer) else repr(model)
+        raise TieError(
+            f"{name} (of type {type(model).__name__}) has no graph of layers to copy. Pass a "
+            f"functional model, or a Sequential that was built{otherwise}."
+        )
+
+
 def names_of(layer: keras.Layer) -> set[str]:
     """What a layer can be named by."""
     return {layer.name, layer.path or layer.name}

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_shared.errors import boundary
 from keras_shared.sharing.calls import Call, calls_of
-from keras_shared.sharing.copying import Copies, layer_named
+from keras_shared.sharing.copying import Copies, layer_named, refuse_without_graph
 from keras_shared.tying import TiedReader, bind_ties, readers_of
 from keras_shared.tying.effective_weight import weight_shape
 from keras_shared.tying.keras_private import flatten_layers
@@ -59,12 +59,10 @@ def resize_vocabulary(
     Reference:
         `resize_token_embeddings` of Hugging Face's Transformers.
     """
-    if not getattr(model, "inputs", None):
-        raise ValueError(
-            f"'{model.name}' (of type {type(model).__name__}) has no graph of layers to copy. Pass "
-            "a functional model, or a Sequential that was built; in a model of your own, build a "
-            "new one with another `input_dim`, and copy the rows."
-        )
+    refuse_without_graph(
+        model,
+        "; in a model of your own, build a new one with another `input_dim`, and copy the rows",
+    )
     if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
         raise ValueError(f"`size` is the new number of words, 1 or more. Received: size={size!r}")
     bind_ties(model)

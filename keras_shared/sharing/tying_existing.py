@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_shared.layers import TiedConv, TiedConvTranspose, TiedDense, TiedLayer
 from keras_shared.layers.convolution_reader import ConvolutionReader
-from keras_shared.sharing.copying import Copies, layer_named, names_of
+from keras_shared.sharing.copying import Copies, layer_named, names_of, refuse_without_graph
 from keras_shared.tying import TiedReader, TieError
 from keras_shared.tying.effective_weight import weight_names
 from keras_shared.tying.keras_private import flatten_layers
@@ -74,11 +74,7 @@ def tie_weights(
         figure 1 (transposed); Press & Wolf 2017, "Using the Output Embedding to Improve Language
         Models" (an output layer and an embedding).
     """
-    if not getattr(model, "inputs", None):
-        raise ValueError(
-            f"'{model.name}' (of type {type(model).__name__}) has no graph of layers to copy. Pass "
-            "a functional model, or a Sequential that was built."
-        )
+    refuse_without_graph(model)
     return _Copy(_pairs(model, ties), keep, transpose).of_model(model)
 
 

@@ -5,6 +5,7 @@ import keras
 import numpy as np
 
 from keras_shared.layers import LocallyConnected2D
+from keras_shared.sharing.copying import refuse_without_graph
 from keras_shared.tying import TiedReader, readers_of, untie
 from keras_shared.tying.keras_private import flatten_layers, run_graph
 from keras_shared.tying.normalization import renew_normalization
@@ -66,11 +67,7 @@ def unshare(
         >>> unshare(model, copy_values=False, parameters=48).count_params()
         44
     """
-    if not getattr(model, "inputs", None):
-        raise ValueError(
-            f"'{model.name}' (of type {type(model).__name__}) has no graph of layers to copy. Pass "
-            "a functional model, or a Sequential that was built."
-        )
+    refuse_without_graph(model)
     if parameters is None:
         return _Copies(copy_values, convolutions).of_model(model)
     if copy_values:

@@ -13,7 +13,15 @@ from keras import layers
 
 import keras_shared
 from keras_shared import cluster, sharing_report, tie, unshare, untie
-from keras_shared.layers import ClusteredConv2D, ClusteredDense, HashedDense, TiedConv, TiedDense
+from keras_shared.layers import (
+    ClusteredConv2D,
+    ClusteredDense,
+    HashedDense,
+    OverFields,
+    Shared,
+    TiedConv,
+    TiedDense,
+)
 from keras_shared.sharing import Reading
 from keras_shared.tying import TieError
 from keras_shared.zoo import LeNet5, TiedAutoencoder
@@ -185,6 +193,48 @@ def test_readers_of_a_clustered_kernel_are_untied_with_a_whole_kernel():
     np.testing.assert_array_equal(small(x), wanted)
 
 
+@pytest.mark.parametrize(
+    "wrapper", [layers.TimeDistributed, lambda inner: OverFields(inner, (2, 2))]
+)
+def test_a_layer_in_a_wrapper_is_clustered_there(wrapper, tmp_path):
+    image = keras.Input((4, 5, 3))
+    hidden = keras.Sequential([keras.Input((12,)), layers.Dense(4, "tanh"), layers.Dense(2)])
+    x = image if wrapper is not layers.TimeDistributed else layers.Reshape((5, 12))(image)
+    model = keras.Model(image, wrapper(hidden)(x))
+    small, images = cluster(model, 64), noise(2, 4, 5, 3)
+    np.testing.assert_allclose(small(images), model(images), atol=1e-5)  # at most 48 values
+    kinds = [type(layer) for layer in small.layers[-1].layer.layers]
+    assert kinds == [ClusteredDense, ClusteredDense]
+    small.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    np.testing.assert_array_equal(loaded(images), small(images))
+
+
+def test_twins_share_one_codebook():
+    left, right = keras.Input((6,)), keras.Input((6,))
+    tower = layers.Dense(4, name="tower")
+    once = layers.TimeDistributed(tower)(layers.Reshape((1, 6))(left))
+    model = keras.Model([left, right], [*Shared(tower)([left, right]), tower(left), once])
+    small, x = cluster(model, 4), [noise(3, 6), noise(3, 6)]
+    assert [w.name for w in small.weights] == ["codebook", "bias", "packed_codes"]
+    one, two, again, wrapped = small(x)
+    np.testing.assert_array_equal(one, again)
+    np.testing.assert_allclose(one, wrapped[:, 0], atol=1e-6)
+    np.testing.assert_allclose(two, x[1] @ np.asarray(small.get_layer("tower").kernel), atol=1e-5)
+    assert sharing_report(small).weights[0].uses == 4
+
+
+def test_an_untied_reader_is_clustered_by_itself():
+    pixels = keras.Input((6,))
+    code = layers.Dense(4, name="code")
+    model = keras.Model(pixels, TiedDense(code, name="back")(code(pixels)))
+    untie(model).get_layer("back").own_layer.kernel.assign(noise(6, 4))
+    model.get_layer("back").bias.assign(noise(6))
+    small, x = cluster(model, 24), noise(3, 6)
+    assert type(small.get_layer("back").own_layer) is ClusteredDense
+    np.testing.assert_allclose(small(x), model(x), atol=1e-5)
+
+
 def test_encoder_and_decoder_as_sub_models():
     model = TiedAutoencoder(units=(5, 3), input_dim=20)
     small = cluster(model, 64)  # as many as the values of the second kernel
@@ -234,10 +284,16 @@ def test_refuses():
     inputs = keras.Input((6,))
     with pytest.raises(TieError, match="has no layer to cluster"):
         cluster(keras.Model(inputs, layers.LayerNormalization()(inputs)))
-    with pytest.raises(ValueError, match="from 2 to 256. Received: codes=1"):
-        cluster(net(), codes=1)
-    with pytest.raises(TieError, match="no graph of layers"):
-        cluster(keras.Sequential([layers.Dense(2)]))
+    for wrong in (1, 257, 16.5, "16"):
+        with pytest.raises(ValueError, match=f"from 2 to 256. Received: codes={wrong!r}"):
+            cluster(net(), codes=wrong)
+    for wrong in (keras.Sequential([layers.Dense(2)]), layers.Dense(2), "model", None):
+        with pytest.raises(TieError, match="no graph of layers"):
+            cluster(wrong)
+    diverged = net()
+    diverged.get_layer("hidden").kernel.assign(np.full((72, 7), np.nan))
+    with pytest.raises(TieError, match="kernel of Dense 'hidden' holds NaN .* 504 of 504"):
+        cluster(diverged)
 
 
 @pytest.mark.backends
