@@ -85,11 +85,12 @@ def to_convolutional(model: keras.Model) -> keras.Model:
         Long, Shelhamer, Darrell 2015, "Fully Convolutional Networks for Semantic Segmentation",
         section 3.1.
     """
-    shapes = [tuple(t.shape) for t in getattr(model, "inputs", None) or []]
+    known = getattr(model, "inputs", None) if isinstance(model, keras.Model) else None
+    shapes = [tuple(t.shape) for t in known or []]
     if len(shapes) != 1 or len(shapes[0]) != 4 or None in shapes[0][1:]:
         raise ConvolutionError(
             f"to_convolutional takes a built functional model or Sequential with one input "
-            f"(batch, rows, columns, channels) of known size. Received: '{model.name}' with "
+            f"(batch, rows, columns, channels) of known size. Received: {_given(model)} with "
             f"inputs of shapes {shapes}"
         )
     conversion = _Conversion(model)
@@ -114,11 +115,13 @@ def window_of(converted: keras.Model) -> Window:
         >>> window_of(keras.Model(image, keras.layers.Conv2D(2, 5, strides=3)(image)))
         Window(size=(5, 5), step=(3, 3))
     """
-    if len(converted.outputs[0].shape) < 4 or converted.inputs[0].shape[1:3] != (None, None):
+    known = isinstance(converted, keras.Model) and bool(getattr(converted, "inputs", None))
+    shapes = [tuple(t.shape) for t in (*converted.inputs, *converted.outputs)] if known else []
+    if not known or len(shapes[-1]) < 4 or shapes[0][1:3] != (None, None):
         raise ConvolutionError(
             "window_of takes a model from images of any size to a map of scores, as of "
-            f"to_convolutional. Received: '{converted.name}', {converted.inputs[0].shape} -> "
-            f"{converted.outputs[0].shape}"
+            f"to_convolutional. Received: {_given(converted)} with inputs and outputs of shapes "
+            f"{shapes}"
         )
     given = converted.inputs[0]
 
@@ -158,7 +161,11 @@ class _Conversion:
         given = self._model.inputs[0]
         self._image = keras.Input((None, None, given.shape[-1]), dtype=given.dtype, name=given.name)
         self._of_window[id(self._image)] = keras.KerasTensor(given.shape, given.dtype)
-        with boundary(f"'{self._model.name}' has no convolutional form", ConvolutionError):
+        with boundary(
+            f"'{self._model.name}' has no convolutional form", ConvolutionError,
+            "Give each layer before its vectors, also in models inside of it, a name of its own, "
+            "and put all outputs behind the vectors.",
+        ):  # fmt: skip
             outputs = self._run(self._model, self._image)
             if self._size is None:
                 raise ConvolutionError(
@@ -168,8 +175,8 @@ class _Conversion:
                 )
             tail = keras.Model(self._vectors, outputs, name=f"{self._model.name}_on_fields")
             scores = OverFields(tail, self._size, name="over_fields")(self._maps)
-        converted = keras.Model(self._image, scores, name=f"{self._model.name}_convolutional")
-        return keras.Model(self._image, self._maps), converted
+            converted = keras.Model(self._image, scores, name=f"{self._model.name}_convolutional")
+            return keras.Model(self._image, self._maps), converted
 
     def _run(self, model: keras.Model, *inputs: Any) -> Any:
         if isinstance(model, keras.Sequential):
@@ -180,11 +187,11 @@ class _Conversion:
         return run_graph(model, inputs, self._call)
 
     def _call(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(layer, keras.Model) and getattr(layer, "inputs", None):
-            return self._run(layer, *args)
         tensors = [t for t in keras.tree.flatten(args) if isinstance(t, keras.KerasTensor)]
         if not all(id(t) in self._of_window for t in tensors):  # vectors: as in the model
             return layer(*args, **kwargs)
+        if isinstance(layer, keras.Model) and getattr(layer, "inputs", None):
+            return self._run(layer, *args)
         windows = keras.tree.map_structure(lambda t: self._of_window.get(id(t), t), args)
         one = layer.compute_output_spec(*windows)
         if isinstance(layer, keras.layers.ZeroPadding2D) and args[0] is self._image:
@@ -192,6 +199,12 @@ class _Conversion:
             new = self._image
         elif isinstance(layer, _TO_VECTORS) and len(one.shape) == 2:
             return self._to_vectors(layer, args[0], windows[0])
+        elif any(len(spec.shape) == 2 for spec in keras.tree.flatten(one)):
+            raise ConvolutionError(
+                f"{_named(layer)} makes vectors of maps, and how cannot be seen: expected a "
+                "Flatten, a Reshape or a global pooling among the layers of the model. Put it "
+                "there, by a model that is functional throughout."
+            )
         else:
             _refuse(layer)
             with boundary(
@@ -230,6 +243,16 @@ def _refuse(layer: Any) -> None:
         padding = layer.geometry()["padding"]
     sides = getattr(layer, "kernel_size", None) or getattr(layer, "pool_size", None) or 2
     sides = sides() if callable(sides) else sides
+    if getattr(layer, "data_format", None) == "channels_first":
+        raise ConvolutionError(
+            f"{_named(layer)} has data_format='channels_first': expected maps (batch, rows, "
+            "columns, channels). Build the model with 'channels_last'; the kernels are the same."
+        )
+    if isinstance(layer, keras.layers.Permute):
+        raise ConvolutionError(
+            f"{_named(layer)} moves the axes of maps: expected (batch, rows, columns, channels) up "
+            "to the vectors. Train the model without it."
+        )
     if padding == "same" and np.max(sides) > 1:
         raise ConvolutionError(
             f"{_named(layer)} has padding='same': at the border of a window it reads zeros, where "
@@ -245,6 +268,11 @@ def _refuse(layer: Any) -> None:
             f"{_named(layer)} looks at a whole map, and answers otherwise in a larger image. Train "
             "the model without it; BatchNormalization has a convolutional form."
         )
+
+
+def _given(model: Any) -> str:
+    name = f"'{model.name}'" if isinstance(model, keras.Layer) else repr(model)
+    return f"{name} (of type {type(model).__name__})"
 
 
 def _named(layer: Any) -> str:

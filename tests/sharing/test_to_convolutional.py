@@ -10,7 +10,7 @@ import keras_shared
 from keras_shared import sharing_report, to_convolutional, unshare
 from keras_shared.layers import HashedDense, LocallyConnected2D, OverFields, TiedConv, TiedDense
 from keras_shared.sharing import ConvolutionError, window_of
-from keras_shared.zoo import LeCun1989, LeNet5, TiedAutoencoder
+from keras_shared.zoo import LeCun1989, LeNet5, MultiTaskNet, TiedAutoencoder
 
 RANDOM = np.random.default_rng(8)
 
@@ -250,5 +250,35 @@ def test_refuses():
     gate = layers.Reshape((1, 1, 2))(layers.GlobalAveragePooling2D()(maps))
     with pytest.raises(ConvolutionError, match="has no convolutional form"):
         to_convolutional(keras.Model(image, layers.Flatten()(layers.Multiply()([maps, gate]))))
-    with pytest.raises(ConvolutionError, match="window_of takes a model from images of any size"):
-        window_of(LeNet5())
+    with pytest.raises(ConvolutionError, match="has no convolutional form.*put all outputs behind"):
+        to_convolutional(keras.Model(image, [maps, layers.Dense(2)(layers.Flatten()(maps))]))
+    average = keras.Model(image, layers.Dense(2)(ops.mean(maps, axis=(1, 2))))
+    with pytest.raises(ConvolutionError, match="Mean .* makes vectors of maps, and how cannot be"):
+        to_convolutional(average)
+    turned = layers.Flatten()(layers.Permute((3, 1, 2), name="turn")(maps))
+    with pytest.raises(ConvolutionError, match="Permute 'turn' moves the axes of maps"):
+        to_convolutional(keras.Model(image, layers.Dense(2)(turned)))
+    first = layers.Conv2D(2, 3, data_format="channels_first", name="c")
+    with pytest.raises(ConvolutionError, match="Conv2D 'c' has data_format='channels_first'"):
+        to_convolutional(keras.Sequential([keras.Input((1, 8, 8)), first, layers.Flatten()]))
+    alike = [
+        keras.Sequential([keras.Input((side, side, 1)), layers.Conv2D(1, 3, name="c")])
+        for side in (8, 6)
+    ]
+    with pytest.raises(ConvolutionError, match='name "c" is used 2 times.*a name of its own'):
+        to_convolutional(keras.Sequential([keras.Input((8, 8, 1)), *alike, layers.Flatten()]))
+    for wrong in (LeNet5(), keras.Sequential([layers.Dense(2)]), layers.Dense(2), None):
+        with pytest.raises(ConvolutionError, match="window_of takes a model from images of any"):
+            window_of(wrong)
+    for wrong in (keras.Sequential([layers.Dense(2)]), layers.Dense(2), None):
+        with pytest.raises(ConvolutionError, match="takes a built functional model"):
+            to_convolutional(wrong)
+
+
+def test_two_tasks_at_every_position():
+    net = MultiTaskNet(width=2, image_shape=(20, 20, 1))  # heads whose layers have the same names
+    converted = check_sweep(net, atol=1e-4)
+    assert {name: y.shape[1:] for name, y in converted.output.items()} == {
+        "left": (None, None, 10), "right": (None, None, 10)
+    }  # fmt: skip
+    assert {id(w) for w in converted.weights} == {id(w) for w in net.weights}
