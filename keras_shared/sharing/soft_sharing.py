@@ -1,4 +1,5 @@
 import math
+import numbers
 from typing import Any, Self
 
 import keras
@@ -46,10 +47,15 @@ class MixtureRegularizer(keras.regularizers.Regularizer):
     """
 
     def __init__(self, components: int = 16, zero_share: float = 0.99) -> None:
-        if components < 2 or not 0 < zero_share < 1:
+        if (
+            not isinstance(components, numbers.Integral)
+            or components < 2
+            or not isinstance(zero_share, numbers.Real)
+            or not 0 < zero_share < 1
+        ):
             raise ValueError(
-                "`components` must be at least 2, and `zero_share` above 0 and below 1. Received: "
-                f"components={components}, zero_share={zero_share}"
+                "`components` must be a whole number from 2, and `zero_share` above 0 and below 1. "
+                f"Received: components={components!r}, zero_share={zero_share!r}"
             )
         self.components = components
         self.zero_share = zero_share
@@ -142,7 +148,8 @@ class SoftSharing(keras.Model):
         **kwargs: `name`, as of `keras.Model`.
 
     Raises:
-        KerasSharedError: for a model without a trainable kernel.
+        KerasSharedError: for a model without a kernel, or with a loss of its own that trains
+            weights; in training, without a trainable kernel, or with LoRA or quantised layers.
         ValueError: for a number of examples or a strength that is not positive.
 
     Example:
@@ -171,16 +178,15 @@ class SoftSharing(keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if examples < 1 or not strength > 0:
+        for name, number in {"examples": examples, "strength": strength}.items():
+            if not isinstance(number, numbers.Real) or not 0 < number < math.inf:
+                raise ValueError(f"`{name}` must be a positive number. Received: {number!r}")
+        if not isinstance(model, keras.Model):
             raise ValueError(
-                "`examples` and `strength` must be positive. Received: "
-                f"examples={examples}, strength={strength}"
+                f"`model` must be a trained Keras model. Received: {model!r} (of type "
+                f"{type(model).__name__})"
             )
-        if not _kernels(model):
-            raise KerasSharedError(
-                f"'{model.name}' has no trainable kernel whose values could be shared. Build it, "
-                "and see that its layers are trainable."
-            )
+        _refuse(model)
         self.model = model
         self.mixture = MixtureRegularizer(components, zero_share)
         self.mixture_variables = self.mixture.variables  # which Keras finds by this
@@ -204,7 +210,8 @@ class SoftSharing(keras.Model):
         return self.mixture(ops.concatenate(flat)) + self.mixture.of_precisions()
 
     def collapsed(self) -> keras.Model:
-        """A copy of the model whose kernels hold the means of their components alone."""
+        """A copy of the model whose trainable kernels hold the means of their components alone."""
+        _kernels(self.model)  # may refuse
         copy: keras.Model = Copies(()).of(self.model)
         for kernel in _kernels(copy):
             kernel.assign(self.mixture.nearest(ops.convert_to_tensor(kernel)))
@@ -227,11 +234,38 @@ class SoftSharing(keras.Model):
         return cls(**{**config, "model": model})
 
 
+def _refuse(model: keras.Model) -> None:
+    """See that there are kernels, and that the loss of `compile` trains all weights."""
+    layers = flatten_layers(model)
+    if not any(variable.name == "kernel" for layer in layers for variable in layer.variables):
+        raise KerasSharedError(
+            f"'{model.name}' has no kernel whose values could be shared. Build it first; layers "
+            "that `cluster` made have few values already."
+        )
+    own = [v.name for v in model.trainable_variables
+           if all(v is not w for layer in model.layers for w in layer.variables)]  # fmt: skip
+    if own and type(model).compute_loss is not keras.Model.compute_loss:
+        raise KerasSharedError(
+            f"'{model.name}' has a loss of its own, which trains its {own}; here the loss of "
+            "`compile` is what is trained. Build it without: a MultiTaskNet with weighting='fixed'."
+        )
+
+
 def _kernels(model: keras.Model) -> list[keras.Variable]:
-    """The kernels of Dense and convolutions, each once."""
+    """The trainable kernels of Dense and convolutions, each once; an error if there is none."""
     found = {}
     for layer in flatten_layers(model):
+        if getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None):
+            raise KerasSharedError(
+                f"{type(layer).__name__} '{layer.name}' is quantised or has LoRA: its kernel is "
+                "not what is trained. Draw the model to few values before that."
+            )
         for variable in layer.trainable_variables:
             if variable.name == "kernel":
                 found[id(variable)] = variable
+    if not found:
+        raise KerasSharedError(
+            f"'{model.name}' has no trainable kernel. Set `trainable` of the layers to True that "
+            "are to be drawn to few values."
+        )
     return list(found.values())

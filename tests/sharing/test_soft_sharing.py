@@ -147,21 +147,55 @@ def test_saved_with_its_mixture_and_trained_on(tmp_path):
 
 def test_collapsed_is_of_the_same_class():
     trunk = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])
-    model = MultiTaskNet(trunk, {"a": keras.layers.Dense(2)}, "uncertainty", {"a": "xy"})
+    model = MultiTaskNet(trunk, {"a": keras.layers.Dense(2)}, "fixed", {"a": "xy"})
     small = SoftSharing(model, examples=64, components=4).collapsed()
     assert type(small) is MultiTaskNet and small.class_names == {"a": ("x", "y")}
     assert len(np.unique(small.trunk.layers[0].kernel)) <= 4
 
 
 def test_refuses():
-    with pytest.raises(ValueError, match="at least 2, and `zero_share`.*components=1"):
-        MixtureRegularizer(1)
-    with pytest.raises(ValueError, match="must be positive.*examples=0"):
-        SoftSharing(net(), examples=0)
-    frozen = net()
-    frozen.trainable = False
-    with pytest.raises(KerasSharedError, match="no trainable kernel"):
-        SoftSharing(frozen, examples=3)
+    for wrong in ({"components": 1}, {"components": 2.5}, {"zero_share": 1.0}, {"zero_share": "a"}):
+        (given,) = wrong.values()
+        with pytest.raises(ValueError, match=f"from 2, and `zero_share`.*={given!r}"):
+            MixtureRegularizer(**wrong)
+    for wrong in ({"examples": 0}, {"examples": "8"}, {"strength": float("inf")}):
+        ((name, given),) = wrong.items()
+        with pytest.raises(ValueError, match=f"`{name}` must be a positive number.*{given!r}"):
+            SoftSharing(net(), **{"examples": 3, **wrong})
+    with pytest.raises(ValueError, match="must be a trained Keras model. Received: 'net'"):
+        SoftSharing("net", examples=3)
+    for wrong in (keras.Sequential([keras.layers.Dense(2)]), cluster(net(), 4)):
+        with pytest.raises(KerasSharedError, match="no kernel whose values could be shared"):
+            SoftSharing(wrong, examples=3)
+    with pytest.raises(KerasSharedError, match=r"own, which trains its \['log_variances'\]"):
+        SoftSharing(MultiTaskNet(width=2, weighting="uncertainty"), examples=3)
+
+
+def test_frozen_after_training_it_is_loaded_but_not_trained(tmp_path):
+    soft = SoftSharing(net(), examples=64, components=3)
+    soft.compile("sgd", "mse")
+    soft.fit(X, Y, verbose=0)
+    soft.model.trainable = False
+    soft.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    np.testing.assert_array_equal(loaded.predict(X, verbose=0), soft.predict(X, verbose=0))
+    for refused in (loaded.penalty, loaded.collapsed):
+        with pytest.raises(KerasSharedError, match="no trainable kernel. Set `trainable`"):
+            refused()
+    for layer in loaded.model.layers:
+        layer.trainable = True
+    loaded.penalty()
+    assert len(np.unique(loaded.collapsed().layers[0].kernel)) <= 3
+
+
+@pytest.mark.parametrize("change", [lambda d: d.enable_lora(2), lambda d: d.quantize("int8")])
+def test_kernels_that_are_not_what_is_trained_are_refused(change):
+    model = net()
+    change(model.layers[0])
+    soft = SoftSharing(model, examples=3)
+    for refused in (soft.penalty, soft.collapsed):
+        with pytest.raises(KerasSharedError, match="Dense 'dense.*' is quantised or has LoRA"):
+            refused()
 
 
 @pytest.mark.backends
