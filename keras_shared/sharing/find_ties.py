@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import os
 import pathlib
 from collections import Counter
@@ -15,7 +16,7 @@ from keras_shared.layers import TiedLayer
 from keras_shared.sharing.calls import Call, calls_of
 from keras_shared.sharing.equal_values import Candidate, Equal, equal_values
 from keras_shared.sharing.matching import Matched, match
-from keras_shared.sharing.report import Reading, owners_in, times_in, uses_in
+from keras_shared.sharing.report import Reading, apart_in, owners_in, times_in, uses_in
 from keras_shared.sharing.stored_layers import dtype_of, stored_layers, values_of
 from keras_shared.sharing.table import Row, as_form, as_read, as_shape, as_text
 from keras_shared.tying import TiedReader, TieError, readers_of
@@ -27,7 +28,7 @@ _Owner = tuple[keras.Variable, keras.Layer]
 
 @dataclasses.dataclass(frozen=True)
 class SharedWeight:
-    """One variable that is read more than once.
+    """One variable that is read more than once, or by several positions of one matrix.
 
     Attributes:
         path: names of the sub-models and the layer that own it, and its own.
@@ -66,7 +67,7 @@ class Ties:
 
     Attributes:
         name: name of the model.
-        shared: variables that are read more than once.
+        shared: variables that are read more than once, or by several positions of one matrix.
         equal: variables of different layers that hold equal values now, and are not tied.
         file: name of the file, if any.
         stored: what it holds for shared weights, what it lacks, and what it has beyond the model.
@@ -102,10 +103,11 @@ class Ties:
 def find_ties(model: keras.Model, filepath: str | os.PathLike[str] | None = None) -> Ties:
     """What is shared in `model`, and what only looks tied; and what a file holds of it.
 
-    Shared is a variable that several layers read, or one layer in several calls, or that several
-    models, wrappers or layers hold. Only looking tied are variables of different layers with equal
-    values, as they are or with their axes in another order, as a copied kernel and its transpose
-    have. A constant, and what has fewer than 8 elements or 4 different values, is no evidence.
+    Shared is a variable that several layers read, or one layer in several calls, or at several
+    positions of its matrix (`keras_shared.layers.HashedDense`), or that several models, wrappers or
+    layers hold. Only looking tied are variables of different layers with equal values, as they are
+    or with their axes in another order, as a copied kernel and its transpose have. A constant, and
+    what has fewer than 8 elements or 4 different values, is no evidence.
 
     With a file, no second model is built: for each weight the file may hold one set of values for
     each layer that reads it, equal or trained apart, which `keras_shared.load_weights` can load.
@@ -157,8 +159,10 @@ def find_ties(model: keras.Model, filepath: str | os.PathLike[str] | None = None
     holders = _holders(model, names)
     shared = {
         id(v): SharedWeight(paths[id(v)], tuple(v.shape), reading[id(v)], holders.get(id(v), ()))
-        for v, _ in owners
-        if sum(max(1, read.times) for read in reading[id(v)].values()) > 1 or id(v) in holders
+        for v, owner in owners
+        if sum(max(1, read.times) for read in reading[id(v)].values()) > 1
+        or id(v) in holders
+        or apart_in(owner, v) > math.prod(v.shape)
     }
     equal = equal_values(Candidate.of(v, owner, paths[id(v)]) for v, owner in owners)
     ties = Ties(model.name, tuple(shared.values()), tuple(equal), notes=tuple(notes))

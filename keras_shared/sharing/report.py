@@ -193,7 +193,7 @@ def uses_in(
         steps = "" if call.steps is None else f", at each of {call.steps} steps"
         steps = ", at each step" if call.open_steps else steps
         for variable in by_layer.get(id(call.layer), ()):
-            form = "as is" if isinstance(call.layer, TiedReader) else _form(call.layer)
+            form = "as is" if isinstance(call.layer, TiedReader) else _form(call.layer, variable)
             uses[id(variable)].append((call, f"{form}{steps}"))
         for variable in read.get(id(call.layer), ()):
             if id(variable) in uses:
@@ -201,22 +201,27 @@ def uses_in(
     return uses
 
 
-def _form(layer: keras.Layer) -> str:
-    """How a layer reads a weight of its own."""
+def _form(layer: keras.Layer, variable: keras.Variable) -> str:
+    """How a layer reads a weight of its own; `form` is that of those it shares inside, if any."""
     form = getattr(layer, "form", "as is")
-    return form if isinstance(form, str) else "as is"
+    whole = hasattr(layer, "without_sharing") and apart_in(layer, variable) == _size(variable)
+    return form if isinstance(form, str) and not whole else "as is"
 
 
-def _apart(layer: keras.Layer, variable: keras.Variable) -> int:
+def apart_in(layer: keras.Layer, variable: keras.Variable) -> int:
     """How many elements `layer` would own in the place of a weight, without sharing inside."""
     if callable(getattr(layer, "without_sharing", None)):
         return int(layer.without_sharing(variable))
+    return _size(variable)
+
+
+def _size(variable: keras.Variable) -> int:
     return math.prod(variable.shape)
 
 
 def times_in(call: Call, variable: keras.Variable) -> int:
     """How often one call uses a weight: more than once if one number fills a whole matrix."""
-    return _apart(call.layer, variable) if math.prod(variable.shape) == 1 else 1
+    return apart_in(call.layer, variable) if _size(variable) == 1 else 1
 
 
 def _weight(variable: keras.Variable, owner: keras.Layer, uses: list[tuple[Call, str]]) -> Weight:
@@ -226,7 +231,7 @@ def _weight(variable: keras.Variable, owner: keras.Layer, uses: list[tuple[Call,
         times = before.times + times_in(call, variable)
         readers[call.layer.name] = Reading(before.form, times)
     shape = tuple(variable.shape)
-    size, apart = math.prod(shape), _apart(owner, variable)
+    size, apart = math.prod(shape), apart_in(owner, variable)
     counts = [multiply_adds(call, variable) for call, _ in uses]
     if apart != size:  # a reader counts one for each element: here it reads what the owner makes
         counts = [

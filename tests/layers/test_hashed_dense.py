@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import keras_shared
 from keras_shared.layers import HashedDense
-from keras_shared.sharing import Reading, sharing_report, unshare
+from keras_shared.sharing import Reading, find_ties, sharing_report, unshare
 
 RANDOM = np.random.default_rng(4)
 
@@ -118,6 +118,9 @@ def test_report_and_unshare():
     report = sharing_report(model)
     kernel = report.weights[0]
     assert kernel.readers == {"hidden": Reading("hashed", 1)} and kernel.uses == 1
+    assert report.weights[1].readers == {"hidden": Reading("as is", 1)}  # the biases
+    (shared,) = find_ties(model).shared
+    assert shared.path == "hidden/kernel" and shared.readers == kernel.readers
     assert kernel.shape == (12,) and kernel.without_sharing == kernel.multiply_adds == 35
     assert report.totals["parameters_without_sharing"] == model.count_params() - 12 + 35
     apart = unshare(model)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from keras import layers
 
 import keras_shared
-from keras_shared import cluster, sharing_report, tie, unshare, untie
+from keras_shared import cluster, find_ties, sharing_report, tie, unshare, untie
 from keras_shared.layers import (
     ClusteredConv2D,
     ClusteredDense,
@@ -128,6 +128,8 @@ def test_report_and_bytes_on_disk(tmp_path):
     report = sharing_report(small)
     codebook = report.weights[0]
     assert codebook.readers == {"wide": Reading("by codes", 1)}
+    assert report.weights[1].readers == {"wide": Reading("as is", 1)}
+    assert [weight.path for weight in find_ties(small).shared] == ["wide/codebook"]
     assert codebook.multiply_adds == codebook.without_sharing == 60_000
     assert report.totals["multiply_adds"] == 60_200
     assert report.totals["parameters_without_sharing"] == model.count_params()
