@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import numbers
 import os
 import pathlib
 from collections.abc import Callable
@@ -243,7 +244,16 @@ def search_topology(
     Reference:
         Gaier & Ha 2019, "Weight Agnostic Neural Networks", section 3 and its published code.
     """
-    _check(np.asarray(x), np.asarray(labels), population)
+    _check(np.asarray(x), np.asarray(labels))
+    for name, number, least in (
+        ("generations", generations, 0), ("population", population, 2), ("seed", seed, 0)
+    ):  # fmt: skip
+        if not isinstance(number, numbers.Integral) or number < least:
+            raise ValueError(
+                f"`{name}` must be a whole number from {least}. Received: {name}={number!r}"
+            )
+    if state is not None and not isinstance(state, (str, os.PathLike)):
+        raise ValueError(f"`state` must be the path of a file, or None. Received: state={state!r}")
     x, labels = np.asarray(x, "float32"), np.asarray(labels, int)
     inputs, outputs = x.shape[1], int(labels.max()) + 1
     digest = hashlib.sha256(x.tobytes() + labels.tobytes()).hexdigest()[:16]
@@ -284,11 +294,13 @@ def search_topology(
     return [nets[i] for i in order], scores[order]
 
 
-def _check(x: np.ndarray, labels: np.ndarray, population: int) -> None:
+def _check(x: np.ndarray, labels: np.ndarray) -> None:
     if x.ndim != 2 or not x.size:
         raise ValueError(
             f"`x` must be (examples, inputs): flatten images. Received: x of shape {x.shape}"
         )
+    if x.dtype.kind not in "fiub":
+        raise ValueError(f"`x` must be numbers from 0 to 1. Received: dtype {x.dtype}")
     if not (x.min() >= 0 and x.max() <= 1):
         raise ValueError(
             f"`x` must be numbers from 0 to 1. Received: numbers from {x.min():g} up to "
@@ -303,8 +315,6 @@ def _check(x: np.ndarray, labels: np.ndarray, population: int) -> None:
         raise ValueError(
             f"`labels` must be classes from 0. Received: from {labels.min()} to {labels.max()}"
         )
-    if population < 2:
-        raise ValueError(f"`population` must be 2 or more. Received: {population}")
 
 
 def _places(nets: list[Topology], scores: np.ndarray, random: np.random.Generator) -> np.ndarray:

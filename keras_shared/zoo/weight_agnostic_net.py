@@ -1,4 +1,5 @@
 import math
+import numbers
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -94,13 +95,17 @@ class WeightedGraph(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if isinstance(activations, str) or not set(activations) <= set(FUNCTIONS):
+        if (
+            isinstance(activations, str)
+            or not isinstance(activations, Sequence)
+            or not all(isinstance(name, str) and name in FUNCTIONS for name in activations)
+        ):
             raise ValueError(
                 f"`activations` must be a list of names among {list(FUNCTIONS)}. Received: "
                 f"{activations!r}"
             )
-        if not np.isfinite(weight):
-            raise ValueError(f"`weight` must be a finite number. Received: weight={weight}")
+        if not isinstance(weight, numbers.Real) or not math.isfinite(weight):
+            raise ValueError(f"`weight` must be a finite number. Received: weight={weight!r}")
         self.activations = tuple(activations)
         self.outputs = outputs
         self.connections = _pairs(connections)
@@ -109,6 +114,7 @@ class WeightedGraph(keras.layers.Layer):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         inputs = input_shape[-1]
+        self.input_spec = keras.layers.InputSpec(ndim=2, axes={-1: inputs} if inputs else None)
         if inputs is None:
             raise ValueError(
                 f"{type(self).__name__} '{self.name}' takes inputs of a known width. "
@@ -263,7 +269,7 @@ class WeightAgnosticNet(ImageClassifier):
             raise ValueError(f"`class_names` must name two or more. Received: {class_names}")
         pixels = math.prod(whole_numbers(image_shape, "image_shape", IMAGE))
         if connections is None:
-            first = 1 + pixels + len(activations)
+            first = 1 + pixels + len(activations if isinstance(activations, Sequence) else ())
             connections = [
                 (i, first + k) for k in range(len(class_names)) for i in range(1, 1 + pixels)
             ]
@@ -304,16 +310,18 @@ class WeightAgnosticNet(ImageClassifier):
 
 
 def _pairs(connections: Any) -> tuple[tuple[int, int], ...]:
+    listed = isinstance(connections, (Sequence, np.ndarray))
     try:
         table = np.asarray(connections)
     except ValueError:  # of rows of several lengths
         table = np.empty(0)
-    if len(connections) and (
-        table.ndim != 2 or table.shape[1] != 2 or not np.issubdtype(table.dtype, np.integer)
+    if not listed or (
+        len(connections)
+        and (table.ndim != 2 or table.shape[1] != 2 or not np.issubdtype(table.dtype, np.integer))
     ):
         raise ValueError(
-            "`connections` must be pairs of numbers of nodes, from one to a later one. Received: "
-            f"{connections[:5]!r}"
+            "`connections` must be a list of pairs of numbers of nodes, from one to a later one. "
+            f"Received: {(connections[:5] if listed else connections)!r}"
         )
     return tuple((int(a), int(b)) for a, b in connections)
 

@@ -262,8 +262,13 @@ def test_answers_and_is_trained_there_too(backend, tmp_path):
         ({"connections": [(1.7, 65)]}, r"pairs of numbers of nodes.*\[\(1.7, 65\)\]"),
         ({"connections": [(1, 2, 65)]}, "pairs of numbers of nodes"),
         ({"connections": [(1, 65), (2,)]}, "pairs of numbers of nodes"),
-        ({"connections": "abc"}, "pairs of numbers of nodes.*'abc'"),
+        ({"connections": "abc"}, "list of pairs of numbers of nodes.*'abc'"),
+        ({"connections": 5}, "a list of pairs of numbers of nodes.*Received: 5"),
+        ({"connections": {(1, 65)}}, r"a list of pairs.*Received: {\(1, 65\)}"),
         ({"activations": "relu"}, "a list of names among .*'relu'"),
+        ({"activations": 3}, "a list of names among .*Received: 3"),
+        ({"activations": [["relu"]]}, r"a list of names among .*Received: \[\['relu'\]\]"),
+        ({"weight": "1"}, "`weight` must be a finite number. Received: weight='1'"),
         ({"weight": float("nan")}, "`weight` must be a finite number. Received: weight=nan"),
     ],
 )
@@ -282,10 +287,17 @@ def test_what_is_no_graph_is_refused(arguments, message):
         ({"labels": np.array([0.5, 0, 1, 0])}, "`labels` must be.*dtype float64"),
         ({"labels": np.eye(4, dtype=int)}, r"`labels` must be.*shape \(4, 4\)"),
         ({"labels": np.array([0, 1])}, r"`labels` must be 4 .*shape \(2,\)"),
-        ({"population": 1}, "`population` must be 2 or more. Received: 1"),
+        ({"x": np.full((4, 2), "a")}, "`x` must be numbers.*dtype <U1"),
+        ({"population": 1}, "`population` must be a whole number from 2. Received: population=1"),
+        ({"population": 2.5}, "`population` must be a whole number from 2.*=2.5"),
+        ({"generations": -1}, "`generations` must be a whole number from 0.*=-1"),
+        ({"generations": "1"}, "`generations` must be a whole number from 0.*='1'"),
+        ({"seed": None}, "`seed` must be a whole number from 0.*=None"),
+        ({"state": 3}, "`state` must be the path of a file.*Received: state=3"),
     ],
 )
 def test_a_search_of_other_data_is_refused(changes, message):
-    given = {"x": np.eye(4, 2), "labels": np.array([0, 1, 1, 0]), "population": 4, **changes}
+    given = {"x": np.eye(4, 2), "labels": np.array([0, 1, 1, 0]), "population": 4,
+             "generations": 1, **changes}  # fmt: skip
     with pytest.raises(ValueError, match=message):
-        search_topology(**given, generations=1, verbose=False)
+        search_topology(**given, verbose=False)
