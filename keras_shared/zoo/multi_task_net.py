@@ -114,6 +114,12 @@ class MultiTaskNet(ZooModel):
                     f"`{argument}` must be a dict by the names of the tasks. Received: "
                     f"{argument}={given!r}"
                 )
+        for task, given in (class_names or {}).items():
+            if not isinstance(given, Sequence):
+                raise ValueError(
+                    f"`class_names` must give each task a list of names. Received: {given!r} for "
+                    f"'{task}'"
+                )
         names = {task: tuple(map(str, given)) for task, given in (class_names or {}).items()}
         if trunk is None:
             trunk = _default_trunk(image_shape, width, kernel_initializer)
@@ -314,6 +320,7 @@ def _default_trunk(image_shape: Any, width: int, kernels: Any) -> keras.Model:
         return initializers.get(kernels or "he_normal")
 
     image = keras.Input(whole_numbers(image_shape, "image_shape", IMAGE), name="image")
+    whole_numbers([width], "width")
     x = layers.Rescaling(1 / 255, name="rescale")(image)
     for number, maps in enumerate((width, 2 * width), 1):
         x = layers.Conv2D(maps, 5, kernel_initializer=drawn(), name=f"convolution_{number}")(x)

@@ -178,12 +178,14 @@ def test_refuses():
         ({"heads": [layers.Dense(2)]}, "`heads` must be a dict by the names"),
         ({"heads": {1: layers.Dense(2)}}, "`heads` must be a dict by the names"),
         ({"class_names": ["a", "b"]}, r"`class_names` must be a dict.*\['a', 'b'\]"),
+        ({"class_names": {"a": 3}}, "give each task a list of names. Received: 3 for 'a'"),
+        ({"trunk": None, "width": 2.5}, r"`width` must be whole numbers.*=\[2.5\]"),
         ({"heads": {"a": layers.Dense(2)}, "class_names": {"a": "xyz"}}, "'a'.*each output.*3 nam"),
     ],
 )
 def test_refuses_heads_and_classes_that_do_not_fit(arguments, message):
     with pytest.raises(ValueError, match=message):
-        MultiTaskNet(net().trunk, **arguments)
+        MultiTaskNet(**{"trunk": net().trunk, **arguments})
 
 
 @pytest.mark.parametrize(
