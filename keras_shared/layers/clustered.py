@@ -1,5 +1,4 @@
 import math
-import numbers
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -26,7 +25,7 @@ class Clustered(keras.layers.Layer):
     plain_class: ClassVar[type[keras.Layer]]
 
     def __init__(self, *args: Any, codes: int = 16, **kwargs: Any) -> None:
-        if not isinstance(codes, numbers.Integral) or not 2 <= codes <= 256:
+        if not isinstance(codes, (int, np.integer)) or not 2 <= codes <= 256:
             raise ValueError(
                 f"`codes` must be a whole number from 2 to 256. Received: codes={codes!r}"
             )

@@ -1,5 +1,4 @@
 import math
-import numbers
 from typing import Any, Literal
 
 import keras
@@ -64,7 +63,7 @@ class GaussianRBF(keras.layers.Layer):
         super().__init__(**kwargs)
         if width not in ("own", "shared"):
             raise ValueError(f"`width` must be 'own' or 'shared'. Received: width={width!r}")
-        if not isinstance(initial_width, numbers.Real) or not 0 < initial_width < math.inf:
+        if not isinstance(initial_width, (int, float)) or not 0 < initial_width < math.inf:
             raise ValueError(
                 "`initial_width` must be a positive number, of all units. Received: "
                 f"initial_width={initial_width!r}"

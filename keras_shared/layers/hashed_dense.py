@@ -1,5 +1,4 @@
 import math
-import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -74,11 +73,11 @@ class HashedDense(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if not isinstance(compression, numbers.Real) or not 1 <= compression < math.inf:
+        if not isinstance(compression, (int, float, np.number)) or not 1 <= compression < math.inf:
             raise ValueError(
                 f"`compression` must be a number from 1. Received: compression={compression!r}"
             )
-        if not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**32:
+        if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
             raise ValueError(
                 "`seed` must be a whole number from 0 to 4,294,967,295: it chooses the hash. "
                 f"Received: seed={seed!r}"

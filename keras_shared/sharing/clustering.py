@@ -1,4 +1,3 @@
-import numbers
 from typing import Any
 
 import keras
@@ -64,7 +63,7 @@ def cluster(model: keras.Model, codes: int = 16) -> keras.Model:
         Trained Quantization and Huffman Coding", section 3 (here without pruning and Huffman).
     """
     refuse_without_graph(model)
-    if not isinstance(codes, numbers.Integral) or not 2 <= codes <= 256:
+    if not isinstance(codes, (int, np.integer)) or not 2 <= codes <= 256:
         raise ValueError(f"`codes` must be a whole number from 2 to 256. Received: codes={codes!r}")
     kernels = [layer for layer in flatten_layers(model) if type(layer) in _CLUSTERED]
     if not kernels:

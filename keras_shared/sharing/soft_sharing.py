@@ -1,5 +1,4 @@
 import math
-import numbers
 from typing import Any, Self
 
 import keras
@@ -48,9 +47,9 @@ class MixtureRegularizer(keras.regularizers.Regularizer):
 
     def __init__(self, components: int = 16, zero_share: float = 0.99) -> None:
         if (
-            not isinstance(components, numbers.Integral)
+            not isinstance(components, (int, np.integer))
             or components < 2
-            or not isinstance(zero_share, numbers.Real)
+            or not isinstance(zero_share, (int, float, np.number))
             or not 0 < zero_share < 1
         ):
             raise ValueError(
@@ -179,7 +178,7 @@ class SoftSharing(keras.Model):
     ) -> None:
         super().__init__(**kwargs)
         for name, number in {"examples": examples, "strength": strength}.items():
-            if not isinstance(number, numbers.Real) or not 0 < number < math.inf:
+            if not isinstance(number, (int, float, np.number)) or not 0 < number < math.inf:
                 raise ValueError(f"`{name}` must be a positive number. Received: {number!r}")
         if not isinstance(model, keras.Model):
             raise ValueError(

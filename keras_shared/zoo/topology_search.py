@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import numbers
 import os
 import pathlib
 from collections.abc import Callable
@@ -248,7 +247,7 @@ def search_topology(
     for name, number, least in (
         ("generations", generations, 0), ("population", population, 2), ("seed", seed, 0)
     ):  # fmt: skip
-        if not isinstance(number, numbers.Integral) or number < least:
+        if not isinstance(number, (int, np.integer)) or number < least:
             raise ValueError(
                 f"`{name}` must be a whole number from {least}. Received: {name}={number!r}"
             )

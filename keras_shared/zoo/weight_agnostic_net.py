@@ -1,5 +1,4 @@
 import math
-import numbers
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -104,7 +103,7 @@ class WeightedGraph(keras.layers.Layer):
                 f"`activations` must be a list of names among {list(FUNCTIONS)}. Received: "
                 f"{activations!r}"
             )
-        if not isinstance(weight, numbers.Real) or not math.isfinite(weight):
+        if not isinstance(weight, (int, float, np.number)) or not math.isfinite(weight):
             raise ValueError(f"`weight` must be a finite number. Received: weight={weight!r}")
         self.activations = tuple(activations)
         self.outputs = outputs
