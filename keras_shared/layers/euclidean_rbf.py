@@ -79,4 +79,4 @@ class EuclideanRBF(keras.layers.Layer):
     def multiply_adds(
         self, weight: keras.Variable, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
     ) -> int:
-        return math.prod(input_shape[1:-1]) * math.prod(weight.shape)
+        return math.prod((*input_shape[1:-1], *weight.shape))

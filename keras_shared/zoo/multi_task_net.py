@@ -114,10 +114,10 @@ class MultiTaskNet(ZooModel):
                     f"`{argument}` must be a dict by the names of the tasks. Received: "
                     f"{argument}={given!r}"
                 )
-        for task, given in (class_names or {}).items():
-            if not isinstance(given, Sequence):
+        for task, own in (class_names or {}).items():
+            if not isinstance(own, Sequence):
                 raise ValueError(
-                    f"`class_names` must give each task a list of names. Received: {given!r} for "
+                    f"`class_names` must give each task a list of names. Received: {own!r} for "
                     f"'{task}'"
                 )
         names = {task: tuple(map(str, given)) for task, given in (class_names or {}).items()}
