@@ -1,7 +1,7 @@
 """How few weights does LeNet-300-100 need? Hashed, clustered, softly shared, or simply narrow.
 
 `python studies/compressed_lenet300/run.py` writes compressed.json, compressed.png and README.md
-beside itself, in about forty minutes on one core; stopped, it goes on with what compressed.json
+beside itself, in about forty minutes on two cores; stopped, it goes on with what compressed.json
 lacks. The table also takes the rows of studies/clustered_lenet.
 
 - dense: 784-300-100-10 with ReLU, as it is.
@@ -153,7 +153,10 @@ def plot(rows: list[dict[str, Any]]) -> Figure:
         xscale="log", yscale="log", xlabel="times less bytes, ideally coded",
         ylabel="test error (%)", title="LeNet-300-100 on MNIST",
     )  # fmt: skip
-    axes.grid(alpha=0.3, which="both")
+    axes.set_xticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"])
+    axes.set_yticks([2, 3, 5, 10], ["2", "3", "5", "10"])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     return figure
 
