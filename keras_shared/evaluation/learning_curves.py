@@ -53,7 +53,8 @@ def show_the_end(axes: Axes, curves: Iterable[Sequence[float | None]]) -> None:
     """Fit the axes to where curves end, and label the epochs.
 
     Of five epochs or more, those before the last half do not stretch the y axis so far that the
-    end cannot be read, and the first tenth, one at least, not at all. The label says so.
+    end cannot be read, and the first tenth, one at least, not at all. The label says so. Curves may
+    be of several lengths: the end of each is shown.
 
     Args:
         axes: with the curves drawn and the scale set.
@@ -75,8 +76,8 @@ def show_the_end(axes: Axes, curves: Iterable[Sequence[float | None]]) -> None:
     log = axes.get_yscale() == "log"
     whole = [_finite(curve, log) for curve in curves]
     every = np.concatenate(whole)
-    later = np.concatenate([curve[max(1, epochs // 10) :] for curve in whole])
-    end = np.concatenate([curve[epochs // 2 :] for curve in whole])
+    later = np.concatenate([curve[max(1, len(curve) // 10) :] for curve in whole])
+    end = np.concatenate([curve[len(curve) // 2 :] for curve in whole])
     if np.isnan(end).all() or np.nanmin(later) == np.nanmax(later):
         return
     before = BEFORE * (np.nanmax(end) - np.nanmin(end)) or np.inf

@@ -1,10 +1,11 @@
 import json
 
 import pytest
+from matplotlib.figure import Figure
 
 from keras_shared.evaluation import evaluate
 from keras_shared.evaluation.card import write_card
-from keras_shared.evaluation.learning_curves import plot_learning_curves
+from keras_shared.evaluation.learning_curves import plot_learning_curves, show_the_end
 from keras_shared.presets.headline import headline
 from keras_shared.presets.names import entry_dir, entry_names
 from keras_shared.recipes import read_recipe
@@ -76,6 +77,14 @@ def test_short_and_even_learning_curves_show_everything():
         bottom, top = axes.get_ylim()
         assert all(bottom < value < top for value in curve if value is not None)
         assert axes.get_xlabel() == "epoch"
+
+
+def test_curves_of_several_lengths_all_show_their_end():
+    axes = Figure().subplots()
+    short, long = [0.6, 0.85, 0.9, 0.91], [0.2, *[0.65] * 19, *[0.66] * 20]
+    show_the_end(axes, [short, long])
+    bottom, top = axes.get_ylim()
+    assert bottom < 0.65 and top > 0.91
 
 
 @pytest.mark.parametrize("name", entry_names())
