@@ -8,6 +8,7 @@ from keras_shared.zoo.lecun_1989 import LeCun1989 as LeCun1989
 from keras_shared.zoo.lenet5 import LeNet5 as LeNet5
 from keras_shared.zoo.mlp import MLP as MLP
 from keras_shared.zoo.multi_task_net import MultiTaskNet as MultiTaskNet
+from keras_shared.zoo.rbf_net import RBFNet as RBFNet
 from keras_shared.zoo.shared_transformer import SharedTransformer as SharedTransformer
 from keras_shared.zoo.shared_transformer_classifier import (
     SharedTransformerClassifier as SharedTransformerClassifier,
@@ -26,6 +27,7 @@ MODELS: dict[str, type[ZooModel]] = {
     "LeNet5": LeNet5,
     "MLP": MLP,
     "MultiTaskNet": MultiTaskNet,
+    "RBFNet": RBFNet,
     "SharedTransformer": SharedTransformer,
     "SharedTransformerClassifier": SharedTransformerClassifier,
     "SiameseNet": SiameseNet,

@@ -18,6 +18,7 @@ SMALL = {
     "LeNet5": [{"variant": "1998"}, {"variant": "modern"}],
     "MLP": [{"depth": 3, "units": 6, "shared": shared} for shared in (False, True)],
     "MultiTaskNet": [{"width": 2, "image_shape": (20, 20, 1)}],
+    "RBFNet": [{"units": 10, "centers": centers} for centers in ("shared", "own")],
     "SharedTransformer": [
         {"num_layers": 2, "num_heads": 2, "hidden_dim": 4, "intermediate_dim": 6}
     ],

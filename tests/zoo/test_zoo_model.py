@@ -10,6 +10,7 @@ from keras_shared.zoo import (
     LeCun1989,
     LeNet5,
     MultiTaskNet,
+    RBFNet,
     SiameseNet,
     TiedAutoencoder,
     TimeDelayNet,
@@ -23,6 +24,7 @@ SMALL = (
     lambda: LeCun1989(net=3),
     lambda: MultiTaskNet(width=1, image_shape=(18, 18, 1)),
     lambda: TimeDelayNet((3, 4)),
+    lambda: RBFNet(20, "own"),
     lambda: WeightAgnosticNet(((1, 65), (65, 66)), ("tanh",), class_names=("a", "b")),
 )
 
@@ -73,7 +75,16 @@ def test_the_suffix_tells_the_format(tmp_path):
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 8, 0), (8, None, 1), (8.0, 8, 1), "886", 8, None])
 @pytest.mark.parametrize(
-    "name", ["ImageRNN", "MLP", "MultiTaskNet", "SiameseNet", "TimeDelayNet", "WeightAgnosticNet"]
+    "name",
+    [
+        "ImageRNN",
+        "MLP",
+        "MultiTaskNet",
+        "RBFNet",
+        "SiameseNet",
+        "TimeDelayNet",
+        "WeightAgnosticNet",
+    ],
 )
 def test_shapes_that_are_none_of_an_image(name, shape):
     if name == "SiameseNet" and shape == (8, None, 1):
