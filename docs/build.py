@@ -1,12 +1,14 @@
 """Builds these pages and opens them: `python docs/build.py`; with `--no-open` it only builds them.
 
-Warnings are errors. Every link within the pages is followed.
+Warnings are errors. Code cells are executed, examples (`>>>`) give what the pages say, and every
+link within the pages is followed.
 """
 
 import html.parser
 import multiprocessing
 import os
 import pathlib
+import subprocess
 import sys
 import webbrowser
 from urllib.parse import unquote, urlsplit
@@ -49,6 +51,23 @@ def broken_links(folder: pathlib.Path) -> list[str]:
     return broken
 
 
+def untrue_pages() -> list[str]:
+    """Each page whose examples do not give what it says; they print where."""
+    pages = [
+        page for page in DOCS.rglob("*.md") if HTML.parent not in page.parents
+        and ">>> " in page.read_text()
+    ]  # fmt: skip
+    with_ours = {**os.environ, "PYTHONPATH": str(DOCS.parent), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return [
+        str(page.relative_to(DOCS))
+        for page in pages
+        if subprocess.run(
+            [sys.executable, "-m", "doctest", "-o", "NORMALIZE_WHITESPACE", page],
+            env=with_ours, check=False,
+        ).returncode
+    ]  # fmt: skip
+
+
 def main(*arguments: str) -> int:
     jobs = str(min(2, os.cpu_count() or 1))
     failed = build_main(
@@ -66,8 +85,10 @@ def main(*arguments: str) -> int:
     )
     for child in multiprocessing.active_children():  # after an error, one would be waited for
         child.terminate()
-    for line in [] if failed else broken_links(HTML):
-        print(f"broken link: {line}", file=sys.stderr)
+    wrong = [] if failed else [f"broken link: {link}" for link in broken_links(HTML)]
+    wrong += [] if failed else [f"not true: {page}" for page in untrue_pages()]
+    for line in wrong:
+        print(line, file=sys.stderr)
         failed = 1
     if not failed:
         print(f"written: {HTML / 'index.html'}")

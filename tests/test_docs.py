@@ -1,7 +1,7 @@
 """The pages in docs/ that hold Python are run as they stand.
 
-Code cells are run by the build, tutorials/serve.md by tests/serving/test_alone.py; what is marked
-"py" is code of other libraries.
+Code cells are run by the build, those of tutorials/serve.md by tests/serving/test_alone.py besides;
+what is marked "py" is code of other libraries.
 """
 
 import doctest
@@ -18,11 +18,7 @@ import keras_shared
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 PAGES = sorted(page for page in DOCS.rglob("*.md") if not {"_build", "generated"} & {*page.parts})
 DOCTESTS = [page for page in PAGES if ">>> " in page.read_text()]
-PYTHON = [
-    page
-    for page in PAGES
-    if "```python\n" in page.read_text() and page not in DOCTESTS and page.name != "serve.md"
-]
+PYTHON = [page for page in PAGES if "```python\n" in page.read_text() and page not in DOCTESTS]
 
 
 @pytest.mark.slow

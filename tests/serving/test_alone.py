@@ -89,16 +89,15 @@ def here(code, server):
 
 @pytest.mark.slow
 def test_the_page_on_serving_works_in_its_order(server, tmp_path):
-    """From an empty folder; only `serve` waits for no end, and stands for the server here."""
-    blocks = re.findall(r"```(bash|python)\n(.*?)```", PAGE, re.DOTALL)
-    assert [kind for kind, _ in blocks] == ["bash", "bash", "python", "bash"]
+    """From an empty folder; its own server stands for `serve`."""
+    cells = re.findall(r"```\{code-cell\}\n(?!:)(.*?)```", PAGE, re.DOTALL)
+    assert [cell.startswith("%%bash\n") for cell in cells] == [True, True, False, True]
     answers = []
-    for kind, code in blocks:
-        if kind == "bash":
-            typed = re.sub(r"^keras-shared serve .*$", "", code, flags=re.MULTILINE)
-            command = ["bash", "-ec", here(typed, server)]
-        else:
-            command = [sys.executable, "-c", here(code, server)]
+    for cell in cells:
+        typed = here(cell.removeprefix("%%bash\n"), server)
+        command = ["bash", "-ec", typed] if typed != here(cell, server) else [
+            sys.executable, "-c", typed
+        ]  # fmt: skip
         path = f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         done = subprocess.run(
             command, capture_output=True, text=True, cwd=tmp_path, timeout=180,
