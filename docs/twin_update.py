@@ -31,9 +31,11 @@ def loss(first: np.ndarray, second: np.ndarray, x1: np.ndarray, x2: np.ndarray, 
     return np.square(distance - t).mean()
 
 
-def two_gradients(w: np.ndarray, x1: np.ndarray, x2: np.ndarray, t: np.ndarray):
+def two_gradients(
+    first: np.ndarray, second: np.ndarray, x1: np.ndarray, x2: np.ndarray, t: np.ndarray
+):
     """What comes back through each tower, both of the shape of W."""
-    z1, z2 = np.tanh(x1 @ w), np.tanh(x2 @ w)  # (pairs, units)
+    z1, z2 = np.tanh(x1 @ first), np.tanh(x2 @ second)  # (pairs, units)
     between = z1 - z2
     of_distance = 2 * (np.square(between).sum(-1) - t) / len(t)  # (pairs,)
     of_z1 = 2 * between * of_distance[:, None]  # of z2: the same with a minus
@@ -61,15 +63,20 @@ def twin_net(w: np.ndarray) -> keras.Model:
     return model
 
 
-def main() -> dict[str, np.ndarray]:
-    """Prints the steps, and returns what a test compares."""
+def problem() -> tuple[np.ndarray, ...]:
+    """A kernel, inputs for both towers, and the distances that they should get."""
     random = np.random.default_rng(1)
     w = random.normal(size=(4, 3)) / 2
-    x1, x2, t = random.normal(size=(8, 4)), random.normal(size=(8, 4)), random.uniform(size=8)
-    data = (x1, x2, t)
+    return w, random.normal(size=(8, 4)), random.normal(size=(8, 4)), random.uniform(size=8)
+
+
+def main() -> dict[str, np.ndarray]:
+    """Prints the steps, and returns what a test compares."""
+    w, *data = problem()
+    x1, x2, t = data
 
     # === Two gradients, one sum, one update ===
-    from_1, from_2 = two_gradients(w, *data)
+    from_1, from_2 = two_gradients(w, w, *data)
     total = from_1 + from_2
     updated = w - RATE * total
     gap = np.abs(total - by_differences(w, *data)).max()
