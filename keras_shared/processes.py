@@ -232,11 +232,11 @@ def _keep(job: dict[str, Any]) -> int:
             signals += 1
             wait = (job["grace"], min(job["grace"], HURRIED), 0.0)[min(signals, 3) - 1]
             deadline = min(deadline, time.monotonic() + wait)
-            _signal(process.pid, one if one == signal.SIGINT else signal.SIGTERM)
+            signal_group(process.pid, one if one == signal.SIGINT else signal.SIGTERM)
         if time.monotonic() >= deadline:
-            _signal(process.pid, signal.SIGKILL)
+            signal_group(process.pid, signal.SIGKILL)
             deadline = time.monotonic() + _LOOK
-    _signal(process.pid, signal.SIGKILL)  # what is left of the group
+    signal_group(process.pid, signal.SIGKILL)  # what is left of the group
     status = process.wait()
     if job["after"]:
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
@@ -252,7 +252,8 @@ def _runs(pid: int) -> bool:
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
 
-def _signal(group: int, number: int) -> None:
+def signal_group(group: int, number: int) -> None:
+    """Send a signal to a group of processes, of which none may be left."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
 

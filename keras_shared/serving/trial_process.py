@@ -19,7 +19,7 @@ import time
 from typing import Any
 
 from keras_shared.errors import KerasSharedError, whole_reason
-from keras_shared.processes import end_with
+from keras_shared.processes import end_with, signal_group
 from keras_shared.quiet import import_quietly
 from keras_shared.serving.examination import examine
 from keras_shared.serving.finding import NOT_RUN, Finding
@@ -101,8 +101,7 @@ def _status(child: int, patience: float) -> int:
     while time.monotonic() < until and os.waitid(os.P_PID, child, ended) is None:
         time.sleep(0.005)
     os.kill(child, signal.SIGKILL)  # which is not waited for yet: its number is no other's
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child, signal.SIGKILL)
+    signal_group(child, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
