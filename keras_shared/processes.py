@@ -76,15 +76,22 @@ def child(
     finally:
         if process.poll() is None:
             process.terminate()
-            try:
-                process.wait(timeout=grace + _CLEAN + HURRIED)
-            except subprocess.TimeoutExpired:  # a keeper that was stopped, for example
-                process.kill()
+        end(process, grace + _CLEAN + HURRIED)
+
+
+def end(process: subprocess.Popen[Any], seconds: float) -> None:
+    """Close the pipes of a program, which is killed if it has not ended so many seconds later."""
+    if process.stdin is not None:
+        with contextlib.suppress(BrokenPipeError):  # it has ended, and did not read all
+            process.stdin.close()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:  # a keeper that was stopped, for example
+        process.kill()
         process.wait()
-        for stream in (process.stdin, process.stdout, process.stderr):
-            if stream is not None and not stream.closed:
-                with contextlib.suppress(BrokenPipeError):
-                    stream.close()
+    for stream in (process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()
 
 
 def end_with(parent: int) -> None:

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import IO
 
 from keras_shared.errors import KerasSharedError, boundary, printable
+from keras_shared.processes import end
 from keras_shared.quiet import LEVEL
 from keras_shared.serving.finding import Finding
 from keras_shared.serving.limits import MOST_NOISE, SECONDS, START
@@ -173,15 +174,8 @@ class _Waiting:
         if self._stderr is not None:
             self._stderr.close()
             self._stderr = None
-        if process is None or process.stdin is None or process.stdout is None:
-            return
-        try:
-            process.stdin.close()  # it kills its trial, and ends
-            process.wait(2)
-        except (OSError, subprocess.TimeoutExpired):
-            process.kill()
-            process.wait()
-        process.stdout.close()
+        if process is not None:
+            end(process, 2)  # at the end of its input it kills its trial, and ends
 
     def forget(self) -> None:
         """In a process that was forked from this one: the trials are its parent's."""
