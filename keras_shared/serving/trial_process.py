@@ -110,12 +110,11 @@ def _limit(request: dict[str, Any], parent: int, noise: int) -> None:
     end_with(parent)
     if sys.platform == "linux":
         pages = 0
-        with contextlib.suppress(OSError):  # no /proc
+        with contextlib.suppress(OSError):  # no /proc, or none that can be written
             pages = int(pathlib.Path("/proc/self/statm").read_text("ascii").split()[5])
-        _at_most(resource.RLIMIT_DATA, pages * resource.getpagesize() + memory())
-        with contextlib.suppress(OSError):  # none that can be written
             # where memory is short, this process is the one to go
             pathlib.Path("/proc/self/oom_score_adj").write_text("1000", "ascii")
+        _at_most(resource.RLIMIT_DATA, pages * resource.getpagesize() + memory())
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(noise, 1)
     os.dup2(noise, 2)
@@ -133,7 +132,8 @@ def _at_most(limit: int, value: int) -> None:
 
 def _examine(request: dict[str, Any], parent: int, noise: int, results: int) -> None:
     folder = pathlib.Path(request["folder"])
-    doing = "starting"
+    doing, severity = f"it {NOT_RUN}: the limits of a trial cannot be set here", "warning"
+    remedy = "check it on another machine, or in another container"
     with os.fdopen(results, "w", encoding="utf-8") as answers:
 
         def say(*line: str) -> None:
@@ -141,12 +141,7 @@ def _examine(request: dict[str, Any], parent: int, noise: int, results: int) -> 
 
         try:
             _limit(request, parent, noise)
-        except Exception as error:
-            what = f"it {NOT_RUN}: the limits of a trial cannot be set here: {whole_reason(error)}"
-            say("finding", "warning", what, "check it on another machine, or in another container")
-            say("done")
-            return
-        try:
+            doing, severity, remedy = "starting", "error", "publish or copy it again"
             choices = request["static"], request["trusted"], request["libraries"]
             for one in examine(folder, *choices):
                 if isinstance(one, Finding):
@@ -157,7 +152,7 @@ def _examine(request: dict[str, Any], parent: int, noise: int, results: int) -> 
         except Exception as error:
             ours = isinstance(error, KerasSharedError)
             what = whole_reason(error) if ours else f"{doing}: {reason(error)}"
-            say("finding", "error", what, "publish or copy it again")
+            say("finding", severity, what, remedy)
         say("done")
 
 
