@@ -66,9 +66,9 @@ def boundary(
     """
     try:
         yield
-    except KerasSharedError:
-        raise
     except Exception as reason:
+        if isinstance(reason, KerasSharedError):
+            raise
         text = f"{printable(what)}: {whole_reason(reason).rstrip('.')}."
         raise error(f"{text} {advice}".strip()) from reason
 

@@ -69,9 +69,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
             flush(scratch)
             scratch.replace(path)
             flush(path.parent)
-    except FileError:
-        raise
     except OSError as reason:
+        if isinstance(reason, FileError):
+            raise
         said = SCRATCH.sub("", reason.strerror or whole_reason(reason)).rstrip(".")
         raise FileError(f"{name} cannot be written: {said}.") from reason
 

@@ -149,9 +149,9 @@ def find_ties(model: keras.Model, filepath: str | os.PathLike[str] | None = None
             names[id(layer.own_layer)] = names.get(id(layer), str(layer.name))
     try:
         calls = calls_of(model)
-    except TieError:
-        raise
     except Exception as error:  # whatever a foreign `call` raises
+        if isinstance(error, TieError):
+            raise
         calls = []
         notes.append(f"How often each layer is called cannot be seen: {whole_reason(error)}")
     paths = {id(v): f"{names.get(id(o), o.name)}/{v.name}".lstrip("/") for v, o in owners}

@@ -313,10 +313,10 @@ def _warnings(model: keras.Model, weights: tuple[Weight, ...]) -> list[str]:
     try:
         if shares:  # else there is nothing to lose, and a large model takes seconds to rebuild
             check_ties(model)
-    except TieError as error:
-        found.append(f"A tie would not survive: {error}")
     except Exception as error:  # whatever a foreign get_config raises
-        found.append(f"The model cannot be rebuilt from its config: {error}")
+        tied = isinstance(error, TieError)
+        lost = "A tie would not survive" if tied else "The model cannot be rebuilt from its config"
+        found.append(f"{lost}: {error}")
     trained = [(v, owner) for v, owner in owners_in(model) if v.trainable]
     found += [
         f"'{pair.first}' and '{pair.second}' hold the same values and are two variables: equal, "
