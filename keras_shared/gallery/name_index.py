@@ -4,6 +4,9 @@ from typing import Any
 
 import numpy as np
 
+from keras_shared.errors import advised
+from keras_shared.lookup import needed
+
 NUMBERS = "f16"  # of which the index keeps a copy; what is found is compared in float32
 CONNECTIVITY, EXPANSION_ADD, EXPANSION_SEARCH = 16, 64, 128  # see benchmarks/gallery.py
 SPARE = 10  # embeddings that are asked for besides those wanted: many may be of one name
@@ -20,7 +23,7 @@ class NameIndex:
         features: numbers in an embedding.
 
     Raises:
-        ImportError: if USearch is not installed.
+        NotInstalledError: if USearch is not installed.
 
     Example:
         >>> import numpy as np
@@ -36,14 +39,9 @@ class NameIndex:
     """
 
     def __init__(self, features: int) -> None:
-        try:
-            from usearch.index import Index
-        except ImportError as error:
-            raise ImportError(
-                'An approximate search needs `pip install "keras_shared[index]"`: '
-                f"{error.name} is not installed."
-            ) from error
-        self._index: Any = Index(
+        with advised("An approximate search needs it."):
+            usearch = needed("index", "usearch.index")
+        self._index: Any = usearch.Index(
             ndim=features, metric="ip", dtype=NUMBERS, multi=True, connectivity=CONNECTIVITY,
             expansion_add=EXPANSION_ADD, expansion_search=EXPANSION_SEARCH,
         )  # fmt: skip

@@ -103,7 +103,7 @@ def test_all_removed_and_enrolled_again():
 def test_without_the_extra_the_error_names_it(monkeypatch):
     gallery = filled({"a": np.eye(3)})
     monkeypatch.setitem(sys.modules, "usearch.index", None)
-    words = r'pip install "keras_shared\[index\]"`: usearch.index is not installed'
+    words = r'usearch.index is not installed: pip install "keras_shared\[index\]"'
     for call in (gallery.build_index, lambda: gallery.identify(np.eye(3), approximate=True)):
         with pytest.raises(ImportError, match=words):
             call()
