@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_shared.errors import boundary
+
 
 @keras.saving.register_keras_serializable("keras_shared")
 class EuclideanRBF(keras.layers.Layer):
@@ -41,10 +43,8 @@ class EuclideanRBF(keras.layers.Layer):
     def __init__(self, centers: Sequence[Sequence[float]], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         expected = "`centers` must be a matrix (outputs, features) of finite numbers. Received: "
-        try:
+        with boundary(f"{expected}centers={centers!r}", ValueError):
             array = np.asarray(centers, dtype="float32")
-        except (TypeError, ValueError):  # of rows of several lengths, or of no numbers
-            raise ValueError(f"{expected}centers={centers!r}") from None
         if array.ndim != 2 or not array.size:
             raise ValueError(f"{expected}centers of shape {array.shape}")
         if not np.isfinite(array).all():

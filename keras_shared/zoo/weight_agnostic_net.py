@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any
 
 import keras
@@ -310,13 +311,11 @@ class WeightAgnosticNet(ImageClassifier):
 
 def _pairs(connections: Any) -> tuple[tuple[int, int], ...]:
     listed = isinstance(connections, (Sequence, np.ndarray))
-    try:
-        table = np.asarray(connections)
-    except ValueError:  # of rows of several lengths
-        table = np.empty(0)
-    if not listed or (
-        len(connections)
-        and (table.ndim != 2 or table.shape[1] != 2 or not np.issubdtype(table.dtype, np.integer))
+    if not listed or not all(
+        isinstance(pair, (Sequence, np.ndarray))
+        and len(pair) == 2
+        and all(isinstance(n, Integral) for n in pair)
+        for pair in connections
     ):
         raise ValueError(
             "`connections` must be a list of pairs of numbers of nodes, from one to a later one. "

@@ -1,5 +1,5 @@
-import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral
 from typing import Any
 
 
@@ -20,18 +20,16 @@ def whole_numbers(given: Any, name: str, parts: Sequence[str] = (), any_size: bo
         >>> whole_numbers([28, 28, 1], "image_shape", ("height", "width", "channels"))
         (28, 28, 1)
     """
-    try:
-        found = tuple(n if n is None else operator.index(n) for n in given)
-    except TypeError:  # no sequence, or of other things
-        found = (0,)
+    found = tuple(given) if isinstance(given, Iterable) else (0,)
     good = all(
-        n >= 1 if n is not None else any_size and i + 1 < len(found) for i, n in enumerate(found)
+        any_size and i + 1 < len(found) if n is None else isinstance(n, Integral) and int(n) > 0
+        for i, n in enumerate(found)
     )
     if not good or (parts and len(found) != len(parts)):
         wanted = f"({', '.join(parts)}), each a whole number" if parts else "whole numbers"
         more = ", or None for any height or width" if any_size else ""
         raise ValueError(f"`{name}` must be {wanted} above 0{more}. Received: {name}={given!r}")
-    return found
+    return tuple(n if n is None else int(n) for n in found)
 
 
 IMAGE = ("height", "width", "channels")
