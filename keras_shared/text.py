@@ -8,6 +8,7 @@ import re
 
 from keras_shared.errors import printable
 
+NOT_UTF8 = re.compile("[\udc80-\udcff]")  # a byte that is not, as "surrogateescape" holds it
 # what may begin something in Markdown; an entity of HTML is text everywhere but in code
 _MARKUP = re.compile(r"[|`<\\]|&(?=#|\w)|\](?=[(\[:]|$)")
 

@@ -2,6 +2,7 @@ import os
 
 from keras_shared.datasets.dataset import DataError
 from keras_shared.files.bounded import read_bytes
+from keras_shared.text import NOT_UTF8
 
 MOST = 200_000_000  # bytes of a text that is held in memory
 MARKS = ((b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))  # with which such a file begins
@@ -37,15 +38,15 @@ def read_text_file(path: str | os.PathLike[str]) -> str:
             "binary, or in UTF-16 without a mark. Name a file of text. If it is one: "
             f"{_convert('UTF-16LE')}"
         )
-    try:
-        text = content.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        place = error.start
+    text = content.decode("utf-8", "surrogateescape")
+    if wrong := NOT_UTF8.search(text):
+        place = len(text[: wrong.start()].encode())
         raise DataError(
             f"{name} is no text in UTF-8: byte 0x{content[place]:02X} at place {place}"
             f"{_line(content, place)}. Texts of Western Europe are often in Latin-1. "
             f"{_convert('LATIN1')}"
-        ) from None
+        )
+    text = text.removeprefix("\ufeff")
     if not text.strip():
         raise DataError(f"{name} is empty, and a text is expected.")
     return text.replace("\r\n", "\n")

@@ -16,6 +16,7 @@ from keras_shared.files.npy import MAGIC, read_npy
 from keras_shared.files.pictures import png_bytes, read_picture
 from keras_shared.presets.names import version_dir
 from keras_shared.serving.session import loaded, run
+from keras_shared.text import NOT_UTF8
 
 GREY = (0.299, 0.587, 0.114)  # of red, green and blue, as TensorFlow's decoders weight them
 
@@ -169,14 +170,12 @@ def _takes_text(signature: Any, options: Mapping[str, float]) -> int:
 def _check_text(text: str) -> None:
     if not text.strip(" "):
         raise AnswerError(f"A text is expected. Received: {text!r}, which is empty.")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:  # a terminal's bytes that are not UTF-8 arrive so
-        byte = ord(text[error.start]) - 0xDC00
+    if wrong := NOT_UTF8.search(text):  # a terminal's bytes arrive so
+        byte, place = ord(wrong[0]) - 0xDC00, wrong.start()
         raise AnswerError(
-            f"The text is not in UTF-8: byte 0x{byte:02X} at place {error.start}. Convert it, or "
-            "set the terminal to UTF-8."
-        ) from None
+            f"The text is not in UTF-8: byte 0x{byte:02X} at place {place}. Convert it, or set the "
+            "terminal to UTF-8."
+        )
 
 
 class _Input(NamedTuple):
