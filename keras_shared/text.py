@@ -5,6 +5,8 @@ Markdown, no formula in a picture.
 """
 
 import re
+import sys
+from contextlib import suppress
 
 from keras_shared.errors import printable
 
@@ -22,6 +24,12 @@ def one_line(value: object) -> str:
         two\\nlines \\x1b[31m
     """
     return printable(str(value)).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def log_line(text: str) -> None:
+    """Print a text on stderr, if there is anybody who reads it: a server goes on even so."""
+    with suppress(OSError):
+        print(printable(text), file=sys.stderr, flush=True)
 
 
 def markdown(value: object) -> str:

@@ -33,6 +33,7 @@ from keras_shared.serving.configuration import (
 )
 from keras_shared.serving.errors import ServingError
 from keras_shared.serving.messages import SignatureDef
+from keras_shared.text import log_line
 
 BINARY, IMAGE = "tensorflow_model_server", "tensorflow/serving"
 LAST_LINES = 20
@@ -396,8 +397,7 @@ def _log(stream: IO[bytes], last: collections.deque[str]) -> None:
             text = printable(piece.decode(errors="replace").rstrip("\n"))
             text += "" if ends or len(piece) < MOST_LINE else " ..."
             last.append(text)
-            with contextlib.suppress(OSError):  # nobody reads ours, and its own must go on
-                print(text, file=sys.stderr, flush=True)
+            log_line(text)
         begins = ends
 
 

@@ -4,19 +4,19 @@ import contextlib
 import dataclasses
 import gc
 import pathlib
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from keras_shared.errors import KerasSharedError, printable, whole_reason
+from keras_shared.errors import KerasSharedError, whole_reason
 from keras_shared.presets.names import number_of
 from keras_shared.serving.batching_parameters import OF_A_VERSION, read_batching
 from keras_shared.serving.embedded.options import ConfigError, Options
 from keras_shared.serving.embedded.refusal import Refused, invalid
 from keras_shared.serving.embedded.servable import Servable
 from keras_shared.serving.messages import Status
+from keras_shared.text import log_line
 
 
 @dataclasses.dataclass
@@ -29,9 +29,7 @@ class _Version:
 
 def say(text: str) -> None:
     """One line of the log."""
-    with contextlib.suppress(OSError):  # nobody reads it, and requests must go on
-        now = time.strftime("%Y-%m-%dT%H:%M:%S")
-        print(f"{now} {printable(' '.join(text.split()))}", file=sys.stderr, flush=True)
+    log_line(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {' '.join(text.split())}")
 
 
 class Models:
