@@ -6,7 +6,6 @@ import contextlib
 import functools
 import http.client
 import io
-import ipaddress
 import json
 import os
 import select
@@ -262,27 +261,19 @@ class _Timed(io.RawIOBase):
 
 
 def _connected(host: str, port: int, deadline: float) -> socket.socket:
-    """A socket; for a name it is made in a thread.
+    """A socket, made in a thread.
 
     The resolver has no timeout, and each of the addresses that it finds may take the whole one.
     """
 
-    def connect() -> socket.socket:
-        sock = socket.create_connection((host, port), _left(deadline))
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return sock
-
     def run() -> None:
         try:
-            made.set_result(connect())
+            sock = socket.create_connection((host, port), _left(deadline))
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            made.set_result(sock)
         except Exception as error:
             made.set_exception(error)
 
-    named = True
-    with contextlib.suppress(ValueError):
-        named = ipaddress.ip_address(host) is None
-    if not named:
-        return connect()
     made: concurrent.futures.Future[socket.socket] = concurrent.futures.Future()
     threading.Thread(target=run, daemon=True).start()
     return made.result(_left(deadline))
