@@ -103,6 +103,7 @@ class SourceReference:
                 "layer that it shall read."
             )
         if fits:
+            reader.refuse_circle(fits[0])
             self.layer = fits[0]
             if wanted.get("id") and self.layer not in _ids:
                 _ids[self.layer] = wanted["id"]

@@ -138,7 +138,7 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         upstream = list(upstream_layers((args, kwargs)))
-        self._bind(upstream)
+        self._reference.bind(upstream, reader=self)
         if upstream:
             self._reference.note_upstream(upstream)
         return super().__call__(*args, **kwargs)
@@ -216,7 +216,7 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
         return self._find_source([] if model is None else flatten_layers(model))
 
     def _find_source(self, candidates: list[keras.Layer]) -> keras.Layer:
-        self._bind(candidates)
+        self._reference.bind(candidates, reader=self)
         if self._reference.layer is not None:
             return self._reference.layer
         wanted = self._reference.describe()
@@ -233,17 +233,6 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
             "with `keras_shared.tying.tie(reader, source)`."
             f"{hint if others else ''}"
         )
-
-    def _bind(self, candidates: Sequence[keras.Layer]) -> None:
-        if self._reference.layer is not None:
-            return
-        self._reference.bind(candidates, reader=self)
-        if self._reference.layer is not None:
-            try:
-                self.refuse_circle(self._reference.layer)
-            except TieError:
-                self._reference.release()
-                raise
 
     def refuse_circle(self, source: keras.Layer) -> None:
         """See that `source` does not call this layer, where this layer calls its source.
