@@ -43,12 +43,12 @@ def peak_memory(recipe: Recipe, start: str, data_dir: str | None) -> int | None:
     ):
         with stderr_to(written):  # the process keeps it, and TensorFlow's notes go there
             waiting = pool.submit(_measure, recipe.to_dict(), start, data_dir)
-        try:
-            return waiting.result()
-        except concurrent.futures.BrokenExecutor as error:
+        error = waiting.exception()
+        if isinstance(error, concurrent.futures.BrokenExecutor):
             written.seek(0)
             said = written.read().decode(errors="replace").strip()
             raise type(error)(f"{error}\n{said[-2000:]}".strip()) from error
+        return waiting.result()
 
 
 def _measure(table: dict[str, Any], start: str, data_dir: str | None) -> int:
