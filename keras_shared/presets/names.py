@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-from contextlib import suppress
 from typing import Any
 
 from keras_shared.errors import KerasSharedError, boundary
@@ -105,9 +104,9 @@ def preset_dirs() -> dict[str, pathlib.Path]:
         with boundary(f"{folder} cannot be read", LoadError):
             paths = sorted(folder.iterdir()) if folder.is_dir() else []
         for path in paths:
-            with suppress(LoadError):  # a folder that another user keeps to herself
-                if version_numbers(path):
-                    found.setdefault(path.name, path)
+            # another user may keep a folder to herself
+            if os.access(path, os.R_OK | os.X_OK) and version_numbers(path):
+                found.setdefault(path.name, path)
     return found
 
 
