@@ -345,26 +345,21 @@ def _arrays(
         given = value
         if key.endswith("_bytes"):
             given = _plain_pictures(value, key, _takes_pictures(key, signatures))
-        try:
+        takes = f"The input '{key}' takes {dtype} of shape {shape}"
+        with boundary(f"{takes}. Received: rows of several lengths, or no array", ValueError):
             array = np.asarray(given, object if dtype == "string" else None)
-        except ValueError as error:
-            raise ValueError(
-                f"The input '{key}' takes {dtype} of shape {shape}. Received: rows of several "
-                "lengths"
-            ) from error
         if dtype != "string":
             if array.dtype.kind not in "biufcV":  # V: bfloat16
                 others = [n for n, s in signatures.items() if f"{key}_bytes" in s.inputs]
                 hint = f" To send encoded images, use: {sorted(others)}." if others else ""
                 raise ValueError(
-                    f"The input '{key}' takes {dtype} of shape {shape}. Received: "
-                    f"{type(value).__name__} with items of dtype {array.dtype}.{hint}"
+                    f"{takes}. Received: {type(value).__name__} with items of dtype "
+                    f"{array.dtype}.{hint}"
                 )
             array = _cast(key, array, dtype)
         if not expected[key].fits(array.shape):
             raise ValueError(
-                f"The input '{key}' takes {dtype} of shape {shape}: the batch first, and any size "
-                f"for None. Received: shape {array.shape}"
+                f"{takes}: the batch first, and any size for None. Received: shape {array.shape}"
             )
         arrays[key] = array
     return arrays
@@ -395,10 +390,8 @@ def _plain_pictures(value: Any, key: str, only: bool) -> Any:
 def _cast(key: str, array: np.ndarray, dtype: str) -> np.ndarray:
     if dtype == "bfloat16":
         return array  # NumPy has none; over_grpc gives it to TensorFlow
-    try:
+    takes = f"The input '{key}' takes {dtype}"
+    if dtype not in np.sctypeDict:
+        raise ValueError(f"{takes}, which NumPy has not. Use another signature.")
+    with boundary(f"{takes}. Received", ValueError, "Round, clip or replace them first."):
         return cast(array, dtype)
-    except (TypeError, ValueError) as error:
-        wrong = f". Received {error}. Round, clip or replace them first."
-        if isinstance(error, TypeError):
-            wrong = ", which NumPy has not. Use another signature."
-        raise ValueError(f"The input '{key}' takes {dtype}{wrong}") from error
