@@ -91,8 +91,7 @@ class Rest:
             client = request.client.host if request.client else "-"
             took = 1000 * (time.monotonic() - begun)
             say(f"REST {response.status_code} {request.method} {path[:500]} {took:.1f} ms {client}")
-        with contextlib.suppress(OSError):
-            await response(scope, receive, send)
+        await response(scope, receive, send)
 
     def _page(self, _: Request) -> Response:
         return HTMLResponse(PAGE.read_text("utf-8"), headers=FOR_PAGE)
