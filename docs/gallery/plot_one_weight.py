@@ -30,8 +30,8 @@ nets, _ = search_topology(x, labels, generations=150, population=32, verbose=Fal
 # was found stands one that connects each pixel with each class: with one weight for all, its three
 # outputs are the same number.
 
-found = WeightAgnosticNet(nets[0].connections, nets[0].activations, class_names="012")
-full = WeightAgnosticNet(class_names="012")
+found = WeightAgnosticNet(nets[0].connections, nets[0].activations, class_names=("0", "1", "2"))
+full = WeightAgnosticNet(class_names=("0", "1", "2"))
 images, labels = zero_to_two("test")  # by other writers
 values = np.linspace(-4, 4, 81)
 

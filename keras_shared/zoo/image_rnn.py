@@ -6,8 +6,8 @@ from keras import layers
 from pydantic import PositiveInt
 
 from keras_shared import initializers
+from keras_shared.zoo.class_names import checked_class_names
 from keras_shared.zoo.image_classifier import ImageClassifier
-from keras_shared.zoo.mlp import DIGITS
 from keras_shared.zoo.whole_numbers import IMAGE, whole_numbers
 
 
@@ -72,11 +72,11 @@ class ImageRNN(ImageClassifier):
         dtype: Any = None,
         **kwargs: Any,
     ) -> None:
-        class_names = tuple(class_names or DIGITS)
-        if units < 1 or len(class_names) < 2 or read not in ("pixel", "row"):
+        class_names = checked_class_names(class_names)
+        if units < 1 or read not in ("pixel", "row"):
             raise ValueError(
-                "`units` must be 1 or more, with two classes or more, and `read` 'pixel' or 'row'. "
-                f"Received: units={units}, class_names={class_names}, read={read!r}"
+                "`units` must be 1 or more, and `read` 'pixel' or 'row'. "
+                f"Received: units={units}, read={read!r}"
             )
         base = self._policy(dtype)
         height, width, channels = whole_numbers(image_shape, "image_shape", IMAGE)

@@ -5,9 +5,9 @@ from keras import layers
 
 from keras_shared import initializers
 from keras_shared.layers import LocallyConnected2D, PositionBias, scaled_tanh
+from keras_shared.zoo.class_names import DIGITS
 from keras_shared.zoo.image_classifier import ImageClassifier
 
-DIGITS = tuple("0123456789")
 SIDE = 16  # pixels
 
 

@@ -13,6 +13,7 @@ from keras_shared.layers import (
     TrainableSubsampling,
     scaled_tanh,
 )
+from keras_shared.zoo.class_names import checked_class_names
 from keras_shared.zoo.digit_bitmaps import digit_bitmaps
 from keras_shared.zoo.image_classifier import ImageClassifier
 
@@ -23,7 +24,6 @@ C3_READS = (
     (0, 1, 3, 4), (1, 2, 4, 5), (0, 2, 3, 5),
     (0, 1, 2, 3, 4, 5),
 )  # fmt: skip
-DIGITS = tuple("0123456789")
 
 
 @keras.saving.register_keras_serializable("keras_shared")
@@ -203,17 +203,15 @@ class LeNet5(ImageClassifier):
 
 
 def _names(class_names: Sequence[str] | None, num_classes: int | None) -> tuple[str, ...]:
-    if class_names is None:
-        return DIGITS if num_classes is None else tuple(map(str, range(num_classes)))
-    if num_classes not in (None, len(class_names)):
+    if class_names is None and num_classes is not None:
+        return tuple(map(str, range(num_classes)))
+    names = checked_class_names(class_names)
+    if num_classes not in (None, len(names)):
         raise ValueError(
-            f"`class_names` and `num_classes` disagree. Received: {len(class_names)} names, "
+            f"`class_names` and `num_classes` disagree. Received: {len(names)} names, "
             f"num_classes={num_classes}"
         )
-    twice = sorted({name for name in class_names if list(class_names).count(name) > 1})
-    if twice:
-        raise ValueError(f"`class_names` must name each class once. Received twice: {twice}")
-    return tuple(class_names)
+    return names
 
 
 def _body_1998(x: Any, dtype: Any, f6: Any, kernels: Any) -> Any:

@@ -7,10 +7,9 @@ from pydantic import PositiveInt
 
 from keras_shared import initializers
 from keras_shared.layers import SharedStack
+from keras_shared.zoo.class_names import checked_class_names
 from keras_shared.zoo.image_classifier import ImageClassifier
 from keras_shared.zoo.whole_numbers import IMAGE, whole_numbers
-
-DIGITS = tuple("0123456789")
 
 
 @keras.saving.register_keras_serializable("keras_shared")
@@ -72,11 +71,10 @@ class MLP(ImageClassifier):
         dtype: Any = None,
         **kwargs: Any,
     ) -> None:
-        class_names = tuple(class_names or DIGITS)
-        if depth < 1 or units < 1 or len(class_names) < 2:
+        class_names = checked_class_names(class_names)
+        if depth < 1 or units < 1:
             raise ValueError(
-                "`depth` and `units` must be 1 or more, with two classes or more. Received: "
-                f"depth={depth}, units={units}, class_names={class_names}"
+                f"`depth` and `units` must be 1 or more. Received: depth={depth}, units={units}"
             )
         base = self._policy(dtype)
 

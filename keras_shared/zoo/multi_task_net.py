@@ -6,11 +6,12 @@ from keras import layers, ops
 from pydantic import PositiveInt
 
 from keras_shared import initializers
+from keras_shared.layers.schedules import positive
 from keras_shared.signature import Signature
 from keras_shared.tying import TieError
 from keras_shared.tying.keras_private import flatten_layers
 from keras_shared.zoo.checked_images import checked_images
-from keras_shared.zoo.mlp import DIGITS
+from keras_shared.zoo.class_names import DIGITS, checked_class_names
 from keras_shared.zoo.whole_numbers import IMAGE, whole_numbers
 from keras_shared.zoo.zoo_model import ZooModel
 
@@ -114,13 +115,12 @@ class MultiTaskNet(ZooModel):
                     f"`{argument}` must be a dict by the names of the tasks. Received: "
                     f"{argument}={given!r}"
                 )
-        for task, own in (class_names or {}).items():
-            if not isinstance(own, Sequence):
-                raise ValueError(
-                    f"`class_names` must give each task a list of names. Received: {own!r} for "
-                    f"'{task}'"
-                )
-        names = {task: tuple(map(str, given)) for task, given in (class_names or {}).items()}
+        names = {
+            task: checked_class_names(() if own is None else own, f"class_names['{task}']")
+            for task, own in (class_names or {}).items()
+        }
+        if not isinstance(shared, bool):
+            raise ValueError(f"`shared` must be True or False. Received: shared={shared!r}")
         if trunk is None:
             trunk = _default_trunk(image_shape, width, kernel_initializer)
         if heads is None:
@@ -320,7 +320,7 @@ def _default_trunk(image_shape: Any, width: int, kernels: Any) -> keras.Model:
         return initializers.get(kernels or "he_normal")
 
     image = keras.Input(whole_numbers(image_shape, "image_shape", IMAGE), name="image")
-    whole_numbers([width], "width")
+    width = positive("width", width)
     x = layers.Rescaling(1 / 255, name="rescale")(image)
     for number, maps in enumerate((width, 2 * width), 1):
         x = layers.Conv2D(maps, 5, kernel_initializer=drawn(), name=f"convolution_{number}")(x)

@@ -7,8 +7,8 @@ from pydantic import PositiveFloat, PositiveInt
 
 from keras_shared import initializers
 from keras_shared.layers import GaussianRBF
+from keras_shared.zoo.class_names import checked_class_names
 from keras_shared.zoo.image_classifier import ImageClassifier
-from keras_shared.zoo.mlp import DIGITS
 from keras_shared.zoo.whole_numbers import IMAGE, whole_numbers
 
 
@@ -74,10 +74,8 @@ class RBFNet(ImageClassifier):
         dtype: Any = None,
         **kwargs: Any,
     ) -> None:
-        class_names = tuple(class_names or DIGITS)
+        class_names = checked_class_names(class_names)
         classes = len(class_names)
-        if classes < 2:
-            raise ValueError(f"There must be two classes or more. Received: {class_names}")
         if centers not in ("shared", "own"):
             raise ValueError(f"`centers` must be 'shared' or 'own'. Received: centers={centers!r}")
         if centers == "own" and units % classes:

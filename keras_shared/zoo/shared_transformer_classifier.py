@@ -10,6 +10,7 @@ from keras_shared import initializers
 from keras_shared.layers import PositionEmbedding, SharedStack, TransformerBlock
 from keras_shared.signature import Signature
 from keras_shared.tokenizing import SPECIAL, Standardize, Tokenizer, checked_vocabulary
+from keras_shared.zoo.class_names import checked_class_names
 from keras_shared.zoo.shared_transformer import Schedule, Share
 from keras_shared.zoo.zoo_model import ZooModel
 
@@ -94,13 +95,14 @@ class SharedTransformerClassifier(ZooModel):
         ),
         **kwargs: Any,
     ) -> None:
-        if vocabulary is None or class_names is None or len(set(class_names)) < 2:
+        if vocabulary is None or class_names is None:
             raise ValueError(
                 "`vocabulary` must name the tokens, and `class_names` two classes or more. A "
                 f"recipe takes both from its training data. Received: vocabulary={vocabulary!r}, "
                 f"class_names={class_names!r}"
             )
         known = checked_vocabulary(vocabulary, split)
+        class_names = checked_class_names(class_names)
 
         # === Layers ===
         base = self._policy(dtype)
@@ -138,7 +140,7 @@ class SharedTransformerClassifier(ZooModel):
         super().__init__(tokens, scores, **kwargs)
 
         # === Config ===
-        self.vocabulary, self.class_names = known, tuple(class_names)
+        self.vocabulary, self.class_names = known, class_names
         self.split, self.standardize = split, standardize
         self.num_layers, self.distinct, self.schedule = num_layers, distinct, schedule
         self.share, self.own_normalization = share, own_normalization

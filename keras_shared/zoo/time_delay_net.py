@@ -6,8 +6,8 @@ from keras import layers
 from pydantic import PositiveInt
 
 from keras_shared import initializers
+from keras_shared.zoo.class_names import checked_class_names
 from keras_shared.zoo.image_classifier import ImageClassifier
-from keras_shared.zoo.mlp import DIGITS
 from keras_shared.zoo.whole_numbers import IMAGE, whole_numbers
 
 
@@ -77,16 +77,15 @@ class TimeDelayNet(ImageClassifier):
         dtype: Any = None,
         **kwargs: Any,
     ) -> None:
-        class_names = tuple(class_names or DIGITS)
+        class_names = checked_class_names(class_names)
         filters = whole_numbers(filters, "filters")
         windows, strides = whole_numbers(windows, "windows"), whole_numbers(strides, "strides")
         if padding not in ("valid", "same"):
             raise ValueError(f"`padding` must be 'valid' or 'same'. Received: padding={padding!r}")
-        if not len(windows) == len(strides) == len(filters) + 1 or len(class_names) < 2:
+        if not len(windows) == len(strides) == len(filters) + 1:
             raise ValueError(
-                "`windows` and `strides` must have one number more than `filters`, for the scores, "
-                f"with two classes or more. Received: filters={filters}, "
-                f"windows={windows}, strides={strides}, class_names={class_names}"
+                "`windows` and `strides` must have one number more than `filters`, for the scores. "
+                f"Received: filters={filters}, windows={windows}, strides={strides}"
             )
         height, frames, channels = whole_numbers(image_shape, "image_shape", IMAGE)
         needed = 1 if padding == "same" else _frames_read(windows, strides)

@@ -8,8 +8,8 @@ import numpy as np
 from keras import layers, ops
 from pydantic import PositiveInt
 
+from keras_shared.zoo.class_names import checked_class_names
 from keras_shared.zoo.image_classifier import ImageClassifier
-from keras_shared.zoo.mlp import DIGITS
 from keras_shared.zoo.whole_numbers import IMAGE, whole_numbers
 
 # as in the code of the paper: sin and cosine take multiples of pi
@@ -264,9 +264,7 @@ class WeightAgnosticNet(ImageClassifier):
         dtype: Any = None,
         **kwargs: Any,
     ) -> None:
-        class_names = tuple(class_names or DIGITS)
-        if len(class_names) < 2:
-            raise ValueError(f"`class_names` must name two or more. Received: {class_names}")
+        class_names = checked_class_names(class_names)
         pixels = math.prod(whole_numbers(image_shape, "image_shape", IMAGE))
         if connections is None:
             first = 1 + pixels + len(activations if isinstance(activations, Sequence) else ())

@@ -147,7 +147,7 @@ def test_saved_with_its_mixture_and_trained_on(tmp_path):
 
 def test_collapsed_is_of_the_same_class():
     trunk = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])
-    model = MultiTaskNet(trunk, {"a": keras.layers.Dense(2)}, "fixed", {"a": "xy"})
+    model = MultiTaskNet(trunk, {"a": keras.layers.Dense(2)}, "fixed", {"a": ("x", "y")})
     small = SoftSharing(model, examples=64, components=4).collapsed()
     assert type(small) is MultiTaskNet and small.class_names == {"a": ("x", "y")}
     assert len(np.unique(small.trunk.layers[0].kernel)) <= 4

@@ -11,6 +11,7 @@ from keras import layers
 from keras_shared import TieError, sharing_report
 from keras_shared.zoo import MultiTaskNet
 
+XYZ = ("x", "y", "z")
 RANDOM = np.random.default_rng(2)
 X = RANDOM.normal(size=(12, 6)).astype("float32")
 Y = {"kind": RANDOM.integers(0, 3, 12), "size": X[:, :1] * 5}
@@ -178,9 +179,12 @@ def test_refuses():
         ({"heads": [layers.Dense(2)]}, "`heads` must be a dict by the names"),
         ({"heads": {1: layers.Dense(2)}}, "`heads` must be a dict by the names"),
         ({"class_names": ["a", "b"]}, r"`class_names` must be a dict.*\['a', 'b'\]"),
-        ({"class_names": {"a": 3}}, "give each task a list of names. Received: 3 for 'a'"),
-        ({"trunk": None, "width": 2.5}, r"`width` must be whole numbers.*=\[2.5\]"),
-        ({"heads": {"a": layers.Dense(2)}, "class_names": {"a": "xyz"}}, "'a'.*each output.*3 nam"),
+        ({"class_names": {"a": 3}}, r"`class_names\['a'\]` must be a list of texts.*=3$"),
+        ({"trunk": None, "width": 2.5}, r"`width` must be a positive integer.*=2.5"),
+        (
+            {"heads": {"a": layers.Dense(2)}, "class_names": {"a": tuple("xyz")}},
+            "'a'.*each output.*3 nam",
+        ),
     ],
 )
 def test_refuses_heads_and_classes_that_do_not_fit(arguments, message):
@@ -221,7 +225,7 @@ def test_uncertainty_is_trained_there_too(backend):
 
 
 def test_the_default_net_by_hand():
-    model = MultiTaskNet(class_names={"a": "xyz", "b": "uv"}, width=2, image_shape=(20, 20, 1))
+    model = MultiTaskNet(class_names={"a": XYZ, "b": XYZ[:2]}, width=2, image_shape=(20, 20, 1))
     x = np.random.default_rng(3).integers(0, 256, (2, 20, 20, 1)).astype("float32")
     h = x / 255
     for name in ("convolution_1", "convolution_2"):
@@ -283,7 +287,7 @@ def test_one_loss_and_one_metric_are_each_tasks():
     with pytest.raises(
         ValueError, match=r"tasks in `heads`, \['kind', 'size'\]. Received: \['c'\]"
     ):
-        net(class_names={"c": "xy"})
+        net(class_names={"c": ("x", "y")})
 
 
 @pytest.mark.slow

@@ -91,3 +91,17 @@ def test_shapes_that_are_none_of_an_image(name, shape):
         shape = (8, 8, None)  # heights and widths may be open there
     with pytest.raises(ValueError, match=r"`image_shape` must be \(height, width, ch"):
         getattr(keras_shared.zoo, name)(image_shape=shape)
+
+
+@pytest.mark.parametrize("given", ["yes", ("a",), (), ("a", "a"), (1, 2), 3, {"a": 1, "b": 2}])
+@pytest.mark.parametrize(
+    "name",
+    ["ImageRNN", "LeNet5", "MLP", "MultiTaskNet", "RBFNet", "SharedTransformerClassifier",
+     "TimeDelayNet", "WeightAgnosticNet"],
+)  # fmt: skip
+def test_names_that_are_none_of_classes(name, given):
+    """A text would be taken for the names of its letters."""
+    more = {"LeNet5": {"variant": "modern"}, "SharedTransformerClassifier": {"vocabulary": ["a"]}}
+    given = {"left": given, "right": ("a", "b")} if name == "MultiTaskNet" else given
+    with pytest.raises(ValueError, match=r"`class_names(\['left'\])?` must (be a list|name each)"):
+        getattr(keras_shared.zoo, name)(class_names=given, **more.get(name, {}))
