@@ -7,7 +7,7 @@ import keras
 from keras import layers
 
 from keras_shared.errors import boundary
-from keras_shared.tying.keras_private import flatten_layers
+from keras_shared.tying.keras_private import expect_layer, flatten_layers
 
 NOT_FLOAT = (  # they take whole numbers or strings
     layers.Embedding, layers.IntegerLookup, layers.StringLookup, layers.TextVectorization,
@@ -39,6 +39,7 @@ def with_known_inputs(model: keras.Model, input_signature: Any = None) -> keras.
     Raises:
         ValueError: if the inputs are not known, or the model cannot be called on them.
     """
+    expect_layer(model)
     if callable(getattr(model, "signatures", None)) or getattr(model, "inputs", None):
         if input_signature is not None:
             raise ValueError(

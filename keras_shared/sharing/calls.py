@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_shared.tying.keras_private import flatten_layers
+from keras_shared.tying.keras_private import expect_layer, flatten_layers
 from keras_shared.tying.state_kept import state_kept
 from keras_shared.tying.watching import WatchedCall, watched
 
@@ -42,6 +42,7 @@ def calls_of(model: keras.Model) -> list[Call]:
     Raises:
         ValueError: if the model has no weights yet, or its inputs cannot be known.
     """
+    expect_layer(model)
     given = _inputs(model)
     for side in UNKNOWN_SIDES:
         try:

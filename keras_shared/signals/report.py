@@ -13,6 +13,7 @@ from keras_shared.signals.collecting import Use, as_numpy, collect, first
 from keras_shared.signals.jacobians import Jacobian, jacobian_of
 from keras_shared.signals.ties import Tie, ties_of
 from keras_shared.signals.warnings import Weighed, warnings_of
+from keras_shared.tying.keras_private import expect_layer
 
 BINS = 60  # of a histogram
 
@@ -154,6 +155,7 @@ def signal_report(
         raise SignalError(
             f"Signals are measured with TensorFlow. Received: backend {keras.backend.backend()}"
         )
+    expect_layer(model)
     if not model.built or not model.weights:
         raise SignalError(
             f"'{model.name}' is not built, or has no weights. Call it once on its input first, or "

@@ -6,6 +6,7 @@ fails on the day that one of these names changes.
 """
 
 import inspect
+import os
 import random
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,6 +24,8 @@ from keras.src.quantizers.quantizers import dequantize_with_sz_map
 from keras.src.saving.saving_lib import _get_unique_name, _walk_saveable
 from keras.src.utils.naming import to_snake_case
 
+from keras_shared.tying.tie_error import TieError
+
 
 def outermost_layer() -> keras.Layer | None:
     """The layer or model whose call the program is in, seen from the outside."""
@@ -30,8 +33,24 @@ def outermost_layer() -> keras.Layer | None:
     return None if context is None else context.entry_layer
 
 
+def expect_layer(value: Any) -> None:
+    """Refuse what is no Keras layer, and so no model.
+
+    Raises:
+        TieError: if it is none.
+    """
+    if not isinstance(value, keras.Layer):
+        file = isinstance(value, (str, os.PathLike))
+        raise TieError(
+            f"A Keras model or layer is expected. Received: {repr(value)[:80]} (of type "
+            f"{type(value).__name__})."
+            f"{' Load a file first, by keras_shared.load.' if file else ''}"
+        )
+
+
 def flatten_layers(layer: keras.Layer) -> list[keras.Layer]:
     """`layer` and everything inside it, each once."""
+    expect_layer(layer)
     layers: list[keras.Layer] = layer._flatten_layers()
     return layers
 

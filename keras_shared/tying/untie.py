@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_shared.tying.bind_ties import readers_of
 from keras_shared.tying.effective_weight import weight_shape
-from keras_shared.tying.keras_private import variables_may_change
+from keras_shared.tying.keras_private import expect_layer, variables_may_change
 from keras_shared.tying.source_reference import SourceReference
 from keras_shared.tying.tie_error import TieError
 from keras_shared.tying.tied_reader import TiedReader
@@ -100,6 +100,8 @@ def tie(
         >>> tie(untie(reader), code).source() is code
         True
     """
+    for layer in (reader, source):
+        expect_layer(layer)
     if not isinstance(reader, TiedReader):
         raise TieError(
             "`tie` takes a reader, a layer that can read another's weight, such as TiedDense or "

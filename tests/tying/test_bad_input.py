@@ -217,3 +217,21 @@ def test_the_sub_model_alone_says_how_to_call_it():
     decoder = keras.models.clone_model(encoder_decoder()).get_layer("decoder")
     with pytest.raises(TieError, match=r"Call the model that contains both, run.*bind_ties\(model"):
         decoder(X[:, :4])
+
+
+@pytest.mark.parametrize("given", ["model.keras", None, keras.layers.Dense])
+def test_what_is_no_model(given, tmp_path):
+    """A path where a model belongs, or a class without its brackets."""
+    asked = {
+        keras_shared.find_ties: (), keras_shared.sharing_report: (), keras_shared.untie: (),
+        keras_shared.tie: (keras.layers.Dense(2),), keras_shared.unshare: (), check_ties: (),
+        keras_shared.cluster: (), keras_shared.signal_report: ([[1.0]],),
+        keras_shared.publish: (tmp_path / "published",),
+    }  # fmt: skip
+    for function, more in asked.items():
+        with pytest.raises(TieError, match="model|Sequential") as said:
+            function(given, *more)
+        assert "Keras model or layer is expected. Received" in str(said.value) or "graph of" in str(
+            said.value
+        )
+    assert not list(tmp_path.iterdir())
