@@ -20,10 +20,16 @@ def _free_port() -> str:
         return str(probe.getsockname()[1])
 
 
+def _bash(line: str, cell: str) -> None:
+    """As IPython's, but for what is printed: in one piece, where its own cuts lines."""
+    done = subprocess.run(["bash", "-ec", cell], stdout=subprocess.PIPE, text=True, check=True)
+    print(done.stdout, end="")
+
+
 def start(*models: str) -> None:
     """Serve models until this notebook ends, by the engine that is found on any machine."""
     os.environ["PATH"] = f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    os.environ["COLUMNS"] = "80"  # of tables
+    os.environ["COLUMNS"] = "72"  # of tables: as wide as the page
     rest, grpc = _free_port(), _free_port()
     command = ["keras-shared", "serve", *models, "--engine", "embedded"]
     server = subprocess.Popen(
@@ -41,3 +47,4 @@ def start(*models: str) -> None:
         return lines
 
     get_ipython().input_transformers_cleanup.append(with_ports)
+    get_ipython().register_magic_function(_bash, "cell", "bash")

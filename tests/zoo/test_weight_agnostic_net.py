@@ -236,7 +236,7 @@ def test_answers_and_is_trained_there_too(backend, tmp_path):
     np.savez(tmp_path / "asked.npz", x=PIXELS, wanted=net(topology, 0.8).predict(PIXELS, verbose=0))
     program = (
         "import sys, keras, numpy as np\n"
-        "from keras_shared.zoo import TimeDelayNet, WeightAgnosticNet\n"
+        "from keras_shared.zoo import RBFNet, TimeDelayNet, WeightAgnosticNet\n"
         f"pairs, names = {topology.connections!r}, {topology.activations!r}\n"
         "net = WeightAgnosticNet(pairs, names, 0.8, (2, 3, 1), ('a', 'b', 'c'))\n"
         "kept = np.load(sys.argv[1]); x = kept['x']\n"
@@ -245,7 +245,12 @@ def test_answers_and_is_trained_there_too(backend, tmp_path):
         "assert abs(float(net.weights[0].value) - 0.8) > 1e-6\n"
         "delays = TimeDelayNet((3, 4)); delays.compile()\n"
         "delays.fit(np.ones((4, 8, 8, 1)), np.arange(4), verbose=0)\n"
-        "assert delays.at_each_step(np.ones((2, 8, 8, 1))).shape == (2, 4, 10)"
+        "assert delays.at_each_step(np.ones((2, 8, 8, 1))).shape == (2, 4, 10)\n"
+        "for whose in ('shared', 'own'):\n"
+        "    centers = RBFNet(20, whose, whose); before = centers.get_layer('rbf').get_weights()\n"
+        "    centers.compile(); centers.fit(np.ones((4, 8, 8, 1)), np.arange(4), verbose=0)\n"
+        "    after = centers.get_layer('rbf').get_weights()\n"
+        "    assert all(np.abs(a - b).max() > 1e-7 for a, b in zip(after, before, strict=True))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path / "asked.npz")],
