@@ -108,11 +108,11 @@ def run(options: argparse.Namespace) -> None:
 def contents(files: list[str]) -> "list[str | bytes]":
     """The files, with what is piped in where one is called `-`."""
     from keras_shared.files.bounded import read_stdin
-    from keras_shared.files.pictures import MOST_BYTES
+    from keras_shared.files.limits import MOST_PICTURE
 
     if files.count("-") > 1:
         raise ValueError("- stands for the standard input, which can be read once alone.")
-    return [read_stdin(MOST_BYTES) if file == "-" else file for file in files]
+    return [read_stdin(MOST_PICTURE) if file == "-" else file for file in files]
 
 
 def _count(text: str) -> int:

@@ -12,7 +12,8 @@ from keras_shared.datasets.lazy_images import LazyImages, Shape
 from keras_shared.datasets.splitting import check_classes, split_by_seed
 from keras_shared.errors import boundary
 from keras_shared.files.bounded import read_bytes
-from keras_shared.files.pictures import MOST_BYTES, why_no_picture
+from keras_shared.files.limits import MOST_PICTURE
+from keras_shared.files.pictures import why_no_picture
 
 TRAIN, VALIDATION, TEST = ("train", "training"), ("validation", "valid", "val"), ("test", "testing")
 SHOWN = 5  # files that a warning names
@@ -157,7 +158,7 @@ def _digests(files: Iterable[str]) -> dict[str, str]:
     for file in files:
         sizes.setdefault(pathlib.Path(file).stat().st_size, []).append(file)
     return {
-        file: hashlib.sha256(read_bytes(file, MOST_BYTES, DataError)).hexdigest()
+        file: hashlib.sha256(read_bytes(file, MOST_PICTURE, DataError)).hexdigest()
         for same in sizes.values()
         if len(same) > 1
         for file in same

@@ -2,9 +2,9 @@ import os
 
 from keras_shared.datasets.dataset import DataError
 from keras_shared.files.bounded import read_bytes
+from keras_shared.files.limits import MOST_CORPUS
 from keras_shared.text import NOT_UTF8
 
-MOST = 200_000_000  # bytes of a text that is held in memory
 MARKS = ((b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))  # with which such a file begins
 
 
@@ -25,7 +25,7 @@ def read_text_file(path: str | os.PathLike[str]) -> str:
         ...
         keras_shared.datasets.dataset.DataError: mine.txt is no text in UTF-8: byte 0xE9 at place 3.
     """
-    content, name = read_bytes(path, MOST, DataError), os.fspath(path)
+    content, name = read_bytes(path, MOST_CORPUS, DataError), os.fspath(path)
     for mark, encoding in MARKS:
         if content.startswith(mark):
             raise DataError(

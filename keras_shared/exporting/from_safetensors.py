@@ -13,13 +13,12 @@ from keras_shared.errors import boundary, printable
 from keras_shared.exporting.named_weights import Reading, named_weights
 from keras_shared.exporting.to_safetensors import TIES
 from keras_shared.files.bounded import regular_file
+from keras_shared.files.limits import MOST_WEIGHTS_HEADER
 from keras_shared.finite import refuse_undefined
 from keras_shared.lookup import needed
 from keras_shared.presets.names import LoadError
 from keras_shared.tying import TieError, bind_ties
 from keras_shared.tying.keras_private import flatten_layers
-
-MOST_HEADER = 10_000_000  # bytes; that of a net of 2,000 layers has less than one
 
 
 def load_safetensors(
@@ -88,8 +87,8 @@ def _content(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]
     damaged = f"{path} is no safetensors file, or is damaged"
     with regular_file(path, LoadError) as (file, _), boundary(damaged, LoadError):
         size = int.from_bytes(file.read(8), "little")
-        if size > MOST_HEADER:
-            raise ValueError(f"its header has {size:,} bytes, and {MOST_HEADER:,} may be")
+        if size > MOST_WEIGHTS_HEADER:
+            raise ValueError(f"its header has {size:,} bytes, and {MOST_WEIGHTS_HEADER:,} may be")
         with safetensors.safe_open(path, "np") as held:
             names = held.keys()
             return {name: held.get_tensor(name) for name in names}, held.metadata() or {}

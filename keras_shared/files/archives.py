@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from keras_shared.errors import KerasSharedError
 from keras_shared.files.bounded import regular_file
+from keras_shared.files.limits import MOST_DIRECTORY, MOST_INFLATION
 
 if TYPE_CHECKING:
     import h5py
 
-MOST_DIRECTORY = 1_000_000  # bytes of the list of an archive's parts: some 10,000 parts
-MOST_INFLATION = 20  # times their own size that files may declare; trained weights reach 2
 ALWAYS = 100_000_000  # bytes that any file may declare
 AT_ONCE = 1_000_000  # bytes of a part that is checked and not kept
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others have no bound in Python's zipfile

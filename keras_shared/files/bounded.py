@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from keras_shared.errors import KerasSharedError, advised, boundary
-
-MOST_TEXT = 50_000_000  # bytes of a file of text: a recipe, a history, facts
+from keras_shared.files.limits import MOST_TEXT
 
 
 def read_bytes(

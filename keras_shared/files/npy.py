@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 from keras_shared.errors import KerasSharedError, boundary
 from keras_shared.files.archives import open_archive, read_part
 from keras_shared.files.bounded import read_bytes
+from keras_shared.files.limits import MOST_ARRAY, MOST_ARRAY_HEADER
 
 if TYPE_CHECKING:
     import numpy as np
 
 MAGIC = b"\x93NUMPY"
-MOST_BYTES = 1_000_000_000  # of an array
-MOST_HEADER = 10_000  # bytes, as in NumPy
 NUMBERS, TEXT = "biuf", "US"  # kinds of dtypes
 
 
@@ -45,7 +44,7 @@ def read_npy(
     if isinstance(source, bytes):
         return _array(source, f"{len(source):,} bytes", NUMBERS, error)
     name = os.fspath(source)
-    return _array(read_bytes(source, MOST_BYTES, error), name, NUMBERS, error)
+    return _array(read_bytes(source, MOST_ARRAY, error), name, NUMBERS, error)
 
 
 def read_npz(
@@ -79,10 +78,10 @@ def _array(content: bytes, name: str, kinds: str, error: type[KerasSharedError])
     with boundary(f"{name} is not a .npy file of numbers", error):
         if not content.startswith(MAGIC):
             raise ValueError(f"it does not begin with {MAGIC!r}" if content else "it is empty")
-        file = io.BytesIO(content[: MOST_HEADER + 20])
+        file = io.BytesIO(content[: MOST_ARRAY_HEADER + 20])
         major = file.read(8)[6]
         (size,) = struct.unpack(*("<H", file.read(2)) if major == 1 else ("<I", file.read(4)))
-        if major not in (1, 2, 3) or size > MOST_HEADER:
+        if major not in (1, 2, 3) or size > MOST_ARRAY_HEADER:
             raise ValueError(f"it has version {major} and a header of {size:,} bytes")
         start = file.tell() + size
         header = ast.literal_eval(file.read(size).decode("utf-8" if major == 3 else "latin-1"))

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 
 from keras_shared.errors import KerasSharedError, boundary
 from keras_shared.files.bounded import read_bytes
+from keras_shared.files.limits import MOST_PICTURE, MOST_PIXELS
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP")
-MOST_PIXELS = 100_000_000  # of a picture that is decoded
-MOST_BYTES = 500_000_000  # of a file that is read
 KINDS = (  # first bytes of what people take for a picture, or that is one of another format
     (rb"%PDF", "a PDF document"),
     (rb"(II\*\0|MM\0\*)", "a TIFF image"),
@@ -181,7 +180,7 @@ def _opened(source: str | os.PathLike[str] | bytes, name: str) -> "Image":
     if not isinstance(source, bytes):
         if pathlib.Path(source).is_dir():
             raise PictureError(f"{name} is a folder: {allowed}.")
-        source = read_bytes(source, MOST_BYTES, PictureError)
+        source = read_bytes(source, MOST_PICTURE, PictureError)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)

@@ -8,6 +8,7 @@ from typing import Any
 from keras_shared.errors import KerasSharedError, boundary
 from keras_shared.files.archives import open_archive, read_part
 from keras_shared.files.bounded import read_json
+from keras_shared.files.limits import MOST_CONFIG
 from keras_shared.lookup import suggestion
 
 HOME = "KERAS_SHARED_HOME"  # environment variable: the folder of your own published models
@@ -15,7 +16,6 @@ MOST = 2**63 - 1  # TF Serving keeps numbers of versions in an int64
 INNER_MODEL = pathlib.PurePath("assets.extra", "model.keras")
 SHARING = pathlib.PurePath("assets.extra", "sharing.json")
 CONFIG = "config.json"  # inside of a .keras file
-MOST_CONFIG = 10_000_000  # bytes of it; nets of 2,000 layers have one
 
 
 class LoadError(KerasSharedError, ValueError):

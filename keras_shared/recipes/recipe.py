@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from keras_shared.errors import KerasSharedError, boundary
 from keras_shared.files.atomic import replace_text
 from keras_shared.files.bounded import read_text
+from keras_shared.files.limits import MOST_DEPTH, MOST_RECIPE
 from keras_shared.lookup import find, suggestion
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from keras_shared.tasks import Task
 
 
-MOST_BYTES = 2_000_000  # of a recipe's file, which may hold a vocabulary
-MOST_DEPTH = 32  # of a key in it
 MOST_ERRORS = 20  # that are listed
 MOST_SHOWN = 200  # characters of a value or key that is not as expected
 KEY = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
@@ -183,7 +182,7 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
         >>> read_recipe(entry_dir("lenet5_mnist") / "recipe.toml").model.variant
         '1998'
     """
-    text = read_text(path, RecipeError, MOST_BYTES)
+    text = read_text(path, RecipeError, MOST_RECIPE)
     return recipe_from(read_toml(text, os.fspath(path)), path)
 
 

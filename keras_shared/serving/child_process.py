@@ -17,9 +17,7 @@ from keras_shared.errors import KerasSharedError, boundary, printable
 from keras_shared.processes import end
 from keras_shared.quiet import LEVEL
 from keras_shared.serving.finding import Finding
-from keras_shared.serving.limits import MOST_NOISE, SECONDS, START
-
-MOST_SECONDS = 10**6
+from keras_shared.serving.limits import MOST_NOISE, MOST_SECONDS, SECONDS, START
 
 
 class Unfinished(Finding):

@@ -17,6 +17,7 @@ import numpy as np
 from keras_shared.errors import boundary
 from keras_shared.files.pictures import PictureError, plain_picture
 from keras_shared.serving.errors import ServingError
+from keras_shared.serving.limits import MOST_REQUEST
 from keras_shared.serving.messages import SignatureDef, Status, cast
 from keras_shared.serving.over_rest import Rest
 
@@ -30,7 +31,6 @@ FIRST_WAIT = 0.2  # seconds before the first retry, doubled for each further one
 BASE = 5_000_000  # of one about a model, or with an error
 NUMBER = 64  # of a number in JSON: 25 characters, and brackets and spaces
 OPEN = 100_000_000  # of an output whose size the signature leaves open, as text
-MOST = 2**31 - 1  # of any
 
 T = TypeVar("T")
 
@@ -321,7 +321,7 @@ def _promised(definition: SignatureDef, inputs: Mapping[str, np.ndarray]) -> int
             total += OPEN
         else:
             total += NUMBER * math.prod(max(rows if side is None else side, 1) for side in shape)
-    return min(1 << (total - 1).bit_length(), MOST)
+    return min(1 << (total - 1).bit_length(), MOST_REQUEST)
 
 
 def _arrays(

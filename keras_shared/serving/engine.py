@@ -32,12 +32,12 @@ from keras_shared.serving.configuration import (
     model_folders,
 )
 from keras_shared.serving.errors import ServingError
+from keras_shared.serving.limits import MOST_LINE
 from keras_shared.serving.messages import SignatureDef
 from keras_shared.text import log_line
 
 BINARY, IMAGE = "tensorflow_model_server", "tensorflow/serving"
 LAST_LINES = 20
-MOST_LINE = 10_000  # bytes of one line of its log; the rest is left out
 MOST_PORT = 65535
 LOCAL = "127.0.0.1"
 DOCKER_ANSWERS = 30.0  # seconds

@@ -1,4 +1,4 @@
-"""How much of a stranger's model is read, and what running it may take: every limit of `check`."""
+"""What a stranger's model, a request or an answer may take: every limit of serving."""
 
 import os
 
@@ -7,9 +7,16 @@ START = 120.0  # for TensorFlow to be imported, on a machine with other things t
 IDLE = 600.0  # after which the process that waits for trials ends
 MOST_GRAPH = 2**31 - 1  # bytes; what a protocol buffer may have
 MOST_WARMUP = 2**30  # bytes: 1000 requests with a photograph each
-MOST_REQUEST = 2**31 - 1  # bytes: an input in a message of gRPC
+MOST_REQUEST = 2**31 - 1  # bytes of a request or an answer: what a message of gRPC may have
 MOST_SAID = 10_000_000  # characters of findings
 MOST_NOISE = 4000  # characters that are kept of what TensorFlow writes to the terminal
+MOST_SECONDS = 10**6  # of wall time that may be asked for
+MOST_LINE = 10_000  # bytes of one line of a server's log; the rest is left out
+MOST_WARMUP_RECORDS = 1000  # servables/tensorflow/saved_model_warmup_util.h
+MOST_ROW = 500_000_000  # numbers in one row of made-up inputs
+MOST_NUMBERS = 20_000_000  # in the inputs of a trial with more than two rows
+MOST_SERIES = 10_000  # of one metric: names of models come from outside
+MOST_CONNECTIONS = 10_000  # to one server
 
 
 def memory() -> int:

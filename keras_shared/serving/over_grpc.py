@@ -15,12 +15,13 @@ from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
 from keras_shared.errors import boundary, printable
 from keras_shared.serving.errors import ServingError
+from keras_shared.serving.limits import MOST_REQUEST
 from keras_shared.serving.messages import SignatureDef, Status, TensorInfo, agreed, dtype_name
 from keras_shared.serving.session import array_of
 
+INT32 = 2**31 - 1  # the largest number in gRPC's options
 T = TypeVar("T")
 PREDICT = "PredictionService/Predict"
-LARGEST = 2**31 - 1  # of what gRPC's options and a protocol buffer hold
 
 
 class Grpc:
@@ -43,7 +44,7 @@ class Grpc:
         self._options = [
             ("grpc.max_send_message_length", -1),
             # the time for one try to connect, which a slow line or a busy server needs in full
-            ("grpc.min_reconnect_backoff_ms", min(math.ceil(1000 * timeout), LARGEST)),
+            ("grpc.min_reconnect_backoff_ms", min(math.ceil(1000 * timeout), INT32)),
             # and the wait for the next one, a second to two minutes by default
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 1000),
@@ -114,7 +115,7 @@ class Grpc:
             channel.close()
 
     def _channel(self, most: int) -> grpc.Channel:
-        size = min(most, LARGEST)
+        size = min(most, MOST_REQUEST)
         with self._lock:
             if size not in self._channels:
                 options = [*self._options, ("grpc.max_receive_message_length", size)]

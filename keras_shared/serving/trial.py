@@ -13,15 +13,19 @@ import numpy as np
 from keras_shared.errors import KerasSharedError, boundary, whole_reason
 from keras_shared.files.bounded import read_bytes
 from keras_shared.serving.finding import NOT_TRIED, TOO_MUCH, Finding
-from keras_shared.serving.limits import MOST_REQUEST, MOST_WARMUP, memory
+from keras_shared.serving.limits import (
+    MOST_NUMBERS,
+    MOST_REQUEST,
+    MOST_ROW,
+    MOST_WARMUP,
+    MOST_WARMUP_RECORDS,
+    memory,
+)
 from keras_shared.serving.session import array_of, loaded, run
 
 BATCHES = (1, 2, 17)  # that every signature is run with, if it is not too large
 WARMUP = pathlib.PurePath("assets.extra", "tf_serving_warmup_requests")
-MOST_WARMUP_RECORDS = 1000  # servables/tensorflow/saved_model_warmup_util.h
 SIDE = 32  # for a dimension of unknown size
-MOST_ROW = 500_000_000  # numbers in one row of made-up inputs
-MOST_NUMBERS = 20_000_000  # in the inputs of a trial with more than two rows
 NO_BATCHING = (
     "start the server without batching (`keras-shared serve --no-batching`), and send it under "
     "'inputs', not 'instances', to REST"

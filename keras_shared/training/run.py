@@ -17,7 +17,8 @@ import keras
 from keras_shared.errors import KerasSharedError, advised, boundary
 from keras_shared.files.archives import open_archive, read_part
 from keras_shared.files.atomic import Lock, locked, make_folder, replace_text, replacing
-from keras_shared.files.bounded import MOST_TEXT, read_json, read_text
+from keras_shared.files.bounded import read_json, read_text
+from keras_shared.files.limits import MOST_TEXT
 from keras_shared.presets.loading import load
 from keras_shared.recipes import Recipe, RecipeError, read_recipe, recipe_from
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from mutations import fuzzed, mutated
 
 from keras_shared.errors import KerasSharedError
+from keras_shared.files.limits import MOST_RECIPE
 from keras_shared.presets.names import entry_dir
 from keras_shared.recipes import RecipeError, read_recipe
 from keras_shared.recipes.changes import changed, comparison_of
-from keras_shared.recipes.recipe import MOST_BYTES
 
 WHOLE = (entry_dir("siamese_omniglot") / "recipe.toml").read_bytes()
 SMALL = """
@@ -52,7 +52,7 @@ def refused(tmp_path):
         (".".join("a" * 50_000) + " = 1", "line 1 is nested more than 32 deep"),
         ("[" + " . ".join(["'a'"] * 20_000) + "]", "nested more than 32 deep"),
         ("a = {" + ".".join(['"b"'] * 20_000) + " = 1}", "nested more than 32 deep"),
-        ("#" * (MOST_BYTES + 1), "2,000,001 bytes, more than the 2,000,000 allowed"),
+        ("#" * (MOST_RECIPE + 1), "2,000,001 bytes, more than the 2,000,000 allowed"),
         ("\n".join(f"k{i} = 1" for i in range(40_000)), "more than 20 errors"),
         (f"{'k' * 900_000} = 1", "is an unknown key"),
         (f"name = 0x{'f' * 900_000}", "`name`: received a number of 3,600,000 bits, expected"),

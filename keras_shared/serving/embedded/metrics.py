@@ -6,7 +6,8 @@ import threading
 import time
 from collections.abc import Iterator
 
-MOST_SERIES = 10_000  # of one metric: names of models come from outside
+from keras_shared.serving.limits import MOST_SERIES
+
 ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 

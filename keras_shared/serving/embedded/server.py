@@ -18,10 +18,10 @@ from keras_shared.serving.embedded.grpc_service import grpc_server
 from keras_shared.serving.embedded.models import Models, say
 from keras_shared.serving.embedded.options import ConfigError, Options
 from keras_shared.serving.embedded.rest import Rest
+from keras_shared.serving.limits import MOST_CONNECTIONS
 
 PATIENCE = 30.0  # seconds for the head of a request, between two, and for reading an answer
 DRAIN = 25.0  # seconds that requests have to end in
-MOST_CONNECTIONS = 10_000
 
 
 class Running(NamedTuple):
