@@ -2,6 +2,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
@@ -51,8 +52,8 @@ def _curves(result: dict[str, Any]) -> Figure:
             lines.mean(0),
             lines.std(0, ddof=min(1, len(lines) - 1)),
         )
-        axes.plot(epochs, mean, marker=".", color=f"C{i}", label=plot_label(arm["name"]))
-        axes.fill_between(epochs, mean - spread, mean + spread, color=f"C{i}", alpha=0.2, lw=0)
+        axes.plot(epochs, mean, marker=".", color=_colour(i), label=plot_label(arm["name"]))
+        axes.fill_between(epochs, mean - spread, mean + spread, color=_colour(i), alpha=0.2, lw=0)
         drawn += [mean - spread, mean + spread]
     axes.set_ylabel(f"validation {name.removeprefix('val_').replace('_', ' ')}")
     show_the_end(axes, drawn)
@@ -72,7 +73,7 @@ def _against_parameters(result: dict[str, Any], label: str) -> Figure:
         name = f"{row['arm']} ({row['parameters']:,} parameters)"
         axes.errorbar(
             place, _or_nan(row["metric"]["mean"]), yerr=row["metric"]["half"] or 0,
-            fmt="o", capsize=4, color=f"C{i}", label=plot_label(name),
+            fmt="o", capsize=4, color=_colour(i), label=plot_label(name),
         )  # fmt: skip
     decades = width / np.log(10)
     wide = LogLocator(subs=(1, 2, 5) if decades < 2.5 else (1,))
@@ -96,7 +97,7 @@ def _against_size(result: dict[str, Any], label: str) -> Figure:
             [row["images_per_class"] * aside for row in rows],
             [_or_nan(row["metric"]["mean"]) for row in rows],
             yerr=[row["metric"]["half"] or 0 for row in rows],
-            fmt="o-", capsize=4, color=f"C{i}", label=plot_label(arm["name"]),
+            fmt="o-", capsize=4, color=_colour(i), label=plot_label(arm["name"]),
         )  # fmt: skip
     _ticks(axes, sizes)
     _legend(figure, axes)
@@ -148,7 +149,14 @@ def _legend(figure: Figure, axes: Axes) -> None:
     """Below the axes, where no curve lies."""
     lines, names = axes.get_legend_handles_labels()
     columns = max(1, min(4, 75 // (max(map(len, names)) + 5)))
+    rows = -(-len(names) // columns)
+    figure.set_figheight(5 + 0.25 * max(0, rows - 6))  # inches; six rows leave the axes high enough
     figure.legend(lines, names, loc="outside lower center", ncols=columns)
+
+
+def _colour(arm: int) -> Any:
+    """One for each arm: Matplotlib's ten, then lighter ones."""
+    return f"C{arm}" if arm < 10 else colormaps["tab20"](2 * (arm % 10) + 1)
 
 
 def _or_nan(value: float | None) -> float:

@@ -468,3 +468,11 @@ def test_the_command_fine_tunes_for_other_classes(data_dir, tmp_path, monkeypatc
     clothes.write_text(clothes.read_text().replace('"shared"', '"unshared"'))
     assert main([*call[:-1], "runs/other"]) == 1
     assert "a model to start from is trained as it is" in capsys.readouterr().err
+
+
+def test_each_of_many_arms_has_a_colour():
+    from matplotlib.colors import to_hex
+
+    from keras_shared.comparing.plots import _colour
+
+    assert len({to_hex(_colour(arm)) for arm in range(20)}) == 20
