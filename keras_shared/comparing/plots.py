@@ -34,16 +34,21 @@ def plot_comparison(result: dict[str, Any]) -> dict[str, Figure]:
 
 
 def _curves(result: dict[str, Any]) -> Figure:
-    """The monitored number over the epochs: mean of the seeds, band of one standard deviation."""
+    """The monitored number over the epochs, and over the seconds that they took.
+
+    Mean of the seeds, and over the epochs a band of one standard deviation.
+    """
     largest = max(run["images_per_class"] for run in result["runs"])
     runs = [run for run in result["runs"] if run["images_per_class"] == largest]
     name = result["monitor"]["key"]
     seeds = len(result["seeds"])
     said = f"mean and standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
-    figure, axes = _axes(f"{plot_label(result['name'])}: {said}", largest)
+    figure, axes = _axes(f"{plot_label(result['name'])}: {said}", largest, rows=2)
+    timed = figure.axes[1]
     drawn = []
     for i, arm in enumerate(result["arms"]):
-        own = [run["history"] for run in runs if run["arm"] == arm["name"]]
+        of_arm = [run for run in runs if run["arm"] == arm["name"]]
+        own = [run["history"] for run in of_arm]
         if name not in own[0]:  # an arm that is validated by another number
             continue
         lines = np.array([history[name] for history in own], "float64")
@@ -54,9 +59,13 @@ def _curves(result: dict[str, Any]) -> Figure:
         )
         axes.plot(epochs, mean, marker=".", color=_colour(i), label=plot_label(arm["name"]))
         axes.fill_between(epochs, mean - spread, mean + spread, color=_colour(i), alpha=0.2, lw=0)
+        each = np.mean([run["seconds_per_epoch"] for run in of_arm])
+        timed.plot(epochs * each, mean, marker=".", color=_colour(i))
         drawn += [mean - spread, mean + spread]
-    axes.set_ylabel(f"validation {name.removeprefix('val_').replace('_', ' ')}")
     show_the_end(axes, drawn)
+    timed.set(xlabel="seconds of training", ylim=axes.get_ylim())
+    for one in (axes, timed):
+        one.set_ylabel(f"validation {name.removeprefix('val_').replace('_', ' ')}")
     _legend(figure, axes)
     return figure
 
@@ -104,9 +113,9 @@ def _against_size(result: dict[str, Any], label: str) -> Figure:
     return figure
 
 
-def _axes(title: str, images_per_class: int = 0) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(7, 5), layout="constrained")
-    axes = figure.subplots()
+def _axes(title: str, images_per_class: int = 0, rows: int = 1) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(7, 2 + 3 * rows), layout="constrained")
+    axes: Axes = figure.subplots(rows, squeeze=False)[0, 0]
     if images_per_class:
         size = f"{images_per_class:,} training images of each class"
         title += f", {size}" if len(title + size) < 60 else f",\n{size}"
@@ -150,7 +159,8 @@ def _legend(figure: Figure, axes: Axes) -> None:
     lines, names = axes.get_legend_handles_labels()
     columns = max(1, min(4, 75 // (max(map(len, names)) + 5)))
     rows = -(-len(names) // columns)
-    figure.set_figheight(5 + 0.25 * max(0, rows - 6))  # inches; six rows leave the axes high enough
+    more = max(0, rows - 6)  # six leave the axes high enough
+    figure.set_figheight(figure.get_figheight() + 0.25 * more)
     figure.legend(lines, names, loc="outside lower center", ncols=columns)
 
 
