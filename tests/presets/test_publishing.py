@@ -358,7 +358,7 @@ def test_published_entries(name):
 def test_all_entries_are_small():
     folders = [preset_dirs()[name] for name in entry_names()]
     size = sum(p.stat().st_size for f in folders for p in pathlib.Path(f).rglob("*") if p.is_file())
-    assert size < 30e6
+    assert size < 60e6  # 21 of them are the words of a language model
 
 
 def test_nothing_of_ours_is_needed_to_serve(fresh_python):

@@ -58,7 +58,7 @@ def test_the_saved_model_stands_alone(server, tmp_path, image):
         shutil.copytree(PACKAGE / folder, package / folder)
     (package / "presets").mkdir()
     for file in (
-        "__init__.py", "errors.py", "lookup.py", "processes.py", "quiet.py",
+        "__init__.py", "errors.py", "lookup.py", "processes.py", "quiet.py", "text.py",
         "presets/__init__.py", "presets/names.py",
     ):  # fmt: skip
         shutil.copy(PACKAGE / file, package / file)
