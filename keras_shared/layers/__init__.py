@@ -9,6 +9,7 @@ from keras_shared.layers.clustered import ClusteredDense as ClusteredDense
 from keras_shared.layers.connection_table_conv2d import (
     ConnectionTableConv2D as ConnectionTableConv2D,
 )
+from keras_shared.layers.conv2d import Conv2D as Conv2D
 from keras_shared.layers.euclidean_rbf import EuclideanRBF as EuclideanRBF
 from keras_shared.layers.gaussian_rbf import GaussianRBF as GaussianRBF
 from keras_shared.layers.hashed_dense import HashedDense as HashedDense

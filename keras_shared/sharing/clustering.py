@@ -8,6 +8,7 @@ from keras_shared.layers import (
     ClusteredConv2D,
     ClusteredConv3D,
     ClusteredDense,
+    Conv2D,
     OverFields,
     Shared,
 )
@@ -19,7 +20,7 @@ from keras_shared.tying.normalization import renew_normalization
 _CLUSTERED: dict[type[keras.Layer], Any] = {
     kind.plain_class: kind
     for kind in (ClusteredDense, ClusteredConv1D, ClusteredConv2D, ClusteredConv3D)
-}
+} | {Conv2D: ClusteredConv2D}
 _WRAPPERS = (keras.layers.TimeDistributed, Shared, OverFields)  # which own nothing but `layer`
 
 

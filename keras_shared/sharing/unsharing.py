@@ -4,7 +4,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_shared.layers import LocallyConnected2D
+from keras_shared.layers import Conv2D, LocallyConnected2D
 from keras_shared.sharing.copying import refuse_without_graph
 from keras_shared.tying import TiedReader, readers_of, untie
 from keras_shared.tying.keras_private import flatten_layers, run_graph
@@ -212,7 +212,7 @@ class _Copies:
     ) -> tuple[keras.Layer, list[Any]]:
         """A local layer, with the convolution's kernel and bias at each position."""
         if (
-            type(layer) is not keras.layers.Conv2D
+            type(layer) not in (keras.layers.Conv2D, Conv2D)
             or layer.groups > 1
             or layer.dilation_rate != (1, 1)
         ):

@@ -19,6 +19,7 @@ from keras_shared.presets.names import entry_dir, entry_names
 from keras_shared.recipes import Recipe, read_recipe
 from keras_shared.sharing import sharing_report, unshare
 from keras_shared.tokenizing import Tokenizer
+from keras_shared.training.adam import Adam
 from keras_shared.training.run import RunError
 
 
@@ -224,14 +225,11 @@ def loss_of(recipe: Recipe) -> keras.losses.Loss:
 def compile_model(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> None:
     """Give `model` the loss, the metrics and the optimizer of a recipe."""
     training = recipe.training
-    if training.averaging:
-        optimizer = keras.optimizers.Adam(
-            training.learning_rate, use_ema=True, ema_momentum=training.averaging
-        )
-    else:
-        steps = training.epochs * steps_per_epoch
-        rate = keras.optimizers.schedules.CosineDecay(training.learning_rate, steps)
-        optimizer = keras.optimizers.Adam(rate)
+    rate: Any = training.learning_rate
+    if not training.averaging:
+        rate = keras.optimizers.schedules.CosineDecay(rate, training.epochs * steps_per_epoch)
+    averaging = {"use_ema": True, "ema_momentum": training.averaging} if training.averaging else {}
+    optimizer = Adam(rate, **averaging)
     arguments = dict(recipe.task.compile_arguments(loss_of(recipe)))
     outputs, metrics = getattr(model, "output", None), arguments.get("metrics")
     if isinstance(outputs, dict) and isinstance(metrics, list) and len(metrics) == 1:

@@ -9,6 +9,7 @@ from pydantic import PositiveInt
 from keras_shared import initializers
 from keras_shared.layers import (
     ConnectionTableConv2D,
+    Conv2D,
     EuclideanRBF,
     TrainableSubsampling,
     scaled_tanh,
@@ -228,7 +229,7 @@ def _body_1998(x: Any, dtype: Any, f6: Any, kernels: Any) -> Any:
     x = subsampling("S2")(x)  # (batch, 14, 14, 6)
     x = ConnectionTableConv2D(C3_READS, 5, name="C3", **like(25 * 60 / 16))(x)  # 10, 10, 16
     x = subsampling("S4")(x)  # (batch, 5, 5, 16)
-    x = layers.Conv2D(120, 5, name="C5", **like(25 * 16))(x)  # (batch, 1, 1, 120)
+    x = Conv2D(120, 5, name="C5", **like(25 * 16))(x)  # (batch, 1, 1, 120)
     x = layers.Flatten(dtype=dtype, name="flatten")(x)
     x = layers.Dense(84, name="F6", **like(120, f6))(x)
     return ops.negative(
@@ -241,9 +242,8 @@ def _body_modern(x: Any, dtype: Any, logits: Any, classes: int, kernels: Any) ->
         return initializers.get(kernels or "glorot_uniform")
 
     def maps(filters: int, name: str, x: Any, pool: str | None = None) -> Any:
-        x = layers.Conv2D(
-            filters, 5, use_bias=False, kernel_initializer=drawn(), dtype=dtype, name=name
-        )(x)
+        arguments = {"use_bias": False, "kernel_initializer": drawn(), "dtype": dtype}
+        x = Conv2D(filters, 5, **arguments, name=name)(x)
         if pool:  # first, so that the rest has a quarter of the pixels to go over
             x = layers.MaxPooling2D(dtype=dtype, name=pool)(x)
         x = layers.BatchNormalization(momentum=0.9, dtype=dtype, name=f"{name}_normalize")(x)

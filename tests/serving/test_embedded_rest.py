@@ -12,6 +12,7 @@ sys.path.insert(0, __file__.rpartition("/")[0])
 from embedded_server import serving
 
 from keras_shared.serving.embedded.json_answers import _decimals, written
+from keras_shared.serving.embedded.json_numbers import Numbers
 from keras_shared.serving.embedded.json_requests import arrays_of, document_of
 from keras_shared.serving.embedded.refusal import Refused, refusal_of
 from saved_models import everything
@@ -22,7 +23,60 @@ ONE = {"x": tf.float32}
 
 def read(document, dtypes=None):
     body = document if isinstance(document, bytes) else json.dumps(document).encode()
-    return arrays_of(document_of(body), body, ONE if dtypes is None else dtypes)
+    dtypes = ONE if dtypes is None else dtypes
+    found, as_rows = arrays_of(document_of(body), dtypes)
+    plain = Numbers(body).arrays(dtypes)
+    if plain is not None:  # what is read in C++ comes out the same
+        assert plain[1] == as_rows
+        for name, array in found.items():
+            assert plain[0][name].dtype == array.dtype and plain[0][name].shape == array.shape
+            np.testing.assert_array_equal(plain[0][name], array)
+    return found, as_rows
+
+
+@pytest.mark.parametrize(
+    ("body", "dtypes"),
+    [
+        (b'{"instances": [[1, 2.5], [3, -4e-3]]}', ONE),
+        (b'{"signature_name": "f", "inputs": [[[1]], [[2]]]}', ONE),
+        (b' {"inputs" : {"x": [[ 1,\n2 ]] }, "signature_name": ""} ', {"x": tf.int8}),
+        (b'{"inputs": {"b": [[1, 2]], "a": [0.5]}}', PAIR),
+        (b'{"instances": [{"b": [1], "a": [[2]]}, {"a": [[4]], "b": [3]}]}', PAIR),
+    ],
+)
+def test_numbers_alone_are_read_at_once(body, dtypes):
+    assert Numbers(body).arrays(dtypes) is not None
+    read(body, dtypes)  # which compares them
+
+
+@pytest.mark.parametrize(
+    ("body", "dtypes"),
+    [
+        (b'{"instances": [[1, 2], [3], [4, 5, 6]]}', ONE),  # as many as three times two
+        (b'{"instances": [[1, 2], [3, 4, 5]]}', ONE),
+        (b'{"instances": [1, [2]]}', ONE),
+        (b'{"instances": [[[1], 2]]}', ONE),
+        (b'{"instances": [[]]}', ONE),
+        (b'{"instances": [1, true]}', ONE),
+        (b'{"instances": [NaN]}', ONE),
+        (b'{"instances": [1.0]}', {"x": tf.int32}),
+        (b'{"instances": [3000000000]}', {"x": tf.int32}),
+        (b'{"instances": [1], "inputs": [1]}', ONE),
+        (b'{"instances": [1], "instances": [2]}', ONE),
+        (b'{"instances": {"x": [1]}}', ONE),
+        (b'{"signature_name": "[,", "inputs": [1]}', ONE),
+        (b'{"signature_name": 1, "inputs": [1]}', ONE),
+        (b'{"inputs": {"x": [1], "y": [2]}}', ONE),
+        (b'{"instances": [{"a": [1]}, {"a": [1], "b": [2]}]}', PAIR),
+        (b'{"instances": [{"b64": "AAAA"}]}', {"x": tf.string}),
+        (b'{"inputs": 1}', ONE),
+        (b"[1]", ONE),
+        (b'{"inputs": [1]', ONE),
+        (b"", ONE),
+    ],
+)
+def test_the_rest_is_left_to_the_reader_that_knows_all(body, dtypes):
+    assert Numbers(body).arrays(dtypes) is None
 
 
 @pytest.mark.parametrize(

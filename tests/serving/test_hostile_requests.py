@@ -13,6 +13,7 @@ sys.path.append(str(pathlib.Path(__file__).parents[1]))
 from mutations import fuzzed, mutated
 
 from keras_shared.serving.embedded.grpc_service import _array
+from keras_shared.serving.embedded.json_numbers import Numbers
 from keras_shared.serving.embedded.json_requests import arrays_of, document_of, examples_of
 from keras_shared.serving.embedded.refusal import Refused
 
@@ -46,11 +47,18 @@ def see_that_refused(error):
 
 
 def see_what_it_is(body, dtypes):
+    plain = Numbers(body).arrays(dtypes)
     try:
-        arrays, _ = arrays_of(document_of(body), body, dtypes)
+        arrays, as_rows = arrays_of(document_of(body), dtypes)
     except Refused as error:
         see_that_refused(error)
+        assert plain is None
         return
+    if plain is not None:
+        assert plain[1] == as_rows
+        for name, array in arrays.items():
+            assert plain[0][name].dtype == array.dtype and plain[0][name].shape == array.shape
+            np.testing.assert_array_equal(plain[0][name], array)
     assert {*arrays} == {*dtypes}
     for name, array in arrays.items():
         expected = object if dtypes[name] == tf.string else dtypes[name].as_numpy_dtype

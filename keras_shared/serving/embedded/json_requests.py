@@ -1,7 +1,6 @@
 """What REST requests hold: JSON -> arrays and examples, with the rules and texts of TF Serving."""
 
 import binascii
-import itertools
 import json
 import re
 import string
@@ -58,13 +57,12 @@ def document_of(body: bytes) -> dict[str, Any]:
 
 
 def arrays_of(
-    document: Mapping[str, Any], body: bytes, dtypes: Mapping[str, Any]
+    document: Mapping[str, Any], dtypes: Mapping[str, Any]
 ) -> tuple[dict[str, np.ndarray], bool]:
     """The inputs of a prediction, and whether they came as rows.
 
     Args:
         document: as `document_of` gives it.
-        body: where it stood.
         dtypes: of the signature, by the names of its inputs.
     """
     row, column = "instances" in document, "inputs" in document
@@ -81,7 +79,7 @@ def arrays_of(
             )
         if not instances:
             raise invalid(f"JSON Value: {_shown(document)} No values in 'instances' array")
-        return _rows(instances, dtypes, body), True
+        return _rows(instances, dtypes), True
     if not column:
         raise invalid("Missing 'inputs' or 'instances' key")
     given = document["inputs"]
@@ -95,35 +93,10 @@ def arrays_of(
     for name in dtypes:
         if name not in given:
             raise invalid(f"Missing named input: {name} in 'inputs' object.")
-    found = {name: _dense(given[name], dtype, body) for name, dtype in dtypes.items()}
-    return {n: _tensor(given[n], dtypes[n]) if a is None else a for n, a in found.items()}, False
+    return {name: _tensor(given[name], dtype) for name, dtype in dtypes.items()}, False
 
 
-def _dense(value: Any, dtype: Any, body: bytes) -> np.ndarray | None:
-    """The array of plain numbers, or None: then each value is looked at."""
-    # without these words there are no truth values, which NumPy would take for numbers
-    if dtype.name not in (*FLOATS, *RANGES) or b"true" in body or b"false" in body:
-        return None
-    shape, flat = list[int](), [value]
-    try:
-        while flat and isinstance(flat[0], list):  # faster than NumPy, which takes lists in lists
-            [size] = {*map(len, flat)}
-            shape.append(size)
-            flat = [*itertools.chain.from_iterable(flat)]
-        array = np.array(flat).reshape(shape)
-    except (TypeError, ValueError, OverflowError):  # rows of several lengths, no numbers
-        return None
-    if not array.size or array.dtype.kind not in ("iuf" if dtype.name in FLOATS else "i"):
-        return None
-    if dtype.name in RANGES:
-        low, high = RANGES[dtype.name]
-        if array.min() < low or array.max() > high:
-            return None
-    with np.errstate(over="ignore"):
-        return array.astype(dtype.as_numpy_dtype)
-
-
-def _rows(instances: list[Any], dtypes: Mapping[str, Any], body: bytes) -> dict[str, np.ndarray]:
+def _rows(instances: list[Any], dtypes: Mapping[str, Any]) -> dict[str, np.ndarray]:
     objects = isinstance(instances[0], dict) and not _is_base64(instances[0])
     if not isinstance(instances[0], dict) and len(dtypes) > 1:
         raise invalid(
@@ -146,13 +119,8 @@ def _rows(instances: list[Any], dtypes: Mapping[str, Any], body: bytes) -> dict[
                 f"{','.join(sorted(dtypes))}"
             )
     rows = {name: [one[name] for one in instances] if objects else instances for name in dtypes}
-    found = {name: _dense(row, dtypes[name], body) for name, row in rows.items()}
-    return {
-        name: _stacked(rows[name], dtypes[name], f" key: {name}" if objects else "")
-        if array is None
-        else array
-        for name, array in found.items()
-    }
+    keys = {name: f" key: {name}" if objects else "" for name in dtypes}
+    return {name: _stacked(rows[name], dtype, keys[name]) for name, dtype in dtypes.items()}
 
 
 def _stacked(values: list[Any], dtype: Any, key: str) -> np.ndarray:

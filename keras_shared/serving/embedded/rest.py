@@ -26,6 +26,7 @@ from keras_shared.presets.names import SHARING
 from keras_shared.serving.configuration import METRICS
 from keras_shared.serving.embedded.inference import DEFAULT, infer, predict
 from keras_shared.serving.embedded.json_answers import written, written_results
+from keras_shared.serving.embedded.json_numbers import Numbers
 from keras_shared.serving.embedded.json_requests import arrays_of, document_of, examples_of
 from keras_shared.serving.embedded.metrics import REQUEST_COUNT, REQUEST_LATENCY, exposition
 from keras_shared.serving.embedded.models import Models, say
@@ -172,12 +173,13 @@ class Rest:
         name, version, label = _which(found)
         verb = found[4]
         with counted(self._models, name, verb.capitalize(), "REST"):
-            document = document_of(body)
+            numbers = Numbers(body if verb == "predict" else b"")
+            document = {} if numbers else document_of(body)
+            signature = numbers.signature_name or document.get("signature_name") or DEFAULT
             given = examples_of(document) if verb != "predict" else None
             with self._models.use(name, version, label) as servable:
-                signature = document.get("signature_name") or DEFAULT
                 if verb == "predict":
-                    return _predicted(servable, signature, document, body, deadline)
+                    return _predicted(servable, signature, numbers, body, deadline)
                 return written_results(infer(servable, verb, signature, given, deadline))
 
     def _told(self, found: re.Match[str]) -> bytes:
@@ -210,14 +212,14 @@ def counted(models: Models, name: str, api: str, entrypoint: str) -> Iterator[No
 
 
 def _predicted(
-    servable: Servable, signature: str, document: dict[str, Any], body: bytes, deadline: float
+    servable: Servable, signature: str, numbers: Numbers, body: bytes, deadline: float
 ) -> bytes:
     if signature not in servable.signatures:
         raise invalid(f'Serving signature name: "{signature}" not found in signature def')
     dtypes = servable.dtypes(signature)
     if not dtypes:
         raise invalid(f"Failed to get input map for signature: {signature}")
-    inputs, as_rows = arrays_of(document, body, dtypes)
+    inputs, as_rows = numbers.arrays(dtypes) or arrays_of(document_of(body), dtypes)
     return written(predict(servable, signature, inputs, (), deadline), as_rows)
 
 
