@@ -10,6 +10,7 @@ import simdjson
 from keras_shared.serving.embedded.json_requests import FLOATS, RANGES
 
 NO_SIGNS = bytes({*range(256)} - {*b"[],"})
+FIRST = 1000  # bytes in which the first image stands, if there are any
 NOT_PLAIN = (ValueError, TypeError, RuntimeError, KeyError, IndexError)  # as simdjson says it
 
 
@@ -23,6 +24,8 @@ class Numbers:
     def __init__(self, body: bytes) -> None:
         self.signature_name, self._body = "", body
         self._document: Any = None
+        if body.find(b'"b64"', 0, FIRST) != -1:
+            return
         with contextlib.suppress(*NOT_PLAIN):
             document: Any = simdjson.Parser().parse(body)
             known = isinstance(document, simdjson.Object)

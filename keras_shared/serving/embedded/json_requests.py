@@ -1,6 +1,5 @@
 """What REST requests hold: JSON -> arrays and examples, with the rules and texts of TF Serving."""
 
-import binascii
 import json
 import re
 import string
@@ -8,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pybase64
 
 from keras_shared.errors import boundary
 from keras_shared.serving.embedded.refusal import Refused, invalid
@@ -206,7 +206,7 @@ def _decoded(value: dict[str, Any]) -> bytes:
     if any(space in text for space in string.whitespace):
         text = "".join(text.split())
     with boundary("Unable to base64 decode", invalid):
-        return binascii.a2b_base64(text + "=" * (-len(text) % 4), strict_mode=True)
+        return pybase64.b64decode(text + "=" * (-len(text) % 4), validate=True)
 
 
 def _bytes(text: str) -> bytes:
