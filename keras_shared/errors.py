@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 MOST = 1200  # characters of one reason; Keras and TensorFlow put whole configs and graphs into some
 LAST = 700  # of them from its end, where the reason often stands
@@ -91,6 +92,30 @@ def advised(advice: str) -> Iterator[None]:
         if advice not in str(error):
             error.args = (f"{str(error).rstrip('.')}. {advice}", *error.args[1:])
         raise
+
+
+def attempt(function: Callable[[], Any], *kinds: type[Exception]) -> tuple[Any, Any]:
+    """What a function returns, and None; or None, and the error that it raises.
+
+    For what may fail and goes on otherwise: code of others, a file that is not needed.
+
+    Args:
+        function: without arguments.
+        *kinds: of errors that are expected; all by default.
+
+    Example:
+        >>> from keras_shared.errors import attempt
+        >>> attempt(lambda: int("1"), ValueError)
+        (1, None)
+        >>> attempt(lambda: int("one"), ValueError)
+        (None, ValueError("invalid literal for int() with base 10: 'one'"))
+    """
+    try:
+        return function(), None
+    except Exception as error:
+        if not isinstance(error, kinds or Exception):
+            raise
+        return None, error
 
 
 def whole_reason(error: BaseException) -> str:

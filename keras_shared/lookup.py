@@ -5,7 +5,7 @@ import importlib
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from keras_shared.errors import KerasSharedError, boundary
+from keras_shared.errors import KerasSharedError, attempt, boundary
 
 T = TypeVar("T")
 MOST_SHOWN = 200  # characters of a name
@@ -73,12 +73,11 @@ def needed(extra: str, *modules: str) -> Any:
         keras_shared.lookup.NotInstalledError: no_package is not installed: pip install
         "keras_shared[onnx]"
     """
-    try:
-        found = [importlib.import_module(module) for module in modules]
-    except ImportError as error:
+    found, lacking = attempt(lambda: [*map(importlib.import_module, modules)], ImportError)
+    if lacking:
         raise NotInstalledError(
-            f'{error.name} is not installed: pip install "keras_shared[{extra}]"'
-        ) from error
+            f'{lacking.name} is not installed: pip install "keras_shared[{extra}]"'
+        ) from lacking
     return found if len(found) > 1 else found[0]
 
 

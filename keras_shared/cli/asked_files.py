@@ -1,9 +1,12 @@
 """Files that a command asks a model about: single ones, and those in folders."""
 
 import argparse
+import functools
 import pathlib
 import sys
 from collections.abc import Sequence
+
+from keras_shared.errors import attempt
 
 
 def suffixes() -> set[str]:
@@ -24,12 +27,11 @@ def files_in(given: str, vectors: bool = True) -> list[str]:
     for file in sorted(path.iterdir()):
         if file.is_dir() or file.name.startswith("."):
             continue
-        try:
-            if not (vectors and file.suffix.lower() == ".npy"):
-                read_picture(file)
+        _, damaged = attempt(functools.partial(read_picture, file), PictureError)
+        if damaged and not (vectors and file.suffix.lower() == ".npy"):
+            print(f"keras-shared: skipped. {damaged}", file=sys.stderr)
+        else:
             inside.append(str(file))
-        except PictureError as error:
-            print(f"keras-shared: skipped. {error}", file=sys.stderr)
     if not inside:
         raise PictureError(f"{given} holds no pictures: expected files {sorted(suffixes())}.")
     return inside

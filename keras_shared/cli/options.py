@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from keras_shared.errors import attempt
+
 if TYPE_CHECKING:
     from keras_shared.recipes import Recipe
 
@@ -61,10 +63,8 @@ def within(least: float, most: float) -> Callable[[str], float]:
     """A number in a range, whole if the range is."""
 
     def read(text: str) -> float:
-        try:
-            value = type(least)(text)
-        except ValueError:
-            value = float("nan")
+        given, wrong = attempt(lambda: type(least)(text), ValueError)
+        value: float = float("nan") if wrong else given
         if not least <= value <= most:
             whole = "a whole number" if isinstance(least, int) else "a number"
             raise argparse.ArgumentTypeError(

@@ -1,6 +1,7 @@
 """The same recipe several ways, on the same data in the same order: what does a choice bring?"""
 
 import concurrent.futures
+import functools
 import itertools
 import json
 import math
@@ -17,7 +18,7 @@ from keras_shared.comparing.card import write_comparison_card
 from keras_shared.comparing.peak_memory import peak_memory
 from keras_shared.comparing.plots import plot_comparison
 from keras_shared.comparing.statistics import summarise
-from keras_shared.errors import KerasSharedError, boundary, whole_reason
+from keras_shared.errors import KerasSharedError, attempt, boundary, whole_reason
 from keras_shared.evaluation.entry import COMPARISON, METRICS
 from keras_shared.evaluation.measuring import DivergedError, measure
 from keras_shared.files.atomic import Lock, locked, replace_text, save_plots
@@ -236,14 +237,14 @@ def _try_all(
     for step, arm in itertools.product((build, read), comparison.arms):  # reading takes longer
         if arm.name in errors:
             continue
-        try:
-            step(arm)
-        except Exception as error:
-            errors[arm.name] = error
-            if arm is first:
-                raise
-            if len(errors) == len(others):
-                raise next(iter(errors.values())) from None
+        _, error = attempt(functools.partial(step, arm))
+        if error is None:
+            continue
+        if arm is first:
+            raise error
+        errors[arm.name] = error
+        if len(errors) == len(others):
+            raise next(iter(errors.values())) from None
     left_out = {
         arm.name: str(errors[arm.name]).strip() or type(errors[arm.name]).__name__
         for arm in others
@@ -273,10 +274,11 @@ def _result(
                 "data.validation_images is 0."
             )
         model = train(recipe, data, run, start=start, verbose=0)
-        try:
-            test, _ = measure(model, recipe, *test_data(recipe, data_dir), verbose=0)
-        except DivergedError:  # it diverged, which the table says
-            test = {recipe.task.headline.key: None}
+        data_of_test = test_data(recipe, data_dir)
+        measured, diverged = attempt(
+            lambda: measure(model, recipe, *data_of_test, verbose=0), DivergedError
+        )
+        test = {recipe.task.headline.key: None} if diverged else measured[0]  # the table says it
         seconds = [row["seconds"] for row in run.history()]
         result = {
             "seed": recipe.training.seeds[0],
@@ -294,9 +296,10 @@ def _result(
         replace_text(kept, json.dumps(result))
         run.checkpoint.unlink(missing_ok=True)
     if with_memory and result["peak_memory_bytes"] is None:
-        try:
-            result["peak_memory_bytes"] = peak_memory(recipe, arm.start, data_dir)
-        except concurrent.futures.BrokenExecutor as error:  # hours of training are worth more
+        result["peak_memory_bytes"], error = attempt(
+            lambda: peak_memory(recipe, arm.start, data_dir), concurrent.futures.BrokenExecutor
+        )
+        if error:  # hours of training are worth more
             say(
                 f"{recipe.path}: the memory that '{arm.name}' takes is not known, since the "
                 f"process that measures it ended: {whole_reason(error)}. Run the same command "

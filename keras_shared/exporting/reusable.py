@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_shared.errors import attempt
 from keras_shared.exporting.signatures import input_structure, sent
 from keras_shared.tying.keras_private import flatten_layers
 
@@ -34,9 +35,9 @@ def functions_to_train(model: keras.Model) -> dict[str, Any]:
         return model(typed, training=training)
 
     called = tf.function(call, autograph=False)
-    try:  # before `serve`: a first trace may create variables, such as a seed for all layers
-        train = _mode(called, specs, training=True)
-    except Exception as error:  # of a layer: what cannot be trained in a graph is served even so
+    # before `serve`: a first trace may create variables, such as a seed for all layers
+    train, error = attempt(lambda: _mode(called, specs, training=True))
+    if error:  # of a layer: what cannot be trained in a graph is served even so
         warnings.warn(
             f"'{model.name}' is written without its call in training mode, which cannot be traced "
             f"({type(error).__name__}: {' '.join(str(error).split())}). Fine-tune it through "

@@ -1,6 +1,6 @@
 """The ways to ask a model: by name, as functions of named tensors, with inputs to try them."""
 
-import contextlib
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_shared.errors import attempt
 from keras_shared.signature import Signature
 
 OPEN_SIDE = 32
@@ -218,8 +219,7 @@ def _open_side(signature: Signature) -> int:
             }
             # as one argument: TensorFlow warns of names such as "0"
             graph = tf.function(lambda given: signature.call(**given), autograph=False)
-            with contextlib.suppress(Exception):  # whatever a layer raises
-                graph.get_concrete_function(tried)
+            if attempt(functools.partial(graph.get_concrete_function, tried))[1] is None:
                 return side
             side //= 2
     return OPEN_SIDE

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_shared.errors import attempt
 from keras_shared.exporting.checks import check_answers
 from keras_shared.exporting.copies import layouts, tied_weights
 from keras_shared.exporting.saved_model import write_saved_model
@@ -55,13 +56,12 @@ def _converted(model: keras.Model, name: str, signature: Signature, last: bool =
         path = f"{folder}/saved_model"
         write_saved_model(model, path, to_train=False, signatures={name: signature})
         converter = tf.lite.TFLiteConverter.from_saved_model(path, signature_keys=[name])
-        try:
-            content: bytes = converter.convert()
-        except Exception as error:  # with the whole program as its text
-            if "TensorList" in str(error) and not last:
-                return b""
+        content, error = attempt(converter.convert)
+        if error and "TensorList" in str(error) and not last:  # its text is the whole program
+            return b""
+        if error:
             raise _refused(model, error) from error
-        return content
+        return content  # type: ignore[no-any-return]
 
 
 def _of_one_row(signature: Signature) -> Signature | None:

@@ -5,10 +5,9 @@ import os
 import pathlib
 import re
 import warnings
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from keras_shared.errors import KerasSharedError, boundary
+from keras_shared.errors import KerasSharedError, attempt, boundary
 from keras_shared.files.bounded import read_bytes
 from keras_shared.files.limits import MOST_PICTURE, MOST_PIXELS
 
@@ -87,13 +86,13 @@ def read_picture(source: str | os.PathLike[str] | bytes) -> "np.ndarray":
 def why_no_picture(file: str | os.PathLike[str]) -> str:
     """Why a file is no picture, by its head and checksums alone; empty if it is one."""
     name = _name(file)
-    try:
+
+    def verify() -> None:
         image = _opened(file, name)
         with boundary(f"{name} {DAMAGED}", PictureError, AGAIN):
             image.verify()
-    except PictureError as error:
-        return str(error)
-    return ""
+
+    return str(attempt(verify, PictureError)[1] or "")
 
 
 def bright_ground(pixels: "np.ndarray") -> bool:
@@ -153,9 +152,8 @@ def plain_picture(content: bytes) -> bytes:
     """
     image = _opened(content, _name(content))
     plain = image.format in ("PNG", "JPEG", "MPO") and image.mode in ("L", "RGB")
-    turned = False
-    with suppress(Exception):  # a graph does not read the note either
-        turned = image.getexif().get(0x0112, 1) != 1
+    # of a note that cannot be read nothing is known; a graph does not read it either
+    turned, _ = attempt(lambda: image.getexif().get(0x0112, 1) != 1)
     if plain and "transparency" not in image.info and not turned:
         return content
     return png_bytes(read_picture(content))

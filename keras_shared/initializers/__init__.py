@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import keras
 from pydantic import AfterValidator
 
-from keras_shared.errors import boundary
+from keras_shared.errors import attempt, boundary
 from keras_shared.initializers.lsuv import LSUV as LSUV
 from keras_shared.initializers.lsuv import rescale as rescale
 from keras_shared.initializers.svd import SVD as SVD
@@ -54,12 +54,12 @@ def get(identifier: Any) -> Any:
     """
     if isinstance(identifier, str):
         if identifier not in INITIALIZERS and ":" not in identifier:
-            try:
-                return keras.initializers.get(identifier)
-            except ValueError:
-                own = {"glorot_uniform", "he_normal", "lecun_normal", "orthogonal", "zeros"}
-                find(identifier, INITIALIZERS, "initialiser", also=own)  # says which are near
-        found: Any = find(identifier, INITIALIZERS, "initialiser")
+            found, unknown = attempt(lambda: keras.initializers.get(identifier), ValueError)
+            if not unknown:
+                return found
+            own = {"glorot_uniform", "he_normal", "lecun_normal", "orthogonal", "zeros"}
+            find(identifier, INITIALIZERS, "initialiser", also=own)  # says which are near
+        found = find(identifier, INITIALIZERS, "initialiser")
         what = f"The initialiser '{identifier}' cannot be made without arguments"
         with boundary(what, UnknownNameError, "Name an object in place of the class."):
             return found() if isinstance(found, type) or identifier in INITIALIZERS else found

@@ -1,3 +1,4 @@
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_shared.errors import whole_reason
+from keras_shared.errors import attempt, whole_reason
 from keras_shared.layers.partly_shared import (
     NORMALIZATIONS,
     PartlyShared,
@@ -237,11 +238,10 @@ class SharedStack(keras.layers.Layer):
                 given["mask"] = mask
             if self.steps:
                 x = call(self.steps[use], x)
-            try:
-                outputs = call(layer, x, *others, **given)
-            except Exception as error:
-                if shapes == taken.get(index, shapes):
-                    raise
+            outputs, error = attempt(functools.partial(call, layer, x, *others, **given))
+            if error and shapes == taken.get(index, shapes):
+                raise error
+            if error:
                 raise ValueError(
                     f"SharedStack '{self.name}' calls '{layer.name}' of use {use} on inputs of the "
                     f"shapes {shapes}, and called the same block before on {taken[index]}. A block "

@@ -5,7 +5,7 @@ import os
 import pathlib
 from typing import Any
 
-from keras_shared.errors import KerasSharedError, boundary
+from keras_shared.errors import KerasSharedError, attempt, boundary
 from keras_shared.files.archives import open_archive, read_part
 from keras_shared.files.bounded import read_json
 from keras_shared.files.limits import MOST_CONFIG
@@ -218,10 +218,8 @@ def list_presets() -> dict[str, dict[str, Any]]:
 
 def class_name(path_or_name: str | os.PathLike[str]) -> str | None:
     """The class of a published model, without loading it; None where there is no Keras model."""
-    try:
-        return str(stored_config(version_dir(path_or_name) / INNER_MODEL)["class_name"])
-    except LoadError:
-        return None
+    config, _ = attempt(lambda: stored_config(version_dir(path_or_name) / INNER_MODEL), LoadError)
+    return str(config["class_name"]) if config else None
 
 
 def stored_config(path: str | os.PathLike[str], advice: str = "") -> dict[str, Any]:

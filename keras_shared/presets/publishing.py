@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_shared.errors import KerasSharedError, whole_reason
+from keras_shared.errors import KerasSharedError, attempt, whole_reason
 from keras_shared.exporting.checks import check_call, check_loaded_model, check_saved_model
 from keras_shared.exporting.known_inputs import tensor_arguments, with_known_inputs
 from keras_shared.exporting.saved_model import write_saved_model
@@ -251,9 +251,9 @@ def _write_warmup(model: keras.Model, path: pathlib.Path) -> None:
 
 def _write_sharing(model: keras.Model, path: pathlib.Path) -> None:
     """What the model shares, for pages that show it beside the model."""
-    try:
-        facts = tree_facts(sharing_report(model, check=False))
-    except Exception as error:  # whatever a foreign `call` raises
+    # whatever a foreign `call` raises
+    facts, error = attempt(lambda: tree_facts(sharing_report(model, check=False)))
+    if error:
         facts = {"note": f"What it shares cannot be seen: {whole_reason(error)}"}
     path.write_text(json.dumps(facts), "utf-8")
 
@@ -264,12 +264,11 @@ def _next_number(base_dir: pathlib.Path) -> int:
     taken = max([0, *(number_of(path.name) or 0 for path in base_dir.iterdir())])
     kept, last = base_dir / LAST_NUMBER, 0
     if os.path.lexists(kept):
-        try:
-            text = read_text(kept, PublishError)
-            if (read := number_of(text.strip())) is None:
-                raise PublishError(f"it holds {text[:40]!r}, and a number is expected")
-            last = read
-        except PublishError as error:
+        text, error = attempt(lambda: read_text(kept, PublishError), PublishError)
+        read = None if error else number_of(text.strip())
+        last = read or 0
+        if read is None:
+            error = error or f"it holds {text[:40]!r}, and a number is expected"
             last = min(taken + GAP, MOST) - 1
             warnings.warn(
                 f"{kept} cannot be read ({error}): the highest number that was used here is not "

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from keras_shared.errors import attempt
 from keras_shared.recipes.recipe import Recipe, RecipeError, read_toml
 
 if TYPE_CHECKING:
@@ -108,7 +109,5 @@ def _values(recipe: Recipe, key: str, text: str) -> list[Any]:
 
 
 def _as_toml(text: str, otherwise: Any, option: str) -> Any:
-    try:
-        return read_toml(f"value = {text}", option)["value"]
-    except RecipeError:
-        return otherwise
+    table, wrong = attempt(lambda: read_toml(f"value = {text}", option), RecipeError)
+    return otherwise if wrong else table["value"]

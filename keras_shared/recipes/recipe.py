@@ -16,7 +16,7 @@ import typing
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from keras_shared.errors import KerasSharedError, boundary
+from keras_shared.errors import KerasSharedError, attempt, boundary
 from keras_shared.files.atomic import replace_text
 from keras_shared.files.bounded import read_text
 from keras_shared.files.limits import MOST_DEPTH, MOST_RECIPE
@@ -232,14 +232,10 @@ def _checked(table: Mapping[str, Any], path: pathlib.Path) -> Recipe:
     schema, wrong = _schema_for(table)
     if not wrong and isinstance(table.get("model"), Mapping):
         wrong = _disagreements(table)
-    try:
-        checked: Any = schema.model_validate(table)
-    except ValidationError as error:
-        raise RecipeError(
-            _listed(path, itertools.chain(wrong, _explained(error, schema)))
-        ) from None
-    if wrong:
-        raise RecipeError(_listed(path, wrong))
+    checked, error = attempt(lambda: schema.model_validate(table), ValidationError)
+    if error or wrong:
+        more = _explained(error, schema) if error else ()
+        raise RecipeError(_listed(path, itertools.chain(wrong, more)))
     recipe = Recipe(
         name=checked.name,
         description=checked.description,

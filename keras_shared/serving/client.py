@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
-from keras_shared.errors import boundary
+from keras_shared.errors import attempt, boundary
 from keras_shared.files.pictures import PictureError, plain_picture
 from keras_shared.serving.errors import ServingError
 from keras_shared.serving.limits import MOST_REQUEST
@@ -379,12 +379,12 @@ def _plain_pictures(value: Any, key: str, only: bool) -> Any:
     """
     if isinstance(value, (list, tuple, np.ndarray)):
         return [_plain_pictures(item, key, only) for item in value]
-    try:
-        return plain_picture(value) if isinstance(value, bytes) else value
-    except PictureError as error:
-        if only:
-            raise PictureError(f"The input '{key}': {error}") from error
+    if not isinstance(value, bytes):
         return value
+    plain, error = attempt(lambda: plain_picture(value), PictureError)
+    if error and only:
+        raise PictureError(f"The input '{key}': {error}") from error
+    return value if error else plain
 
 
 def _cast(key: str, array: np.ndarray, dtype: str) -> np.ndarray:

@@ -19,7 +19,7 @@ import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any, Literal
 
-from keras_shared.errors import KerasSharedError, boundary, printable
+from keras_shared.errors import KerasSharedError, attempt, boundary, printable
 from keras_shared.processes import ENDING, GRACE, child, scratch_folder, sweep
 from keras_shared.serving.client import Client
 from keras_shared.serving.configuration import (
@@ -183,14 +183,14 @@ def _served(
 
 def _engine(or_none: bool = False) -> tuple[str, str]:
     """Where the binary is, or Docker, if it answers; both are empty if there is none."""
-    try:
-        return _found()
-    except EngineError as error:
-        if not or_none:
-            raise
-        why = str(error).partition("\n")[0].rstrip(".")
-        _say(f"{why}: the embedded engine serves, which needs neither (--engine embedded).")
-        return "", ""
+    found, lacking = attempt(_found, EngineError)
+    if lacking is None:
+        return found  # type: ignore[no-any-return]
+    if not or_none:
+        raise lacking
+    why = str(lacking).partition("\n")[0].rstrip(".")
+    _say(f"{why}: the embedded engine serves, which needs neither (--engine embedded).")
+    return "", ""
 
 
 def _say(text: str) -> None:
@@ -238,23 +238,24 @@ def _check_ports(rest_port: int, grpc_port: int, by_root: bool = False) -> None:
             raise EngineError(f"A port is a number from 1 to {MOST_PORT}. Received: {port}.")
     for port in (rest_port, grpc_port):
         for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
-            try:
-                with socket.socket(family) as probe:
-                    # as the server asks: connections that are closed already do not count
-                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    if family == socket.AF_INET6:
-                        probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                    probe.bind((address, port))
-                    probe.listen(1)
-            except OSError as error:  # the rest is of machines without IPv6
-                if error.errno == errno.EADDRINUSE:
-                    raise EngineError(
-                        f"Port {port} is taken by another program. Stop it, or {others}."
-                    ) from None
-                if error.errno == errno.EACCES and not by_root:
-                    raise EngineError(
-                        f"Port {port} is for programs of root. Take one from 1024 on: {others}."
-                    ) from None
+            _, error = attempt(functools.partial(_listen, family, address, port), OSError)
+            why = error.errno if error else 0  # the rest is of machines without IPv6
+            if why == errno.EADDRINUSE:
+                raise EngineError(f"Port {port} is taken by another program. Stop it, or {others}.")
+            if why == errno.EACCES and not by_root:
+                raise EngineError(
+                    f"Port {port} is for programs of root. Take one from 1024 on: {others}."
+                )
+
+
+def _listen(family: int, address: str, port: int) -> None:
+    with socket.socket(family) as probe:
+        # as the server asks: connections that are closed already do not count
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        probe.bind((address, port))
+        probe.listen(1)
 
 
 def _command(
@@ -323,10 +324,9 @@ def _wait(
                 f"These models were not AVAILABLE within {timeout:g} seconds: {waiting}. Allow "
                 "more with `timeout`."
             )
-        try:
-            versions = client.status(waiting[0])
-        except ServingError:  # the ports open when every model is loaded
-            versions = []
+        # the ports open when every model is loaded
+        found, _ = attempt(functools.partial(client.status, waiting[0]), ServingError)
+        versions = found or []
         failed = [v for v in versions if v.state == "END" and v.error]
         if any(version.state == "AVAILABLE" for version in versions):
             waiting.pop(0)
@@ -347,7 +347,9 @@ def _wait_for_port(
             raise EngineError(f"The embedded engine ended with status {process.returncode}.")
         if time.monotonic() > deadline:
             raise EngineError(f"The models were not AVAILABLE within {timeout:g} seconds.")
-        with contextlib.suppress(OSError), socket.create_connection(address, timeout=1):
+        connection, _ = attempt(lambda: socket.create_connection(address, timeout=1), OSError)
+        if connection is not None:
+            connection.close()
             return
         time.sleep(0.1)
 
@@ -355,8 +357,9 @@ def _wait_for_port(
 def _ready(url: str, grpc_port: int, names: Sequence[str], page: str = "") -> str:
     lines = [f"is ready. gRPC: localhost:{grpc_port}, metrics: {url}{METRICS}{page}"]
     lines += [f"  {_of_model(url, name)}" for name in names]
-    with contextlib.suppress(Exception):  # an example is not worth ending a server for
-        lines += ["try:", _request(url, names[0], Client(url).metadata(names[0]))]
+    # an example is not worth ending a server for
+    example, _ = attempt(lambda: _request(url, names[0], Client(url).metadata(names[0])))
+    lines += ["try:", example] if example else []
     return "\n".join(lines)
 
 

@@ -1,6 +1,6 @@
 """What TF Serving would do with a SavedModel: its folder and graph are read, then it is tried."""
 
-import contextlib
+import functools
 import importlib
 import math
 import os
@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from keras_shared.errors import KerasSharedError, boundary
+from keras_shared.errors import KerasSharedError, attempt, boundary
 from keras_shared.files.bounded import read_bytes
 from keras_shared.serving.effects import called, effects, needed
 from keras_shared.serving.finding import NOT_RUN, Finding
@@ -75,8 +75,7 @@ def examine(
                 runnable[name] = signature
     if any(_unknown(graph.graph_def)):
         for library in libraries:
-            with contextlib.suppress(Exception):  # then it is said what lacks
-                importlib.import_module(library)
+            attempt(functools.partial(importlib.import_module, library))  # else it is said below
     lacking = [*_lacking(graph.graph_def)]
     yield from lacking
     touched = effects(graph, OF_SERVING)

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
-from keras_shared.errors import boundary, printable
+from keras_shared.errors import attempt, boundary, printable
 from keras_shared.serving.errors import ServingError
 from keras_shared.serving.limits import MOST_REQUEST
 from keras_shared.serving.messages import SignatureDef, Status, TensorInfo, agreed, dtype_name
@@ -132,10 +132,11 @@ class Grpc:
         """The answer to a request, as `parse` reads it from its bytes."""
         call = self._channel(most).unary_unary(f"/tensorflow.serving.{method}")
         predict = method == PREDICT
-        try:
-            left = max(deadline - time.monotonic(), 0)
-            content = call(request, timeout=left, metadata=self._metadata)
-        except grpc.RpcError as error:
+        left = max(deadline - time.monotonic(), 0)
+        content, error = attempt(
+            lambda: call(request, timeout=left, metadata=self._metadata), grpc.RpcError
+        )
+        if error:
             details = error.details() or "no message"
             refused = any(x in details.lower() for x in ("failed to connect", "name resolution"))
             message = f"no connection to {self._address} ({details})" if refused else details

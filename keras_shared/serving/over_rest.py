@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from keras_shared.errors import boundary, printable, whole_reason
+from keras_shared.errors import attempt, boundary, printable, whole_reason
 from keras_shared.serving.errors import CODES, ServingError
 from keras_shared.serving.messages import (
     SignatureDef,
@@ -154,8 +154,8 @@ class Rest:
             with boundary(f"{self._where} answers with {text[:60]!r}, which is unexpected", error):
                 return parse(json.loads(text))
         said = f"{' '.join(text.split()) or 'an empty answer'} (HTTP status {status})"
-        with contextlib.suppress(Exception):  # a proxy answers with another text
-            said = _of(str, json.loads(text)["error"]) or said
+        # a proxy answers with another text
+        said = attempt(lambda: _of(str, json.loads(text)["error"]))[0] or said
         raise ServingError(CODES.get(status, "UNKNOWN"), said, predict=body is not None)
 
     def _exchange(

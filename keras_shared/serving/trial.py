@@ -1,6 +1,7 @@
 """A SavedModel in a Session, as TF Serving loads it: warm-up replayed, every signature run."""
 
 import contextlib
+import functools
 import io
 import math
 import os
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_shared.errors import KerasSharedError, boundary, whole_reason
+from keras_shared.errors import KerasSharedError, attempt, boundary, whole_reason
 from keras_shared.files.bounded import read_bytes
 from keras_shared.serving.finding import NOT_TRIED, TOO_MUCH, Finding
 from keras_shared.serving.limits import (
@@ -56,24 +57,24 @@ def try_version(
     yield from unreadable
     yield "loading it"
     with contextlib.ExitStack() as stack:
-        try:
-            session, _ = stack.enter_context(loaded(folder))
-        except Exception as error:
+        entered, error = attempt(lambda: stack.enter_context(loaded(folder)))
+        if error:
             remedy = "publish or copy it again; TF Serving has only TensorFlow's own operations"
             if set("[\\") & set(str(folder)):
                 remedy = "rename its folder: TensorFlow reads [ and \\ in a path as a pattern"
             yield Finding("error", f"it cannot be loaded: {reason(error)}", remedy)
             return
+        session, _ = entered
         typical: dict[str, Inputs] = {}
         for number, (name, inputs) in enumerate(records, 1):
             wrong = mismatch(name, inputs, signatures)
             if wrong is None and name in runnable:
                 yield f"replaying warm-up record {number}"
-                try:
-                    run(session, signatures[name], inputs)
-                    typical.setdefault(name, inputs)
-                except Exception as error:
+                _, error = attempt(functools.partial(run, session, signatures[name], inputs))
+                if error:
                     wrong = reason(error)
+                else:
+                    typical.setdefault(name, inputs)
             if wrong is not None:
                 remedy = "correct or remove it: with it, TF Serving does not load the version"
                 yield Finding("error", f"warm-up record {number}: {wrong}", remedy)
@@ -137,6 +138,10 @@ class _Rows(NamedTuple):
         }
 
 
+def _answer(session: Any, signature: Any, way: _Rows, batch: int) -> dict[str, np.ndarray]:
+    return run(session, signature, way(batch))
+
+
 def _ways(signature: Any, typical: Inputs | None, image: bytes) -> Iterator[_Rows]:
     import tensorflow as tf
 
@@ -184,15 +189,16 @@ def _try_signature(
     failed: list[tuple[int, Exception]] = []
     for way in _ways(signature, typical, image):
         unlike: list[tuple[int, dict[str, tuple[int, ...]]]] = []
-        try:
-            for batch in sizes:
-                yield f"running {name} at batch {batch}"
-                outputs = run(session, signature, way(batch))
-                wrong = {k: v.shape for k, v in outputs.items() if v.shape[:1] != (batch,)}
-                unlike += [(batch, wrong)] if wrong else []
+        for batch in sizes:
+            yield f"running {name} at batch {batch}"
+            outputs, error = attempt(functools.partial(_answer, session, signature, way, batch))
+            if error:
+                failed.append((batch, error))
+                break
+            wrong = {k: v.shape for k, v in outputs.items() if v.shape[:1] != (batch,)}
+            unlike += [(batch, wrong)] if wrong else []
+        else:
             break
-        except Exception as error:
-            failed.append((batch, error))
     else:
         batch, last = max(failed, key=lambda one: one[0])  # the way that came farthest
         later = batch > sizes[0]
@@ -262,39 +268,46 @@ def _binary(value: np.ndarray) -> bool:
     return any(item.decode(errors="ignore").encode() != item for item in items)
 
 
-def warmup_requests(path: pathlib.Path) -> tuple[list[tuple[str, Inputs]], list[Finding]]:
-    """(signature, inputs) of each request, and what is wrong with the file."""
+def _warmup_file(path: pathlib.Path) -> tuple[list[bytes], list[tuple[str, Inputs]]]:
+    """The records of a warm-up file, and the requests that they are, by signature."""
     import tensorflow as tf
     from tensorflow_serving.apis import prediction_log_pb2
+
+    requests: list[tuple[str, Inputs]] = []
+    with boundary("the warm-up file is corrupt"):
+        read_bytes(path, MOST_WARMUP)
+        records = [*tf.compat.v1.io.tf_record_iterator(os.fspath(path))]
+        for record in records:
+            log = prediction_log_pb2.PredictionLog.FromString(record)
+            kind = log.WhichOneof("log_type")
+            if kind == "predict_log":
+                request = log.predict_log.request
+                inputs = {
+                    key: array_of(f"input '{key}'", value, MOST_REQUEST)
+                    for key, value in request.inputs.items()
+                }
+            elif kind in ("classify_log", "regress_log"):
+                request = getattr(log, kind).request
+                examples = request.input.example_list.examples
+                rows = [example.SerializeToString() for example in examples]
+                inputs = {"inputs": np.array(rows, object)}
+            else:
+                continue  # multi_inference_log asks for several signatures at once
+            requests.append((request.model_spec.signature_name or "serving_default", inputs))
+    return records, requests
+
+
+def warmup_requests(path: pathlib.Path) -> tuple[list[tuple[str, Inputs]], list[Finding]]:
+    """(signature, inputs) of each request, and what is wrong with the file."""
 
     if not os.path.lexists(path):
         remedy = "keras_shared.publish writes them; see g3doc/saved_model_warmup.md of TF Serving"
         return [], [Finding("warning", "no warm-up requests: the first request is slow", remedy)]
-    requests: list[tuple[str, Inputs]] = []
-    try:
-        with boundary("the warm-up file is corrupt"):
-            read_bytes(path, MOST_WARMUP)
-            records = [*tf.compat.v1.io.tf_record_iterator(os.fspath(path))]
-            for record in records:
-                log = prediction_log_pb2.PredictionLog.FromString(record)
-                kind = log.WhichOneof("log_type")
-                if kind == "predict_log":
-                    request = log.predict_log.request
-                    inputs = {
-                        key: array_of(f"input '{key}'", value, MOST_REQUEST)
-                        for key, value in request.inputs.items()
-                    }
-                elif kind in ("classify_log", "regress_log"):
-                    request = getattr(log, kind).request
-                    examples = request.input.example_list.examples
-                    rows = [example.SerializeToString() for example in examples]
-                    inputs = {"inputs": np.array(rows, object)}
-                else:
-                    continue  # multi_inference_log asks for several signatures at once
-                requests.append((request.model_spec.signature_name or "serving_default", inputs))
-    except KerasSharedError as error:
+    read, error = attempt(lambda: _warmup_file(path), KerasSharedError)
+    if error:
         remedy = "write it again or delete it: TF Serving does not load a version with it"
         return [], [Finding("error", str(error), remedy)]
+    records, requests = read
     if len(records) > MOST_WARMUP_RECORDS:
         what = f"{len(records)} warm-up records, but TF Serving takes at most {MOST_WARMUP_RECORDS}"
         remedy = f"keep {MOST_WARMUP_RECORDS}: TF Serving does not load a version with more"

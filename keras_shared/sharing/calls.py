@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import keras
 
+from keras_shared.errors import attempt
 from keras_shared.tying.keras_private import expect_layer, flatten_layers
 from keras_shared.tying.state_kept import state_kept
 from keras_shared.tying.watching import WatchedCall, watched
@@ -45,14 +46,13 @@ def calls_of(model: keras.Model) -> list[Call]:
     expect_layer(model)
     given = _inputs(model)
     for side in UNKNOWN_SIDES:
-        try:
-            inputs, named = keras.tree.map_structure(functools.partial(_one, unknown=side), given)
-            return _calls_on(model, inputs, named)
-        except ValueError:
-            is_open = any(None in t.shape[1:] for t in keras.tree.flatten(given))
-            if not is_open or side == UNKNOWN_SIDES[-1]:
-                raise
-    raise AssertionError
+        inputs, named = keras.tree.map_structure(functools.partial(_one, unknown=side), given)
+        found, wrong = attempt(functools.partial(_calls_on, model, inputs, named), ValueError)
+        if not wrong:
+            return found  # type: ignore[no-any-return]
+        if not any(None in t.shape[1:] for t in keras.tree.flatten(given)):
+            break
+    raise wrong
 
 
 def _calls_on(model: keras.Model, inputs: list[Any], named: dict[str, Any]) -> list[Call]:

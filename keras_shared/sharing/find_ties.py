@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import h5py
 import keras
 
-from keras_shared.errors import whole_reason
+from keras_shared.errors import attempt, whole_reason
 from keras_shared.layers import TiedLayer
 from keras_shared.sharing.calls import Call, calls_of
 from keras_shared.sharing.equal_values import Candidate, Equal, equal_values
@@ -147,11 +147,10 @@ def find_ties(model: keras.Model, filepath: str | os.PathLike[str] | None = None
     for layer in flatten_layers(model):
         if isinstance(layer, TiedReader) and layer.own_layer is not None:  # shown as the reader's
             names[id(layer.own_layer)] = names.get(id(layer), str(layer.name))
-    try:
-        calls = calls_of(model)
-    except Exception as error:  # whatever a foreign `call` raises
-        if isinstance(error, TieError):
-            raise
+    calls, error = attempt(lambda: calls_of(model))  # whatever a foreign `call` raises
+    if isinstance(error, TieError):
+        raise error
+    if error:
         calls = []
         notes.append(f"How often each layer is called cannot be seen: {whole_reason(error)}")
     paths = {id(v): f"{names.get(id(o), o.name)}/{v.name}".lstrip("/") for v, o in owners}

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_shared.errors import boundary
+from keras_shared.errors import attempt, boundary
 from keras_shared.sharing.calls import Call, calls_of
 from keras_shared.sharing.equal_values import Candidate, equal_values
 from keras_shared.sharing.multiply_adds import multiply_adds
@@ -310,13 +310,11 @@ def _warnings(model: keras.Model, weights: tuple[Weight, ...]) -> list[str]:
                     "GroupNormalization has none."
                 )
     shares = bool(readers_of(model)) or any(w.uses > 1 for w in weights)
-    try:
-        if shares:  # else there is nothing to lose, and a large model takes seconds to rebuild
-            check_ties(model)
-    except Exception as error:  # whatever a foreign get_config raises
+    if shares:  # else there is nothing to lose, and a large model takes seconds to rebuild
+        _, error = attempt(lambda: check_ties(model))  # whatever a foreign get_config raises
         tied = isinstance(error, TieError)
         lost = "A tie would not survive" if tied else "The model cannot be rebuilt from its config"
-        found.append(f"{lost}: {error}")
+        found += [f"{lost}: {error}"] if error else []
     trained = [(v, owner) for v, owner in owners_in(model) if v.trainable]
     found += [
         f"'{pair.first}' and '{pair.second}' hold the same values and are two variables: equal, "

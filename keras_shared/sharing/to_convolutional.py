@@ -5,7 +5,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_shared.errors import KerasSharedError, boundary
+from keras_shared.errors import KerasSharedError, attempt, boundary
 from keras_shared.layers import OverFields
 from keras_shared.tying.keras_private import run_graph
 
@@ -126,12 +126,11 @@ def window_of(converted: keras.Model) -> Window:
     given = converted.inputs[0]
 
     def positions(rows: int, columns: int) -> tuple[int, int]:
-        try:
-            image = keras.KerasTensor((1, rows, columns, given.shape[-1]), given.dtype)
-            scores = keras.tree.flatten(converted.compute_output_spec(image))[0]
-        except ValueError:  # smaller than a window
+        image = keras.KerasTensor((1, rows, columns, given.shape[-1]), given.dtype)
+        scores, small = attempt(lambda: converted.compute_output_spec(image), ValueError)
+        if small:  # than a window
             return 0, 0
-        down, across = scores.shape[1:3]
+        down, across = keras.tree.flatten(scores)[0].shape[1:3]
         return max(down, 0), max(across, 0)
 
     sides = range(_LARGEST)

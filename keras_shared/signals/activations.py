@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_shared.errors import attempt
 from keras_shared.signals.collecting import ACTIVATIONS, Use, first
 
 FLAT = 0.05  # of the steepest slope: an S-shaped activation below is saturated
@@ -65,12 +66,11 @@ def _by_element(function: Callable[[Any], Any], value: Any, output: Any) -> bool
 def _steepest_if_s_shaped(function: Callable[[Any], Any]) -> float | None:
     """Its greatest slope, if it is bounded at both ends and rises on both sides of 0."""
     points = tf.concat([[-FAR, FAR, -0.1, 0.1], tf.linspace(-8.0, 8.0, 401)], axis=0)
-    try:
-        with tf.GradientTape() as tape:
-            tape.watch(points)
-            values = function(points)
-        slopes = np.abs(tape.gradient(values, points).numpy())
-    except Exception:  # of a layer whose weights have another shape, as PReLU's
+    with tf.GradientTape() as tape:
+        tape.watch(points)
+        values, wrong = attempt(lambda: function(points))
+    if wrong:  # of a layer whose weights have another shape, as PReLU's
         return None
+    slopes = np.abs(tape.gradient(values, points).numpy())
     bounded = np.abs(values.numpy()[:2]).max() < FAR / 10
     return float(slopes[2:].max()) if bounded and slopes[2:4].min() > 0 else None

@@ -10,6 +10,7 @@ from keras_shared.batching.fetching import prepared
 from keras_shared.batching.pairs import Pairs, training_and_validation
 from keras_shared.datasets import ImagePairs, LabelledImages
 from keras_shared.datasets.lazy_images import LazyImages
+from keras_shared.errors import attempt
 
 FALSE_ACCEPTS = 0.001  # share of different pairs that may be taken for the same
 DRAWN = 200_000  # validation pairs, of images that are embedded once
@@ -52,11 +53,9 @@ def rare_accepts(
     )
     if np.sum(np.asarray(same) == 0) < 1 / FALSE_ACCEPTS or not np.isfinite(distances).all():
         return None
-    try:
-        threshold: float = model.threshold(distances, same, FALSE_ACCEPTS)
-    except ValueError:  # out of reach: too many are quite the same for this model
-        return None
-    return threshold
+    # none where it is out of reach: too many are quite the same for this model
+    threshold, _ = attempt(lambda: model.threshold(distances, same, FALSE_ACCEPTS), ValueError)
+    return threshold  # type: ignore[no-any-return]
 
 
 def rare_accept_metrics(

@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from keras_shared.batching import PairData, TrainingData
 from keras_shared.batching.pairs import LISTED, pair_test_batches, pair_training_data
 from keras_shared.datasets import ImagePairs, LabelledImages
+from keras_shared.errors import attempt
 from keras_shared.lookup import find
 from keras_shared.losses import LOSSES, ContrastiveLoss, EmbeddingLoss
 from keras_shared.tasks.embedding_map import plot_map
@@ -132,10 +133,10 @@ def _trunk(model: keras.Model, data: TrainingData) -> tuple[keras.Model, Trainin
 
 def _settle(data: PairData, loss: str) -> PairData:
     """Pairs or batches of classes, as the loss wants them."""
-    try:
-        whole = isinstance(find(loss, LOSSES, "loss")(), EmbeddingLoss)
-    except ValueError:  # of another package, which is not there: training says so
+    made, unknown = attempt(lambda: find(loss, LOSSES, "loss"), ValueError)
+    if unknown:  # of another package, which is not there: training says so
         return data
+    whole = isinstance(made(), EmbeddingLoss)
     if data.name == LISTED:
         if whole:
             raise ValueError(

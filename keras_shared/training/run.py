@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_shared.errors import KerasSharedError, advised, boundary
+from keras_shared.errors import KerasSharedError, advised, attempt, boundary
 from keras_shared.files.archives import open_archive, read_part
 from keras_shared.files.atomic import Lock, locked, make_folder, replace_text, replacing
 from keras_shared.files.bounded import read_json, read_text
@@ -337,10 +337,7 @@ class Run:
 
     def _kept_recipe(self) -> Recipe | None:
         """The recipe, or None if there is none that can be read."""
-        try:
-            return self.recipe() if self.recipe_file.exists() else None
-        except RecipeError:
-            return None
+        return attempt(self.recipe, RecipeError)[0] if self.recipe_file.exists() else None
 
     # === Who writes ===
 

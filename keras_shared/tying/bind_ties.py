@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_shared.errors import attempt
 from keras_shared.tying.keras_private import flatten_layers
 from keras_shared.tying.revive_lora import revive_lora
 from keras_shared.tying.tie_error import TieError
@@ -37,12 +38,11 @@ def bind_ties(model: keras.Model) -> keras.Model:
         True
     """
     unbound = [reader for reader in readers_of(model) if reader._reference.layer is None]
-    try:
-        sources_inside(model)
-    except TieError:
+    _, wrong = attempt(lambda: sources_inside(model), TieError)
+    if wrong:
         for reader in unbound:  # all or none: what was bound first may be the wrong one
             reader._reference.release()
-        raise
+        raise wrong
     revive_lora(model)
     return model
 

@@ -10,7 +10,7 @@ import os
 import random
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -24,6 +24,7 @@ from keras.src.quantizers.quantizers import dequantize_with_sz_map
 from keras.src.saving.saving_lib import _get_unique_name, _walk_saveable
 from keras.src.utils.naming import to_snake_case
 
+from keras_shared.errors import attempt
 from keras_shared.tying.tie_error import TieError
 
 
@@ -176,9 +177,9 @@ def variables_made_by(build: Callable[[], Any]) -> list[keras.Variable]:
     global_state.set_global_attribute(key, [])
     try:
         scope = keras.StatelessScope(initialize_variables=False)
-        with scope, suppress(Exception), warnings.catch_warnings():
+        with scope, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            build()
+            attempt(build)
         return list(global_state.get_global_attribute(key) or [])
     finally:
         global_state.set_global_attribute(key, before)

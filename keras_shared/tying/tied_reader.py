@@ -4,7 +4,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_shared.errors import boundary
+from keras_shared.errors import attempt, boundary
 from keras_shared.tying.effective_weight import effective_weight, weight_names, weight_shape
 from keras_shared.tying.keras_private import (
     SourceInSavedModel,
@@ -333,11 +333,7 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
 
     def has_plain_counterpart(self) -> bool:
         """Whether Keras has a layer that computes the same with a weight of its own."""
-        try:
-            self.plain_counterpart()
-        except TieError:
-            return False
-        return True
+        return attempt(self.plain_counterpart, TieError)[1] is None
 
     def plain_values(self) -> list[Any]:
         """The weights with which the plain counterpart computes the same, as `set_weights` takes.

@@ -20,7 +20,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from keras_shared.errors import boundary
+from keras_shared.errors import attempt, boundary
 from keras_shared.serving.embedded.inference import DEFAULT, infer, multi_inference, predict
 from keras_shared.serving.embedded.models import Models, say
 from keras_shared.serving.embedded.options import ConfigError, Options
@@ -105,9 +105,9 @@ class _Service(
         if request.config.WhichOneof("config") != "model_config_list":
             raise invalid("ServerModelConfig must specify a model_config_list")
         configs = [*request.config.model_config_list.config]
-        try:
-            self._models.configure(configs, deadline - time.monotonic())
-        except ConfigError as error:
+        seconds = deadline - time.monotonic()
+        _, error = attempt(lambda: self._models.configure(configs, seconds), ConfigError)
+        if error:
             response.status.error_code = grpc.StatusCode.INVALID_ARGUMENT.value[0]
             response.status.error_message = str(error)
         return response

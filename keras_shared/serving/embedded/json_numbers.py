@@ -1,12 +1,12 @@
 """Requests that hold nothing but numbers, read in C++: the large ones, images as pixels, are."""
 
-import contextlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import simdjson
 
+from keras_shared.errors import attempt
 from keras_shared.serving.embedded.json_requests import FLOATS, RANGES
 
 NO_SIGNS = bytes({*range(256)} - {*b"[],"})
@@ -26,12 +26,11 @@ class Numbers:
         self._document: Any = None
         if body.find(b'"b64"', 0, FIRST) != -1:
             return
-        with contextlib.suppress(*NOT_PLAIN):
-            document: Any = simdjson.Parser().parse(body)
-            known = isinstance(document, simdjson.Object)
-            name = document.get("signature_name", "") if known else None
-            if isinstance(name, str):
-                self.signature_name, self._document = name, document
+        document, _ = attempt(lambda: simdjson.Parser().parse(body), *NOT_PLAIN)
+        known = isinstance(document, simdjson.Object)
+        name = document.get("signature_name", "") if known else None
+        if isinstance(name, str):
+            self.signature_name, self._document = name, document
 
     def __bool__(self) -> bool:
         return self._document is not None
@@ -42,18 +41,15 @@ class Numbers:
         Args:
             dtypes: of the signature, by the names of its inputs.
         """
-        kinds = {name: "d" if d.name in FLOATS else "i" for name, d in dtypes.items()}
         if not self or not {d.name for d in dtypes.values()} <= {*FLOATS, *RANGES}:
             return None
-        with contextlib.suppress(*NOT_PLAIN):
-            found, signs = self._found(kinds)
-            if self._body.translate(None, NO_SIGNS) != signs:
-                return None  # lists of several lengths, which the buffers of simdjson do not show
-            typed = {name: _typed(array, dtypes[name]) for name, array in found.items()}
-            return typed, "instances" in self._document
-        return None
+        found, _ = attempt(lambda: self._found(dtypes), *NOT_PLAIN)
+        # lists of several lengths do not show in the buffers of simdjson
+        if found is None or self._body.translate(None, NO_SIGNS) != found[1]:
+            return None
+        return found[0], "instances" in self._document
 
-    def _found(self, kinds: Mapping[str, str]) -> tuple[dict[str, np.ndarray], bytes]:
+    def _found(self, dtypes: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], bytes]:
         """The arrays, and all brackets and commas that a body with such arrays has."""
         keys = [*self._document]
         [key] = [key for key in keys if key != "signature_name"]
@@ -61,27 +57,27 @@ class Numbers:
             raise KeyError(key)
         value = self._document[key]
         if key == "inputs" and isinstance(value, simdjson.Object):
-            found, signs = _named(value, kinds)
+            found, signs = _named(value, dtypes)
         elif key == "instances" and isinstance(value[0], simdjson.Object):
-            rows, of_rows = zip(*(_named(row, kinds) for row in value), strict=True)
-            found = {name: np.stack([row[name] for row in rows]) for name in kinds}
+            rows, of_rows = zip(*(_named(row, dtypes) for row in value), strict=True)
+            found = {name: np.stack([row[name] for row in rows]) for name in dtypes}
             signs = b"[" + b",".join(of_rows) + b"]"
         else:
-            [name] = kinds
-            array, signs = _array(value, kinds[name])
+            [(name, dtype)] = dtypes.items()
+            array, signs = _array(value, dtype)
             found = {name: array}
         return found, b",".join(signs if k == key else b"" for k in keys)
 
 
-def _named(given: Any, kinds: Mapping[str, str]) -> tuple[dict[str, np.ndarray], bytes]:
+def _named(given: Any, dtypes: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], bytes]:
     names = [*given]
-    if sorted(names) != sorted(kinds):
+    if sorted(names) != sorted(dtypes):
         raise KeyError(names)
-    arrays, signs = zip(*(_array(given[name], kinds[name]) for name in names), strict=True)
+    arrays, signs = zip(*(_array(given[name], dtypes[name]) for name in names), strict=True)
     return dict(zip(names, arrays, strict=True)), b",".join(signs)
 
 
-def _array(value: Any, kind: str) -> tuple[np.ndarray, bytes]:
+def _array(value: Any, dtype: Any) -> tuple[np.ndarray, bytes]:
     """Lists in lists of one length as an array, and the brackets and commas that they have."""
     if not isinstance(value, simdjson.Array):
         raise TypeError(type(value))
@@ -89,17 +85,13 @@ def _array(value: Any, kind: str) -> tuple[np.ndarray, bytes]:
     while isinstance(first, simdjson.Array):
         shape.append(len(first))
         first = first[0]
-    flat = np.frombuffer(value.as_buffer(of_type=kind), "float64" if kind == "d" else "int64")
+    kind = "d" if dtype.name in FLOATS else "i"
+    array = np.frombuffer(value.as_buffer(of_type=kind), "float64" if kind == "d" else "int64")
+    low, high = RANGES.get(dtype.name, (-np.inf, np.inf))
+    if kind == "i" and (array.min() < low or array.max() > high):
+        raise ValueError(dtype.name)
     signs = b""
     for size in reversed(shape):
         signs = b"[" + b",".join([signs] * size) + b"]"
-    return flat.reshape(shape), signs
-
-
-def _typed(array: np.ndarray, dtype: Any) -> np.ndarray:
-    if dtype.name in RANGES:
-        low, high = RANGES[dtype.name]
-        if array.min() < low or array.max() > high:
-            raise ValueError(dtype.name)
     with np.errstate(over="ignore"):
-        return array.astype(dtype.as_numpy_dtype)
+        return array.astype(dtype.as_numpy_dtype).reshape(shape), signs

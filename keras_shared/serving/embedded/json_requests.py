@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pybase64
 
-from keras_shared.errors import boundary
+from keras_shared.errors import attempt, boundary
 from keras_shared.serving.embedded.refusal import Refused, invalid
 
 MOST_SHOWN = 500  # characters of a value in an error
@@ -35,10 +35,9 @@ def document_of(body: bytes) -> dict[str, Any]:
     if not body:
         raise invalid("JSON Parse error: The document is empty")
     text = body.decode("utf-8", "surrogateescape")  # strings need not be UTF-8
-    try:
-        begin = next((at for at, sign in enumerate(text) if sign not in SPACE), 0)
-        document, _ = DECODER.raw_decode(text, begin)
-    except (ValueError, RecursionError) as error:
+    begin = next((at for at, sign in enumerate(text) if sign not in SPACE), 0)
+    found, error = attempt(lambda: DECODER.raw_decode(text, begin), ValueError, RecursionError)
+    if error:
         spelled = INF.sub(lambda m: "Infinity" if m[0] == "Inf" else m[0], text)
         if spelled != text:
             return document_of(spelled.encode("utf-8", "surrogateescape"))
@@ -46,6 +45,7 @@ def document_of(body: bytes) -> dict[str, Any]:
         if isinstance(error, json.JSONDecodeError):
             said = f"{error.msg} at offset: {error.pos}"
         raise invalid(f"JSON Parse error: {said}") from error
+    document: Any = found[0]
     if not isinstance(document, dict):
         raise invalid(f"JSON Value: {_shown(document)} Is not object")
     if not isinstance(document.get("signature_name", ""), str):

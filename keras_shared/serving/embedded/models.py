@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from keras_shared.errors import KerasSharedError, whole_reason
+from keras_shared.errors import KerasSharedError, attempt, whole_reason
 from keras_shared.presets.names import number_of
 from keras_shared.serving.batching_parameters import OF_A_VERSION, read_batching
 from keras_shared.serving.embedded.options import ConfigError, Options
@@ -173,20 +173,19 @@ class Models:
         """Look at the folder of a model as long as its config holds."""
         name, said, seen = config.name, "", dict[int, object]()
         while self._holds(config):
-            try:
-                if self._look(config, seen):
-                    # what stays is left out of each collection of garbage, which JSON causes many
-                    # of: else they take longer than the requests
-                    gc.unfreeze()
-                    gc.collect()
-                    gc.freeze()
-                with self._changed:
-                    if self._holds(config):
-                        self._looked.add(name)
-                    self._changed.notify_all()
-                now = ""
-            except Exception as error:  # the folder cannot be read now: what is loaded stays
-                now = whole_reason(error)
+            changed, error = attempt(lambda: self._look(config, seen))
+            # where the folder cannot be read now, what is loaded stays
+            now = whole_reason(error) if error else ""
+            if changed:
+                # what stays is left out of each collection of garbage, which JSON causes many of:
+                # else they take longer than the requests
+                gc.unfreeze()
+                gc.collect()
+                gc.freeze()
+            with self._changed:
+                if self._holds(config) and not error:
+                    self._looked.add(name)
+                self._changed.notify_all()
             if now != said:
                 say(f"{name}: {now or 'its folder can be read again'}")
                 said = now
@@ -224,19 +223,21 @@ class Models:
     def _load(self, name: str, number: int, folder: pathlib.Path, content: object) -> None:
         self._enter(name, number, _Version("LOADING"))
         begun = time.monotonic()
-        try:
-            batching, own = self._batching, folder / OF_A_VERSION
-            if batching and self._options.enable_per_model_batching_parameters:
-                batching = read_batching(own) if own.exists() else None
-            trusted = self._options.allow_file_operations
-            servable = Servable(name, number, folder, batching, self._slots, trusted)
-        except Exception as error:
+        servable, error = attempt(lambda: self._loaded(name, number, folder))
+        if error:
             reason = str(error) if isinstance(error, KerasSharedError) else whole_reason(error)
             say(f"{name} {number}: could not be loaded: {reason}")
             self._enter(name, number, _Version("END", reason, content=content))
             return
         say(f"{name} {number}: loaded in {time.monotonic() - begun:.1f} s")
         self._enter(name, number, _Version("AVAILABLE", servable=servable))
+
+    def _loaded(self, name: str, number: int, folder: pathlib.Path) -> Servable:
+        batching, own = self._batching, folder / OF_A_VERSION
+        if batching and self._options.enable_per_model_batching_parameters:
+            batching = read_batching(own) if own.exists() else None
+        trusted = self._options.allow_file_operations
+        return Servable(name, number, folder, batching, self._slots, trusted)
 
     def _enter(self, name: str, number: int, version: _Version) -> None:
         with self._changed:
@@ -272,7 +273,7 @@ def _content(folder: pathlib.Path) -> object:
     """What tells one state of a folder from another."""
     found = []
     for path in sorted(folder.rglob("*")):
-        with contextlib.suppress(OSError):  # it was removed just now
-            entry = path.stat()
+        entry, removed = attempt(path.stat, OSError)
+        if not removed:
             found.append((str(path), entry.st_size, entry.st_mtime_ns))
     return found

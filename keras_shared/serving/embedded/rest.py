@@ -20,7 +20,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.types import Receive, Scope, Send
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
-from keras_shared.errors import KerasSharedError
+from keras_shared.errors import KerasSharedError, attempt
 from keras_shared.files.bounded import read_json
 from keras_shared.presets.names import SHARING
 from keras_shared.serving.configuration import METRICS
@@ -104,12 +104,16 @@ class Rest:
     def _sharing(self, request: Request) -> Response:
         """For the page: what the newest version of each model shares, as `publish` wrote it."""
         self._check_bearer(request)
-        found = {}
+        found: dict[str, Any] = {}
         for name in self._models.names():
-            # none is loaded, or its file is missing or damaged
-            with contextlib.suppress(KerasSharedError), self._models.use(name) as servable:
-                found[name] = read_json(servable.folder / SHARING)
+            # no version is loaded, or its file is missing or damaged
+            own, lacking = attempt(functools.partial(self._sharing_of, name), KerasSharedError)
+            found |= {} if lacking else {name: own}
         return Response(json.dumps(found), 200, HEADERS)
+
+    def _sharing_of(self, name: str) -> Any:
+        with self._models.use(name) as servable:
+            return read_json(servable.folder / SHARING)
 
     def _health(self, _: Request) -> Response:
         ready = self._models.ready()
@@ -250,9 +254,8 @@ def _refusal(refused: Refused) -> Response:
 
 def _unpacked(body: bytes, most: int) -> bytes:
     """What gzip packed; nothing if it cannot be unpacked, as TF Serving takes it."""
-    unpacking, found = zlib.decompressobj(16 + zlib.MAX_WBITS), b""
-    with contextlib.suppress(zlib.error):
-        found = unpacking.decompress(body, most + 1)
+    unpacking = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    found = attempt(lambda: unpacking.decompress(body, most + 1), zlib.error)[0] or b""
     if len(found) > most:
         raise Refused("OUT_OF_RANGE", f"the request unpacks to more than {most:,} bytes", 413)
     return found if unpacking.eof else b""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from keras_shared.errors import boundary
+from keras_shared.errors import attempt, boundary
 from keras_shared.serving.configuration import configs as model_configs
 from keras_shared.serving.embedded.grpc_service import grpc_server
 from keras_shared.serving.embedded.models import Models, say
@@ -124,7 +124,7 @@ class _Patient(H11Protocol):
 def _allow_connections() -> None:
     """As many open files as the system allows: each connection is one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):
-        most = 2 * MOST_CONNECTIONS
-        wanted = most if hard == resource.RLIM_INFINITY else min(hard, most)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    most = 2 * MOST_CONNECTIONS
+    wanted = most if hard == resource.RLIM_INFINITY else min(hard, most)
+    limits = (max(soft, wanted), hard)
+    attempt(lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limits), OSError, ValueError)
