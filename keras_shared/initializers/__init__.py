@@ -53,15 +53,15 @@ def get(identifier: Any) -> Any:
         ('SVD', 'HeNormal')
     """
     if isinstance(identifier, str):
-        if identifier not in INITIALIZERS and ":" not in identifier:
-            found, unknown = attempt(lambda: keras.initializers.get(identifier), ValueError)
-            if not unknown:
-                return found
-            own = {"glorot_uniform", "he_normal", "lecun_normal", "orthogonal", "zeros"}
-            find(identifier, INITIALIZERS, "initialiser", also=own)  # says which are near
-        found = find(identifier, INITIALIZERS, "initialiser")
         what = f"The initialiser '{identifier}' cannot be made without arguments"
         with boundary(what, UnknownNameError, "Name an object in place of the class."):
+            if identifier not in INITIALIZERS and ":" not in identifier:
+                found, unknown = attempt(lambda: keras.initializers.get(identifier), ValueError)
+                if not unknown:
+                    return found
+                own = {"glorot_uniform", "he_normal", "lecun_normal", "orthogonal", "zeros"}
+                find(identifier, INITIALIZERS, "initialiser", also=own)  # says which are near
+            found = find(identifier, INITIALIZERS, "initialiser")
             return found() if isinstance(found, type) or identifier in INITIALIZERS else found
     found = keras.initializers.get(identifier)
     return found.clone() if isinstance(found, keras.initializers.Initializer) else found

@@ -6,6 +6,7 @@ average scalars along an axis, and one example of a batch that lies on other mac
 (https://github.com/keras-team/keras/issues/20585). `Workers.fitting` does these two for it.
 """
 
+import itertools
 import os
 import pathlib
 import shutil
@@ -21,6 +22,7 @@ from keras_shared.losses import EmbeddingLoss
 from keras_shared.presets.loading import load
 from keras_shared.processes import scratch_folder
 from keras_shared.quiet import nothing_on_stderr
+from keras_shared.text import log_line
 from keras_shared.training.run import Run, RunError
 
 
@@ -58,10 +60,15 @@ class Workers:
                 '"worker", "index": 0}}'
             )
         said = f"The workers of TF_CONFIG={os.environ['TF_CONFIG']} cannot meet"
+        with boundary(said, RunError):
+            resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+            self.number = _number(resolver)
+            if self.number == 0:
+                names = [*itertools.chain(*resolver.cluster_spec().as_dict().values())]
+                log_line(f"keras-shared: waiting until all workers have started: {names}")
         with boundary(said, RunError), nothing_on_stderr():
             self.strategy = tf.distribute.MultiWorkerMirroredStrategy()
             self.count = self.strategy.num_replicas_in_sync
-            self.number = _number(self.strategy.cluster_resolver)
 
     @contextmanager
     def folder(self, run: Run) -> Iterator[Run]:

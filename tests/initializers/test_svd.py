@@ -180,3 +180,5 @@ def test_names():
         initializers.get("svdd")
     with pytest.raises(ValueError, match="cannot be made without arguments.*an object in place"):
         initializers.get("datetime:datetime")  # a class that needs some
+    with pytest.raises(ValueError, match="'constant' cannot be made without arguments"):
+        initializers.get("constant")  # of Keras, which says KeyError: 'value'
