@@ -54,6 +54,7 @@ def test_numbers_alone_are_read_at_once(body, dtypes):
     [
         (b'{"instances": [[1, 2], [3], [4, 5, 6]]}', ONE),  # as many as three times two
         (b'{"instances": [[1, 2], [3, 4, 5]]}', ONE),
+        (b'{"instances": [[%s], %s]}' % (b"1," * 99_999 + b"1", b",".join([b"[1]"] * 99_999)), ONE),
         (b'{"instances": [1, [2]]}', ONE),
         (b'{"instances": [[[1], 2]]}', ONE),
         (b'{"instances": [[]]}', ONE),

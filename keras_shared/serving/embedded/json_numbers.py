@@ -86,7 +86,8 @@ def _array(value: Any, dtype: Any) -> tuple[np.ndarray, bytes]:
         shape.append(len(first))
         first = first[0]
     kind = "d" if dtype.name in FLOATS else "i"
-    array = np.frombuffer(value.as_buffer(of_type=kind), "float64" if kind == "d" else "int64")
+    flat = np.frombuffer(value.as_buffer(of_type=kind), "float64" if kind == "d" else "int64")
+    array = flat.reshape(shape)  # before the signs: the first lists may be longer than the others
     low, high = RANGES.get(dtype.name, (-np.inf, np.inf))
     if kind == "i" and (array.min() < low or array.max() > high):
         raise ValueError(dtype.name)
@@ -94,4 +95,4 @@ def _array(value: Any, dtype: Any) -> tuple[np.ndarray, bytes]:
     for size in reversed(shape):
         signs = b"[" + b",".join([signs] * size) + b"]"
     with np.errstate(over="ignore"):
-        return array.astype(dtype.as_numpy_dtype).reshape(shape), signs
+        return array.astype(dtype.as_numpy_dtype), signs
