@@ -25,6 +25,8 @@ class Training(Section):
         loss: name of a loss; None for the model's default.
         optimizer: "adam" (Kingma & Ba 2015); None for the task's default.
         learning_rate: at the start; None for the task's default.
+        beta_1: share that Adam's mean of the gradients keeps in each step.
+        beta_2: the same for their squares; a training of a few hundred steps gains by less.
         averaging: share that a moving average of the weights keeps in each step; the rate then
             stays, and the average is what is validated and kept (Polyak & Juditsky 1992). 0 for
             none.
@@ -38,6 +40,8 @@ class Training(Section):
     loss: str | None = None
     optimizer: Literal["adam"] | None = None
     learning_rate: Annotated[float, Field(ge=1e-8, le=10)] | None = None
+    beta_1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta_2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     averaging: Annotated[float, Field(ge=0, le=0.99999)] = 0.0
     epochs: Count = 10
     batch_size: BatchSize = 64

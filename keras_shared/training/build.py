@@ -229,7 +229,7 @@ def compile_model(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> N
     if not training.averaging:
         rate = keras.optimizers.schedules.CosineDecay(rate, training.epochs * steps_per_epoch)
     averaging = {"use_ema": True, "ema_momentum": training.averaging} if training.averaging else {}
-    optimizer = Adam(rate, **averaging)
+    optimizer = Adam(rate, training.beta_1, training.beta_2, **averaging)
     arguments = dict(recipe.task.compile_arguments(loss_of(recipe)))
     outputs, metrics = getattr(model, "output", None), arguments.get("metrics")
     if isinstance(outputs, dict) and isinstance(metrics, list) and len(metrics) == 1:

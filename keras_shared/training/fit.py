@@ -23,6 +23,7 @@ from keras_shared.training.build import (
     with_arguments_from,
 )
 from keras_shared.training.callbacks import Checkpoint, EpochSeconds, EpochSeeds, TimeToGo
+from keras_shared.training.normalization import fused_normalization
 from keras_shared.training.run import Record, Run, RunError, in_short, start_text
 from keras_shared.training.workers import Workers
 
@@ -119,6 +120,7 @@ def train(
                 ),
                 # workers exchange gradients after each step, outside of a loop
                 several_steps_at_once(trained, 1 if workers else data.steps_per_epoch),
+                fused_normalization(trained),
                 _together(workers, trained, batches, recipe, first) as (training, validation),
             ):
                 trained.fit(
