@@ -42,7 +42,8 @@ def noisy(recipe, tmp_path):
 
 @pytest.mark.parametrize("averaging", [0.0, pytest.param(0.98, marks=pytest.mark.slow)])
 def test_resumes_after_sigkill_to_the_unbroken_result(noisy, tmp_path, averaging):
-    recipe = noisy(**{"training.averaging": averaging})
+    epochs = 60  # of 0.04 s, so that none of them is over before the kill
+    recipe = noisy(**{"training.averaging": averaging, "training.epochs": epochs})
     unbroken = train(recipe, training_data(recipe), tmp_path / "whole", verbose=0)
 
     broken = Run(tmp_path / "broken")
@@ -53,19 +54,19 @@ def test_resumes_after_sigkill_to_the_unbroken_result(noisy, tmp_path, averaging
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert 1 <= broken.epochs_done() <= len(broken.history()) < 12
+    assert 1 <= broken.epochs_done() <= len(broken.history()) < epochs
     assert not broken.model_file.exists()
 
     resumed = train(recipe, training_data(recipe), broken, verbose=0)
     for a, b in zip(resumed.weights, unbroken.weights, strict=True):
         np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-4, atol=1e-5)
     rows, whole = broken.history(), Run(tmp_path / "whole").history()
-    assert [r["epoch"] for r in rows] == list(range(12))
+    assert [r["epoch"] for r in rows] == list(range(epochs))
     np.testing.assert_allclose(
         [r["val_loss"] for r in rows], [r["val_loss"] for r in whole], rtol=1e-4
     )
     facts = broken.facts()
-    assert facts["epochs"] == 12 and facts["versions"]["keras"] == keras.__version__
+    assert facts["epochs"] == epochs and facts["versions"]["keras"] == keras.__version__
     assert any(broken.logs.rglob("events.out.tfevents.*"))
     assert not [p for p in broken.path.iterdir() if p.name.startswith(".new")]
 
