@@ -9,6 +9,7 @@ from keras_shared.lookup import needed
 
 NUMBERS = "f16"  # of which the index keeps a copy; what is found is compared in float32
 CONNECTIVITY, EXPANSION_ADD, EXPANSION_SEARCH = 16, 64, 128  # see benchmarks/gallery.py
+SMALL = 1000  # embeddings that are all looked at: in a small graph, removed ones can cut others off
 SPARE = 10  # embeddings that are asked for besides those wanted: many may be of one name
 
 
@@ -79,7 +80,8 @@ class NameIndex:
         wanted = min(k, len(self._keys))
         count = min(wanted + SPARE, len(self))
         while True:
-            found = [self._index.search(row, count).keys for row in embeddings]
+            exact = len(self) <= SMALL
+            found = [self._index.search(row, count, exact=exact).keys for row in embeddings]
             rows = [
                 tuple(dict.fromkeys(self._names[key] for key in keys.tolist())) for keys in found
             ]

@@ -55,7 +55,7 @@ def test_finds_nearly_all_with_the_same_probabilities():
 @settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_follows_whatever_is_enrolled_and_removed(data):
-    """In a small gallery the graph leads everywhere: the answers are those of the exact search."""
+    """In a small gallery all are looked at: the answers are those of the exact search."""
     random = np.random.default_rng(data.draw(st.integers(0, 99)))
     gallery = filled({"first": random.normal(size=(2, 4))})
     gallery.build_index()

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import os
+import pathlib
 import resource
 import shutil
 import signal
@@ -307,6 +308,11 @@ def test_grpc_over_a_slow_line():
     proxy.close()
 
 
+def state(pid):
+    """Of a process: R, S, T for stopped; see proc(5)."""
+    return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 def test_a_server_that_is_stopped_for_a_while_answers_then(tmp_path):
     for number, content in enumerate((status_message(), STATUS)):
         (tmp_path / "answer").write_bytes(content)
@@ -320,6 +326,8 @@ def test_a_server_that_is_stopped_for_a_while_answers_then(tmp_path):
             with Client(url, timeout=20) as client:
                 for _ in range(2):  # while it connects, and when it is connected
                     os.kill(process.pid, signal.SIGSTOP)
+                    while state(process.pid) != "T":  # it takes a moment
+                        time.sleep(0.001)
                     threading.Timer(0.6, os.kill, (process.pid, signal.SIGCONT)).start()
                     begun = time.monotonic()
                     assert client.status("m") == [Status(1, "AVAILABLE", "")]
