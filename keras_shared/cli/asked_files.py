@@ -27,8 +27,12 @@ def files_in(given: str, vectors: bool = True) -> list[str]:
     for file in sorted(path.iterdir()):
         if file.is_dir() or file.name.startswith("."):
             continue
-        _, damaged = attempt(functools.partial(read_picture, file), PictureError)
-        if damaged and not (vectors and file.suffix.lower() == ".npy"):
+        vector, read = (
+            vectors and file.suffix.lower() == ".npy",
+            functools.partial(read_picture, file),
+        )
+        damaged = None if vector else attempt(read, PictureError)[1]
+        if damaged:
             print(f"keras-shared: skipped. {damaged}", file=sys.stderr)
         else:
             inside.append(str(file))

@@ -46,13 +46,17 @@ def calls_of(model: keras.Model) -> list[Call]:
     expect_layer(model)
     given = _inputs(model)
     for side in UNKNOWN_SIDES:
-        inputs, named = keras.tree.map_structure(functools.partial(_one, unknown=side), given)
-        found, wrong = attempt(functools.partial(_calls_on, model, inputs, named), ValueError)
+        found, wrong = attempt(functools.partial(_calls_with, model, given, side), ValueError)
         if not wrong:
             return found  # type: ignore[no-any-return]
         if not any(None in t.shape[1:] for t in keras.tree.flatten(given)):
             break
     raise wrong
+
+
+def _calls_with(model: keras.Model, given: Any, side: int) -> list[Call]:
+    inputs, named = keras.tree.map_structure(functools.partial(_one, unknown=side), given)
+    return _calls_on(model, inputs, named)
 
 
 def _calls_on(model: keras.Model, inputs: list[Any], named: dict[str, Any]) -> list[Call]:

@@ -66,11 +66,16 @@ def _by_element(function: Callable[[Any], Any], value: Any, output: Any) -> bool
 def _steepest_if_s_shaped(function: Callable[[Any], Any]) -> float | None:
     """Its greatest slope, if it is bounded at both ends and rises on both sides of 0."""
     points = tf.concat([[-FAR, FAR, -0.1, 0.1], tf.linspace(-8.0, 8.0, 401)], axis=0)
-    with tf.GradientTape() as tape:
-        tape.watch(points)
-        values, wrong = attempt(lambda: function(points))
-    if wrong:  # of a layer whose weights have another shape, as PReLU's
+
+    def measured() -> tuple[np.ndarray, np.ndarray]:
+        with tf.GradientTape() as tape:
+            tape.watch(points)
+            values = function(points)
+        return values.numpy(), np.abs(tape.gradient(values, points).numpy())
+
+    found, wrong = attempt(measured)
+    if wrong:  # of a layer whose weights have another shape, as PReLU's; or it has no gradient
         return None
-    slopes = np.abs(tape.gradient(values, points).numpy())
-    bounded = np.abs(values.numpy()[:2]).max() < FAR / 10
+    values, slopes = found
+    bounded = np.abs(values[:2]).max() < FAR / 10
     return float(slopes[2:].max()) if bounded and slopes[2:4].min() > 0 else None

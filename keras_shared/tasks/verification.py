@@ -133,10 +133,10 @@ def _trunk(model: keras.Model, data: TrainingData) -> tuple[keras.Model, Trainin
 
 def _settle(data: PairData, loss: str) -> PairData:
     """Pairs or batches of classes, as the loss wants them."""
-    made, unknown = attempt(lambda: find(loss, LOSSES, "loss"), ValueError)
+    made, unknown = attempt(lambda: [find(loss, LOSSES, "loss")()], ValueError)
     if unknown:  # of another package, which is not there: training says so
         return data
-    whole = isinstance(made(), EmbeddingLoss)
+    whole = isinstance(made[0], EmbeddingLoss)
     if data.name == LISTED:
         if whole:
             raise ValueError(
