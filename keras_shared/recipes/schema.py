@@ -23,10 +23,11 @@ class Training(Section):
             "unshared_narrow" for that with hidden layers so narrow that it has no more parameters
             than the model (see `keras_shared.sharing.unshare`).
         loss: name of a loss; None for the model's default.
-        optimizer: "adam" (Kingma & Ba 2015); None for the task's default.
+        optimizer: "adam" (Kingma & Ba 2015), or "muon" (Jordan et al. 2024) for the kernels of
+            convolutions over images, and Adam for the rest; None for the task's default.
         learning_rate: at the start; None for the task's default.
-        beta_1: share that Adam's mean of the gradients keeps in each step.
-        beta_2: the same for their squares; a training of a few hundred steps gains by less.
+        beta_1: share that the optimizer's mean of the gradients keeps in each step.
+        beta_2: the same for their squares (Adam); a training of a few hundred steps gains by less.
         averaging: share that a moving average of the weights keeps in each step; the rate then
             stays, and the average is what is validated and kept (Polyak & Juditsky 1992). 0 for
             none.
@@ -38,7 +39,7 @@ class Training(Section):
 
     sharing: Literal["shared", "unshared", "unshared_narrow"] = "shared"
     loss: str | None = None
-    optimizer: Literal["adam"] | None = None
+    optimizer: Literal["adam", "muon"] | None = None
     learning_rate: Annotated[float, Field(ge=1e-8, le=10)] | None = None
     beta_1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta_2: Annotated[float, Field(ge=0, lt=1)] = 0.999

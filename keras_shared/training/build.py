@@ -20,6 +20,7 @@ from keras_shared.recipes import Recipe, read_recipe
 from keras_shared.sharing import sharing_report, unshare
 from keras_shared.tokenizing import Tokenizer
 from keras_shared.training.adam import Adam
+from keras_shared.training.muon import Muon
 from keras_shared.training.run import RunError
 
 
@@ -229,7 +230,13 @@ def compile_model(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> N
     if not training.averaging:
         rate = keras.optimizers.schedules.CosineDecay(rate, training.epochs * steps_per_epoch)
     averaging = {"use_ema": True, "ema_momentum": training.averaging} if training.averaging else {}
-    optimizer = Adam(rate, training.beta_1, training.beta_2, **averaging)
+    if training.optimizer == "muon" and all(len(v.shape) != 4 for v in model.trainable_variables):
+        raise RunError(
+            f"{recipe.path}: `training.optimizer` is 'muon', which is for kernels of convolutions "
+            f"over images, and {recipe.model.class_name} has none. Choose 'adam'."
+        )
+    kind = {"adam": Adam, "muon": Muon}[training.optimizer or "adam"]
+    optimizer = kind(rate, training.beta_1, training.beta_2, **averaging)
     arguments = dict(recipe.task.compile_arguments(loss_of(recipe)))
     outputs, metrics = getattr(model, "output", None), arguments.get("metrics")
     if isinstance(outputs, dict) and isinstance(metrics, list) and len(metrics) == 1:
