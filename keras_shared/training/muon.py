@@ -43,12 +43,12 @@ class Muon(Adam):
             return
         mean = self._momentums[self._get_variable_index(variable)]
         gradient = tf.cast(gradient, variable.dtype)
-        mean.assign(mean * self.beta_1 + gradient * (1 - self.beta_1))
+        self.assign(mean, mean * self.beta_1 + gradient * (1 - self.beta_1))
         ahead = mean * self.beta_1 + gradient * (1 - self.beta_1)  # Nesterov
         columns = tf.reshape(ahead, (-1, variable.shape[-1]))
         size = SIZE * max(columns.shape) ** 0.5  # entries of an orthogonal matrix are as small
         step = tf.reshape(_orthogonal(columns), variable.shape)
-        variable.assign_sub(tf.cast(learning_rate, variable.dtype) * size * step)
+        self.assign_sub(variable, tf.cast(learning_rate, variable.dtype) * size * step)
 
 
 def _orthogonal(matrix: tf.Tensor) -> tf.Tensor:

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from numpy.testing import assert_allclose
 
 from keras_shared.recipes import read_recipe
@@ -71,6 +72,18 @@ def test_it_goes_on_from_a_file(tmp_path):
         unbroken.fit(x, np.ones((8, 1)), epochs=2, verbose=0)
     for kept, loaded in zip(model.get_weights(), again.get_weights(), strict=True):
         assert_allclose(kept, loaded, rtol=1e-4, atol=1e-5)
+
+
+def test_a_strategy_has_its_own_variables():
+    x, ends = np.random.default_rng(5).normal(size=(8, 6, 6, 2)), []
+    for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["cpu:0"])):
+        with strategy.scope():
+            model = image_model()
+            model.compile(Muon(0.1), "mse")
+        model.fit(x, np.ones((8, 1)), epochs=3, verbose=0, shuffle=False)
+        ends.append(model.get_weights())
+    for alone, mirrored in zip(*ends, strict=True):
+        assert_allclose(alone, mirrored, rtol=1e-4, atol=1e-5)
 
 
 def test_a_recipe_names_it():
