@@ -4,13 +4,17 @@
 
 Images per second of training, and seconds of training until 99.0 % of the validation images are
 right. Each contender runs in a process of its own, in turn, several times; the table holds medians,
-and ratios to plain Keras within this run. All use Adam, 55,000 images and the same seed; plain
-Keras and PyTorch take the recipe's rate and batch size. The recipe distorts its images as it goes
-and lowers its rate along a cosine over 25 epochs. The same in a hurry is
+and ratios to plain Keras within this run. All train on 55,000 images, with the same seed and by
+Adam; plain Keras and PyTorch take the recipe's rate and batch size. The recipe distorts its images
+as it goes and lowers its rate along a cosine over 25 epochs. The same in a hurry sees 38,400 images
+once, by Muon:
 
-    keras-shared train lenet5_modern_mnist --set training.epochs=1 --set training.batch_size=80 \
-      --set training.learning_rate=0.01 --set training.beta_1=0.85 --set training.beta_2=0.99 \
-      --set data.images_per_epoch=44800 --set data.distortion=0,0,0,0
+    keras-shared train lenet5_modern_mnist --set training.epochs=1 --set training.batch_size=64 \
+      --set training.optimizer=muon --set training.learning_rate=0.014 \
+      --set training.beta_1=0.85 --set training.beta_2=0.95 \
+      --set data.images_per_epoch=38400 --set data.distortion=0,0,0,0
+
+These were chosen on the validation images of eight seeds (98.96 to 99.14 %, mean 99.07 %).
 
 keras-shared switches on oneDNN, which TensorFlow leaves out on some processors; plain Keras runs
 without and with. PyTorch takes part where it is installed, in both layouts of images.
@@ -33,9 +37,9 @@ GOAL = 0.99
 REPETITIONS = 3
 RATE, BATCH = 0.003, 128  # of the recipe, which a check below keeps
 HURRY = {
-    "training.epochs": 1, "training.batch_size": 80, "training.learning_rate": 0.01,
-    "training.beta_1": 0.85, "training.beta_2": 0.99,
-    "data.images_per_epoch": 44_800, "data.distortion": [0.0, 0.0, 0.0, 0.0],
+    "training.epochs": 1, "training.batch_size": 64, "training.learning_rate": 0.014,
+    "training.optimizer": "muon", "training.beta_1": 0.85, "training.beta_2": 0.95,
+    "data.images_per_epoch": 38_400, "data.distortion": [0.0, 0.0, 0.0, 0.0],
 }  # fmt: skip
 
 
