@@ -4,8 +4,9 @@
 
 The embedded engine runs in a process of its own, as `keras-shared serve` starts it; TF Serving
 too, where it is found. Requests and calls alternate, so that a busy machine disturbs all alike.
-`added` is the median time of a request of one row less that of the call, `throughput` the rows of
-a second at 32 rows a request as a share of those of the call.
+`added` is the median time of a request of one row less that of the call. Rows of a second are of
+32 rows a request: by one thread, which waits for each answer, and by four. A share is of the calls
+by as many threads; the last one of the calls by one thread, as most programs call a model.
 """
 
 import os
@@ -13,6 +14,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import base64
+import concurrent.futures
 import contextlib
 import functools
 import http.client
@@ -23,6 +25,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import threading
 import time
 
 import grpc
@@ -35,7 +38,8 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 from keras_shared.presets.names import locate, version_dir
 from keras_shared.serving.session import loaded, run
 
-ROWS, ROUNDS = 32, int(os.environ.get("ROUNDS", "150"))
+ROWS, CALLERS, ROUNDS = 32, 4, int(os.environ.get("ROUNDS", "150"))
+TURNS, IN_A_TURN = 9, 48  # requests of 32 rows
 CASES = [  # model, signature, size of its images
     ("lenet5_mnist", "classify", (28, 28, 1)),
     ("lenet5_mnist", "classify_bytes", (28, 28, 1)),
@@ -71,18 +75,21 @@ def made_up(names, size, rows):
     return {n: encoded if n.endswith("_bytes") else images.astype("float32") for n in names}
 
 
-def over_rest(connection, model, signature, inputs):
+def over_rest(port, model, signature, inputs):
     columns = {
         key: [{"b64": base64.b64encode(one).decode()} for one in value]
         if value.dtype == object
         else value.astype(int).tolist()
         for key, value in inputs.items()
     }
-    body = json.dumps({"signature_name": signature, "inputs": columns})
+    body = json.dumps({"signature_name": signature, "inputs": columns}).encode()
+    own = threading.local()  # a connection for each thread
 
     def ask():
-        connection.request("POST", f"/v1/models/{model}:predict", body)
-        response = connection.getresponse()
+        if not hasattr(own, "connection"):
+            own.connection = http.client.HTTPConnection("127.0.0.1", port)
+        own.connection.request("POST", f"/v1/models/{model}:predict", body)
+        response = own.connection.getresponse()
         content = response.read()
         assert response.status == 200, content
 
@@ -109,37 +116,58 @@ def medians(functions):
     return {name: statistics.median(values) for name, values in times.items()}
 
 
+def rows_a_second(functions, callers):
+    """Of each, asked by so many threads: the median of several turns."""
+    found = {name: [] for name in functions}
+    with concurrent.futures.ThreadPoolExecutor(callers) as pool:
+        for turn in range(TURNS + 1):
+            for name, function in functions.items():
+                begun = time.perf_counter()
+                for done in [pool.submit(function) for _ in range(IN_A_TURN)]:
+                    done.result()
+                if turn:
+                    found[name].append(ROWS * IN_A_TURN / (time.perf_counter() - begun))
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
 def main():
-    engines = ["embedded"]
+    engines = {"embedded": ""}
     docker = ["docker", "version"]
     if shutil.which("tensorflow_model_server") or (
         shutil.which("docker")
         and not subprocess.run(docker, capture_output=True, check=False).returncode
     ):
-        engines.append("tf-serving")
-    table = Table("model", "signature", "asked", "1 row", "added", "32 rows", "throughput")
+        engines["tf-serving"] = "TF Serving, "
     with contextlib.ExitStack() as stack:
         ways = {}
-        for engine in engines:
+        for engine, named in engines.items():
             rest_port, grpc_port = stack.enter_context(served(engine))
-            connection = http.client.HTTPConnection("127.0.0.1", rest_port)
             channel = stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{grpc_port}"))
             stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-            ways[f"{engine}, REST"] = functools.partial(over_rest, connection)
-            ways[f"{engine}, gRPC"] = functools.partial(over_grpc, stub)
+            ways[f"{named}REST"] = functools.partial(over_rest, rest_port)
+            ways[f"{named}gRPC"] = functools.partial(over_grpc, stub)
         for model, signature, size in CASES:
             with loaded(version_dir(model)) as (session, signatures):
-                definition, seconds = signatures[signature], {}
+                definition, functions = signatures[signature], {}
                 for rows in (1, ROWS):
                     inputs = made_up(definition.inputs, size, rows)
-                    functions = {"call": functools.partial(run, session, definition, inputs)}
-                    functions |= {n: way(model, signature, inputs) for n, way in ways.items()}
-                    seconds[rows] = medians(functions)
-            for way, one in seconds[1].items():
-                many, call = seconds[ROWS][way], {n: seconds[n]["call"] for n in (1, ROWS)}
-                times = [f"{1000 * time:.2f} ms" for time in (one, one - call[1], many)]
-                table.add_row(model, signature, way, *times, f"{call[ROWS] / many:.2f}")
-    Console().print(table)
+                    functions[rows] = {"call": functools.partial(run, session, definition, inputs)}
+                    functions[rows] |= {n: way(model, signature, inputs) for n, way in ways.items()}
+                one = medians(functions[1])
+                alone, together = (rows_a_second(functions[ROWS], n) for n in (1, CALLERS))
+            table = Table(
+                "asked", "1 row", "added", "1 thread", "share", f"{CALLERS} threads", "share",
+                "of 1's", title=f"{model}, {signature}; rows a second", title_justify="left",
+            )  # fmt: skip
+            for way, took in one.items():
+                shares = [
+                    f"{alone[way]:,.0f}", f"{alone[way] / alone['call']:.2f}",
+                    f"{together[way]:,.0f}", f"{together[way] / together['call']:.2f}",
+                    f"{together[way] / alone['call']:.2f}",
+                ]  # fmt: skip
+                times = [f"{1000 * time:.2f} ms" for time in (took, took - one["call"])]
+                table.add_row(way, *times, *shares)
+            Console(width=80).print(table)
     print(f"{len(os.sched_getaffinity(0))} cores, load {pathlib.Path('/proc/loadavg').read_text()}")
 
 
