@@ -419,7 +419,7 @@ def _expected(found: Mapping[str, Any]) -> str:
         ("expected it to be a valid integer", "expected a whole number"),
         ("expected it to be a valid number", "expected a number"),
         ("expected it to be a valid string", "expected a string"),
-        ("expected it to be a valid tuple", "expected a list"),
+        ("expected it to be a valid tuple", "expected a list in brackets, such as [1, 2]"),
         ("expected it to be a valid dictionary", "expected a table"),
         ("expected it to be a finite number", "expected a finite number"),
         ("expected it to be", "expected"),

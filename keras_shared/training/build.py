@@ -233,7 +233,7 @@ def compile_model(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> N
     if training.optimizer == "muon" and all(len(v.shape) != 4 for v in model.trainable_variables):
         raise RunError(
             f"{recipe.path}: `training.optimizer` is 'muon', which is for kernels of convolutions "
-            f"over images, and {recipe.model.class_name} has none. Choose 'adam'."
+            f"over images, and of {recipe.model.class_name} none is trained. Choose 'adam'."
         )
     kind = {"adam": Adam, "muon": Muon}[training.optimizer or "adam"]
     optimizer = kind(rate, training.beta_1, training.beta_2, **averaging)

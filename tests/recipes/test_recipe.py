@@ -82,7 +82,7 @@ def test_every_entry_reads_and_is_named_after_its_folder(name):
         ("seed = 1", "seed = -1", "data.seed", "-1", "at least 0"),
         ("[1, 2]", "[1, 1, 2]", "training.seeds", "[1, 1, 2]", "each one once"),
         ("[1, 2]", "[]", "training.seeds", "[]", "a list with at least 1 item"),
-        ('"adam"', '"sgd"', "training.optimizer", "'sgd'", "'adam'"),
+        ('"adam"', '"sgd"', "training.optimizer", "'sgd'", "'adam' or 'muon'"),
         ("0.0, 0.0]", "-1, 0.0]", "data.distortion[2]", "-1", "at least 0"),
     ],
 )  # fmt: skip
@@ -175,6 +175,7 @@ def test_set(written):
         ("training.epochs", "KEY=VALUE, such as training.epochs=5. Received: 'training.epochs'"),
         ("training.epochs=many", "received 'many', expected a whole number"),
         ("model.variant=1999", "received '1999', expected '1998' or 'modern'"),
+        ("training.seeds=3", r"received 3, expected a list in brackets, such as \[1, 2\]"),
     ):
         with pytest.raises(RecipeError, match=said):
             changed(recipe, [setting])
