@@ -14,7 +14,8 @@ once, by Muon:
       --set training.beta_1=0.85 --set training.beta_2=0.95 \
       --set data.images_per_epoch=38400 --set "data.distortion=[0,0,0,0]"
 
-These were chosen on the validation images of eight seeds (98.96 to 99.14 %, mean 99.07 %).
+These were chosen by the validation images that the clock looks at, of these seeds and five more,
+while PyTorch has the recipe's settings; about one seed in four ends just below 99.0 %.
 
 keras-shared switches on oneDNN, which TensorFlow leaves out on some processors; plain Keras runs
 without and with. PyTorch takes part where it is installed, in both layouts of images.

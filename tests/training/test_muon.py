@@ -86,6 +86,18 @@ def test_a_strategy_has_its_own_variables():
         assert_allclose(alone, mirrored, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("compiled", [{"jit_compile": True}, {"run_eagerly": True}])
+def test_it_steps_alike_however_it_is_compiled(compiled):
+    x, ends = np.random.default_rng(6).normal(size=(8, 6, 6, 2)), []
+    for how in ({"jit_compile": False}, compiled):
+        model = image_model()
+        model.compile(Muon(0.1), "mse", **how)
+        model.fit(x, np.ones((8, 1)), epochs=3, verbose=0, shuffle=False)
+        ends.append(model.get_weights())
+    for graph, other in zip(*ends, strict=True):
+        assert_allclose(graph, other, rtol=1e-3, atol=1e-4)
+
+
 def test_a_recipe_names_it():
     recipe = read_recipe("zoo/lenet5_modern_mnist/recipe.toml")
     model = build_model(recipe)

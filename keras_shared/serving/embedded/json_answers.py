@@ -76,10 +76,11 @@ def _texts(name: str, array: np.ndarray) -> list[str]:
         if name.endswith("_bytes"):
             return [f'{{"b64": "{base64.b64encode(item).decode()}"}}' for item in flat]
         # strings that are no UTF-8 are written as they are
-        items = flat.tolist()
-        texts = {item: item.decode("utf-8", "surrogateescape") for item in {*items}}
-        written = {item: json.dumps(text, ensure_ascii=False) for item, text in texts.items()}
-        return [written[item] for item in items]  # classes come in every row
+        texts = {  # each once, since classes come in every row
+            item: json.dumps(item.decode("utf-8", "surrogateescape"), ensure_ascii=False)
+            for item in {*flat.tolist()}
+        }
+        return [texts[item] for item in flat.tolist()]
     if array.dtype in (np.float32, np.float64):
         return _decimals(flat)
     if array.dtype == bool:
