@@ -4,6 +4,8 @@ import subprocess
 import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# tests run side by side: scikit-learn's threads would wait for a processor that another test has
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import keras
 import pytest

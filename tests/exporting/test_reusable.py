@@ -11,7 +11,7 @@ from keras import layers
 import keras_shared
 from keras_shared.exporting.saved_model import write_saved_model
 from keras_shared.layers import TiedDense
-from keras_shared.presets.names import entry_names
+from keras_shared.presets.names import entry_names, version_dir
 from keras_shared.presets.publishing import PublishError
 from keras_shared.serving import check
 from keras_shared.zoo import LeNet5, SiameseNet, TiedAutoencoder
@@ -89,12 +89,15 @@ def part(structure, rows):
     return keras.tree.map_structure(lambda x: x[rows], structure)
 
 
+NETS = [  # each of the zoo's once: these differ from another entry in their weights alone
+    n for n in entry_names() if not n.endswith(("_distorted", "_small1", "_small2"))
+]  # fmt: skip
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", entry_names())
+@pytest.mark.parametrize("name", NETS)
 def test_each_preset_fine_tunes_as_in_keras(name, tmp_path):
-    model = keras_shared.load(name)
-    base = tmp_path / "net"
-    version = keras_shared.publish(model, base)
+    model, version = keras_shared.load(name), str(version_dir(name))
     inputs = inputs_of(model, 8)
     targets = keras.tree.map_structure(
         lambda y: np.asarray(y) + RANDOM.normal(size=y.shape).astype("f"), model(inputs)
@@ -133,7 +136,7 @@ def test_each_preset_fine_tunes_as_in_keras(name, tmp_path):
     back = keras_shared.load(version)
     for old, new in zip(back.variables, loaded.variables, strict=True):
         old.assign(new)
-    again = tf.saved_model.load(str(keras_shared.publish(back, base)))
+    again = tf.saved_model.load(str(keras_shared.publish(back, tmp_path / "net")))
     for answer, expected in zip(
         tf.nest.flatten(again(inputs)), tf.nest.flatten(model(inputs)), strict=True
     ):

@@ -145,10 +145,18 @@ def some(*quick):
 
 
 @pytest.mark.parametrize("case", some("attention", "rank and norms"))
-@pytest.mark.parametrize("block", [Block, pytest.param(functional_block, marks=pytest.mark.slow)])
-def test_parts_own_to_each_use(case, block):
+def test_parts_own_to_each_use(case):
+    parts_are_own(*model_of(case, Block(name="block")), case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["two parts", "rank and norms", "rank of a part"])
+def test_parts_of_a_functional_block_own_to_each_use(case):
+    parts_are_own(*model_of(case, functional_block()), case)
+
+
+def parts_are_own(model, stack, case):
     """Written out: each use as a block of its own, whose shared parts are then made equal."""
-    model, stack = model_of(case, block(name="block") if block is Block else block())
     assert model.count_params() == SIZES[case]
     outputs = model.predict(TOKENS, verbose=0)
     x = keras.ops.convert_to_tensor(TOKENS)
@@ -169,7 +177,7 @@ def test_parts_own_to_each_use(case, block):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", some("two parts", "rank and norms"))
+@pytest.mark.parametrize("case", ["two parts", "steps", "rank and norms", "rank of a part"])
 def test_comes_back_tied(case, tmp_path):
     model, _ = model_of(case)
     wanted = model.predict(TOKENS, verbose=0)
@@ -187,9 +195,7 @@ def test_comes_back_tied(case, tmp_path):
         for layer in flatten_layers(stack.uses[2]):
             if isinstance(layer, RelaxedDense):
                 assert any(layer.source() is x for x in flatten_layers(stack.blocks[0]))
-        for part in {"attention": ["attention"], "two parts": ["attention", "feed_forward"]}.get(
-            case, []
-        ):
+        for part in ["attention", "feed_forward"] if case == "two parts" else []:
             assert getattr(stack.uses[0], part) is getattr(stack.uses[2], part)
             assert getattr(stack.uses[0], part) is not getattr(stack.uses[1], part)
             assert stack.uses[0].attention_norm is not stack.uses[2].attention_norm

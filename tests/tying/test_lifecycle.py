@@ -99,18 +99,19 @@ def copying_uses(shared, inputs, mask=None, **kwargs):
     return [shared.layer(inputs[0]), inputs[1] @ kernel + bias]
 
 
-COPIES = [  # one row in the default run
+COPIES = [  # one row in the default run, a fifth of the others, along diagonals
     pytest.param(operation, topology, id=f"{operation.__name__}-{topology.__name__}",
                  marks=[] if operation is saved else [pytest.mark.slow])
-    for operation in OPERATIONS
+    for row, operation in enumerate(OPERATIONS)
     if not operation.__name__.startswith(("quantized", "lora"))  # the copies below know neither
-    for topology in TOPOLOGIES
+    for column, topology in enumerate(TOPOLOGIES)
+    if operation is saved or not (row + 2 * column) % 5
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("operation", "topology"), COPIES)
 def test_the_proof_sees_a_copy(operation, topology, monkeypatch):
-    """With layers that copy where they should read, every cell turns red."""
+    """With layers that copy where they should read, a cell turns red."""
     monkeypatch.setattr(TiedReader, "tied_weight", copying_weight)
     monkeypatch.setattr(TiedLayer, "call", copying_call)
     monkeypatch.setattr(Shared, "call", copying_uses)
