@@ -76,28 +76,6 @@ def kernels_of(source):
     return [w.astype("float64") for w in source.get_weights()]
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    name=st.sampled_from(sorted(SOURCES)),
-    side=st.integers(1, 3),
-    stride=st.integers(1, 3),
-    dilation=st.integers(1, 2),
-    padding=st.sampled_from(["valid", "same"]),
-)
-def test_as_it_is_with_other_strides_dilation_and_padding(name, side, stride, dilation, padding):
-    if stride > 1 and dilation > 1:
-        return  # Keras has no such convolution
-    size = 6
-    source, x = built(name, side, size, padding="same")
-    reader = TiedConv(source, stride, padding, dilation, bias_initializer="ones")
-    wanted = by_hand(
-        x, kernels_of(source), stride, dilation, padding, getattr(source, "groups", 1),
-        depthwise="depthwise" in name or "separable" in name,
-    )  # fmt: skip
-    np.testing.assert_allclose(reader(x), wanted + 1, atol=1e-4)
-    assert reader.compute_output_shape(x.shape) == wanted.shape
-
-
 def onednn():
     """Without it, TensorFlow neither convolves channels first nor transposes dilated kernels."""
     image, kernel = np.zeros((1, 1, 2, 2), "float32"), np.zeros((1, 1, 1, 1), "float32")
@@ -109,6 +87,37 @@ def onednn():
 
 
 ONEDNN = onednn()
+
+
+def left_out(name, side, stride, dilation):
+    """What Keras has no convolution for, or TensorFlow a wrong one without oneDNN.
+
+    Its `conv3d` of 6 steps by a kernel of 1 and strides of 3, padded to the same size, begins at
+    the second step: the padding, (2 - 1) * 3 + 1 - 6, is below 0 and not taken as 0.
+    """
+    return (stride > 1 and dilation > 1) or (name == "conv3d" and stride > side and not ONEDNN)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    name=st.sampled_from(sorted(SOURCES)),
+    side=st.integers(1, 3),
+    stride=st.integers(1, 3),
+    dilation=st.integers(1, 2),
+    padding=st.sampled_from(["valid", "same"]),
+)
+def test_as_it_is_with_other_strides_dilation_and_padding(name, side, stride, dilation, padding):
+    if left_out(name, side, stride, dilation):
+        return
+    size = 6
+    source, x = built(name, side, size, padding="same")
+    reader = TiedConv(source, stride, padding, dilation, bias_initializer="ones")
+    wanted = by_hand(
+        x, kernels_of(source), stride, dilation, padding, getattr(source, "groups", 1),
+        depthwise="depthwise" in name or "separable" in name,
+    )  # fmt: skip
+    np.testing.assert_allclose(reader(x), wanted + 1, atol=1e-4)
+    assert reader.compute_output_shape(x.shape) == wanted.shape
 
 
 @settings(max_examples=60, deadline=None)
@@ -123,7 +132,7 @@ ONEDNN = onednn()
 )
 def test_adjoint(name, size, side, stride, dilation, padding, order):
     """<K u, v> = <u, K^T v>, with the output padding that the size asks for."""
-    if stride > 1 and dilation > 1:
+    if left_out(name, side, stride, dilation):
         return
     geometry = {"strides": stride, "dilation_rate": dilation, "padding": padding}
     geometry["data_format"] = order
