@@ -402,6 +402,7 @@ def test_fine_tuning_for_other_classes(tmp_path, monkeypatch):
 def test_a_run_that_diverged(small_recipe, tmp_path, monkeypatch, capsys):
     """The table says so, and the other runs go on."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("keras_shared.comparing.runs.peak_memory", lambda *_: None)
     pathlib.Path("wild.toml").write_text(small_recipe)
     model = build_model(read_recipe("wild.toml"))
     model.set_weights([np.full_like(w, 1e30) for w in model.get_weights()])
@@ -429,8 +430,9 @@ def test_arms_are_compared_where_something_validates(small_recipe, tmp_path, mon
 
 
 @pytest.mark.slow
-def test_towers_apart(recipe, tmp_path):
+def test_towers_apart(recipe, tmp_path, monkeypatch):
     """A SiameseNet with two towers of its own trains on pairs and is compared."""
+    monkeypatch.setattr("keras_shared.comparing.runs.peak_memory", lambda *_: None)
     arms = (Arm(name="one"), Arm(name="two", changes={"training.sharing": "unshared"}))
     comparison = Comparison(seeds=(1,), arms=arms)
     one, two = compare(recipe("pairs"), comparison, tmp_path / "out")["summary"]

@@ -88,6 +88,7 @@ def here(code, server):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("server", ["tf-serving", "embedded"], indirect=True)
 def test_the_page_on_serving_works_in_its_order(server, tmp_path):
     """From an empty folder; its own server stands for `serve`."""
     cells = re.findall(r"```\{code-cell\}\n(?!:)(.*?)```", PAGE, re.DOTALL)
