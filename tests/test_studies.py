@@ -43,7 +43,7 @@ def test_nearest_mean_by_hand(transfer):
     assert transfer.percent_right(known, labels, asked, truth) == pytest.approx(2 * right)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_transfer_goes_on_where_it_stopped(transfer, tmp_path, data_dir, monkeypatch):
     for name, value in {"STEPS": 1, "TRIALS": 5, "TEST_IMAGES": 40, "EXAMPLES": (1, 3)}.items():
         monkeypatch.setattr(transfer, name, value)
@@ -76,7 +76,7 @@ def test_two_marked_numbers_are_added(adding):
     assert np.mean((y - 1) ** 2) == pytest.approx(adding.ALWAYS_ONE, abs=0.03)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_adding_is_learned_over_few_steps_and_goes_on_where_it_stopped(
     adding, tmp_path, monkeypatch
 ):
@@ -96,7 +96,7 @@ def test_adding_is_learned_over_few_steps_and_goes_on_where_it_stopped(
     adding.plot(result).savefig(tmp_path / "plot.png")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_clustering_is_measured_and_goes_on_where_it_stopped(tmp_path, data_dir, monkeypatch):
     study = program("clustered_lenet")
     small = load_mnist("test").part(np.arange(500))
@@ -115,7 +115,7 @@ def test_clustering_is_measured_and_goes_on_where_it_stopped(tmp_path, data_dir,
     assert (tmp_path / "README.md").read_text() == written
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_sharing_is_compared_and_goes_on_where_it_stopped(tmp_path, data_dir, monkeypatch):
     study = program("when_sharing_hurts")
     nets = {name: {**net, "width": 1} for name, net in study.NETS.items()}
@@ -160,7 +160,7 @@ def test_a_weight_agnostic_net_is_measured_as_in_its_paper(tmp_path, monkeypatch
     assert f"{result['percent']['best']:.1f} | 91.9" in (tmp_path / "README.md").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_moved_digits_are_measured_and_it_goes_on_where_it_stopped(tmp_path, monkeypatch):
     study = program("time_delay_shifts")
     wide = study.moved(np.ones((1, 8, 8, 1)), 3)
@@ -195,7 +195,7 @@ def test_an_ideal_code_by_hand(monkeypatch):
         assert 0.9 * hashed - 500 < study.net(widths).count_params() <= hashed
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_compression_is_measured_and_goes_on_where_it_stopped(tmp_path, data_dir, monkeypatch):
     study = program("compressed_lenet300")
     small = load_mnist("test").part(np.arange(600))
@@ -247,7 +247,7 @@ def test_rbf_nets_by_hand():
         np.testing.assert_allclose(model(x), wanted, atol=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_rbf_nets_are_measured_and_it_goes_on_where_it_stopped(tmp_path, monkeypatch):
     study = program("rbf_digits")
     for name, value in {"EPOCHS": 2, "SEEDS": (1,), "UNITS": (20,)}.items():

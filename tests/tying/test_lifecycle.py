@@ -29,16 +29,23 @@ from keras_shared.layers import Shared, SharedStack, TiedDense, TiedLayer
 from keras_shared.tying import TiedReader, TieError, bind_ties, readers_of
 from keras_shared.tying.keras_private import flatten_layers, shapes_alone_matter
 
-CELLS = [  # a sixteenth of them, along diagonals, in the default run
-    pytest.param(operation, topology, id=f"{operation.__name__}-{topology.__name__}",
-                 marks=[pytest.mark.slow] if (row + 3 * column) % 16 else [])
-    for row, operation in enumerate(OPERATIONS)
-    for column, topology in enumerate(TOPOLOGIES)
-    if operation is not lora_on_the_source or topology not in WITHOUT_LORA
-]  # fmt: skip
+
+def cells(operations, quick, slow):
+    """Every operation on every topology, along diagonals: one in `quick` of them in the default
+    run, one in `slow` in the slow one, and all in the thorough one. Each operation and each
+    topology is in all three.
+    """
+    for row, operation in enumerate(operations):
+        for column, topology in enumerate(TOPOLOGIES):
+            if operation is lora_on_the_source and topology in WITHOUT_LORA:
+                continue
+            at = row + 3 * column
+            rare = pytest.mark.thorough if at % slow else pytest.mark.slow
+            name = f"{operation.__name__}-{topology.__name__}"
+            yield pytest.param(operation, topology, id=name, marks=[rare] if at % quick else [])
 
 
-@pytest.mark.parametrize(("operation", "topology"), CELLS)
+@pytest.mark.parametrize(("operation", "topology"), cells(OPERATIONS, quick=16, slow=2))
 def test_tie_survives(operation, topology, tmp_path):
     model, x = topology(), data_for(topology)
     result = operation(model, x, tmp_path)
@@ -99,17 +106,12 @@ def copying_uses(shared, inputs, mask=None, **kwargs):
     return [shared.layer(inputs[0]), inputs[1] @ kernel + bias]
 
 
-COPIES = [  # one row in the default run, a fifth of the others, along diagonals
-    pytest.param(operation, topology, id=f"{operation.__name__}-{topology.__name__}",
-                 marks=[] if operation is saved else [pytest.mark.slow])
-    for row, operation in enumerate(OPERATIONS)
-    if not operation.__name__.startswith(("quantized", "lora"))  # the copies below know neither
-    for column, topology in enumerate(TOPOLOGIES)
-    if operation is saved or not (row + 2 * column) % 5
+COPIED = [  # the copies above know nothing of the others
+    op for op in OPERATIONS if not op.__name__.startswith(("quantized", "lora"))
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("operation", "topology"), COPIES)
+@pytest.mark.parametrize(("operation", "topology"), cells(COPIED, quick=16, slow=8))
 def test_the_proof_sees_a_copy(operation, topology, monkeypatch):
     """With layers that copy where they should read, a cell turns red."""
     monkeypatch.setattr(TiedReader, "tied_weight", copying_weight)
