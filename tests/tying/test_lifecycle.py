@@ -32,7 +32,7 @@ from keras_shared.tying.keras_private import flatten_layers, shapes_alone_matter
 
 def cells(operations, quick, slow):
     """Every operation on every topology, along diagonals: one in `quick` of them in the default
-    run, one in `slow` in the slow one, and all in the thorough one. Each operation and each
+    run, one in `slow` in the slow one, the rest in the thorough one. Each operation and each
     topology is in all three.
     """
     for row, operation in enumerate(operations):
