@@ -71,8 +71,7 @@ def keras_race(model, x, y, batch_size=BATCH):
     import numpy as np
 
     class Clock(keras.callbacks.Callback):
-        def on_train_begin(self, logs=None):
-            self.race = Race(lambda: np.mean(model.predict_on_batch(x).argmax(-1) == y))
+        race = Race(lambda: np.mean(model.predict_on_batch(x).argmax(-1) == y))
 
         def on_train_batch_end(self, batch, logs=None):
             done = int(self.model.optimizer.iterations) * batch_size
@@ -123,16 +122,19 @@ def by_recipe(changes=None):
     from keras_shared.training.build import compile_model
     from keras_shared.training.fit import several_steps_at_once
     from keras_shared.training.normalization import fused_normalization
+    from keras_shared.tying.keras_private import make_variables
 
     chosen = recipe(distorted=True).with_changes(changes or {})
     epochs, batch_size = min(MOST_EPOCHS, chosen.training.epochs), chosen.training.batch_size
     data, model = training_data(chosen), build_model(chosen)
     compile_model(model, chosen, data.steps_per_epoch)
     x, y = (np.concatenate(c) for c in zip(*data.validation.as_numpy_iterator(), strict=True))
+    clock, batches = keras_race(model, x, y, batch_size), data.batches(0, epochs)
+    make_variables(model, batches.element_spec)
     with several_steps_at_once(model, data.steps_per_epoch), fused_normalization(model):
         model.fit(
-            data.batches(0, epochs), shuffle=False, verbose=0, epochs=epochs,
-            steps_per_epoch=data.steps_per_epoch, callbacks=[keras_race(model, x, y, batch_size)],
+            batches, shuffle=False, verbose=0, epochs=epochs,
+            steps_per_epoch=data.steps_per_epoch, callbacks=[clock],
         )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from keras_shared.training.callbacks import Checkpoint, EpochSeconds, EpochSeeds
 from keras_shared.training.normalization import fused_normalization
 from keras_shared.training.run import Record, Run, RunError, in_short, start_text
 from keras_shared.training.workers import Workers
+from keras_shared.tying.keras_private import make_variables
 
 MOST_AT_ONCE = 20  # steps between two looks of Python, in which it shows progress and can be ended
 GONE = "Start all workers again if one of them ended: they go on from the last whole epoch."
@@ -159,6 +160,7 @@ def _together(
     """The batches to train on and to validate: this worker's part, where there are several."""
     training = data.batches(first, recipe.training.epochs)
     if workers is None:
+        make_variables(model, training.element_spec)
         yield training, data.validation
         return
     with workers.fitting(model, recipe.training.batch_size, next(iter(training))):

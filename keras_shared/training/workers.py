@@ -24,6 +24,7 @@ from keras_shared.processes import scratch_folder
 from keras_shared.quiet import nothing_on_stderr
 from keras_shared.text import log_line
 from keras_shared.training.run import Run, RunError
+from keras_shared.tying.keras_private import make_variables
 
 
 class Workers:
@@ -129,7 +130,7 @@ class Workers:
         """
         expect_parts(batch_size, model.loss, self.count)
         with self.strategy.scope():
-            model._symbolic_build(data_batch=example)
+            make_variables(model, example)
         steps = ("train_step", "test_step") if self.count > 1 else ()  # one alone averages nothing
         model._maybe_symbolic_build = lambda **_: None
         for name in steps:

@@ -260,6 +260,18 @@ def dequantized_embedding(source: keras.layers.Embedding, dtype: str) -> Any:
     return ops.divide(ops.cast(codes, dtype), ops.expand_dims(ops.cast(scale, dtype), -1))
 
 
+def make_variables(model: keras.Model, batch: Any) -> None:
+    """Make the variables of the loss, the metrics and the optimizer of a compiled model.
+
+    TensorFlow traces a step twice that makes variables, the whole of it each time.
+
+    Args:
+        model: a compiled model.
+        batch: the inputs, the targets and perhaps the weights of examples; shapes are enough.
+    """
+    model._symbolic_build(data_batch=batch)
+
+
 @contextmanager
 def variables_may_change(layer: keras.Layer) -> Iterator[None]:
     """Lets a built layer gain or lose a variable, as Keras does when it enables LoRA."""

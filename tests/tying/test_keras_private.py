@@ -213,3 +213,23 @@ def test_arguments_are_those_that_a_layer_says_it_takes():
 
     assert keras_private.arguments_of(taking()) == ["x", "mask", "**kwargs"]
     assert keras_private.arguments_of(layers.LSTM(2))[:2] == ["sequences", "initial_state"]
+
+
+def test_a_step_is_traced_once_when_its_variables_are_there():
+    x = np.ones((8, 3), "float32")
+    traced = {}
+    for ready in (False, True):
+        model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
+        model.compile("adam", "mse", metrics=["mae"])
+        step, traced[ready] = model.train_step, []
+
+        def counting(data, step=step, seen=traced[ready]):
+            seen.append(1)
+            return step(data)
+
+        model.train_step = counting
+        if ready:
+            keras_private.make_variables(model, (x, np.ones((8, 2), "float32")))
+            assert model.optimizer.built
+        model.fit(x, np.ones((8, 2)), verbose=0)
+    assert [len(seen) for seen in (traced[True], traced[False])] == [1, 2]
