@@ -7,15 +7,15 @@ right. Each contender runs in a process of its own, in turn, with several seeds;
 medians, ratios to plain Keras within this run, and how many seeds came to 99.0 %. All train on
 55,000 images, with the same seed and by Adam; plain Keras and PyTorch take the recipe's rate and
 batch size. The recipe distorts its images as it goes and lowers its rate along a cosine over 25
-epochs. The same in a hurry sees 38,400 images once, by Muon:
+epochs. The same in a hurry sees 44,800 images once, by Muon:
 
-    keras-shared train lenet5_modern_mnist --set training.epochs=1 --set training.batch_size=64 \
-      --set training.optimizer=muon --set training.learning_rate=0.014 \
+    keras-shared train lenet5_modern_mnist --set training.epochs=1 \
+      --set training.optimizer=muon --set training.learning_rate=0.02 \
       --set training.beta_1=0.85 --set training.beta_2=0.95 \
-      --set data.images_per_epoch=38400 --set "data.distortion=[0,0,0,0]"
+      --set data.images_per_epoch=44800 --set "data.distortion=[0,0,0,0]"
 
-These were chosen by the validation images that the clock looks at, with seeds 1 to 8; the seeds
-here are others. PyTorch has the recipe's settings, which nobody chose for it.
+These were chosen by the validation images that the clock looks at, with seeds 1 to 8 and 101 to
+110; the seeds here are others. PyTorch has the recipe's settings, which nobody chose for it.
 
 keras-shared switches on oneDNN, which TensorFlow leaves out on some processors; plain Keras runs
 without and with. PyTorch takes part where it is installed, in both layouts of images.
@@ -35,12 +35,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 PART = 6400  # images between two looks at the validation images
 MOST_EPOCHS = 5
 GOAL = 0.99
-SEEDS = range(11, 14)
+SEEDS = range(11, 16)
 RATE, BATCH = 0.003, 128  # of the recipe, which a check below keeps
 HURRY = {
-    "training.epochs": 1, "training.batch_size": 64, "training.learning_rate": 0.014,
-    "training.optimizer": "muon", "training.beta_1": 0.85, "training.beta_2": 0.95,
-    "data.images_per_epoch": 38_400, "data.distortion": [0.0, 0.0, 0.0, 0.0],
+    "training.epochs": 1, "training.optimizer": "muon", "training.learning_rate": 0.02,
+    "training.beta_1": 0.85, "training.beta_2": 0.95,
+    "data.images_per_epoch": 44_800, "data.distortion": [0.0, 0.0, 0.0, 0.0],
 }  # fmt: skip
 
 

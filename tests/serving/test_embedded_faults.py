@@ -113,6 +113,21 @@ def test_what_is_no_http_and_no_utf_8(folder):
         assert fine(server)
 
 
+def test_a_client_that_offers_http_2(folder):
+    """As Java's HttpClient and `curl --http2` do: the server goes on as if it had not."""
+    offer = (
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__"
+    )
+    with wide(folder) as server, connected(server) as connection:
+        connection.settimeout(20)
+        for _ in range(2):
+            connection.sendall(head(f"{offer}\r\nContent-Length: {len(GOOD)}") + GOOD)
+            content = b""
+            while b"]}" not in content.replace(b"\n", b"").replace(b" ", b""):
+                content += connection.recv(1 << 16) or pytest.fail(f"cut after {content!r}")
+            assert content.startswith(b"HTTP/1.1 200")
+
+
 @pytest.mark.slow
 def test_silent_clients_are_dropped(folder, monkeypatch):
     monkeypatch.setattr(engine, "PATIENCE", 0.5)

@@ -92,7 +92,9 @@ def running(options: Options, configs: Sequence[Any] | None = None) -> Iterator[
 class _Patient(H11Protocol):
     """A connection that is cut when its client is silent for too long.
 
-    uvicorn itself waits without end for the head of a first request, and for a client to read.
+    uvicorn itself waits without end for the head of a first request, and for a client to read. By
+    httptools, which is faster, it loses the body of a request that offers another protocol, as
+    Java's HttpClient does.
     """
 
     _timer: asyncio.TimerHandle | None = None
