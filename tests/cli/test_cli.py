@@ -216,7 +216,7 @@ def test_recipe(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    "entry", ["lenet5_mnist", pytest.param("siamese_omniglot", marks=pytest.mark.slow)]
+    "entry", ["lenet5_mnist", pytest.param("siamese_omniglot", marks=pytest.mark.thorough)]
 )
 def test_evaluate_rewrites_the_figures_of_a_published_entry(data_dir, tmp_path, entry):
     """From the published weights alone, the committed metrics.json comes out again."""

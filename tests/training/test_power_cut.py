@@ -136,7 +136,7 @@ def test_a_run_goes_on_after_power_cuts(disk, recipe, tmp_path):
     assert len(run.best().history()) == 40
 
 
-@pytest.mark.slow
+@pytest.mark.thorough  # test_train.py kills once
 def test_a_run_goes_on_after_kills_at_random_moments(recipe, tmp_path):
     small, draw = recipe("autoencoder", **{"training.epochs": 12}), random.Random(3)
     small.write(tmp_path / "small.toml")
