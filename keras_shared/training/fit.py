@@ -160,8 +160,7 @@ def _together(
     """The batches to train on and to validate: this worker's part, where there are several."""
     training = data.batches(first, recipe.training.epochs)
     if workers is None:
-        if isinstance(training, tf.data.Dataset):  # of other batches only a look tells the shapes
-            make_variables(model, training.element_spec)
+        make_variables(model, training.element_spec)
         yield training, data.validation
         return
     with workers.fitting(model, recipe.training.batch_size, next(iter(training))):

@@ -7,6 +7,7 @@ import textwrap
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_shared
 from keras_shared.cli import main
@@ -63,9 +64,13 @@ def test_a_training_that_was_interrupted_ends_as_an_unbroken_one(here):
 
     data = training_data(recipe)
 
-    def stopping(first, last):  # after the first epoch
+    def first_epoch():
         yield from data.batches(0, 1)
         raise OSError("the power is cut")
+
+    def stopping(first, last):
+        spec = data.batches(first, last).element_spec
+        return tf.data.Dataset.from_generator(first_epoch, output_signature=spec)
 
     broken = data._replace(batches=stopping)
     with pytest.raises(KerasSharedError):

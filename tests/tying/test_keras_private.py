@@ -6,6 +6,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from keras_shared.tying import keras_private
@@ -215,21 +216,35 @@ def test_arguments_are_those_that_a_layer_says_it_takes():
     assert keras_private.arguments_of(layers.LSTM(2))[:2] == ["sequences", "initial_state"]
 
 
-def test_a_step_is_traced_once_when_its_variables_are_there():
-    x = np.ones((8, 3), "float32")
-    traced = {}
-    for ready in (False, True):
-        model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
-        model.compile("adam", "mse", metrics=["mae"])
-        step, traced[ready] = model.train_step, []
+def batches_of(form):
+    """A net, and batches for it: what a step takes may be one tensor, several, or weighted."""
+    x, y = np.ones((8, 3), "float32"), np.ones((8, 2), "float32")
+    a, b = keras.Input((3,), name="a"), keras.Input((3,), name="b")
+    dense = layers.Dense(2)
+    if form == "two inputs by name, two outputs":
+        net = keras.Model({"a": a, "b": b}, [dense(a), dense(b)])
+        return net, tf.data.Dataset.from_tensors(({"a": x, "b": x}, (y, y)))
+    rows = (x, y, np.ones(8, "float32")) if form == "weighted" else (x, y)
+    return keras.Model(a, dense(a)), tf.data.Dataset.from_tensor_slices(rows).batch(4)
 
-        def counting(data, step=step, seen=traced[ready]):
+
+@pytest.mark.parametrize("form", ["plain", "weighted", "two inputs by name, two outputs"])
+def test_a_step_is_traced_once_when_its_variables_are_there(form):
+    traced = []
+    for ready in (False, True):
+        model, batches = batches_of(form)
+        metrics = [["mae"], ["mae"]] if "two" in form else ["mae"]
+        model.compile("adam", "mse", metrics=metrics)
+        step, seen = model.train_step, []
+
+        def counting(data, step=step, seen=seen):
             seen.append(1)
             return step(data)
 
         model.train_step = counting
         if ready:
-            keras_private.make_variables(model, (x, np.ones((8, 2), "float32")))
+            keras_private.make_variables(model, batches.element_spec)
             assert model.optimizer.built
-        model.fit(x, np.ones((8, 2)), verbose=0)
-    assert [len(seen) for seen in (traced[True], traced[False])] == [1, 2]
+        model.fit(batches, verbose=0)
+        traced.append(len(seen))
+    assert traced == [2, 1]
