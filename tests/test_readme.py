@@ -19,7 +19,11 @@ def test_table_is_generated_from_the_metrics():
     assert table.strip() == readme_table(ROOT / "zoo")
 
 
-@pytest.mark.parametrize("code", PYTHON, ids=["share", "tie", "use"])
+@pytest.mark.parametrize(
+    "code",
+    [*PYTHON[:2], pytest.param(PYTHON[2], marks=pytest.mark.slow)],
+    ids=["share", "tie", "use"],
+)
 def test_python_works_as_typed(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {})

@@ -161,6 +161,7 @@ def test_verify(tmp_path, capsys):
     assert capsys.readouterr().out.startswith("different: probability")
 
 
+@pytest.mark.slow
 def test_train_evaluate_publish_fine_tune(recipe, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     recipe("pairs").write("twins.toml")
@@ -280,6 +281,7 @@ def test_several_seeds(recipe, tmp_path, monkeypatch, capsys):
     np.testing.assert_array_equal(published.get_weights()[0], chosen.get_weights()[0])
 
 
+@pytest.mark.slow
 def test_evaluate_of_an_entry_is_of_the_zoos_model(tmp_path, monkeypatch, data_dir, capsys):
     """A model of one's own by the same name changes nothing of it."""
     monkeypatch.chdir(tmp_path)

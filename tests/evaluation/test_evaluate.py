@@ -15,6 +15,7 @@ FACTS = {"epochs": 3, "seed": 1, "seconds": 9.5, "data": {"pairs_per_epoch": 128
          "last_epoch": {"loss": 0.5}, "versions": {"keras": "3"}, "cpu_cores": 2}  # fmt: skip
 
 
+@pytest.mark.slow
 def test_evaluate_keeps_the_facts_of_training_and_repeats_itself(recipe, tmp_path):
     twins = recipe("pairs")
     model = build_model(twins)

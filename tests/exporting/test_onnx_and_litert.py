@@ -47,7 +47,7 @@ def test_the_one_initializer_feeds_both_uses(tmp_path):
 
 
 @pytest.mark.parametrize("format", ["onnx", "litert"])
-@pytest.mark.parametrize("signature", ["verify", "embed"])
+@pytest.mark.parametrize("signature", [pytest.param("verify", marks=pytest.mark.slow), "embed"])
 def test_siamese_tower_is_stored_once(format, signature, tmp_path):
     model = SiameseNet(image_shape=(28, 28, 1))
     path = tmp_path / ("m.tflite" if format == "litert" else "m.onnx")

@@ -331,6 +331,7 @@ def test_half_precision_takes_and_trains_floats(dtype, tmp_path):
     assert all(g is not None for g in gradients)
 
 
+@pytest.mark.slow
 def test_signatures_are_what_they_were(tmp_path):
     names = {
         TiedAutoencoder(units=(4,), input_dim=6): {"reconstruct", "encode", "decode"},

@@ -55,14 +55,8 @@ def test_mask_and_dropout():
     assert np.abs(block(X, training=True) - block(X)).max() > 0.1
 
 
-@pytest.mark.parametrize(
-    "share",
-    [
-        "attention",
-        pytest.param("feed_forward", marks=pytest.mark.slow),
-        pytest.param("all", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("share", ["attention", "feed_forward", "all"])
 def test_in_a_stack_of_shared_parts(share, tmp_path):
     inputs = keras.Input((None, 8))
     stack = SharedStack(

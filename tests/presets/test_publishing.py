@@ -99,6 +99,7 @@ def test_warmup_requests_are_replayed(tmp_path):
     assert names == ["classify", "classify_bytes"]
 
 
+@pytest.mark.slow
 def test_fine_tune_and_publish_again(published):
     model, base, _ = published
     tuned = keras_shared.load(base)
@@ -167,14 +168,8 @@ except keras_shared.presets.publishing.PublishError as error:
 """
 
 
-@pytest.mark.parametrize(
-    "limit",
-    [
-        20_000,
-        pytest.param(150_000, marks=pytest.mark.slow),
-        pytest.param(400_000, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", [20_000, 150_000, 400_000])
 def test_full_disk_by_a_limit_on_file_size(published, fresh_python, limit):
     """Falls into the graph, the variables and the Keras file in turn."""
     _, base, _ = published
@@ -346,7 +341,13 @@ def test_a_model_that_loses_values_on_the_way_is_not_published(tmp_path):
     assert version_numbers(tmp_path / "m") == [1]
 
 
-@pytest.mark.parametrize("name", entry_names())
+LARGE = ("shared_transformer", "siamese", "tied_lm")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] * n.startswith(LARGE)) for n in entry_names()],
+)
 def test_published_entries(name):
     """What is committed: one version, and it answers as Keras does, also at batch 1, 2, 17."""
     assert len(version_numbers(preset_dirs()[name])) == 1

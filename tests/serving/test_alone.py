@@ -51,6 +51,7 @@ for url in urls:
 """
 
 
+@pytest.mark.slow
 def test_the_saved_model_stands_alone(server, tmp_path, image):
     """In a process for which no layer, no model and no mechanism of ours exists."""
     package = tmp_path / "alone" / "keras_shared"

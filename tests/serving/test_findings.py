@@ -72,7 +72,13 @@ def test_a_good_version_has_its_tensorflow_version_and_no_more(good):
     assert note.severity == "note" and note.what == f"written by TensorFlow {tf.__version__}"
 
 
-@pytest.mark.parametrize("name", preset_dirs())
+LARGE = ("shared_transformer", "siamese", "tied_lm")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] * n.startswith(LARGE)) for n in preset_dirs()],
+)
 def test_what_we_publish_has_no_fault(name):
     *warnings, note = check(name)
     assert note.severity == "note"

@@ -44,7 +44,10 @@ def word_model():
         {"learning_rate": keras.optimizers.schedules.CosineDecay(0.1, 10)},
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("compiled", [{}, {"jit_compile": True}, {"run_eagerly": True}])
+@pytest.mark.parametrize(
+    "compiled",
+    [{}, pytest.param({"jit_compile": True}, marks=pytest.mark.slow), {"run_eagerly": True}],
+)
 def test_a_fit_ends_as_with_keras_own(arguments, compiled):
     x = np.random.default_rng(2).integers(0, 9, (32, 4))
     y = np.random.default_rng(3).normal(size=(32, 1))

@@ -86,7 +86,9 @@ def test_a_strategy_has_its_own_variables():
         assert_allclose(alone, mirrored, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("compiled", [{"jit_compile": True}, {"run_eagerly": True}])
+@pytest.mark.parametrize(
+    "compiled", [pytest.param({"jit_compile": True}, marks=pytest.mark.slow), {"run_eagerly": True}]
+)
 def test_it_steps_alike_however_it_is_compiled(compiled):
     x, ends = np.random.default_rng(6).normal(size=(8, 6, 6, 2)), []
     for how in ({"jit_compile": False}, compiled):

@@ -15,7 +15,10 @@ def model(shape=(6, 5, 3), nested=False, **arguments):
 
 
 @pytest.mark.parametrize("arguments", [{}, {"nested": True}, {"epsilon": 0.1}])
-@pytest.mark.parametrize("compiled", [{}, {"jit_compile": True}, {"run_eagerly": True}])
+@pytest.mark.parametrize(
+    "compiled",
+    [{}, pytest.param({"jit_compile": True}, marks=pytest.mark.slow), {"run_eagerly": True}],
+)
 def test_a_fit_ends_as_with_keras_own(arguments, compiled):
     draws = np.random.default_rng(2)
     x, y = 3 + 2 * draws.normal(size=(24, 6, 5, 3)), draws.normal(size=(24, 2))

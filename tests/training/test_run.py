@@ -54,6 +54,7 @@ def test_what_failed_before_its_first_epoch_blocks_nobody(recipe, tmp_path):
     assert run.recipe() == small and len(run.history()) == 1
 
 
+@pytest.mark.slow
 def test_a_second_trainer_is_refused_at_once(recipe, tmp_path):
     small, run = recipe("autoencoder"), Run(tmp_path / "run")
     small.write(tmp_path / "small.toml")

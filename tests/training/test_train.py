@@ -40,7 +40,8 @@ def noisy(recipe, tmp_path):
     return make
 
 
-@pytest.mark.parametrize("averaging", [0.0, pytest.param(0.98, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("averaging", [0.0, 0.98])
 def test_resumes_after_sigkill_to_the_unbroken_result(noisy, tmp_path, averaging):
     epochs = 60  # of 0.04 s, so that none of them is over before the kill
     recipe = noisy(**{"training.averaging": averaging, "training.epochs": epochs})

@@ -24,7 +24,9 @@ def small(**arguments):
     ("arguments", "parameters"),
     [
         ({}, BLOCK),
-        ({"distinct": 3, "schedule": "middle_cycle"}, 3 * BLOCK),
+        pytest.param(
+            {"distinct": 3, "schedule": "middle_cycle"}, 3 * BLOCK, marks=pytest.mark.slow
+        ),
         ({"share": "attention"}, BLOCK + 3 * (BLOCK - 4 * 72)),
         pytest.param(
             {"own_normalization": True, "step_embedding": True},
