@@ -138,12 +138,14 @@ def test_allowed_sizes_fill_a_batch_up():
 def test_large_requests_are_split_or_refused():
     runs = Runs()
     call = batcher(
-        runs, max_batch_size=4, enable_large_batch_splitting=True, max_execution_batch_size=4
+        runs, max_batch_size=16, enable_large_batch_splitting=True, max_execution_batch_size=4
     )
     [found] = ask_all(call, [np.arange(10)])
     assert found.tolist() == [2 * n for n in range(10)] and runs.sizes == [4, 4, 2]
-    [error] = ask_all(batcher(Runs(), max_batch_size=4), [np.arange(5)])
-    assert "Task size 5 is larger than maximum input batch size 4" in str(error)
+    for parameters in ({}, {"enable_large_batch_splitting": True, "max_execution_batch_size": 2}):
+        call = batcher(Runs(), max_batch_size=4, **parameters)
+        [error] = ask_all(call, [np.arange(5)])
+        assert "Task size 5 is larger than maximum input batch size 4" in str(error)
 
 
 def test_a_full_queue_and_a_late_answer():
@@ -156,6 +158,30 @@ def test_a_full_queue_and_a_late_answer():
     found = ask_all(call, [np.array([n]) for n in range(3)], seconds=0.7)
     late = [one for one in found if isinstance(one, Refused)]
     assert late and all(one.code == "DEADLINE_EXCEEDED" for one in late)
+
+
+def test_who_joins_a_batch_waits_as_long_as_his_own_deadline_says():
+    slots, found = threading.Semaphore(1), {}
+    call = Batcher(Batching(), slots, Runs())
+
+    def ask(name, seconds):
+        try:
+            found[name] = call({"x": np.ones(1)}, time.monotonic() + seconds)["y"].tolist()
+        except Refused as refused:
+            found[name] = refused.code
+
+    slots.acquire()  # all are busy
+    first = threading.Thread(target=ask, args=("first", 0.4))
+    first.start()
+    time.sleep(0.2)
+    joined = threading.Thread(target=ask, args=("joined", 30))
+    joined.start()
+    time.sleep(0.5)
+    slots.release()
+    first.join()
+    joined.join()
+    assert found == {"first": "DEADLINE_EXCEEDED", "joined": [2.0]}
+    assert slots.acquire(blocking=False) and not call._open and not call._waiting
 
 
 def test_what_cannot_be_batched():

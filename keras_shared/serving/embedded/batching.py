@@ -65,7 +65,7 @@ class Batcher:
         if others:
             raise invalid("Batching session Run() input tensors must have equal 0th-dimension size")
         most, largest = self._batching.rows, self._batching.max_batch_size
-        if rows > largest and not self._batching.enable_large_batch_splitting:
+        if rows > largest:
             raise invalid(f"Task size {rows} is larger than maximum input batch size {largest}")
         pieces = [
             self._together({key: array[at : at + most] for key, array in inputs.items()}, deadline)
@@ -101,13 +101,18 @@ class Batcher:
 
     def _lead(self, key: Any, batch: _Batch) -> None:
         batch.full.wait(self._batching.batch_timeout_micros / 1e6)
-        latest = max(task.deadline for task in [*batch.tasks])
-        free = self._slots.acquire(timeout=max(0.0, latest - time.monotonic()))
-        try:
+        waits = True
+        while waits:
+            latest = max(task.deadline for task in [*batch.tasks])
+            free = self._slots.acquire(timeout=max(0.0, latest - time.monotonic()))
             with self._lock:
-                self._waiting -= 1
-                if self._open.get(key) is batch:
-                    del self._open[key]
+                # who joined meanwhile may have more time
+                waits = not free and any(t.deadline > time.monotonic() for t in batch.tasks)
+                if not waits:
+                    self._waiting -= 1
+                    if self._open.get(key) is batch:
+                        del self._open[key]
+        try:
             timely = [task for task in batch.tasks if free and task.deadline > time.monotonic()]
             for task in batch.tasks:
                 if task not in timely:
