@@ -1,5 +1,6 @@
 """Versions of the embedded engine: found, loaded, swapped, refused, tried again."""
 
+import contextlib
 import shutil
 import sys
 import threading
@@ -9,11 +10,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
+from tensorflow_serving.config import model_server_config_pb2
 
 sys.path.insert(0, __file__.rpartition("/")[0])
 from embedded_server import serving
 
-from keras_shared.serving.embedded.options import ConfigError
+from keras_shared.serving.embedded.models import Models
+from keras_shared.serving.embedded.options import ConfigError, Options
 from saved_models import write
 
 
@@ -109,6 +112,46 @@ def test_labels(versions):
     with serving({"m": versions}, {"m": policy}) as server:
         assert [factor(server, f"m/labels/{n}") for n in ("stable", "canary")] == [1, 3]
         assert factor(server, "m/labels/x") == "Unrecognized servable version label: x"
+
+
+def test_labels_hold_until_the_new_ones_are_valid(versions, base):
+    labelled = {"model_version_policy": {"all": {}}, "version_labels": {"stable": 1}}
+
+    def reload(number):
+        labelled["version_labels"] = {"stable": number}
+        server.models.configure(
+            [model_server_config_pb2.ModelConfig(name="m", base_path=str(base), **labelled)]
+        )
+
+    with serving({"m": base}, {"m": labelled}) as server:
+        with pytest.raises(ConfigError, match="names version 9, which is not available"):
+            reload(9)
+        assert factor(server, "m/labels/stable") == 1
+        publish(versions, base, 2)
+        found, ended = set(), threading.Event()
+
+        def ask():
+            while not ended.is_set():
+                found.add(factor(server, "m/labels/stable"))
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        reload(2)
+        assert until(lambda: 2 in found)
+        ended.set()
+        thread.join()
+        assert found == {1, 2}
+
+
+def test_it_says_that_it_waits_for_a_version(tmp_path, capfd):
+    with pytest.raises(ConfigError, match="was not loaded in time"):
+        models = Models(Options(file_system_poll_wait_seconds=0.05))
+        (tmp_path / "m").mkdir()
+        with contextlib.closing(models):
+            models.configure([model_server_config_pb2.ModelConfig(
+                name="m", base_path=str(tmp_path / "m")
+            )], seconds=1)  # fmt: skip
+    assert "m holds no version that is asked for: waiting for one" in capfd.readouterr().err
 
 
 def test_a_version_that_is_being_copied_does_not_disturb(versions, base):

@@ -20,10 +20,10 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from keras_shared.errors import attempt, boundary
+from keras_shared.errors import boundary
 from keras_shared.serving.embedded.inference import DEFAULT, infer, multi_inference, predict
 from keras_shared.serving.embedded.models import Models, say
-from keras_shared.serving.embedded.options import ConfigError, Options
+from keras_shared.serving.embedded.options import Options
 from keras_shared.serving.embedded.refusal import Refused, check_bearer, invalid, refusal_of
 from keras_shared.serving.embedded.rest import THREADS, counted, status_response
 from keras_shared.serving.session import array_of
@@ -101,16 +101,14 @@ class _Service(
         return status_response(self._models.states(spec.name, _version(spec)))
 
     def _reload(self, request: Any, deadline: float) -> Any:
-        response = model_management_pb2.ReloadConfigResponse()
         if request.config.WhichOneof("config") != "model_config_list":
-            raise invalid("ServerModelConfig must specify a model_config_list")
+            raise invalid(
+                "ServerModelConfig type not supported by HandleReloadConfigRequest. Only "
+                "ModelConfigList is currently supported"
+            )
         configs = [*request.config.model_config_list.config]
-        seconds = deadline - time.monotonic()
-        _, error = attempt(lambda: self._models.configure(configs, seconds), ConfigError)
-        if error:
-            response.status.error_code = grpc.StatusCode.INVALID_ARGUMENT.value[0]
-            response.status.error_message = str(error)
-        return response
+        self._models.configure(configs, deadline - time.monotonic())
+        return model_management_pb2.ReloadConfigResponse()
 
     _asking: Mapping[str, Callable[..., Any]] = {
         "Predict": _predict, "Classify": _classify, "Regress": _regress,

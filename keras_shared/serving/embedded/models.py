@@ -51,6 +51,7 @@ class Models:
         self._slots = threading.Semaphore(most)
         self._changed = threading.Condition()
         self._configs: dict[str, Any] = {}
+        self._labels: dict[str, Mapping[str, int]] = {}  # of each model
         self._looked: set[str] = set()  # the models whose folders were read to the end once
         self._versions: dict[str, dict[int, _Version]] = {}
         self._closing = threading.Event()
@@ -94,6 +95,8 @@ class Models:
                         f"The label {label!r} of {config.name} names version {number}, which is "
                         f"not available. Available: {sorted(self._available(config.name))}"
                     )
+        with self._changed:
+            self._labels = {config.name: dict(config.version_labels) for config in configs}
 
     @contextlib.contextmanager
     def use(self, name: str, version: int | None = None, label: str = "") -> Iterator[Servable]:
@@ -105,11 +108,10 @@ class Models:
         with contextlib.ExitStack() as stack:
             with self._changed:
                 found = self._available(name)
-                if label and name in self._configs:
-                    labels = self._configs[name].version_labels
-                    if label not in labels:
+                if label:
+                    version = self._labels.get(name, {}).get(label)
+                    if version is None:
                         raise invalid(f"Unrecognized servable version label: {label}")
-                    version = labels[label]
                 number = max(found, default=-1) if version is None else version
                 if number not in found:
                     asked = f"Latest({name})" if version is None else f"Specific({name}, {version})"
@@ -176,6 +178,8 @@ class Models:
             changed, error = attempt(lambda: self._look(config, seen))
             # where the folder cannot be read now, what is loaded stays
             now = whole_reason(error) if error else ""
+            if not error and not self._available(name) and not self._versions[name]:
+                now = f"{config.base_path} holds no version that is asked for: waiting for one"
             if changed:
                 # what stays is left out of each collection of garbage, which JSON causes many of:
                 # else they take longer than the requests
@@ -187,7 +191,7 @@ class Models:
                     self._looked.add(name)
                 self._changed.notify_all()
             if now != said:
-                say(f"{name}: {now or 'its folder can be read again'}")
+                say(f"{name}: {now or 'its folder can be read again, and holds versions'}")
                 said = now
             self._closing.wait(self._options.file_system_poll_wait_seconds)
         with self._changed:

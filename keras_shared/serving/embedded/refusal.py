@@ -7,6 +7,7 @@ import grpc
 from starlette.requests import ClientDisconnect
 
 from keras_shared.errors import KerasSharedError, printable, shortened, whole_reason
+from keras_shared.serving.embedded.options import ConfigError
 from keras_shared.serving.errors import CODES
 
 # model_servers/http_server.cc of TF Serving
@@ -51,6 +52,10 @@ def refusal_of(error: BaseException) -> Refused:
 
     if isinstance(error, Refused):
         return error
+    if isinstance(error, ConfigError):
+        return invalid(str(error))
+    if isinstance(error, UnicodeDecodeError):  # what a graph says, which may quote any bytes
+        return invalid(error.object.decode("utf-8", "replace"))
     said = whole_reason(error)
     reason = said.partition(": ")[2] or said
     if isinstance(error, tf.errors.OpError):
