@@ -356,6 +356,8 @@ def _arrays(
                     f"{takes}. Received: {type(value).__name__} with items of dtype "
                     f"{array.dtype}.{hint}"
                 )
+            if dtype == "uint64" and array.dtype.kind == "f":  # NumPy's guess at large numbers
+                array = np.asarray(given, object)
             array = _cast(key, array, dtype)
         if not expected[key].fits(array.shape):
             raise ValueError(

@@ -90,12 +90,17 @@ def dtype_name(name: str) -> str:
 
 
 def cast(array: np.ndarray, dtype: str) -> np.ndarray:
-    """The array with another dtype; a ValueError for what whole numbers cannot hold."""
-    with np.errstate(invalid="ignore"):  # NaN as a whole number: refused below
+    """The array with another dtype; a ValueError for what it cannot hold."""
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN as a whole number: refused below
         changed = array.astype(dtype)
-    if changed.dtype.kind in "biu" and not np.array_equal(changed, array):
-        shown = array[changed != array][:8]
-        raise ValueError(f"values that {dtype} cannot hold: {shown}")
+    if changed.dtype.kind in "biu":
+        lost = np.asarray(changed != array)
+    elif array.dtype.kind in "iuf":
+        lost = np.isinf(changed) & np.isfinite(array)
+    else:
+        return changed
+    if lost.any():
+        raise ValueError(f"values that {dtype} cannot hold: {array[lost][:8]}")
     return changed
 
 

@@ -41,7 +41,9 @@ class Grpc:
         self._metadata = [] if token is None else [("authorization", f"Bearer {token}")]
         self._lock = threading.Lock()
         self._channels: dict[int, grpc.Channel] = {}
+        here = address.startswith(("localhost:", "127.", "[::1]"))  # for which no proxy is asked
         self._options = [
+            ("grpc.enable_http_proxy", int(not here)),
             ("grpc.max_send_message_length", -1),
             # the time for one try to connect, which a slow line or a busy server needs in full
             ("grpc.min_reconnect_backoff_ms", min(math.ceil(1000 * timeout), INT32)),

@@ -169,8 +169,14 @@ class Rest:
             if self._context:  # its port stands in the header Host unless it is the usual one
                 connection.default_port = http.client.HTTPS_PORT
             connection.sock = sock
-            connection.request("GET" if body is None else "POST", path, body, self._headers)
-            response = connection.getresponse()
+            verb = "GET" if body is None else "POST"
+            # a server that refuses a long body says why before it has read all of it
+            _, broke = attempt(
+                lambda: connection.request(verb, path, body, self._headers), ConnectionError
+            )
+            response, silent = attempt(connection.getresponse)
+            if silent:
+                raise broke or silent
             size = response.length  # None: in chunks, or until the end
             wanted = most + 1 if size is None else size
             while len(content) < wanted <= most + 1 and (piece := response.read1(1 << 16)):
@@ -180,7 +186,7 @@ class Rest:
             # nothing at all: an incomplete head looks like this
             if len(content) < (size or 0) or (response.status == 200 and not content):
                 raise http.client.IncompleteRead(bytes(content))
-            if not response.will_close and (size is not None or response.isclosed()):
+            if not (broke or response.will_close) and (size is not None or response.isclosed()):
                 with self._lock:
                     self._idle.append((time.monotonic(), sock))
                 sock = None

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from keras_shared.presets.names import version_dir
 from keras_shared.serving import Client, ServingError, SignatureDef, Status, TensorInfo
+from keras_shared.serving.client import _arrays
 
 sys.path.insert(0, __file__.rpartition("/")[0])
 from embedded_server import Embedded
@@ -431,6 +432,24 @@ def test_an_answer_in_chunks_as_a_proxy_sends_it():
     with Client(f"{url}/behind/a/path/") as client:
         assert client.status("m") == [Status(1, "AVAILABLE", "")]
     listener.close()
+
+
+def test_numbers_at_the_ends_of_their_dtypes():
+    def sent(dtype, values):
+        signatures = {"s": SignatureDef({"x": TensorInfo(dtype, (None,))}, {})}
+        return _arrays("s", signatures, {"x": values})["x"]
+
+    assert sent("uint64", [2**64 - 1, 0]).tolist() == [2**64 - 1, 0]
+    assert sent("uint64", [1.0, 0]).tolist() == [1, 0]
+    for dtype, values in (
+        ("uint64", [2**64, 0]), ("uint64", [-1, 2**64 - 1]), ("uint64", [0.5]),
+        ("float32", [1e300]), ("float16", [70_000]),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=dtype):
+            sent(dtype, values)
+    assert np.isinf(sent("float32", [np.inf, -np.inf])).all() and np.isnan(
+        sent("float32", [np.nan])
+    )
 
 
 def test_what_cannot_be_sent_is_refused_before_it_is():
