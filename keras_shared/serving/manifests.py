@@ -117,9 +117,7 @@ def write_manifests(
         f"{_compose(f'/models/{name}')}, read_only: true}}"
         for name, path in folders.items()
     ]
-    data = "\n".join(
-        f"  {name}: |\n{textwrap.indent(text, '    ')}" for name, text in files.items()
-    )
+    data = "\n".join(f"  {name}: {_lines(text)}" for name, text in files.items())
     asked = [f"/v1/models/{urllib.parse.quote(name, safe='')}" for name in paths]
     pod = {
         "data": data,
@@ -162,6 +160,12 @@ def quoted(text: str) -> str:
     """Any text as a scalar of YAML."""
     plain = (c if c.isprintable() and c not in '"\\' else f"\\U{ord(c):08x}" for c in text)
     return '"' + "".join(plain) + '"'
+
+
+def _lines(text: str) -> str:
+    """The same as lines, where they begin and go on as YAML has it."""
+    plain = all(line.isprintable() for line in text.split("\n")) and text[:1].strip()
+    return f"|\n{textwrap.indent(text, '    ')}" if plain else quoted(text)
 
 
 def _compose(text: str) -> str:

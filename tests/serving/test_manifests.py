@@ -232,6 +232,14 @@ def test_batching_parameters_of_ones_own(tmp_path, capsys):
     [server] = documents(out)[2]["spec"]["template"]["spec"]["containers"]
     together = {"--enable_batching", "--enable_per_model_batching_parameters"}
     assert together < {*server["args"]}
+    for odd in (
+        "  max_batch_size { value: 8 }\n",
+        "# a\fpage\n",
+        "\n\tmax_batch_size { value: 8 }",
+    ):
+        own.write_text(odd)
+        assert main(["manifests", *NAMES, *given, "--to", str(out)]) == 0
+        assert documents(out)[0]["data"]["batching.config"] == odd
     own.write_text("max_batch_size: 8")
     assert main(["manifests", *NAMES, *given, "--to", str(out)]) == 1
     assert f"{own} holds no batching parameters" in capsys.readouterr().err
