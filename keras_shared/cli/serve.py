@@ -41,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, metavar, text in EMBEDDED:
         embedded.add_argument(f"--{name}", metavar=metavar, help=text)
     embedded.add_argument(
+        "--max-request-bytes", type=_whole, metavar="N", help="of one request (default: 67108864)"
+    )
+    embedded.add_argument(
         "--allow-file-operations", action="store_const", const=True,
         help="serve models whose graphs touch files, the network or Python too",
     )  # fmt: skip
@@ -52,10 +55,18 @@ def _port(given: str) -> int:
     return int(given)
 
 
+def _whole(given: str) -> int:
+    if not (given.isascii() and given.isdigit() and 1 <= int(given[:10]) < 2**31):
+        text = f"expected a number of bytes below 2,147,483,648. Received: {given}"
+        raise argparse.ArgumentTypeError(text)
+    return int(given)
+
+
 def run(options: argparse.Namespace) -> int:
     from keras_shared.serving import serve
 
-    names = [*(name.replace("-", "_") for name, *_ in EMBEDDED), "allow_file_operations"]
+    names = [*(name.replace("-", "_") for name, *_ in EMBEDDED)]
+    names += ["max_request_bytes", "allow_file_operations"]
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     return serve(
         options.models, options.rest_port, options.grpc_port,

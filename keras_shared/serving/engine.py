@@ -146,8 +146,9 @@ def serve(
             try:
                 url = f"http://localhost:{rest_port}"
                 if here:
-                    url = url if "certificate" not in embedded else f"https{url[4:]}"
                     address = str(embedded.get("host", LOCAL))
+                    scheme = "https" if "certificate" in embedded else "http"
+                    url = f"{scheme}://{_shown(address)}:{rest_port}"
                     _wait_for_port(process, (address, rest_port), timeout, received)
                 else:
                     _wait(process, url, list(folders), timeout, received)
@@ -337,6 +338,13 @@ def _wait(
             time.sleep(0.1)
 
 
+def _shown(address: str) -> str:
+    """What stands for an address in a URL; where all of this machine are listened to, its own."""
+    if address in (LOCAL, "0.0.0.0", "::"):
+        return "localhost"
+    return f"[{address}]" if ":" in address else address
+
+
 def _wait_for_port(
     process: subprocess.Popen[bytes], address: tuple[str, int], timeout: float, received: list[int]
 ) -> None:
@@ -355,7 +363,8 @@ def _wait_for_port(
 
 
 def _ready(url: str, grpc_port: int, names: Sequence[str], page: str = "") -> str:
-    lines = [f"is ready. gRPC: localhost:{grpc_port}, metrics: {url}{METRICS}{page}"]
+    host = url.partition("://")[2].rpartition(":")[0]
+    lines = [f"is ready. gRPC: {host}:{grpc_port}, metrics: {url}{METRICS}{page}"]
     lines += [f"  {_of_model(url, name)}" for name in names]
     # an example is not worth ending a server for
     example, _ = attempt(lambda: _request(url, names[0], Client(url).metadata(names[0])))

@@ -75,7 +75,8 @@ def run(
     if seconds is not None:
         options = tf.compat.v1.RunOptions(timeout_in_ms=max(1, int(1000 * seconds)))
     found = session.run(fetched, fed, options=options)
-    return {key: np.asarray(value) for key, value in found.items()}
+    # a single text stays whole: NumPy's own kind of texts loses zeros at their end
+    return {k: np.asarray(v, object if isinstance(v, bytes) else None) for k, v in found.items()}
 
 
 def array_of(name: str, value: Any, most: int) -> np.ndarray:

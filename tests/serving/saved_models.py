@@ -74,6 +74,10 @@ class Everything(tf.Module):
         with tf.control_dependencies([tf.debugging.assert_less(x, 5.0, "too large")]):
             return {"y": tf.identity(x), "z_bytes": tf.as_string(x)}
 
+    @tf.function(input_signature=[tf.TensorSpec((), "string", name="x")])
+    def text(self, x):
+        return {"y": x}
+
 
 def _methods(graph):
     for name in ("classify", "regress"):
@@ -87,7 +91,7 @@ def _methods(graph):
 def everything(base):
     """Version 1 of a model that classifies, regresses, and more."""
     module = Everything()
-    signatures = {name: getattr(module, name) for name in ("classify", "regress", "check")}
+    signatures = {name: getattr(module, name) for name in ("classify", "regress", "check", "text")}
     tf.saved_model.save(module, str(base / "1"), {"serving_default": module.double, **signatures})
     edited(base / "1", _methods)
     return base

@@ -28,7 +28,7 @@ from real import free_port
 
 from keras_shared.serving import Client, ServingError
 from keras_shared.serving.embedded import server as engine
-from keras_shared.serving.embedded.options import ConfigError
+from keras_shared.serving.embedded.options import ConfigError, Options
 from saved_models import write
 
 GOOD = json.dumps({"instances": [[1, 2, 3]]}).encode()
@@ -98,6 +98,13 @@ def test_bodies_that_are_too_large_or_never_end(folder):
         headers = {"Content-Encoding": "gzip"}
         assert server.ask("POST", "/v1/models/m:predict", packed, **headers)[0] == 413
         assert fine(server)
+
+
+def test_the_client_is_told_of_the_limit(folder):
+    with wide(folder, max_request_bytes=100_000) as server, Client(server.rest) as client:
+        for rows in (200_000, 2_000_000):
+            with pytest.raises(ServingError, match=r"100,000 bytes allowed \(--max-request-bytes"):
+                client.predict("m", {"x": np.ones((rows, 3), "float32")})
 
 
 def test_what_is_no_http_and_no_utf_8(folder):
@@ -264,6 +271,11 @@ def test_tls(folder, pair):
             assert caught.value.code() is grpc.StatusCode.NOT_FOUND
     with pytest.raises(ConfigError, match="TLS needs both"), wide(folder, key=pair["key"]):
         pass
+    locked = f"{pair['key']}.locked"
+    packing = ["openssl", "pkey", "-aes256", "-passout", "pass:abcd", "-in", pair["key"], "-out"]
+    subprocess.run([*packing, locked], check=True, capture_output=True)
+    with pytest.raises(ConfigError, match="locked is encrypted. Expected a key that needs no"):
+        Options(**pair | {"key": locked}).pair()
     wrong = {"key": pair["key"], "certificate": pair["key"]}
     with pytest.raises(ConfigError, match="TLS cannot start"), wide(folder, **wrong):
         pass

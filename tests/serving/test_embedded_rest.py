@@ -99,7 +99,7 @@ def test_the_rest_is_left_to_the_reader_that_knows_all(body, dtypes):
         ({"inputs": [-(2**63)]}, {"x": tf.int64}, {"x": [-(2**63)]}),
         ({"inputs": [True, False]}, {"x": tf.bool}, {"x": [True, False]}),
         ({"inputs": [1e39, -1e39]}, ONE, {"x": [np.inf, -np.inf]}),
-        ({"inputs": 10**400}, ONE, {"x": np.inf}),
+        (b'{"inputs": [1, 2], "inputs": ["a"]}', ONE, {"x": [1, 2]}),  # the first of a name counts
         (
             b'{"inputs": [NaN, Inf, -Infinity, -Inf]}',
             ONE,
@@ -133,6 +133,8 @@ LONG = [[0.0] * 300]
         (b"{", ONE, "JSON Parse error: .* at offset: 1"),
         (b"[" * 100_000, ONE, "JSON Parse error: "),
         (b'{"inputs": ' + b"9" * 5000 + b"}", ONE, "JSON Parse error: "),
+        ({"inputs": 10**400}, ONE, "JSON Parse error: Number too big to be stored in double"),
+        (b'{"inputs": [1e400, "a"]}', ONE, "JSON Parse error: Number too big to be stored"),
         (b"[1]", ONE, r"JSON Value: \[\s+1\s+\] Is not object"),
         ({"signature_name": 1, "inputs": 1}, ONE, "'signature_name' key must be a string value"),
         ({}, ONE, "Missing 'inputs' or 'instances' key"),
@@ -291,7 +293,9 @@ def test_predict(server):
         ("m:predict", '{"signature_name": "odd", "inputs": [[1, 2]]}', 400, "not a dense tensor"),
         ("m:Predict", "{}", 400, "Malformed request: POST /v1/models/m:Predict"),
         ("m:predict?x", "{}", 400, "Malformed request: POST /v1/models/m:predict?x"),
-        ("m:classify", '{"examples": [{}]}', 400, "Expected classification signature method_name"),
+        ("m:classify", '{"examples": [{}]}', 400, "No classification inputs found"),
+        ("none/labels/x:predict", '{"inputs": 1}', 400,
+         "Unrecognized servable version label: x"),
         ("m:classify", '{"signature_name": "s", "examples": [{}]}', 400,
          "No signature was found with the name: s"),
         ("m:regress", '{"signature_name": "wide", "examples": [{"v": [1.0, 2.0]}]}', 400,
@@ -309,6 +313,25 @@ def test_predict(server):
 def test_errors(server, path, body, status, message):
     found = server.ask("POST", f"/v1/models/{path}", body)
     assert found[0] == status and message in found[1]["error"] and [*found[1]] == ["error"], found
+
+
+def test_one_text_is_an_output_too(server):
+    for text in ("n=2", "zero\0"):
+        document = {"signature_name": "text", "inputs": text}
+        assert server.predict("m", document) == (200, {"outputs": text})
+
+
+def test_an_error_that_quotes_bytes(server):
+    document = {"signature_name": "regress", "inputs": [{"b64": "iVBORw=="}]}
+    status, found = server.predict("m", document)
+    assert status == 400 and "Could not parse example input" in found["error"], found
+
+
+def test_what_is_packed_under_any_name(server):
+    body = gzip.compress(b'{"instances": [[1, 2]]}')
+    for name in ("gzip", "x-gzip", "gzip, identity"):
+        found = server.ask("POST", "/v1/models/m:predict", body, **{"Content-Encoding": name})
+        assert found == (200, {"predictions": [[2.0, 4.0]]})
 
 
 def test_classify_and_regress(server):

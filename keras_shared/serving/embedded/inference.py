@@ -93,11 +93,7 @@ def _set(names: Any) -> str:
 
 def _examined(definition: Any, verb: str) -> list[str]:
     """The outputs that a signature to classify or to regress has."""
-    noun, method = NOUNS[verb], f"tensorflow/serving/{verb}"
-    if definition.method_name != method:
-        raise invalid(
-            f"Expected {noun} signature method_name to be {method}. Was: {definition.method_name}"
-        )
+    noun = NOUNS[verb]
     if len(definition.inputs) != 1:
         raise invalid("Expected one input Tensor.")
     count = len(definition.outputs)

@@ -1,6 +1,7 @@
 """What REST requests hold: JSON -> arrays and examples, with the rules and texts of TF Serving."""
 
 import json
+import math
 import re
 import string
 from collections.abc import Mapping
@@ -27,7 +28,22 @@ KINDS = {
 FLOATS = ("float32", "float64")
 INF = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|\bInf\b')  # a text, which stays as it is, or Inf
 SPACE = "\ufeff \t\r\n"
-DECODER = json.JSONDecoder()
+TOO_BIG = "JSON Parse error: Number too big to be stored in double."
+
+
+def _double(text: str) -> float:
+    if math.isinf(value := float(text)):
+        raise invalid(TOO_BIG)
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of two values of one name the first counts."""
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else dict(reversed(pairs))
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_double)
 
 
 def document_of(body: bytes) -> dict[str, Any]:
@@ -183,7 +199,8 @@ def _one(value: Any, dtype: str) -> Any:
     if dtype == "string" and kind in (str, dict):
         return _bytes(value) if kind is str else _decoded(value)
     if dtype in FLOATS and kind in (int, float):
-        return float(str(value))  # of a whole number of hundreds of digits: Infinity
+        with boundary(TOO_BIG, lambda _: invalid(TOO_BIG)):
+            return float(value)
     whole = dtype in RANGES and kind is int and low <= value <= high
     if whole or (dtype == "bool" and kind is bool):
         return value

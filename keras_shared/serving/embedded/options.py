@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import pathlib
+import ssl
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -74,8 +75,12 @@ class Options:
         """Key and certificate, if there is TLS."""
         if bool(self.key) != bool(self.certificate):
             raise ConfigError("TLS needs both, a certificate and its key.")
+        if not self.key:
+            return None
         with boundary("TLS cannot start", ConfigError):
-            read = [
-                pathlib.Path(name).read_bytes() for name in (self.key, self.certificate) if name
-            ]
-        return (read[0], read[1]) if read else None
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self.certificate, self.key, password=self._encrypted)
+            return pathlib.Path(self.key).read_bytes(), pathlib.Path(self.certificate).read_bytes()
+
+    def _encrypted(self) -> str:
+        raise ConfigError(f"{self.key} is encrypted. Expected a key that needs no password.")

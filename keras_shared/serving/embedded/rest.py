@@ -145,7 +145,7 @@ class Rest:
         most = self._options.max_request_bytes
         self._held[request] = self._held.get(request, 0) + size
         if self._held[request] > most:
-            text = f"the request has more than the {most:,} bytes allowed"
+            text = f"the request has more than the {most:,} bytes allowed (--max-request-bytes)"
             raise Refused("OUT_OF_RANGE", text, 413)
         if sum(self._held.values()) > 4 * most:
             raise Refused("UNAVAILABLE", TOO_MANY, 503)
@@ -159,7 +159,7 @@ class Rest:
             if not size:
                 self._hold(request, len(piece))
         body = b"".join(pieces)
-        if request.headers.get("content-encoding") == "gzip":
+        if "gzip" in request.headers.get("content-encoding", ""):
             body = _unpacked(body, self._options.max_request_bytes)
             self._hold(request, len(body))
         return body

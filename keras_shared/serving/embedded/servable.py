@@ -14,6 +14,7 @@ from keras_shared.serving.batching_parameters import Batching
 from keras_shared.serving.child_process import examine_in_child
 from keras_shared.serving.effects import effects
 from keras_shared.serving.embedded.batching import Arrays, Batcher
+from keras_shared.serving.embedded.json_requests import SHORT
 from keras_shared.serving.embedded.metrics import RUNTIME_LATENCY
 from keras_shared.serving.embedded.refusal import Refused, invalid
 from keras_shared.serving.examination import OF_SERVING, of_the_version, read_graph
@@ -107,8 +108,11 @@ class Servable:
         for position, (key, dtype) in enumerate(sorted(self._dtypes[signature].items())):
             sent = inputs[key].dtype if key in inputs else np.dtype(dtype.as_numpy_dtype)
             if sent != dtype.as_numpy_dtype:
-                given = "string" if sent.kind == "O" else str(sent)
-                raise invalid(f"Expects arg[{position}] to be {dtype.name} but {given} is provided")
+                names = [
+                    "string" if d in ("object", "string") else str(d) for d in (dtype.name, sent)
+                ]
+                wants, given = (SHORT.get(name, name) for name in names)
+                raise invalid(f"Expects arg[{position}] to be {wants} but {given} is provided")
         seconds = deadline - time.monotonic()
         if seconds <= 0:
             raise Refused("DEADLINE_EXCEEDED", "the time for this request is over")
