@@ -28,6 +28,7 @@ class ConvolutionReader(ReaderWithBias):
         "strides", "padding", "data_format", "dilation_rate", "groups", "depth_multiplier",
     )  # fmt: skip
     convolves = True
+    keeps_positions = False
     once_for_each_input = (
         False  # whether the kernel is applied at positions of inputs or of outputs
     )

@@ -49,6 +49,7 @@ class TiedEinsumDense(ReaderWithBias):
 
     source_classes = (keras.layers.EinsumDense, keras.layers.Dense, keras.layers.Embedding)
     source_attributes = ("equation",)
+    keeps_positions = False  # as keras.layers.EinsumDense, whose equation may move them
 
     def __init__(
         self,

@@ -1,17 +1,18 @@
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 
-from keras_shared.tying import TiedReader, TieError
+from keras_shared.tying import TiedReader, TieError, untie
 from keras_shared.tying.keras_private import (
     arguments_of,
     flatten_layers,
     shapes_alone_matter,
     take_arguments,
 )
-from keras_shared.tying.normalization import renew_normalization
+from keras_shared.tying.source_reference import SourceReference
+from keras_shared.tying.take_values import take_values
 
 
 @keras.saving.register_keras_serializable("keras_shared")
@@ -28,6 +29,7 @@ class TiedLayer(TiedReader):
         source: the layer or model to call, owned elsewhere.
         output_shape: shape of the result, or nested shapes, batch included. Recorded when the
             layer is built; given only in a config.
+        output_shapes: the same for each shape of the first input, where there were several.
         arguments: names of what the source's `call` takes; given only in a config.
         **kwargs: arguments of `keras.layers.Layer`.
 
@@ -65,6 +67,7 @@ class TiedLayer(TiedReader):
         source: keras.Layer | dict[str, Any],
         output_shape: Any = None,
         arguments: Sequence[str] = ("inputs", "*args", "**kwargs"),
+        output_shapes: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(source, **kwargs)
@@ -72,6 +75,7 @@ class TiedLayer(TiedReader):
         self.arguments = arguments_of(source) if known else list(arguments)
         take_arguments(self, self.arguments)
         self.output_shape = output_shape
+        self.output_shapes = dict(output_shapes or {})
         of_cell = self.describe_source()
         if of_cell.get("state_size") is None:
             return
@@ -104,18 +108,23 @@ class TiedLayer(TiedReader):
         # by a trial of `call`: the source may take and give several tensors
         outputs = keras.Operation.compute_output_spec(self, *args, **kwargs)
         self.output_shape = keras.tree.map_structure(lambda spec: spec.shape, outputs)
+        if args:
+            shapes = keras.tree.map_structure(lambda spec: spec.shape, args[0])
+            self.output_shapes[_key(shapes)] = self.output_shape
         return outputs
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         source = self.own_layer or self._reference.layer
-        return self.output_shape if source is None else source.compute_output_shape(input_shape)
+        if source is None:
+            return self.output_shapes.get(_key(input_shape), self.output_shape)
+        return source.compute_output_shape(input_shape)
 
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "output_shape": self.output_shape,
             "arguments": self.arguments,
-        }
+        } | ({"output_shapes": self.output_shapes} if len(self.output_shapes) > 1 else {})
 
     def as_calls(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """The output, with `call(layer, ...)` where the source is called."""
@@ -141,14 +150,15 @@ class TiedLayer(TiedReader):
 
     def _own(self, source: keras.Layer) -> None:
         config = source.get_config() | {"name": f"{source.name}_of_{self.name}"}
-        copy = type(source).from_config(config)
-        if not copy.built:
-            copy.build_from_config(source.get_build_config())
-        copy.set_weights(source.get_weights())
-        renew_normalization(copy)
-        for mine, theirs in zip(flatten_layers(copy), flatten_layers(source), strict=True):
-            if getattr(theirs, "lora_enabled", False):
-                mine.lora_alpha = theirs.lora_alpha  # a rebuilt Keras layer forgets it
+        copy, within = type(source).from_config(config), flatten_layers(source)
+        take_values(copy, source)
+        for mine, theirs in zip(flatten_layers(copy), within, strict=True):
+            # a reader inside whose source lies outside gets a weight of its own as well
+            if isinstance(theirs, TiedReader) and not theirs.untied:
+                read = theirs.source()
+                if all(read is not layer for layer in within):
+                    mine._reference = SourceReference(read, theirs.source_attributes)
+                    untie(mine)
         self.own_layer = copy
 
     def _shared(self, source: keras.Layer) -> list[Any]:
@@ -159,3 +169,8 @@ class TiedLayer(TiedReader):
         if values is not None:
             source.set_weights(values)
         super()._disown(None, source)
+
+
+def _key(shapes: Any) -> str:
+    """Shapes as text: a config is JSON, which knows lists and texts as keys."""
+    return str(keras.tree.map_shape_structure(list, shapes))

@@ -70,7 +70,8 @@ def _calls_on(model: keras.Model, inputs: list[Any], named: dict[str, Any]) -> l
             given = call.args or tuple(call.kwargs.values())
             shapes = _shape(given), _shape(call.outputs)
             steps = None if call.step is None else 0
-            examples = max(1, shapes[0][0] // batch) if shapes[0] else 1
+            # a lookup of texts does not say how many it gives
+            examples = max(1, (shapes[0][0] or batch) // batch) if shapes[0] else 1
             calls.append(Call(call.layer, *shapes, steps, examples=examples))
             if isinstance(call.layer, keras.layers.RNN):  # noted after what it called
                 number, is_open = shapes[0][1], _is_open_in_time(call.layer)

@@ -126,7 +126,8 @@ def _k_means(kernel: np.ndarray, codes: int) -> tuple[np.ndarray, np.ndarray]:
     """
     values = np.sort(kernel, axis=None).astype("float64")
     if len(different := np.unique(values)) <= codes:
-        centres = np.pad(different, (0, codes - len(different)), mode="edge")
+        # those that nothing reads are 0, which regularisers of the codes do not count
+        centres = np.pad(different, (0, codes - len(different)))
         return centres, np.searchsorted(different, kernel)
     sums = np.concatenate([[0.0], np.cumsum(values)])
     centres, before = np.linspace(values[0], values[-1], codes), np.zeros(0)

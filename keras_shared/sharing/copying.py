@@ -6,8 +6,13 @@ from typing import Any
 import keras
 
 from keras_shared.tying import TieError
-from keras_shared.tying.keras_private import flatten_layers, run_graph
-from keras_shared.tying.normalization import renew_normalization
+from keras_shared.tying.keras_private import (
+    calls_as_built,
+    children_of,
+    flatten_layers,
+    run_graph,
+)
+from keras_shared.tying.take_values import take_values
 
 
 class Copies:
@@ -49,17 +54,15 @@ class Copies:
         """A copy of a layer that has none yet."""
         within = [inner for inner in flatten_layers(layer) if id(inner) in self._touched]
         if within and within != [layer]:
-            if not isinstance(layer, keras.Model) or not getattr(layer, "inputs", None):
+            if not calls_as_built(layer):
                 raise TieError(
                     f"'{within[0].name}' lies inside of {type(layer).__name__} '{layer.name}', "
-                    "which has no graph to build anew. Change it where you build the model."
+                    "which has no graph to build anew, or a `call` that does more than its graph. "
+                    "Change it where you build the model."
                 )
             return self.of_model(layer)
         copy = type(layer).from_config(layer.get_config())
-        if layer.weights:
-            copy.build_from_config(layer.get_build_config())
-            copy.set_weights(layer.get_weights())
-            renew_normalization(copy)
+        take_values(copy, layer)
         return copy
 
 
@@ -79,11 +82,32 @@ def refuse_without_graph(model: Any, otherwise: str = "") -> None:
             f"{name} (of type {type(model).__name__}) has no graph of layers to copy. Pass a "
             f"functional model, or a Sequential that was built{otherwise}."
         )
+    if not calls_as_built(model):
+        raise TieError(
+            f"'{model.name}' (of type {type(model).__name__}) has a `call` of its own, which a "
+            "copy of its graph would leave out. Pass a model that computes what its graph says."
+        )
 
 
-def names_of(layer: keras.Layer) -> set[str]:
-    """What a layer can be named by."""
-    return {layer.name, layer.path or layer.name}
+def held_paths(model: keras.Model) -> dict[int, str]:
+    """id of each layer inside of `model` -> its name after those of what holds it."""
+    paths = {id(model): ""}
+
+    def down(layer: keras.Layer) -> None:
+        for child in children_of(layer):
+            if id(child) not in paths:
+                paths[id(child)] = f"{paths[id(layer)]}/{child.name}".lstrip("/")
+                down(child)
+
+    down(model)
+    return paths
+
+
+def names_in(model: keras.Model) -> list[tuple[keras.Layer, set[str]]]:
+    """The layers inside of `model`, and what each can be named by."""
+    paths = held_paths(model)
+    layers = [layer for layer in flatten_layers(model) if layer is not model]
+    return [(la, {la.name, la.path or la.name, paths.get(id(la), la.name)}) for la in layers]
 
 
 def layer_named(model: keras.Model, name: str) -> keras.Layer:
@@ -92,10 +116,12 @@ def layer_named(model: keras.Model, name: str) -> keras.Layer:
     Raises:
         TieError: if there is none, or several.
     """
-    layers = [layer for layer in flatten_layers(model) if layer is not model]
-    fits = [layer for layer in layers if name in names_of(layer)]
+    layers, paths = names_in(model), held_paths(model)
+    fits = [layer for layer, names in layers if name in names]
     if len(fits) != 1:
-        owners = [layer.path for layer in fits] or [x.name for x in layers if x.weights][:12]
+        # those that hold weights, and not what holds them alone
+        leaves = [la for la, _ in layers if la.weights and not children_of(la)]
+        owners = [paths.get(id(la), la.name) for la in fits or leaves[:12]]
         raise TieError(
             f"'{model.name}' has {len(fits)} layers named '{name}'; expected one, by its name or "
             f"its path. It has: {owners}"

@@ -14,6 +14,7 @@ import keras
 from keras_shared.errors import attempt, whole_reason
 from keras_shared.layers import TiedLayer
 from keras_shared.sharing.calls import Call, calls_of
+from keras_shared.sharing.copying import held_paths
 from keras_shared.sharing.equal_values import Candidate, Equal, equal_values
 from keras_shared.sharing.matching import Matched, match
 from keras_shared.sharing.report import Reading, apart_in, owners_in, times_in, uses_in
@@ -186,17 +187,8 @@ def _row(weight: SharedWeight) -> Row:
 
 def _names(model: keras.Model) -> tuple[dict[int, str], dict[int, str]]:
     """id of a layer -> its name after those of what holds it; and alone, where it is unique."""
-    paths = {id(model): ""}
-    layers: list[keras.Layer] = []
-
-    def down(layer: keras.Layer) -> None:
-        for child in children_of(layer):
-            if id(child) not in paths:
-                paths[id(child)] = f"{paths[id(layer)]}/{child.name}".lstrip("/")
-                layers.append(child)
-                down(child)
-
-    down(model)
+    paths = held_paths(model)
+    layers = [layer for layer in flatten_layers(model) if id(layer) in paths and layer is not model]
     times = Counter(layer.name for layer in layers)
     return paths, paths | {id(la): la.name for la in layers if times[la.name] == 1}
 

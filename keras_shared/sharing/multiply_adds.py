@@ -53,9 +53,12 @@ def _in_one_call(call: Call, weight: keras.Variable) -> int | None:
         return count
     if isinstance(layer, _CELLS):
         return math.prod(shape)  # a vector of inputs, a vector of states
-    if weight.name in ("bias", "beta") or isinstance(layer, _ONE_FOR_EACH_OUTPUT):
+    reversible = isinstance(layer, keras.layers.ReversibleEmbedding)
+    reverse = reversible and call.outputs[1:-1] != call.inputs[1:]  # back from vectors to words
+    each = isinstance(layer, _ONE_FOR_EACH_OUTPUT) and not reverse
+    if weight.name in ("bias", "beta") or each:
         return outputs
-    if isinstance(layer, keras.layers.Dense):
+    if isinstance(layer, keras.layers.Dense) or reverse:
         times = inputs // call.inputs[-1]  # for each vector
     elif isinstance(layer, keras.layers.EinsumDense) and weight.name == "kernel":
         read, kernel = layer.equation.replace(" ", "").split("->")[0].split(",")

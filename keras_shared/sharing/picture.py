@@ -25,6 +25,7 @@ def draw_sharing(report: SharingReport, path: str | os.PathLike[str]) -> pathlib
         The path.
 
     Raises:
+        TypeError: for what is no report, such as a model.
         ValueError: for another suffix.
         FileError: if it cannot be written there.
 
@@ -36,6 +37,10 @@ def draw_sharing(report: SharingReport, path: str | os.PathLike[str]) -> pathlib
         >>> draw_sharing(report, tempfile.mkdtemp() + "/sharing.png").name
         'sharing.png'
     """
+    if not isinstance(report, SharingReport):
+        raise TypeError(
+            f"Expected a report: draw_sharing(sharing_report(model), path). Received: {report!r}"
+        )
     path = pathlib.Path(path)
     if path.suffix not in (".png", ".svg"):
         raise ValueError(f"The picture is a .png or .svg file. Received: {path}")

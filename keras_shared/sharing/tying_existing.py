@@ -10,9 +10,9 @@ import numpy as np
 
 from keras_shared.layers import TiedConv, TiedConvTranspose, TiedDense, TiedLayer
 from keras_shared.layers.convolution_reader import ConvolutionReader
-from keras_shared.sharing.copying import Copies, layer_named, names_of, refuse_without_graph
-from keras_shared.tying import TiedReader, TieError
-from keras_shared.tying.effective_weight import weight_names
+from keras_shared.sharing.copying import Copies, layer_named, names_in, refuse_without_graph
+from keras_shared.tying import TiedReader, TieError, readers_of
+from keras_shared.tying.effective_weight import effective_weight, is_derived, weight_names
 from keras_shared.tying.keras_private import flatten_layers
 
 Keep = Literal["source", "reader"]
@@ -25,7 +25,9 @@ TRANSPOSED: tuple[tuple[type, tuple[type, ...], type[TiedReader]], ...] = (
 )
 CONVOLUTIONS = ConvolutionReader.source_classes
 OF_ITS_OWN = {"strides", "padding", "dilation_rate", "activation", "use_bias"}  # of a TiedConv
-NOT_COMPARED = re.compile(r"name|trainable|.*_initializer|.*_regularizer|.*_constraint")
+NOT_COMPARED = re.compile(
+    r"name|trainable|.*_initializer|(?!activity).*_regularizer|.*_constraint|lora_.*"
+)
 
 
 def tie_weights(
@@ -82,14 +84,14 @@ def _pairs(
     model: keras.Model, ties: Mapping[str, str]
 ) -> dict[int, tuple[keras.Layer, keras.Layer]]:
     """id of a reader -> the reader and its source, patterns written out."""
-    layers = [layer for layer in flatten_layers(model) if layer is not model]
+    layers = names_in(model)
     pairs: dict[int, tuple[keras.Layer, keras.Layer]] = {}
     for reader, source in ties.items():
         if reader.count("*") > 1 or reader.count("*") != source.count("*"):
             raise TieError(
                 f"A pattern has one * on both sides. Received: {{{reader!r}: {source!r}}}"
             )
-        found = [n for layer in layers for n in names_of(layer) if fnmatch.fnmatchcase(n, reader)]
+        found = [n for _, names in layers for n in names if fnmatch.fnmatchcase(n, reader)]
         before, _, after = reader.partition("*")
         for name in dict.fromkeys(found) if "*" in reader else [reader]:
             same = name[len(before) : len(name) - len(after)] if "*" in reader else ""
@@ -99,7 +101,14 @@ def _pairs(
             pairs[id(pair[0])] = pair
         if "*" in reader and not found:
             raise TieError(f"'{model.name}' has no layer whose name fits {reader!r}.")
-    chained = [r.name for r, _ in pairs.values() if any(s is r for _, s in pairs.values())]
+    tied = [r.name for r, _ in pairs.values() if isinstance(r, TiedReader) and not r.untied]
+    if tied:
+        raise TieError(
+            f"{tied} are tied already. Call `keras_shared.untie` on them first, or leave them out."
+        )
+    known = [r.source() for r in readers_of(model) if not r.untied]
+    read = [*known, *(source for _, source in pairs.values())]
+    chained = [r.name for r, _ in pairs.values() if any(s is r for s in read)]
     if chained:
         raise TieError(f"{chained} cannot be reader and source at once: tie both to one owner.")
     return pairs
@@ -124,6 +133,12 @@ class _Copy(Copies):
 
     def _reader(self, layer: keras.Layer, source: keras.Layer) -> keras.Layer:
         owner = self.of(source)
+        if lora := [one.name for one in flatten_layers(layer) if getattr(one, "lora_rank", None)]:
+            raise TieError(
+                f"{lora} has LoRA, whose matrices a reader does not have. Tie before "
+                "`enable_lora`; or save the model and load its weights into one without LoRA, "
+                "which merges it."
+            )
         shapes = [[tuple(w.shape) for w in one.weights] for one in (layer, source)]
         kinds = [k for of, by, k in TRANSPOSED if type(layer) is of and isinstance(source, by)]
         kind = kinds[0] if kinds else None
@@ -137,10 +152,10 @@ class _Copy(Copies):
         if turned and not (whole and self._transpose is False):
             assert kind is not None
             return self._with_bias(kind, layer, source, owner)
-        configs = [one.get_config() for one in (layer, source)]
+        configs = [_without_names(one.get_config()) for one in (layer, source)]
         differ = [
-            key for key in configs[0]
-            if configs[0][key] != configs[1].get(key) and not NOT_COMPARED.fullmatch(key)
+            key for key in dict.fromkeys([*configs[0], *configs[1]])
+            if configs[0].get(key) != configs[1].get(key) and not NOT_COMPARED.fullmatch(key)
         ]  # fmt: skip
         number = len(weight_names(source))
         kernels = type(layer) is type(source) and shapes[0][:number] == shapes[1][:number]
@@ -152,21 +167,24 @@ class _Copy(Copies):
                 f"'{source.name}' ({type(source).__name__}, weights {shapes[1]}): neither are "
                 "they the same layer, nor is one the transpose of the other."
             )
-        if differ:
+        # the source's own acts in each of its calls
+        penalty = layer.activity_regularizer if not source.activity_regularizer else None
+        if differ and not (penalty and differ == ["activity_regularizer"]):
             raise TieError(
                 f"'{layer.name}' and '{source.name}' differ in {differ}: as a whole, one cannot "
                 "stand for the other."
             )
         if self._differs(layer, source, layer.get_weights(), source.get_weights()):
             owner.set_weights(layer.get_weights())
-        return TiedLayer(owner, name=layer.name)
+        return TiedLayer(owner, name=layer.name, activity_regularizer=penalty)
 
     def _with_bias(
         self, kind: type[TiedReader], layer: keras.Layer, source: keras.Layer, owner: keras.Layer
     ) -> keras.Layer:
         """A reader of kernels alone, with the bias and the rest of `layer`."""
         config, known = layer.get_config(), kind(owner).get_config()
-        reader = kind(owner, **{k: v for k, v in config.items() if k in known})
+        taken = {*known, "activity_regularizer"}
+        reader = kind(owner, **{k: v for k, v in config.items() if k in taken})
         reader.build(layer.get_build_config()["input_shape"])
         reader.built = True
         expected = reader.plain_counterpart()[1]
@@ -181,9 +199,16 @@ class _Copy(Copies):
         kernels, own = layer.get_weights()[:number], layer.get_weights()[number:]
         axes = reader.plain_axes or tuple(range(kernels[0].ndim))
         wanted = [kernels[0].transpose(np.argsort(axes)), *kernels[1:]]
-        values = source.get_weights()
-        if self._differs(layer, source, wanted, values[:number]):
-            owner.set_weights([*wanted, *values[number:]])
+        read = effective_weight(source, "float32")
+        theirs = [np.asarray(one) for one in (read if isinstance(read, tuple) else (read,))]
+        if self._differs(layer, source, wanted, theirs):
+            if is_derived(source):
+                raise TieError(
+                    f"'{source.name}' is clustered, quantised or has LoRA, so the values of "
+                    f"'{layer.name}' cannot be copied into it. Pass keep='source'. Received: "
+                    "keep='reader'"
+                )
+            owner.set_weights([*wanted, *source.get_weights()[number:]])
         reader.set_weights(own)
         return reader
 
@@ -199,6 +224,15 @@ class _Copy(Copies):
                 "Received: keep=None"
             )
         return not same and self._keep == "reader"
+
+
+def _without_names(config: Any) -> Any:
+    """A config of layers in layers, without what Keras calls those inside."""
+    if isinstance(config, dict):
+        return {k: _without_names(v) for k, v in config.items() if k != "name"}
+    if isinstance(config, (list, tuple)):
+        return [_without_names(one) for one in config]
+    return config
 
 
 def _as_read(source: keras.Layer) -> tuple[int, ...]:

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -7,9 +8,15 @@ import numpy as np
 from keras_shared.layers import Conv2D, LocallyConnected2D
 from keras_shared.sharing.copying import refuse_without_graph
 from keras_shared.tying import TiedReader, readers_of, untie
-from keras_shared.tying.keras_private import flatten_layers, run_graph
-from keras_shared.tying.normalization import renew_normalization
+from keras_shared.tying.keras_private import (
+    arguments_of,
+    calls_as_built,
+    flatten_layers,
+    run_graph,
+    takes_training,
+)
 from keras_shared.tying.source_reference import SourceReference
+from keras_shared.tying.take_values import take_values
 
 _CONVOLUTIONS = (  # of Keras; other layers say `convolves`
     keras.layers.Conv1D,
@@ -133,16 +140,27 @@ class _Copies:
             return layer(*args, **kwargs)
         if _calls_others(layer):
             return layer.as_calls(self.of_call, *args, **kwargs)
-        if isinstance(layer, keras.Sequential):
-            (x,) = args
-            self._kept.add(layer.layers[-1].name)
-            for inner in layer.layers:
-                x = self.of_call(inner, x)
-            return x
-        if isinstance(layer, keras.Model) and getattr(layer, "inputs", None):
+        if not isinstance(layer, keras.Model) or not getattr(layer, "inputs", None):
+            return self._of_layer(layer, *args, **kwargs)
+        inputs = _first(layer, args, kwargs)
+        if kwargs.get("mask") is not None or not calls_as_built(layer):
+            why = "is called with a mask" if kwargs.get("mask") is not None else "has its own call"
+            raise ValueError(
+                f"unshare cannot look into {type(layer).__name__} '{layer.name}', which {why}. "
+                "Build the model without it, by calls of its layers."
+            )
+        told = {"training": kwargs["training"]} if kwargs.get("training") is not None else {}
+
+        def call(inner: Any, *given: Any, **named: Any) -> Any:
+            return self.of_call(inner, *given, **named | (told if takes_training(inner) else {}))
+
+        if not isinstance(layer, keras.Sequential):
             self._kept.update(layer.output_names)
-            return run_graph(layer, args, self.of_call)
-        return self._of_layer(layer, *args, **kwargs)
+            return run_graph(layer, inputs, call)
+        self._kept.add(layer.layers[-1].name)
+        for inner in layer.layers:
+            inputs = call(inner, inputs)
+        return inputs
 
     def _of_layer(self, layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
         number = self._uses.get(layer.name, 0)
@@ -162,17 +180,21 @@ class _Copies:
         plain = tied and (self._narrower != 1 or layer.has_plain_counterpart())
         if readers and not local and not plain:
             return self._untied(layer, name)(*args, **kwargs)
+        values: list[Any] | None
         if local:
-            copy, values = self._of_convolution(layer, name, args[0].shape)
+            shape = _first(layer, args, kwargs).shape
+            copy, values = self._of_convolution(layer, name, shape)
         else:
             kind, config = layer.plain_counterpart() if tied else (type(layer), layer.get_config())
             widths = {k: self._width(layer, config[k]) for k in ("units", "filters") if k in config}
             copy = kind.from_config({**config, "name": name, **widths})
-            values = layer.plain_values() if tied else layer.get_weights()
-        if self._copy_values and values:
+            values = layer.plain_values() if tied else None
+        if values is None:
+            if self._copy_values:
+                take_values(copy, layer)
+        elif self._copy_values and values:
             copy.build_from_config(layer.get_build_config())
             copy.set_weights(values)
-            renew_normalization(copy)
         outputs = copy(*args, **kwargs)
         if tied and layer.plain_axes and not self._copy_values:
             _draw_as_read(copy, layer.plain_axes)
@@ -192,7 +214,7 @@ class _Copies:
         readers = readers_of(copy)
         copy.build_from_config(layer.get_build_config())
         if self._copy_values:
-            copy.set_weights(layer.get_weights())
+            take_values(copy, layer)
         untie(copy)
         owned = [reader.own_layer for reader in readers if reader.own_layer is not None]
         for own in owned if not self._copy_values else []:
@@ -230,6 +252,11 @@ class _Copies:
         kernel = kernel.reshape(-1, 1, 1, layer.filters)  # (inputs of a field, 1, 1, filters)
         values = [np.tile(kernel, (1, *positions, 1)), *(np.tile(b, (*positions, 1)) for b in bias)]
         return local, values
+
+
+def _first(layer: keras.Layer, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """What a layer is called on, given by position or by name."""
+    return args[0] if args else kwargs[arguments_of(layer)[0]]
 
 
 def _calls_others(layer: keras.Layer) -> bool:

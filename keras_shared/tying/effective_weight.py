@@ -51,6 +51,15 @@ def weight_shape(source: keras.Layer) -> tuple[Any, ...] | None:
     return shapes[0] if len(shapes) == 1 else tuple(shapes)
 
 
+def is_derived(source: keras.Layer) -> bool:
+    """Whether readers see a weight that is computed: clustered, quantised, or with LoRA."""
+    return weight_shape(source) is not None and (
+        source.quantization_mode is not None
+        or getattr(source, "lora_enabled", False)
+        or hasattr(source, "plain_class")  # clustered
+    )
+
+
 def effective_weight(source: keras.Layer, dtype: str) -> Any:
     """The weight that `source` multiplies by: LoRA merged, quantised codes as floats.
 

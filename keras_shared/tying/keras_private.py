@@ -19,6 +19,7 @@ from keras.src.backend.common import global_state
 from keras.src.backend.common.masking import get_keras_mask
 from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
+from keras.src.models.functional import Functional
 from keras.src.quantizers.gptq_core import get_weight_bits_for_layer
 from keras.src.quantizers.quantizers import dequantize_with_sz_map
 from keras.src.saving.saving_lib import _get_unique_name, _walk_saveable
@@ -80,6 +81,18 @@ def upstream_layers(tensors: Any) -> Iterator[keras.Layer]:
 def run_graph(model: keras.Model, inputs: Any, call: Callable[..., Any]) -> Any:
     """The outputs of a functional model, with `call(layer, *args)` where it calls a layer."""
     return model._run_through_graph(keras.tree.flatten(inputs), call_fn=call)
+
+
+def calls_as_built(layer: keras.Layer) -> bool:
+    """Whether a call of `layer` is what its graph says: a functional model, a built Sequential."""
+    if not isinstance(layer, keras.Model) or not getattr(layer, "inputs", None):
+        return False
+    return type(layer).call in (Functional.call, keras.Sequential.call)
+
+
+def takes_training(layer: Any) -> bool:
+    """Whether a layer, or an operation, is told if it is trained."""
+    return bool(getattr(layer, "_call_has_training_arg", False))
 
 
 def snake_case(name: str) -> str:

@@ -118,6 +118,7 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
     form: str = "as is"
     plain_axes: tuple[int, ...] | None = None
     convolves: bool = False
+    keeps_positions: bool = True  # so that a mask of the inputs is one of the outputs
 
     def __init__(
         self,
@@ -132,7 +133,7 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
                 f"Received: source={source!r} (of type {type(source).__name__})"
             )
         super().__init__(**kwargs)
-        self.supports_masking = True
+        self.supports_masking = self.keeps_positions
         self._reference = SourceReference(source, self.source_attributes)
         self.own_layer = own_layer
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_shared.tying.bind_ties import readers_of
-from keras_shared.tying.effective_weight import weight_shape
+from keras_shared.tying.effective_weight import is_derived, weight_shape
 from keras_shared.tying.keras_private import expect_layer, variables_may_change
 from keras_shared.tying.source_reference import SourceReference
 from keras_shared.tying.tie_error import TieError
@@ -119,13 +119,23 @@ def tie(
         )
     if keep not in (None, "source", "reader"):
         raise ValueError(f"`keep` must be 'source', 'reader' or None. Received: keep={keep!r}")
-    type(reader)(source)  # refuses a source of another kind
     if not source.built:
         raise TieError(
             f"The source '{source.name}' was never built, so it has no weight to read. Call it on "
             "its inputs once before `tie`."
         )
     reader.refuse_circle(source)
+    known, found = reader.describe_source(), type(reader)(source).describe_source()
+    differ = [
+        key for key in reader.source_attributes
+        if key in known and known[key] != found[key] and getattr(reader, key, None) is None
+    ]  # fmt: skip
+    if differ:
+        raise TieError(
+            f"{type(reader).__name__} '{reader.name}' was built for a source with "
+            f"{ {key: known.get(key) for key in differ} }, and '{source.name}' has "
+            f"{ {key: found.get(key) for key in differ} }. Pass a source that has the same."
+        )
     if lost:
         if weight_shape(source) != reader.tied_weight_shape():
             raise TieError(
@@ -150,7 +160,7 @@ def tie(
             "different values. Pass keep='source' to use the source's, or keep='reader' to copy "
             "the reader's into the source. Received: keep=None"
         )
-    if not same and keep == "reader" and _is_derived(source):
+    if not same and keep == "reader" and is_derived(source):
         raise TieError(
             f"The source '{source.name}' is clustered, quantised or has LoRA, so the values of "
             f"'{reader.name}' cannot be copied into it. Pass keep='source', or another source. "
@@ -160,14 +170,6 @@ def tie(
         reader._disown(owned if keep == "reader" and not same else None, source)
     reader._reference = SourceReference(source, reader.source_attributes)
     return reader
-
-
-def _is_derived(source: keras.Layer) -> bool:
-    return weight_shape(source) is not None and (
-        source.quantization_mode is not None
-        or getattr(source, "lora_enabled", False)
-        or hasattr(source, "plain_class")  # clustered
-    )
 
 
 def _forget_compiled(model: keras.Layer) -> None:

@@ -10,7 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers
 
-from keras_shared.layers import TiedConv, TiedConv2DTranspose, TiedConvTranspose
+from keras_shared.layers import (
+    TiedConv,
+    TiedConv2DTranspose,
+    TiedConvTranspose,
+    TiedEinsumDense,
+)
 from keras_shared.sharing import sharing_report, unshare
 from keras_shared.tying import TieError, bind_ties, check_ties, tie, untie
 
@@ -328,3 +333,24 @@ def test_wrong_channels_wrong_source_and_wrong_geometry():
         TiedConv2DTranspose(layers.Dense(3))
     with pytest.raises(ValueError, match="strides.*dilation_rate"):
         TiedConv(conv, strides=2, dilation_rate=2)(np.zeros((1, 8, 8, 1), "float32"))
+
+
+@pytest.mark.parametrize("kind", ["strided", "turned"])
+def test_no_mask_where_positions_move(kind):
+    """As Conv1D and EinsumDense of Keras, of which the next layer would take half of the mask."""
+    ids = keras.Input((8,), dtype="int32")
+    table = layers.Embedding(5, 4, mask_zero=True)
+    convolution, dense = layers.Conv1D(4, 3, padding="same"), layers.Dense(3)
+    for layer in (convolution, dense):
+        layer(table(ids))
+    reader = {
+        "strided": lambda: TiedConv(convolution, strides=2),
+        "turned": lambda: TiedEinsumDense(dense, equation="btc,cd->bdt"),
+    }[kind]()
+    recurrent = layers.LSTM(3)
+    between = reader(table(ids))
+    model = keras.Model(ids, [between, recurrent(between)])
+    given, found = model.predict(np.array([[1, 2, 3, 0, 0, 0, 0, 0]]), verbose=0)
+    np.testing.assert_allclose(recurrent(given), found, rtol=1e-4, atol=1e-6)
+    model.compile("sgd", "mse")
+    model.evaluate(np.ones((1, 8)), [np.zeros(given.shape), np.zeros(found.shape)], verbose=0)

@@ -4,7 +4,7 @@ import pytest
 from keras import layers
 
 from keras_shared.layers import TiedLayer
-from keras_shared.tying import TieError
+from keras_shared.tying import TieError, check_ties
 
 
 def two_models():
@@ -44,3 +44,19 @@ def test_it_builds_its_source_and_adds_nothing():
 def test_no_layer():
     with pytest.raises(TieError, match="pass a Layer object"):
         TiedLayer("tower")
+
+
+def test_two_sizes_of_one_source(tmp_path):
+    convolution, x = layers.Conv2D(3, 3, name="convolution"), keras.Input((8, 8, 1))
+    left = keras.Model(x, convolution(x), name="left")
+    small, large = keras.Input((8, 8, 1)), keras.Input((12, 12, 1))
+    again = TiedLayer(convolution)
+    flat = [layers.Dense(2)(layers.Flatten()(again(image))) for image in (small, large)]
+    right = keras.Model([small, large], flat, name="right")
+    model = keras.Model([small, large], [left(small), *right([small, large])])
+    images = [np.ones((1, 8, 8, 1)), np.ones((1, 12, 12, 1))]
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    for ours, theirs in zip(loaded(images), model(images), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    check_ties(model)

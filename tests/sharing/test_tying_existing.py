@@ -223,3 +223,80 @@ def test_a_source_of_a_subclass():
     plain = keras.Model(inputs, layers.Dense(6, name="back")(code))
     tied = tie_weights(plain, {"back": "code"}, keep="source")
     assert plain.count_params() - tied.count_params() == 24
+
+
+def test_a_penalty_of_activities_stays():
+    for whole in (False, True):
+        x = keras.Input((6,))
+        source = layers.Dense(6, name="source")
+        reader = layers.Dense(6, name="reader", activity_regularizer="l2")
+        model = keras.Model(x, reader(source(x)))
+        tied, given = tie_weights(model, {"reader": "source"}, "reader", not whole), noise(3, 6)
+        reader.set_weights([w + 0 for w in reader.get_weights()])
+        kernel, bias = reader.get_weights()
+        source.set_weights([kernel if whole else kernel.T, bias if whole else source.bias])
+        for one in (model, tied):
+            one(given)
+        np.testing.assert_allclose(tied.losses, model.losses, rtol=1e-5)
+    source.activity_regularizer = keras.regularizers.L1(0.3)
+    with pytest.raises(TieError, match=r"differ in \['activity_regularizer'\]"):
+        tie_weights(model, {"reader": "source"}, "reader", transpose=False)
+
+
+def test_lora_of_source_and_reader():
+    model = plain()
+    source, reader = model.get_layer("enc_1"), model.get_layer("dec_1")
+    source.enable_lora(1)
+    source.lora_kernel_b.assign(noise(1, 2))
+    reader.kernel.assign(keras.ops.transpose(source._kernel))  # without what LoRA adds
+    with pytest.raises(TieError, match="hold different values"):
+        tie_weights(model, {"dec_1": "enc_1"})
+    with pytest.raises(TieError, match="'enc_1' is clustered, quantised or has LoRA.*'reader'"):
+        tie_weights(model, {"dec_1": "enc_1"}, keep="reader")
+    reader.kernel.assign(keras.ops.transpose(source.kernel))
+    tied, x = tie_weights(model, {"dec_1": "enc_1"}), noise(3, 6)
+    np.testing.assert_allclose(tied(x), model(x), rtol=1e-5)
+    reader.enable_lora(1)
+    with pytest.raises(TieError, match=r"\['dec_1'\] has LoRA"):
+        tie_weights(model, {"dec_1": "enc_1"}, keep="source")
+
+
+def test_one_step_after_the_other():
+    x = keras.Input((6,))
+    z, a, b = (layers.Dense(n, name=k) for n, k in ((4, "z"), (6, "a"), (4, "b")))
+    once = tie_weights(keras.Model(x, b(a(z(x)))), {"b": "a"}, keep="source")
+    with pytest.raises(TieError, match=r"\['a'\] cannot be reader and source at once"):
+        tie_weights(once, {"a": "z"}, keep="source")
+    with pytest.raises(TieError, match=r"\['b'\] are tied already. Call `keras_shared.untie`"):
+        tie_weights(once, {"b": "z"}, keep="source")
+    again = tie_weights(untie(once), {"a": "z"}, keep="source")
+    assert again(noise(2, 6)).shape == (2, 4)
+
+
+def test_layers_of_one_name_in_two_sub_models():
+    x, code, inputs = keras.Input((6,)), keras.Input((4,)), keras.Input((6,))
+    encoder = keras.Model(x, layers.Dense(4, name="k")(x), name="encoder")
+    decoder = keras.Model(code, layers.Dense(6, name="k")(code), name="decoder")
+    model = keras.Model(inputs, decoder(encoder(inputs)))
+    with pytest.raises(TieError, match=r"has 2 layers named 'k'.*\['encoder/k', 'decoder/k'\]"):
+        tie_weights(model, {"k": "k"}, keep="source")
+    tied = tie_weights(model, {"decoder/k": "encoder/k"}, keep="source")
+    assert tied.count_params() == 6 * 4 + 4 + 6
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda name: layers.Bidirectional(layers.LSTM(2), name=name),
+        lambda name: layers.TimeDistributed(layers.Dense(2), name=name),
+        lambda name: layers.RNN(layers.LSTMCell(2), name=name),
+        lambda name: keras.Sequential([keras.Input((5, 3)), layers.Dense(2)], name=name),
+    ],
+)
+def test_what_lies_in_a_wrapper_may_have_another_name(build):
+    x = keras.Input((5, 3))
+    model = keras.Model(x, [build("first")(x), build("second")(x)])
+    tied = tie_weights(model, {"second": "first"}, keep="source")
+    assert 2 * tied.count_params() == model.count_params()
+    one, two = tied(noise(2, 5, 3))
+    np.testing.assert_array_equal(one, two)

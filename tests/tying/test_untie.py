@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+from keras import layers
 from topologies import (
     STACKS,
     TOPOLOGIES,
@@ -13,7 +14,7 @@ from topologies import (
 )
 
 import keras_shared
-from keras_shared.layers import TiedDense, TiedEinsumDense, TiedLayer
+from keras_shared.layers import TiedConvTranspose, TiedDense, TiedEinsumDense, TiedLayer
 from keras_shared.tying import TieError, readers_of, tie, untie
 from keras_shared.zoo import TiedAutoencoder
 
@@ -258,3 +259,34 @@ def test_frozen_source_frozen_reader():
     model.get_layer("reader").trainable = False
     untie(model)
     assert model.get_layer("reader").trainable_variables == []
+
+
+def test_a_reader_inside_of_an_untied_tower_is_cut_as_well(tmp_path):
+    source, x, code = layers.Dense(4, name="source"), keras.Input((6,)), keras.Input((4,))
+    h = source(x)
+    tower = keras.Model(code, TiedDense(source, name="inner")(code), name="tower")
+    again = keras.Input((4,))
+    sub = keras.Model(again, TiedLayer(tower)(again), name="sub")
+    keras.Model(x, [tower(h), sub(h)])
+    given = np.ones((2, 4), "float32")
+    before = np.array(tower(given))
+    untie(sub)
+    assert not readers_of(sub)
+    source.kernel.assign(source.kernel + 1)
+    np.testing.assert_allclose(sub(given), before, rtol=1e-5)
+    sub.save(tmp_path / "sub.keras")
+    alone = keras.models.load_model(tmp_path / "sub.keras")
+    np.testing.assert_allclose(alone(given), before, rtol=1e-5)
+
+
+def test_a_source_of_another_geometry_is_refused():
+    image = keras.Input((8, 8, 1))
+    first = layers.Conv2D(3, 3, strides=2, padding="same", name="first")
+    other = layers.Conv2D(3, 3, strides=1, padding="same", name="other")
+    reader = TiedConvTranspose(first)
+    model = keras.Model(image, [reader(first(image)), other(image)])
+    untie(reader)
+    with pytest.raises(TieError, match=r"'strides': \[2, 2\].*'other' has.*'strides': \[1, 1\]"):
+        tie(reader, other, keep="source")
+    assert tie(reader, first).source() is first
+    assert model(np.ones((1, 8, 8, 1)))[0].shape == (1, 8, 8, 1)

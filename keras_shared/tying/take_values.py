@@ -1,0 +1,46 @@
+import tempfile
+
+import keras
+
+from keras_shared.errors import boundary
+from keras_shared.tying.keras_private import flatten_layers
+from keras_shared.tying.normalization import renew_normalization
+from keras_shared.tying.tie_error import TieError
+
+
+def take_values(copy: keras.Layer, layer: keras.Layer) -> None:
+    """Give a layer that was made from another's config all values of the other.
+
+    Beside the weights these are what `keras.Layer.set_weights` leaves as it was: what Normalization
+    computes with, the factor of LoRA, and the words that a lookup was adapted to.
+
+    Args:
+        copy: of the class and with the config of `layer`; it is built here if it was not.
+        layer: keeps its values.
+
+    Raises:
+        TieError: if Keras cannot set the weights, as those of a float8 layer.
+
+    Example:
+        >>> import keras
+        >>> from keras_shared.tying.take_values import take_values
+        >>> words = keras.layers.StringLookup()
+        >>> words.adapt(["tied", "weights", "tied"])
+        >>> copy = keras.layers.StringLookup.from_config(words.get_config())
+        >>> take_values(copy, words)
+        >>> [str(word) for word in copy.get_vocabulary()]
+        ['[UNK]', 'tied', 'weights']
+    """
+    with boundary(f"{type(layer).__name__} '{layer.name}' cannot be copied", TieError):
+        if layer.weights:
+            if not copy.built:
+                copy.build_from_config(layer.get_build_config())
+            copy.set_weights(layer.get_weights())
+            renew_normalization(copy)
+        for mine, theirs in zip(flatten_layers(copy), flatten_layers(layer), strict=False):
+            if getattr(theirs, "lora_enabled", False):
+                mine.lora_alpha = theirs.lora_alpha  # Keras forgets it when it enables LoRA
+            if hasattr(theirs, "save_assets"):
+                with tempfile.TemporaryDirectory() as folder:
+                    theirs.save_assets(folder)
+                    mine.load_assets(folder)
