@@ -1,5 +1,7 @@
 import argparse
 
+from keras_shared.cli.options import within
+
 NAME = "check"
 HELP = "say what TF Serving would do with a SavedModel"
 EXAMPLE = "check my/export"
@@ -14,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="run it even if its graph touches files, the network or Python",
     )  # fmt: skip
     parser.add_argument(
-        "--timeout", type=float, metavar="SECONDS",
+        "--timeout", type=within(0.1, 1e6), metavar="SECONDS",
         help="that reading and running it may take (default: 120)",
     )  # fmt: skip
 

@@ -1,4 +1,5 @@
 import argparse
+import io
 import os
 import signal
 import sys
@@ -69,6 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0 if done, 2 for a wrong call, 130 after Ctrl-C and 141 if nobody reads
         what it prints, as shells count these, 1 for the rest.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may not know every sign
+            stream.reconfigure(errors="backslashreplace")
     parser = _parser()
     given = sys.argv[1:] if arguments is None else arguments
     options = argparse.Namespace(trains=False, debug=False)

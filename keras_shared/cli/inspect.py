@@ -19,9 +19,12 @@ def run(options: argparse.Namespace) -> None:
     from keras_shared.presets.names import INNER_MODEL, version_dir
     from keras_shared.presets.reading import FILES
     from keras_shared.sharing import draw_sharing, sharing_report, stored_report, write_tree
+    from keras_shared.sharing.picture import refuse_suffix
     from keras_shared.sharing.table import print_report
     from keras_shared.terminal import console
 
+    if options.picture:
+        refuse_suffix(options.picture)
     foreign = None
     if not options.model.endswith(FILES):
         folder = version_dir(options.model)

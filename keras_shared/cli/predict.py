@@ -236,7 +236,7 @@ def _write_pictures(
 
     import numpy as np
 
-    from keras_shared.files.atomic import replacing
+    from keras_shared.files.atomic import make_folder, replacing
     from keras_shared.files.pictures import png_bytes
 
     written: list[pathlib.Path] = []
@@ -248,7 +248,7 @@ def _write_pictures(
                 f"--out writes square reconstructions, and {file} gave {list(outputs)}. Leave it "
                 "out, or ask an autoencoder of square images."
             )
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for vector in np.clip(np.round(vectors * 255), 0, 255).astype("uint8"):
             stem, count = pathlib.Path(file).stem, 1
             target = folder / f"{stem}_reconstruction.png"

@@ -1,14 +1,17 @@
 import pathlib
+import warnings
 
 import numpy as np
 
 from keras_shared.datasets.dataset import DataError, Dataset
 from keras_shared.datasets.labelled_images import LabelledImages
 from keras_shared.datasets.lazy_images import Shape
-from keras_shared.datasets.splitting import check_classes, split_by_seed
+from keras_shared.datasets.splitting import check_classes, check_split, split_by_seed
 from keras_shared.errors import boundary
 from keras_shared.files.npy import read_npz
 
+FRACTION = 1.5  # what goes up to here are fractions
+DARK = 32
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
@@ -38,7 +41,7 @@ def from_arrays(
         >>> from_arrays(file, "test", (8, 8, 1)).images.shape
         (4, 8, 8, 1)
     """
-    where = str(path)
+    where, split = str(path), check_split(split)
     with boundary(f"{where} holds no images with labels", DataError):
         return _from_arrays(path, split, image_shape, seed, where)
 
@@ -53,6 +56,8 @@ def _from_arrays(
             for name in ("train", "test")
         }
         check_classes(parts["train"], where, least=1)
+        if split == "train":
+            _warn_of_copies(where, np.asarray(arrays["x_train"]), np.asarray(arrays["x_test"]))
         return parts[split]
     if not {"x", "y"} <= set(arrays):
         raise DataError(
@@ -62,6 +67,17 @@ def _from_arrays(
     images = _images(where, arrays["x"], arrays["y"], arrays, image_shape)
     train, test = split_by_seed(images, seed, where)
     return train if split == "train" else test
+
+
+def _warn_of_copies(where: str, train: np.ndarray, test: np.ndarray) -> None:
+    known = {image.tobytes() for image in train}
+    both = [i for i, image in enumerate(test) if image.tobytes() in known]
+    if both:
+        warnings.warn(
+            f"{where}: {len(both)} images of x_test are in x_train too, and the test is no test of "
+            f"them: {both[:5]}",
+            stacklevel=2,
+        )
 
 
 def arrays_dataset(path: str, image_shape: Shape, seed: int) -> Dataset:
@@ -81,21 +97,42 @@ def _images(
             f"{where}: expected x as (images, height, width) or with 1 or 3 channels, and y with a "
             f"label for each. Received: x {x.shape}, y {y.shape}"
         )
-    if x.dtype != np.uint8:
-        low, high = float(x.min(initial=0)), float(x.max(initial=0))
-        if not (low >= 0 and 1 < high <= 255):
-            raise DataError(
-                f"{where}: expected pixels from 0 to 255. Received: {x.dtype} from {low:g} to "
-                f"{high:g}. Multiply fractions by 255."
-            )
-        x = np.round(x).astype("uint8")
+    if y.size != len(x):
+        raise DataError(
+            f"{where}: expected one label for each image. Received: y {y.shape}. Of labels that "
+            "are one-hot take y.argmax(axis=1)."
+        )
+    low, high = float(x.min()), float(x.max())
+    if not (low >= 0 and (high == 0 or FRACTION < high <= 255)):
+        advice = "Replace what is no number."
+        if np.isfinite(low) and np.isfinite(high):
+            whole = "255" if low >= 0 and high <= FRACTION else "127.5, after adding 1"
+            advice = f"Multiply them by {whole}." if high <= FRACTION else (
+                f"Divide them by {high / 255:g}." if low >= 0 else "Bring them there."
+            )  # fmt: skip
+        raise DataError(
+            f"{where}: expected pixels from 0 to 255. Received: {x.dtype} from {low:g} to "
+            f"{high:g}. {advice}"
+        )
+    if 0 < high < DARK:
+        warnings.warn(
+            f"{where}: pixels go up to {high:g}, of 255: the images are almost black. Multiply "
+            f"them by {255 / high:g} if {high:g} is white.",
+            stacklevel=2,
+        )
+    x = x if x.dtype == np.uint8 else np.round(x).astype("uint8")
     y = np.ravel(y)
     if not np.issubdtype(y.dtype, np.integer) or y.min(initial=0) < 0:
         raise DataError(f"{where}: expected labels as whole numbers from 0. Received: {y.dtype}")
-    known = int(max(v.max(initial=0) for k, v in arrays.items() if k.startswith("y"))) + 1
-    if known > sum(v.size for k, v in arrays.items() if k.startswith("y")):
+    labels = [v for k, v in arrays.items() if k in ("y", "y_train", "y_test")]
+    known = int(max(v.max(initial=0) for v in labels)) + 1
+    if known > sum(v.size for v in labels):
         raise DataError(f"{where}: labels go up to {known - 1:,}, and there are fewer images.")
-    names = tuple(map(str, arrays.get("class_names", range(known))))
+    given = np.asarray(arrays.get("class_names", range(known)))
+    given = np.char.decode(given, "utf-8") if given.dtype.kind == "S" else given
+    names = tuple(map(str, given))
+    if len({*names}) < len(names) or not all(names):
+        raise DataError(f"{where}: expected a class_name of its own for each. Received: {names}")
     if len(names) < known:
         raise DataError(f"{where}: {len(names)} class_names for labels up to {known - 1}.")
     return LabelledImages(x, y.astype(int), np.arange(len(names)), names, names).fitted(shape)

@@ -1,5 +1,6 @@
 import hashlib
 import pathlib
+import re
 import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,13 +10,18 @@ import numpy as np
 from keras_shared.datasets.dataset import DataError, Dataset
 from keras_shared.datasets.labelled_images import LabelledImages
 from keras_shared.datasets.lazy_images import LazyImages, Shape
-from keras_shared.datasets.splitting import check_classes, split_by_seed
+from keras_shared.datasets.splitting import check_classes, check_split, split_by_seed
 from keras_shared.errors import boundary
 from keras_shared.files.bounded import read_bytes
 from keras_shared.files.limits import MOST_PICTURE
 from keras_shared.files.pictures import why_no_picture
+from keras_shared.text import one_line
 
-TRAIN, VALIDATION, TEST = ("train", "training"), ("validation", "valid", "val"), ("test", "testing")
+SPLITS = {  # small letters, without _set or -set behind it
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val"),
+    "test": ("test", "testing"),
+}
 SHOWN = 5  # files that a warning names
 
 
@@ -52,16 +58,19 @@ def from_folder(
         >>> train.class_names, len(train.images), len(test.images), test.images.read().shape
         (('dark', 'light'), 8, 2, (2, 8, 8, 1))
     """
-    folder = pathlib.Path(path)
+    folder, split = pathlib.Path(path), check_split(split)
     with boundary(f"{folder} cannot be read as a folder of images", DataError):
-        return _from_folder(folder, split, image_shape, seed)
+        if split == "train":
+            return _from_folder(folder, split, image_shape, seed)
+        with warnings.catch_warnings():  # whoever trains was warned of the whole folder
+            warnings.simplefilter("ignore")
+            return _from_folder(folder, split, image_shape, seed)
 
 
 def _from_folder(folder: pathlib.Path, split: str, image_shape: Shape, seed: int) -> LabelledImages:
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder} with images. Name one with a folder a class.")
-    splits = {name: _first_of(folder, names) for name, names in
-              (("train", TRAIN), ("validation", VALIDATION), ("test", TEST))}  # fmt: skip
+    splits = {name: _first_of(folder, names) for name, names in SPLITS.items()}
     if splits["train"] is None or splits["test"] is None:
         if any(splits.values()):
             found = [p.name for p in splits.values() if p is not None]
@@ -70,6 +79,7 @@ def _from_folder(folder: pathlib.Path, split: str, image_shape: Shape, seed: int
                 "'validation'), or none of them and a folder for each class."
             )
         names = _classes(folder)
+        _refuse_splits(folder, names)
         train, test = split_by_seed(_read(folder, names, image_shape), seed, str(folder))
         return train if split == "train" else test
     names = _classes(splits["train"])
@@ -104,7 +114,23 @@ def _files(images: LabelledImages) -> np.ndarray:
 
 
 def _first_of(folder: pathlib.Path, names: Iterable[str]) -> pathlib.Path | None:
-    return next((folder / name for name in names if (folder / name).is_dir()), None)
+    def named(path: pathlib.Path) -> str:
+        return re.sub(r"[ _-]?set$", "", path.name.lower())
+
+    return next((p for p in sorted(folder.iterdir()) if p.is_dir() and named(p) in names), None)
+
+
+def _refuse_splits(folder: pathlib.Path, names: tuple[str, ...]) -> None:
+    """Folders that hold the same folders, and no file, are no classes."""
+    inner = [sorted(p.name for p in (folder / name).iterdir()) for name in names]
+    whole = all(
+        (folder / name / p).is_dir() for name, own in zip(names, inner, strict=True) for p in own
+    )
+    if len(names) > 1 and inner[0] and whole and all(own == inner[0] for own in inner):
+        raise DataError(
+            f"{folder}: {list(names[:8])} all hold the folders {inner[0][:8]}. If they are splits, "
+            "name them 'train' and 'test' (and perhaps 'validation')."
+        )
 
 
 def _classes(folder: pathlib.Path) -> tuple[str, ...]:
@@ -135,7 +161,8 @@ def _read(folder: pathlib.Path, names: tuple[str, ...], shape: Shape) -> Labelle
         (file, label)
         for label, name in enumerate(names)
         for file in sorted((folder / name).rglob("*"))
-        if file.is_file() and not file.name.startswith(".")
+        # links that lead nowhere, or to a folder, are named below
+        if (file.is_file() or file.is_symlink()) and not _hidden(file, folder)
     ]
     with ThreadPoolExecutor() as pool:
         wrong = list(pool.map(why_no_picture, (file for file, _ in found)))
@@ -143,13 +170,19 @@ def _read(folder: pathlib.Path, names: tuple[str, ...], shape: Shape) -> Labelle
     if bad:
         more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
         warnings.warn(
-            f"{folder}: {len(bad)} files are left out: {'; '.join(bad[:SHOWN])}{more}", stacklevel=2
+            one_line(f"{folder}: {len(bad)} files are left out: {'; '.join(bad[:SHOWN])}{more}"),
+            stacklevel=2,
         )
     good = [pair for pair, reason in zip(found, wrong, strict=True) if not reason]
     files = np.array([str(file) for file, _ in good], dtype=str)
     labels = np.array([label for _, label in good], dtype=int)
     images = LabelledImages(LazyImages(files, shape), labels, np.arange(len(names)), names, names)
     return _without_copies(folder, images)
+
+
+def _hidden(file: pathlib.Path, folder: pathlib.Path) -> bool:
+    """Whether it, or a folder that it lies in, begins with a dot: what other programs leave."""
+    return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
 def _digests(files: Iterable[str]) -> dict[str, str]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_shared.datasets.dataset import DataError, Dataset
 from keras_shared.datasets.lazy_images import LazyImages, Shape
-from keras_shared.datasets.splitting import SHARE
+from keras_shared.datasets.splitting import SHARE, check_split
 from keras_shared.errors import boundary
 from keras_shared.files.bounded import read_text
 from keras_shared.files.pictures import why_no_picture
@@ -83,7 +83,7 @@ def from_pairs(
         >>> len(train.same), len(train.held_out), train.images.shape[1:]
         (8, 2, (8, 8, 1))
     """
-    path = pathlib.Path(path)
+    path, split = pathlib.Path(path), check_split(split)
     with boundary(f"{path} is not a CSV file of pairs, {HEADER}", DataError):
         rows = _readable(path, _rows(path))
     files = sorted({file for row in rows for file in row[:2]})
@@ -119,7 +119,8 @@ _Row = tuple[pathlib.Path, pathlib.Path, bool, str]
 
 def _rows(path: pathlib.Path) -> list[_Row]:
     text = io.StringIO(read_text(path, DataError).removeprefix("\ufeff"), newline="")
-    lines = [(i, [cell.strip() for cell in row]) for i, row in enumerate(csv.reader(text), 1)]
+    reader = csv.reader(text, skipinitialspace=True)
+    lines = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
     lines = [(i, row) for i, row in lines if any(row)]
     if lines and not any(_is_path(path, name) for name in lines[0][1][:2]):
         del lines[0]  # a header
@@ -127,13 +128,13 @@ def _rows(path: pathlib.Path) -> list[_Row]:
     for i, row in lines:
         answer, where = (cell.lower() for cell in (*row[2:3], *row[3:4], "", "")[:2])
         if len(row) not in (3, 4):
-            wrong.append(f"row {i} has {len(row)} columns")
+            wrong.append(f"line {i} has {len(row)} columns between commas")
         elif answer not in YES + NO:
-            wrong.append(f"row {i}: same is '{row[2]}', expected 1 or 0")
+            wrong.append(f"line {i}: same is {row[2][:60]!r}, expected 1 or 0")
         elif len(row) == 4 and where not in SPLITS:
-            wrong.append(f"row {i}: the split is '{row[3]}', expected one of {list(SPLITS)}")
+            wrong.append(f"line {i}: the split is '{row[3]}', expected one of {list(SPLITS)}")
         elif missing := [name for name in row[:2] if not (path.parent / name).is_file()]:
-            wrong.append(f"row {i}: there is no file {path.parent / missing[0]}")
+            wrong.append(f"line {i}: there is no file {path.parent / missing[0]}")
         else:
             files = [path.parent / name for name in row[:2]]
             rows.append((files[0], files[1], answer in YES, where if len(row) == 4 else ""))

@@ -45,6 +45,9 @@ class LazyImages:
         sources: paths of pictures, or an array of images of another shape.
         shape: height, width and channels of each image.
 
+    Raises:
+        ValueError: for another shape.
+
     Example:
         >>> import numpy as np
         >>> from keras_shared.datasets.lazy_images import LazyImages
@@ -56,6 +59,11 @@ class LazyImages:
     dtype = np.dtype("uint8")
 
     def __init__(self, sources: Sequence[Any] | np.ndarray, shape: Shape) -> None:
+        if len(shape) != 3 or shape[-1] not in (1, 3) or min(shape) < 1:
+            raise ValueError(
+                "`image_shape` must be height, width and 1 or 3 channels. Received: "
+                f"image_shape={shape}"
+            )
         self.sources = np.asarray(sources)
         self.shape = (len(self.sources), *shape)
 

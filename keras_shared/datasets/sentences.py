@@ -2,18 +2,20 @@ import csv
 import io
 import os
 import pathlib
+import warnings
 from typing import Any
 
 import numpy as np
 
 from keras_shared.datasets.dataset import DataError, Dataset
 from keras_shared.datasets.labelled_sentences import LabelledSentences
-from keras_shared.datasets.splitting import SHARE
+from keras_shared.datasets.splitting import SHARE, check_split
 from keras_shared.datasets.text_file import read_text_file
 from keras_shared.errors import boundary
 
 SPLITS = ("train", "validation", "test")
 SHOWN = 5  # rows that a message names
+LINE = "\n"  # key of a row's last line in the file, which no column has
 
 
 def from_sentences(path: str | os.PathLike[str], split: str, seed: int = 1) -> LabelledSentences:
@@ -42,11 +44,13 @@ def from_sentences(path: str | os.PathLike[str], split: str, seed: int = 1) -> L
         >>> len(train.sentences), len(train.held_out), train.class_names
         (16, 4, ('bad', 'good'))
     """
-    name = os.fspath(path)
+    name, split = os.fspath(path), check_split(split)
     text = read_text_file(path)
     with boundary(f"{name} cannot be read as CSV", DataError):
-        rows = list(csv.DictReader(io.StringIO(text, newline="")))
-        header = list(csv.DictReader(io.StringIO(text, newline="")).fieldnames or ())
+        reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
+        reader.fieldnames = [(field or "").strip().lower() for field in reader.fieldnames or ()]
+        rows: list[dict[str, Any]] = [{**row, LINE: reader.line_num} for row in reader]
+        header = list(reader.fieldnames)
     if missing := [column for column in ("text", "label") if column not in header]:
         raise DataError(
             f"{name} has no column {' and no column '.join(missing)}: expected a first line that "
@@ -66,6 +70,14 @@ def from_sentences(path: str | os.PathLike[str], split: str, seed: int = 1) -> L
         raise DataError(f"{name} has {len(names)} label in training: expected at least two.")
     labels = np.array([names.index(label) for label in given])
     whole = LabelledSentences(sentences, labels, names)
+    known = {sentences[i] for i in (*parts["train"], *parts["validation"])}
+    both = [sentences[i] for i in parts["test"] if sentences[i] in known]
+    if both and split == "train":
+        warnings.warn(
+            f"{name}: {len(both)} sentences train and test, which flatters the test, such as "
+            f"{both[0][:60]!r}. Leave one of each, or name the splits in a column.",
+            stacklevel=2,
+        )
     if split == "test":
         return whole.part(np.sort(parts["test"]))
     training = np.sort(np.array([*parts["train"], *parts["validation"]], int))
@@ -83,15 +95,16 @@ def sentences_dataset(path: str, image_shape: Any, seed: int) -> Dataset:
 
 def _check_rows(name: str, rows: list[dict[str, Any]], named: bool) -> None:
     wrong = []
-    for i, row in enumerate(rows, 2):  # the header is the first
+    for row in rows:
+        i = row[LINE]
         if None in row:
-            wrong.append(f"row {i} has more columns than the header: quote a text with commas")
+            wrong.append(f"line {i} has more columns than the header: quote a text with commas")
         elif not (row["text"] or "").strip():
-            wrong.append(f"row {i} has no text")
+            wrong.append(f"line {i} has no text")
         elif not (row["label"] or "").strip():
-            wrong.append(f"row {i} has no label")
+            wrong.append(f"line {i} has no label")
         elif named and (row["split"] or "").strip() not in SPLITS:
-            wrong.append(f"row {i}: the split is {row['split']!r}, expected one of {list(SPLITS)}")
+            wrong.append(f"line {i}: the split is {row['split']!r}, expected one of {list(SPLITS)}")
     if wrong or not rows:
         more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
         said = "; ".join(wrong[:SHOWN]) or "no rows"

@@ -11,6 +11,19 @@ SHARE = 0.2  # of each class tests; as much of the rest validates
 IMBALANCE = 10  # times as many images in one class as in another
 
 
+def check_split(split: str) -> str:
+    """See that there is such a split of one's own data.
+
+    Raises:
+        DataError: for another name.
+    """
+    if split not in ("train", "test"):
+        raise DataError(
+            f"`split` must be 'train' (with what validates) or 'test'. Received: split={split!r}"
+        )
+    return split
+
+
 def split_by_seed(
     images: LabelledImages, seed: int, where: str
 ) -> tuple[LabelledImages, LabelledImages]:

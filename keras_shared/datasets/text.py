@@ -3,6 +3,7 @@ import pathlib
 from typing import Any
 
 from keras_shared.datasets.dataset import DataError, Dataset
+from keras_shared.datasets.splitting import check_split
 from keras_shared.datasets.text_file import read_text_file
 from keras_shared.datasets.text_stream import TextStream
 
@@ -29,7 +30,7 @@ def from_text(path: str | os.PathLike[str], split: str) -> TextStream:
         >>> from_text(file, "test").text
         'line 9\\n'
     """
-    text = read_text_file(path)
+    split, text = check_split(split), read_text_file(path)
     first, second = (_cut(text, round(part * len(text))) for part in PARTS)
     parts = text[:first], text[first:second], text[second:]
     if not all(part.strip() for part in parts):

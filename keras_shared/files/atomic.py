@@ -128,9 +128,17 @@ def replacing_folder(
 
 
 def make_folder(path: pathlib.Path) -> None:
-    """Make a folder and those above it, each one flushed with the folder that lists it."""
-    if not path.is_dir():
-        make_folder(path.parent)
+    """Make a folder and those above it, each one flushed with the folder that lists it.
+
+    Raises:
+        FileError: if there is a file of that name, or it cannot be made.
+    """
+    if path.is_dir():
+        return
+    if path.exists():
+        raise FileError(f"{path} is a file, and a folder is expected there. Name another one.")
+    make_folder(path.parent)
+    with boundary(f"The folder {path} cannot be made", FileError):
         path.mkdir(exist_ok=True)
         flush(path.parent)
 

@@ -1,5 +1,6 @@
 """The way back from a published version, or a `.keras` file, to a trainable model with its ties."""
 
+import importlib
 import json
 import math
 import os
@@ -10,7 +11,7 @@ import keras
 
 import keras_shared.layers as _layers  # noqa: F401  (registers the classes with Keras)
 import keras_shared.losses as _losses  # noqa: F401
-from keras_shared.errors import boundary
+from keras_shared.errors import attempt, boundary
 from keras_shared.files.archives import check_parts, open_archive, open_hdf5, refuse_inflation
 from keras_shared.finite import refuse_undefined
 from keras_shared.presets.names import (
@@ -25,6 +26,9 @@ from keras_shared.tying import TieError, bind_ties
 from keras_shared.tying.keras_private import variables_made_by
 
 FILES = (".keras", ".h5")  # a whole model in one file, of Keras 3 or as earlier versions wrote it
+UNKNOWN = re.compile(  # what Keras says of a class that it does not know: kind, name, module
+    r"locate (\w+) '([^']+)'.*?config: \{'module': (?:None|'([^']+)')", re.DOTALL
+)
 ITEM_BYTES = {"float64": 8, "int64": 8, "float16": 2, "bfloat16": 2, "int8": 1, "uint8": 1}
 
 
@@ -61,7 +65,7 @@ def read_model(
     with boundary(f"{path} is corrupt and cannot be loaded", LoadError, others.strip()):
         _look_through(path, safe_mode, others.strip())
         try:
-            model = bind_ties(keras.models.load_model(path, compile=compile, safe_mode=safe_mode))
+            model = _loaded(path, compile, safe_mode)
         except TieError as error:
             raise TieError(f"{path}: {error}") from error
         except TypeError as error:
@@ -71,6 +75,20 @@ def read_model(
             f"Take an earlier state of it; keras.models.load_model loads it as it is.{others}",
         )  # fmt: skip
     return model
+
+
+def _loaded(path: pathlib.Path, compile: bool, safe_mode: bool) -> keras.Model:
+    """The model; a class of ours that nothing has imported yet, as an optimizer, is imported."""
+    given = {"compile": compile, "safe_mode": safe_mode}
+    model, wrong = attempt(lambda: keras.models.load_model(path, **given), TypeError)
+    unknown = UNKNOWN.search(str(wrong)) if wrong else None
+    if unknown and str(unknown[3]).startswith("keras_shared."):
+        with boundary(f"{unknown[3]} cannot be imported", LoadError):
+            importlib.import_module(unknown[3])
+        model, wrong = keras.models.load_model(path, **given), None
+    if wrong:
+        raise wrong
+    return bind_ties(model)
 
 
 def _look_through(path: pathlib.Path, safe_mode: bool, advice: str) -> None:
@@ -94,8 +112,7 @@ def _look_through(path: pathlib.Path, safe_mode: bool, advice: str) -> None:
 
 def _not_registered(path: pathlib.Path, error: TypeError) -> Exception:
     """What to do about a class that Keras does not know; another error as it is."""
-    said = r"locate (\w+) '([^']+)'.*?config: \{'module': (?:None|'([^']+)')"
-    unknown = re.search(said, str(error), re.DOTALL)
+    unknown = UNKNOWN.search(str(error))
     if unknown is None:
         return error
     kind, name, module = unknown.groups("")

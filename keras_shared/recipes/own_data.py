@@ -27,12 +27,15 @@ def on_own_data(recipe: Recipe, path: str) -> Recipe:
     """
     given, seeds = recipe.given, recipe.training.seeds
     model = {k: v for k, v in given["model"].items() if k not in LEFT_OPEN}
+    data, training = _data(path, recipe.task), {**given.get("training", {}), "seeds": seeds[:1]}
+    if data["name"] == "pairs":  # the recipe's loss may be of batches of classes
+        training.pop("loss", None)
     return recipe_from(
         {
             "name": _name(recipe.name, path),
             "model": model,
-            "data": _data(path, recipe.task),
-            "training": {**given.get("training", {}), "seeds": seeds[:1]},
+            "data": data,
+            "training": training,
         },
         recipe.path,
     )
@@ -90,6 +93,11 @@ def _data(path: str, task: "Task") -> dict[str, Any]:
     suffix = "" if own.is_dir() else own.suffix.lower()
     if suffix in known and (own.is_dir() or (suffix and own.is_file())):
         return {"name": known[suffix], "path": str(own)}
+    if not own.exists():
+        home = " A ~ is expanded by the shell at the beginning of a word alone." * path.startswith(
+            "~"
+        )
+        raise RecipeError(f"There is no file or folder {own}.{home} Received: --data {path}")
     takes = ", or ".join(kind.what for kind in kinds.values())
     if not takes:
         raise RecipeError(

@@ -203,7 +203,7 @@ def read_toml(text: str, where: str) -> dict[str, Any]:
             "Expected SECTION.KEY."
         )
     with boundary(f"{where}: cannot be read as TOML", RecipeError):
-        return tomllib.loads(text)
+        return tomllib.loads(text.removeprefix("\ufeff"))  # some editors begin a file so
 
 
 def recipe_from(table: Mapping[str, Any], path: str | os.PathLike[str] = "recipe.toml") -> Recipe:

@@ -80,6 +80,13 @@ def answer(
                 if not name.startswith("__saved_model_")
                 and all(info.name for info in signature.inputs.values())  # no ragged or sparse ones
             }
+        inputs = [one for of_signature in taken.values() for one in of_signature]
+        reads_texts = any(one.text for one in inputs) and not any(one.picture for one in inputs)
+        if reads_texts and not all(is_npy(file) for files in requests for file in files):
+            raise AnswerError(
+                f"{path} reads texts, and no files. Give it the text itself: keras-shared predict "
+                "MODEL --text 'a text'."
+            )
         return [_answer(path, session, signatures, taken, files, invert) for files in requests]
 
 
@@ -185,9 +192,18 @@ class _Input(NamedTuple):
     dtype: Any
     shape: Any
 
+    @property
+    def picture(self) -> bool:
+        """Whether it takes an encoded picture: TensorFlow's clients know it by its name."""
+        return bool(self.dtype == tf.string) and self.key.endswith("_bytes")
+
+    @property
+    def text(self) -> bool:
+        return bool(self.dtype == tf.string) and not self.picture
+
     def __str__(self) -> str:
         if self.dtype == tf.string:
-            return "an image"
+            return "an image" if self.picture else "a text"
         rank = self.shape.rank
         return f"numbers of shape {tuple(self.shape) if rank is not None else 'any'}"
 
@@ -205,7 +221,7 @@ def _sent(given: _Read, into: _Input, vector: bool) -> np.ndarray | None:
         if into.dtype == tf.string or (whole and not np.array_equal(sent, np.trunc(sent))):
             return None
         sent = sent.astype(into.dtype.as_numpy_dtype)
-    elif into.dtype == tf.string:
+    elif into.picture:
         sent = np.array([png_bytes(given.array)], object)
     elif vector and into.dtype.is_floating and _side(into.shape):
         sent = _as_vector(given.array, _side(into.shape)).astype(into.dtype.as_numpy_dtype)

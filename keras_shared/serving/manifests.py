@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras_shared.errors import KerasSharedError
-from keras_shared.files.atomic import replace_text
+from keras_shared.files.atomic import make_folder, replace_text
 from keras_shared.serving.configuration import (
     GRPC_PORT,
     METRICS,
@@ -136,7 +136,7 @@ def write_manifests(
         **files,
     }
     folder = pathlib.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for name, text in written.items():
         replace_text(folder / name, text)
     return [folder / name for name in written]

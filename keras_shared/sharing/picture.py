@@ -41,13 +41,22 @@ def draw_sharing(report: SharingReport, path: str | os.PathLike[str]) -> pathlib
         raise TypeError(
             f"Expected a report: draw_sharing(sharing_report(model), path). Received: {report!r}"
         )
+    refuse_suffix(path)
     path = pathlib.Path(path)
-    if path.suffix not in (".png", ".svg"):
-        raise ValueError(f"The picture is a .png or .svg file. Received: {path}")
     metadata = {"Date": None} if path.suffix == ".svg" else None
     with replacing(path) as scratch:
         picture(report).savefig(scratch, dpi=110, metadata=metadata)
     return path
+
+
+def refuse_suffix(path: str | os.PathLike[str]) -> None:
+    """See that a file to draw to is one of the two kinds.
+
+    Raises:
+        ValueError: for another.
+    """
+    if pathlib.Path(path).suffix not in (".png", ".svg"):
+        raise ValueError(f"The picture is a .png or .svg file. Received: {path}")
 
 
 def picture(report: SharingReport) -> Figure:

@@ -266,10 +266,13 @@ def check_data(model: keras.Model, recipe: Recipe, data: TrainingData) -> None:
     names = getattr(model, "class_names", None)
     known, wanted = _numbers(data.class_names or names), _numbers(names)
     if names is not None and known != wanted:
+        fixed = "class_names" not in type(recipe.model).model_fields
+        advice = "Name each class, or leave the names out."
         raise RunError(
             f"{recipe.path}: the data set '{recipe.data.name}' has {known} classes, and "
-            f"`model.class_names` has {wanted} names. Name each class, or leave the names out."
-        )
+            + (f"{recipe.model.class_name} always has {wanted}. Choose another model." if fixed
+               else f"`model.class_names` has {wanted} names. {advice}")
+        )  # fmt: skip
     for given, tensor in zip(specs, model.inputs, strict=True):
         if not given.shape[1:].is_compatible_with(tensor.shape[1:]):
             raise RunError(

@@ -6,6 +6,8 @@ import numpy as np
 
 from keras_shared.files.pictures import bright_ground
 
+SLACK = 64  # beyond 0 and 255: what bicubic resizing adds at an edge
+
 
 def checked_images(
     images: Any, name: str, shape: Sequence[int | None], bright_ink: bool | None = None
@@ -21,7 +23,7 @@ def checked_images(
 
     Raises:
         ValueError: for another shape (a batch axis that is missing is named), or for numbers that
-            are not finite.
+            are not finite or no pixels.
 
     Warns:
         UserWarning: for images that look like fractions from 0 to 1, and where most images have
@@ -48,6 +50,13 @@ def checked_images(
         )
     if not np.isfinite(array).all():
         raise ValueError(f"`{name}` holds NaN or infinity: expected values from 0 to 255.")
+    low, high = float(array.min()), float(array.max())
+    if low < -SLACK or high > 255 + SLACK or (low < 0 and high <= 1):
+        how = f"({name} + 1) * 127.5" if low >= -1 and high <= 1 else f"np.clip({name}, 0, 255)"
+        raise ValueError(
+            f"`{name}` must be pixels from 0 to 255. Received: {low:g} to {high:g}. Bring them "
+            f"there, as by {how}."
+        )
     if np.issubdtype(array.dtype, np.floating) and 0 < array.max() <= 1 and array.min() >= 0:
         warnings.warn(
             f"`{name}` lies between {array.min():g} and {array.max():g}, and this model takes "

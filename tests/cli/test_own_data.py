@@ -1,5 +1,6 @@
 """The newcomer's path: a folder of pictures, fine-tune, evaluate, publish, predict, list."""
 
+import argparse
 import json
 import pathlib
 import re
@@ -10,6 +11,10 @@ from PIL import Image, ImageDraw
 
 import keras_shared
 from keras_shared.cli import main
+from keras_shared.cli.options import recipe_of
+from keras_shared.errors import KerasSharedError
+from keras_shared.presets.names import entry_dir
+from keras_shared.recipes import read_recipe
 
 
 @pytest.fixture
@@ -77,12 +82,90 @@ def test_fine_tune_a_siamese_net(shapes):
 
 
 def test_what_goes_wrong(shapes, capsys):
+    pathlib.Path("mine.zip").touch()
     for call, said in (
         (["fine-tune", "lenet5_modern_mnist"], "needs --data FOLDER"),
-        (["fine-tune", "lenet5_modern_mnist", "--data", "nothing"], "--data takes a folder"),
+        (["fine-tune", "lenet5_modern_mnist", "--data", "mine.zip"], "--data takes a folder"),
         (["fine-tune", "lenet5_mnist", "--data", "photos"], "ten classes for variant '1998'"),
         (["train", "lenet5_modern_mnist", "--data", "photos/bar"], "has no sub-folders"),
     ):
         assert main(call) == 1
         assert said in capsys.readouterr().err
     assert not pathlib.Path("runs").exists()  # nothing half-written
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["fine-tune", "lenet5_modern_mnist", "--data", "nowhere"], "no file or folder .*nowhere"),
+        (["train", "lenet5_mnist", "--data=~/photos"], "A ~ is expanded by the shell at the begin"),
+        (["train", "lecun_1989", "--data", "photos"], "LeCun1989 always has 10. Choose another"),
+        (["publish", "nowhere"], "There is no folder nowhere. Expected that of a run"),
+        (["pictures", "--to", "a_file"], "a_file is a file, and a folder is expected there"),
+        (["manifests", "lenet5_mnist", "--to", "a_file"], "a_file is a file, and a folder is"),
+        (["train", "lenet5_mnist", "--data", "photos", "--out", "a_file"], "a_file is a file, and"),
+        (["inspect", "lenet5_mnist", "--picture", "a.gif"], ".png or .svg file. Received: a.gif"),
+        (["predict", "tied_lm_wikitext2", "photos/disc/0.png"], "reads texts, .*--text 'a text'"),
+        (["predict", "tied_lm_wikitext2", "a_file"], "reads texts, .*--text 'a text'"),
+    ],
+)
+def test_each_says_what_to_do(shapes, capsys, arguments, said):
+    pathlib.Path("a_file").write_text("some text")
+    assert main(arguments) == 1
+    out, error = capsys.readouterr()
+    assert re.search(said, error), error
+    assert not out and len(error.strip().splitlines()) == 1
+
+
+def test_no_time_to_check(capsys):
+    with pytest.raises(SystemExit):
+        main(["check", "lenet5_mnist", "--timeout", "0"])
+    assert "expected a number from 0.1 to 1000000. Received: '0'" in capsys.readouterr().err
+
+
+def test_a_loss_of_ones_own_for_listed_pairs(shapes):
+    """The recipe's own is of batches of classes."""
+    names = sorted(str(p) for p in shapes.rglob("*.png"))
+    rows = [f"{a},{b},{int(a.split('/')[1] == b.split('/')[1])}"
+            for a in names for b in names if a < b]  # fmt: skip
+    pathlib.Path("pairs.csv").write_text("\n".join(rows))
+    options = argparse.Namespace(recipe="siamese_omniglot", data="pairs.csv", settings=[])
+    assert recipe_of(options).training.loss == "binary_crossentropy"
+    options.settings = ["training.loss=contrastive"]
+    assert recipe_of(options).training.loss == "contrastive"
+    options.settings = ["training.loss=n_pair"]
+    with pytest.raises(KerasSharedError, match="Set it to 'binary_crossentropy'"):
+        recipe_of(options)
+
+
+def test_a_recipe_of_an_editor_that_begins_with_a_mark(tmp_path):
+    text = (entry_dir("lenet5_mnist") / "recipe.toml").read_text()
+    (tmp_path / "mine.toml").write_text("\ufeff" + text)
+    assert read_recipe(tmp_path / "mine.toml").training.epochs == 40
+
+
+def test_a_runs_own_model_is_loaded_with_its_optimizer(small_recipe, tmp_path, fresh_python):
+    (tmp_path / "small.toml").write_text(small_recipe)
+    assert main(["train", str(tmp_path / "small.toml"), "--out", str(tmp_path / "run")]) == 0
+    said = fresh_python(
+        "import sys, keras_shared; print(type(keras_shared.load(sys.argv[1]).optimizer).__name__)",
+        tmp_path / "run" / "model.keras",
+    )
+    assert said.strip() == "Adam"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda x: x / 127.5 - 1, r"-1 to 1. Bring them there, as by \(images \+ 1\) \* 127.5"),
+        (lambda x: x.astype("int16") - 128, r"-128 to 127.*np.clip\(images, 0, 255\)"),
+        (lambda x: x.astype("uint16") * 257, r"0 to 65535.*np.clip\(images, 0, 255\)"),
+    ],
+)
+def test_pixels_of_another_scale_are_not_answered(change, said):
+    images = np.zeros((2, 28, 28, 1), "uint8")
+    images[:, 8:20, 12:16] = 255
+    model = keras_shared.load("lenet5_modern_mnist")
+    with pytest.raises(ValueError, match=said):
+        model.classify(change(images))
+    assert len(model.classify(images.astype("float32") - 20.0)) == 2  # as bicubic resizing leaves

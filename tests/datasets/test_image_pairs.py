@@ -113,10 +113,10 @@ def test_keys_that_draw_pairs_are_refused(listed):
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ("a/1.png,b/1.png", "row 2 has 2 columns"),
-        ("a/1.png,b/1.png,maybe", "row 2: same is 'maybe', expected 1 or 0"),
-        ("a/1.png,b/none.png,1", "row 2: there is no file .*none.png"),
-        ("a/1.png,b/1.png,1,later", "row 2: the split is 'later'"),
+        ("a/1.png,b/1.png", "line 2 has 2 columns"),
+        ("a/1.png,b/1.png,maybe", "line 2: same is 'maybe', expected 1 or 0"),
+        ("a/1.png,b/none.png,1", "line 2: there is no file .*none.png"),
+        ("a/1.png,b/1.png,1,later", "line 2: the split is 'later'"),
         ("a/1.png,b/1.png,1,train", "name the split in each row, or in none"),
     ],
 )

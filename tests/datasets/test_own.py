@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_shared.datasets import DataError, from_arrays, from_folder
+from keras_shared.datasets import (
+    DataError,
+    from_arrays,
+    from_folder,
+    from_pairs,
+    from_sentences,
+    from_text,
+)
 from keras_shared.datasets.lazy_images import fit_image
 from keras_shared.recipes import RecipeError, recipe_from
 from keras_shared.training import training_data
@@ -141,7 +148,7 @@ def test_arrays(tmp_path):
     np.testing.assert_array_equal(from_arrays(file, "test", SHAPE).images[..., 0], x[20:])
     for arrays, said in (
         ({"a": x}, r"holds \['a'\]: expected x and y"),
-        ({"x": x / 255, "y": y}, "expected pixels from 0 to 255.*Multiply fractions by 255"),
+        ({"x": x / 255, "y": y}, "expected pixels from 0 to 255.*Multiply them by 255"),
         ({"x": x, "y": y[:5]}, r"x \(30, 12, 12, 1\), y \(5,\)"),
         ({"x": x, "y": y / 2}, "labels as whole numbers"),
         ({"x": x, "y": y, "class_names": ["one"]}, "1 class_names for labels up to 2"),
@@ -249,3 +256,96 @@ def test_labels_without_end(tmp_path):
     np.savez(tmp_path / "mine.npz", x=x[:0], y=many[:0])
     with pytest.raises(DataError, match="a label for each"):
         from_arrays(tmp_path / "mine.npz", "train", SHAPE)
+
+
+@pytest.mark.parametrize(
+    "names", [("Train", "Test"), ("training_set", "test_set"), ("TRAIN", "testing set")]
+)
+def test_splits_under_other_names(photos, tmp_path, names):
+    for name, kept in zip(names, (range(7), range(7, 10)), strict=True):
+        for klass in ("ant", "bee"):
+            for i in kept:
+                draw(tmp_path / "parted" / name / klass / f"{i}.png")
+    train, test = (from_folder(tmp_path / "parted", split, SHAPE) for split in ("train", "test"))
+    assert train.class_names == ("ant", "bee") and (len(train.images), len(test.images)) == (14, 6)
+
+
+def test_folders_of_the_same_folders_are_no_classes(tmp_path):
+    for name in ("first", "second"):
+        for klass in ("ant", "bee"):
+            draw(tmp_path / "parted" / name / klass / "0.png")
+    with pytest.raises(
+        DataError, match=r"all hold the folders \['ant', 'bee'\].*name them 'train'"
+    ):
+        from_folder(tmp_path / "parted", "train", SHAPE)
+
+
+def test_links_and_hidden_folders(photos):
+    (photos / "ant" / "gone.png").symlink_to(photos / "nowhere.png")
+    (photos / "ant" / "more").symlink_to(photos / "bee")
+    (photos / "bee" / "linked.png").symlink_to(photos / "cat" / "0.png")
+    shutil.copytree(photos / "cat", photos / "cat" / ".ipynb_checkpoints")
+    with pytest.warns(UserWarning, match="2 files are left out: .*gone.png.*more"):
+        train = from_folder(photos, "train", SHAPE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # whoever trains was warned
+        test = from_folder(photos, "test", SHAPE)
+    assert len(train.images) + len(test.images) == 30  # the linked picture stands for cat's
+
+
+@pytest.mark.parametrize("split", ["valid", "validation", "Train", None])
+def test_there_are_two_splits(photos, tmp_path, split):
+    file = tmp_path / "mine"
+    np.savez(f"{file}.npz", x=np.zeros((20, 8, 8), "uint8"), y=np.arange(20) % 2)
+    for read in (
+        lambda: from_folder(photos, split, SHAPE),
+        lambda: from_arrays(f"{file}.npz", split, SHAPE),
+        lambda: from_pairs(file, split, SHAPE),
+        lambda: from_sentences(file, split),
+        lambda: from_text(file, split),
+    ):
+        with pytest.raises(DataError, match=f"'test'. Received: split={split!r}"):
+            read()
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 4), (8, 8), (0, 8, 1)])
+def test_shapes_that_no_image_has(photos, shape):
+    with pytest.raises(DataError, match="height, width and 1 or 3 channels. Received"):
+        from_folder(photos, "train", shape)
+
+
+X = np.arange(20 * 64).reshape(20, 8, 8) % 251
+Y = np.arange(20) % 2
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"x": X, "y": np.eye(2, dtype=int)[Y]}, r"y \(20, 2\). Of labels that are one-hot take"),
+        ({"x": X / 255, "y": Y}, "from 0 to 0.98.*Multiply them by 255"),
+        ({"x": (X > 99).astype("uint8"), "y": Y}, "uint8 from 0 to 1. Multiply them by 255"),
+        ({"x": X / 255 + 0.02, "y": Y}, "Multiply them by 255"),
+        ({"x": X / 127.5 - 1, "y": Y}, "Multiply them by 127.5, after adding 1"),
+        ({"x": (X * 257).astype("uint16"), "y": Y}, "to 64250. Divide them by"),
+        ({"x": np.where(X > 3, X, np.nan), "y": Y}, "Replace what is no number"),
+        ({"x": X, "y": Y, "class_names": ["a", "a"]}, "a class_name of its own for each"),
+    ],
+)
+def test_arrays_that_are_no_images_with_labels(tmp_path, arrays, said):
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(DataError, match=said):
+        from_arrays(tmp_path / "x.npz", "train", SHAPE)
+
+
+def test_arrays_that_are_odd(tmp_path):
+    more = {
+        "years": np.array(["1998"] * 20),
+        "y_note": np.array([500]),
+        "class_names": [b"a", b"b"],
+    }
+    np.savez(tmp_path / "x.npz", x=X % 16, y=Y, **more)
+    with pytest.warns(UserWarning, match="go up to 15, of 255: the images are almost black"):
+        assert from_arrays(tmp_path / "x.npz", "train", SHAPE).class_names == ("a", "b")
+    np.savez(tmp_path / "y.npz", x_train=X, y_train=Y, x_test=X[:4], y_test=Y[:4])
+    with pytest.warns(UserWarning, match="4 images of x_test are in x_train too"):
+        from_arrays(tmp_path / "y.npz", "train", SHAPE)

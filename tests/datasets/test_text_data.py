@@ -136,11 +136,11 @@ def test_own_sentences_may_name_their_split(tmp_path):
     [
         ("sentence,label\na,b", "has no column text"),
         ("a,b\nc,d", "has no column text and no column label"),
-        ("text,label\n,good\na,", "row 2 has no text; row 3 has no label"),
-        ("text,label\none, two,good", "row 2 has more columns than the header"),
-        ("text,label\nalone", "row 2 has no label"),
+        ("text,label\n,good\na,", "line 2 has no text; line 3 has no label"),
+        ("text,label\none, two,good", "line 2 has more columns than the header"),
+        ("text,label\nalone", "line 2 has no label"),
         ("text,label", "Received: no rows"),
-        ("text,label,split\na,x,train\nb,y,dev", "row 3: the split is 'dev'"),
+        ("text,label,split\na,x,train\nb,y,dev", "line 3: the split is 'dev'"),
         ("text,label,split\na,x,train\nb,y,train", "names no row 'test'"),
         ("text,label,split\na,x,train\nb,y,train\nc,z,test", "the label(s) ['z'] are unknown"),
         ("text,label\na,x\nb,x\nc,y", "the label 'x' has 2 sentence(s)"),
@@ -195,3 +195,23 @@ def test_standardize():
 def test_what_is_no_vocabulary(vocabulary, split, said):
     with pytest.raises(ValueError, match=said):
         checked_vocabulary(vocabulary, split)
+
+
+def test_a_csv_as_people_write_it(tmp_path):
+    file = tmp_path / "mine.csv"
+    rows = [f'"film {i}, part", "{("bad", "good")[i % 2]}"\n' for i in range(20)]
+    file.write_text("\ufeffText, LABEL\n\n" + "\n".join(rows))
+    train = from_sentences(file, "train")
+    assert train.class_names == ("bad", "good") and "film 1, part" in {
+        *train.sentences, *from_sentences(file, "test").sentences
+    }  # fmt: skip
+    file.write_text("text,label\na,x\n\n\nb,\n")
+    with pytest.raises(DataError, match="line 5 has no label"):
+        from_sentences(file, "train")
+
+
+def test_sentences_that_train_and_test_are_named(tmp_path):
+    file = tmp_path / "mine.csv"
+    file.write_text("text,label\n" + "the same film,good\n" * 10 + "another,bad\n" * 10)
+    with pytest.warns(UserWarning, match="4 sentences train and test, which flatters the test"):
+        from_sentences(file, "train")

@@ -6,7 +6,9 @@ import sys
 import zipfile
 
 import pytest
+import tomli_w
 
+from keras_shared.recipes import read_recipe
 from keras_shared.training import Run, RunError, train, training_data
 from keras_shared.training.run import RECORD, in_short
 
@@ -99,8 +101,35 @@ def test_the_best_by_accuracy_where_the_task_says_so(recipe, tmp_path):
 
 
 def test_nothing_there(tmp_path):
-    with pytest.raises(RunError, match="Not trained to the end: .*nothing"):
+    with pytest.raises(RunError, match="There is no folder .*nothing. Expected that of a run"):
         Run(tmp_path / "nothing").best()
+    with pytest.raises(RunError, match="Not trained to the end: "):
+        Run(tmp_path).best()
+
+
+@pytest.mark.parametrize("seeds", [[1], [1, 2]])
+def test_what_is_not_of_a_run_stays(recipe, tmp_path, seeds):
+    own = recipe("autoencoder", **{"training.seeds": seeds})
+    (tmp_path / "recipe.toml").write_text("# mine\n" + tomli_w.dumps(own.to_dict()))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "README.md").write_text("mine")
+    before = (tmp_path / "recipe.toml").read_text()
+    read = read_recipe(tmp_path / "recipe.toml")
+
+    def begin(folder):
+        if len(seeds) > 1:
+            Run(folder).expect(read)
+        else:
+            Run(folder).claim(read, "recipe")
+
+    with pytest.raises(RunError, match="is the recipe that was read.*--out"):
+        begin(tmp_path)
+    with pytest.raises(RunError, match="README.md is not of a run.*--out"):
+        begin(tmp_path / "other")
+    assert (tmp_path / "recipe.toml").read_text() == before
+    assert [p.name for p in (tmp_path / "other").iterdir()] == ["README.md"]
+    begin(tmp_path / "run")
+    begin(tmp_path / "run")  # a run that was begun goes on
 
 
 def without_record(file, comment=b""):
