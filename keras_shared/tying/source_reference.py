@@ -92,7 +92,9 @@ class SourceReference:
             raise TieError(
                 f"{type(reader).__name__} '{reader.name}' is tied to the {wanted['class_name']} "
                 f"'{wanted['name']}' (weight {wanted['weight_shape']}), but {len(fits)} layers of "
-                "the model match this description. Give the source a name that no other layer has."
+                "the model match this description. Give the source a name that no other layer has; "
+                "or, where another layer names it (as MultiHeadAttention does), `untie` the reader "
+                "before the model is saved."
             )
         if fits and self._doubt:
             raise TieError(
