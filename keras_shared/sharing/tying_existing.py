@@ -228,8 +228,9 @@ class _Copy(Copies):
 
 def _without_names(config: Any) -> Any:
     """A config of layers in layers, without what Keras calls those inside."""
-    if isinstance(config, dict):
-        return {k: _without_names(v) for k, v in config.items() if k != "name"}
+    if isinstance(config, dict):  # the name of a dtype is what it is
+        whole = {k: v if k == "dtype" else _without_names(v) for k, v in config.items()}
+        return {k: v for k, v in whole.items() if k != "name"}
     if isinstance(config, (list, tuple)):
         return [_without_names(one) for one in config]
     return config

@@ -300,3 +300,11 @@ def test_what_lies_in_a_wrapper_may_have_another_name(build):
     assert 2 * tied.count_params() == model.count_params()
     one, two = tied(noise(2, 5, 3))
     np.testing.assert_array_equal(one, two)
+
+
+def test_layers_that_compute_in_other_dtypes_are_not_one():
+    x = keras.Input((6,))
+    rounded = layers.Dense(6, name="rounded", dtype="mixed_bfloat16")
+    model = keras.Model(x, rounded(layers.Dense(6, name="source")(x)))
+    with pytest.raises(TieError, match=r"differ in \['dtype'\]"):
+        tie_weights(model, {"rounded": "source"}, keep="source", transpose=False)
