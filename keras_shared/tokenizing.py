@@ -104,7 +104,8 @@ def checked_vocabulary(vocabulary: Sequence[str], split: Split) -> tuple[str, ..
         >>> checked_vocabulary(["a", "b"], "character")
         ('a', 'b')
     """
-    if isinstance(vocabulary, str) or not all(isinstance(token, str) for token in vocabulary):
+    no_list = isinstance(vocabulary, (str, set, frozenset))  # a set has another order each time
+    if no_list or not all(isinstance(token, str) for token in vocabulary):
         raise ValueError(
             f"`vocabulary` must be a list of strings, one for each token. Received: {vocabulary!r}"
         )

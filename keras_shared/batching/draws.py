@@ -41,6 +41,7 @@ def pair_batches(
         >>> images["image_a"].shape, float(np.mean(same))
         (TensorShape([16, 8, 8, 1]), 0.5)
     """
+    _check_size(batch_size, 1)
     drawn = _pairs(data, negatives).batches(0, tf.int64.max, batch_size, seed)
     return drawn.map(lambda images, same: (images, same["probability"]))
 
@@ -70,6 +71,7 @@ def triplet_batches(
         >>> sorted(batch), batch["anchor"].shape
         (['anchor', 'negative', 'positive'], TensorShape([16, 8, 8, 1]))
     """
+    _check_size(batch_size, 1)
     return _pairs(data, negatives).triplets(batch_size, seed)
 
 
@@ -111,6 +113,7 @@ def class_batches(
     """
     data = _to_train_on(data)
     names = tuple(dict.fromkeys(data.group_names))
+    _check_size(batch_size, 2 * examples_per_class)
     classes = Classes(data, names, examples_per_class, distortion=distortion)
     return classes.batches(0, tf.int64.max, batch_size, seed)
 
@@ -125,3 +128,10 @@ def _to_train_on(data: LabelledImages) -> LabelledImages:
     if data.held_out is None:
         return data
     return data.part(np.setdiff1d(np.arange(len(data.labels)), data.held_out))
+
+
+def _check_size(batch_size: int, least: int) -> None:
+    if batch_size < least:
+        raise ValueError(
+            f"`batch_size` must be at least {least}. Received: batch_size={batch_size!r}"
+        )

@@ -194,6 +194,10 @@ class Pairs:
     """
 
     def __init__(self, data: LabelledImages, groups: tuple[str, ...], negatives: str) -> None:
+        if negatives not in ("any", "same_group"):
+            raise ValueError(
+                f"`negatives` must be 'any' or 'same_group'. Received: negatives={negatives!r}"
+            )
         unknown = sorted(set(groups).difference(data.group_names))
         if unknown:
             raise DataError(
@@ -248,7 +252,8 @@ class Pairs:
     def draw(self, batch_size: int, seed: Any, number: Any) -> tuple[Any, Any, Any]:
         """Indices of the left and right images, and whether they are the same class."""
         left, positive, negative = self._drawn(batch_size, seed, number)
-        same = tf.range(batch_size) < (batch_size + 1) // 2
+        odd = tf.cast(tf.cast(number, tf.int64) % 2, tf.int32)  # of odd sizes, by turns
+        same = tf.range(batch_size) < (batch_size + odd) // 2
         return left, tf.where(same, positive, negative), same
 
     def triplets(self, batch_size: int, seed: int) -> tf.data.Dataset:

@@ -1,5 +1,7 @@
 import argparse
 
+from keras_shared.cli.options import within
+
 NAME = "serve"
 HELP = "serve models: TF Serving, here or in Docker, or an embedded engine"
 EXAMPLE = "serve lenet5_mnist"
@@ -41,8 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, metavar, text in EMBEDDED:
         embedded.add_argument(f"--{name}", metavar=metavar, help=text)
     embedded.add_argument(
-        "--max-request-bytes", type=_whole, metavar="N", help="of one request (default: 67108864)"
-    )
+        "--max-request-bytes", type=within(1, 2**31 - 1), metavar="N",
+        help="of one request (default: 67108864)",
+    )  # fmt: skip
     embedded.add_argument(
         "--allow-file-operations", action="store_const", const=True,
         help="serve models whose graphs touch files, the network or Python too",
@@ -52,13 +55,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _port(given: str) -> int:
     if not (given.isascii() and given.isdigit() and 1 <= int(given[:6]) <= 65535):
         raise argparse.ArgumentTypeError(f"expected a number from 1 to 65535. Received: {given}")
-    return int(given)
-
-
-def _whole(given: str) -> int:
-    if not (given.isascii() and given.isdigit() and 1 <= int(given[:10]) < 2**31):
-        text = f"expected a number of bytes below 2,147,483,648. Received: {given}"
-        raise argparse.ArgumentTypeError(text)
     return int(given)
 
 

@@ -1,3 +1,4 @@
+import hashlib
 import pathlib
 import warnings
 
@@ -70,8 +71,8 @@ def _from_arrays(
 
 
 def _warn_of_copies(where: str, train: np.ndarray, test: np.ndarray) -> None:
-    known = {image.tobytes() for image in train}
-    both = [i for i, image in enumerate(test) if image.tobytes() in known]
+    known, own = ([hashlib.sha256(image).digest() for image in part] for part in (train, test))
+    both = [i for i, digest in enumerate(own) if digest in {*known}]
     if both:
         warnings.warn(
             f"{where}: {len(both)} images of x_test are in x_train too, and the test is no test of "
@@ -103,13 +104,14 @@ def _images(
             "are one-hot take y.argmax(axis=1)."
         )
     low, high = float(x.min()), float(x.max())
-    if not (low >= 0 and (high == 0 or FRACTION < high <= 255)):
-        advice = "Replace what is no number."
-        if np.isfinite(low) and np.isfinite(high):
-            whole = "255" if low >= 0 and high <= FRACTION else "127.5, after adding 1"
-            advice = f"Multiply them by {whole}." if high <= FRACTION else (
-                f"Divide them by {high / 255:g}." if low >= 0 else "Bring them there."
-            )  # fmt: skip
+    if not (low >= 0 and (high == 0 or FRACTION < high <= 255.5)):
+        advice = "Bring them there."
+        if not (np.isfinite(low) and np.isfinite(high)):
+            advice = "Replace what is no number."
+        elif low >= 0:
+            advice = f"Multiply them by {'255' if high <= 1 else f'255 / {high:g}'}."
+        elif low >= -1 and high <= 1:
+            advice = "Multiply them by 127.5, after adding 1."
         raise DataError(
             f"{where}: expected pixels from 0 to 255. Received: {x.dtype} from {low:g} to "
             f"{high:g}. {advice}"
@@ -120,7 +122,7 @@ def _images(
             f"them by {255 / high:g} if {high:g} is white.",
             stacklevel=2,
         )
-    x = x if x.dtype == np.uint8 else np.round(x).astype("uint8")
+    x = x if x.dtype == np.uint8 else np.clip(np.round(x), 0, 255).astype("uint8")
     y = np.ravel(y)
     if not np.issubdtype(y.dtype, np.integer) or y.min(initial=0) < 0:
         raise DataError(f"{where}: expected labels as whole numbers from 0. Received: {y.dtype}")

@@ -22,6 +22,7 @@ SPLITS = {  # small letters, without _set or -set behind it
     "validation": ("validation", "valid", "val"),
     "test": ("test", "testing"),
 }
+OTHER_SPLITS = ("dev", "eval", "evaluation", "holdout")
 SHOWN = 5  # files that a warning names
 
 
@@ -60,17 +61,13 @@ def from_folder(
     """
     folder, split = pathlib.Path(path), check_split(split)
     with boundary(f"{folder} cannot be read as a folder of images", DataError):
-        if split == "train":
-            return _from_folder(folder, split, image_shape, seed)
-        with warnings.catch_warnings():  # whoever trains was warned of the whole folder
-            warnings.simplefilter("ignore")
-            return _from_folder(folder, split, image_shape, seed)
+        return _from_folder(folder, split, image_shape, seed)
 
 
 def _from_folder(folder: pathlib.Path, split: str, image_shape: Shape, seed: int) -> LabelledImages:
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder} with images. Name one with a folder a class.")
-    splits = {name: _first_of(folder, names) for name, names in SPLITS.items()}
+    splits = _splits(folder)
     if splits["train"] is None or splits["test"] is None:
         if any(splits.values()):
             found = [p.name for p in splits.values() if p is not None]
@@ -113,22 +110,30 @@ def _files(images: LabelledImages) -> np.ndarray:
     return images.images.sources
 
 
-def _first_of(folder: pathlib.Path, names: Iterable[str]) -> pathlib.Path | None:
-    def named(path: pathlib.Path) -> str:
-        return re.sub(r"[ _-]?set$", "", path.name.lower())
+def _splits(folder: pathlib.Path) -> dict[str, pathlib.Path | None]:
+    """The folders of the splits; under other spellings too, where both of the two are there."""
+    own = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir()}
+    spelt = {_spelt(name): path for name, path in own.items()}
+    exact, found = (
+        {split: next((p[n] for n in names if n in p), None) for split, names in SPLITS.items()}
+        for p in (own, spelt)
+    )
+    return found if found["train"] and found["test"] and not any(exact.values()) else exact
 
-    return next((p for p in sorted(folder.iterdir()) if p.is_dir() and named(p) in names), None)
+
+def _spelt(name: str) -> str:
+    return re.sub(r"[ _-]?set$", "", name.lower())
 
 
 def _refuse_splits(folder: pathlib.Path, names: tuple[str, ...]) -> None:
-    """Folders that hold the same folders, and no file, are no classes."""
-    inner = [sorted(p.name for p in (folder / name).iterdir()) for name in names]
-    whole = all(
-        (folder / name / p).is_dir() for name, own in zip(names, inner, strict=True) for p in own
-    )
-    if len(names) > 1 and inner[0] and whole and all(own == inner[0] for own in inner):
+    """Folders that are named as splits are, and hold the same folders, are no classes."""
+    known = {word for words in (*SPLITS.values(), OTHER_SPLITS) for word in words}
+    inner = [
+        {p.name for p in (folder / name).iterdir() if not p.name.startswith(".")} for name in names
+    ]
+    if inner[0] and {_spelt(name) for name in names} <= known and all(i == inner[0] for i in inner):
         raise DataError(
-            f"{folder}: {list(names[:8])} all hold the folders {inner[0][:8]}. If they are splits, "
+            f"{folder}: {list(names[:8])} all hold {sorted(inner[0])[:8]}. If they are splits, "
             "name them 'train' and 'test' (and perhaps 'validation')."
         )
 

@@ -48,7 +48,9 @@ def from_sentences(path: str | os.PathLike[str], split: str, seed: int = 1) -> L
     text = read_text_file(path)
     with boundary(f"{name} cannot be read as CSV", DataError):
         reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
-        reader.fieldnames = [(field or "").strip().lower() for field in reader.fieldnames or ()]
+        named = [(field or "").strip() for field in reader.fieldnames or ()]
+        exact = {"text", "label"} <= {*named}
+        reader.fieldnames = named if exact else [name.lower() for name in named]
         rows: list[dict[str, Any]] = [{**row, LINE: reader.line_num} for row in reader]
         header = list(reader.fieldnames)
     if missing := [column for column in ("text", "label") if column not in header]:

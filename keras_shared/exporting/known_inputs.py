@@ -1,6 +1,7 @@
 """A model without a graph of layers, as one whose inputs are known by name, shape and dtype."""
 
 import inspect
+import warnings
 from typing import Any
 
 import keras
@@ -45,6 +46,14 @@ def with_known_inputs(model: keras.Model, input_signature: Any = None) -> keras.
             raise ValueError(
                 f"The inputs of '{model.name}' are known already, and stay what they are. "
                 f"Received: input_signature={input_signature!r}"
+            )
+        rows = model.inputs[0].shape[:1] if isinstance(model, keras.Sequential) else (None,)
+        if rows != (None,):
+            warnings.warn(
+                f"'{model.name}' takes {rows} rows alone, as it was built or first called, and so "
+                "does what is exported. Put keras.Input(shape=...) before its first layer when you "
+                "build it: it takes any number then.",
+                stacklevel=3,
             )
         return model
     if isinstance(model, keras.Sequential):

@@ -47,6 +47,7 @@ def functions_to_train(model: keras.Model) -> dict[str, Any]:
         called = tf.function(call, autograph=False)  # without the trace that failed
         return {"__call__": called, "serve": _mode(called, specs, training=False)}
     _warn_of_losses_in_calls(model)
+    _warn_of_what_follows_a_step(model)
     return {"__call__": called, "serve": _mode(called, specs, training=False), "train": train}
 
 
@@ -69,6 +70,24 @@ def _warn_of_losses_in_calls(model: keras.Model) -> None:
             "it. keras_shared.load gives the model that has it.",
             stacklevel=2,
         )
+
+
+def _warn_of_what_follows_a_step(model: keras.Model) -> None:
+    """Say what Keras does to weights after each step, which a SavedModel does not hold."""
+    kinds = {
+        "a constraint": [v for v in model.trainable_variables if v.constraint is not None],
+        "scales of float8, which are no weights": [
+            v for v in model.trainable_variables if v.overwrite_with_gradient
+        ],
+    }
+    for what, variables in kinds.items():
+        if variables:
+            warnings.warn(
+                f"'{model.name}' has {what}: {[v.path for v in variables[:4]]}. Trained in plain "
+                "TensorFlow, they change by their gradients alone. keras_shared.load gives the "
+                "model that Keras trains as before.",
+                stacklevel=2,
+            )
 
 
 def losses_of_weights(model: keras.Model) -> list[Any]:

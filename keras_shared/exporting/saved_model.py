@@ -58,6 +58,27 @@ def write_saved_model(
         tf.saved_model.save(written, os.fspath(path), signatures=served)
 
 
+PATTERN = frozenset("[\\")  # in a path
+
+
+def refuse_path(path: pathlib.Path) -> None:
+    """See that TensorFlow writes to a folder of this machine there, and reads it again.
+
+    Raises:
+        ValueError: for another address.
+    """
+    for character in PATTERN & set(str(path.absolute())):
+        raise ValueError(
+            f"TensorFlow takes a path with {character!r} for a pattern, and loads nothing from it. "
+            f"Name another folder. Received: {path}"
+        )
+    if any(part.endswith(":") for part in path.parts[:1]):
+        raise ValueError(
+            "A folder of this machine is expected: write there, and copy it to a bucket, "
+            f"variables first and saved_model.pb last. Received: {path}"
+        )
+
+
 def replace_saved_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
     """Write `model` beside `path` and put it there at the end; an older one stays until then.
 
@@ -69,6 +90,7 @@ def replace_saved_model(model: keras.Model, path: str | os.PathLike[str]) -> Non
         ValueError: if something else lies there, or if it gives other outputs than Keras.
     """
     target = pathlib.Path(path)
+    refuse_path(target)
     empty = not target.exists() or (target.is_dir() and not any(target.iterdir()))
     if not empty and not (target / "saved_model.pb").exists():
         raise ValueError(

@@ -51,8 +51,9 @@ def signatures_of(model: keras.Model) -> dict[str, Signature]:
         flat = [tensors[name] for name in names]
         outputs = model(keras.tree.pack_sequence_as(structure, flat), training=False)
         if isinstance(outputs, dict):
-            paths = keras.tree.flatten_with_path(outputs)
-            return {"_".join(map(str, path)): value for path, value in paths}
+            paths, values = zip(*keras.tree.flatten_with_path(outputs), strict=True)
+            joined = ["_".join(map(str, path)) for path in paths]
+            return dict(zip(_unique(joined), values, strict=True))
         return dict(zip(_unique(output_names), keras.tree.flatten(outputs), strict=True))
 
     return {"serving_default": Signature(call, dict(zip(names, inputs, strict=True)))}
@@ -76,12 +77,13 @@ def _input_name(model: keras.Model, tensor: keras.KerasTensor) -> str:
 
 def _unique(names: list[str]) -> list[str]:
     """Keras repeats the name of a layer that gives several outputs: a, a -> a, a_1."""
-    seen: dict[str, int] = {}
-    unique = []
+    unique: list[str] = []
     for name in names:
-        count = seen.get(name, 0)
-        seen[name] = count + 1
-        unique.append(f"{name}_{count}" if count else name)
+        new, count = name, 0
+        while new in unique or (count and new in names):  # another layer may be called a_1
+            count += 1
+            new = f"{name}_{count}"
+        unique.append(new)
     return unique
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import numbers
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple, Self, TypeAlias
@@ -85,14 +86,23 @@ class Gallery:
                 "A gallery needs a model that embeds images, such as a SiameseNet. Received: "
                 f"{type(model).__name__}"
             )
-        if not 0 <= threshold <= 1:
-            raise GalleryError(f"`threshold` is a probability, 0 to 1. Received: {threshold}")
         self.model = model
-        self.threshold = float(threshold)
+        self.threshold = threshold
         self._of_names: dict[str, np.ndarray] = {}  # (images, features) each
         self._joined: tuple[np.ndarray, np.ndarray, tuple[str, ...]] | None = None
         self._index: NameIndex | None = None
         self._made_by: str | None = None  # fingerprint of the model when it embedded these
+
+    @property
+    def threshold(self) -> float:
+        """Probability of "same" from which a name is given."""
+        return self._threshold
+
+    @threshold.setter
+    def threshold(self, value: float) -> None:
+        if not isinstance(value, numbers.Real) or not 0 <= value <= 1:
+            raise GalleryError(f"`threshold` is a probability, 0 to 1. Received: {value!r}")
+        self._threshold: float = float(value)
 
     # === What is enrolled ===
 

@@ -95,5 +95,7 @@ def distances(embeddings: Any) -> Any:
 
 def squared_distances(a: Any, b: Any) -> Any:
     """Squared Euclidean distances of each row of `a` to each of `b`."""
+    centre = ops.stop_gradient(ops.mean(b, axis=0))  # small differences of large numbers are lost
+    a, b = a - centre, b - centre
     lengths = [ops.sum(ops.square(x), axis=-1) for x in (a, b)]
     return lengths[0][:, None] + lengths[1][None] - 2 * ops.matmul(a, ops.transpose(b))

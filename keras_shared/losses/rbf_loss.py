@@ -18,6 +18,8 @@ class RBFLoss(keras.losses.Loss):
         reduction: as in `keras.losses.Loss`.
         name: name of the loss.
 
+    A label that is none of the classes gives NaN, as no loss would reward it.
+
     Raises:
         ValueError: for one-hot classes, when it is called.
 
@@ -50,7 +52,9 @@ class RBFLoss(keras.losses.Loss):
                 f"classes of shape {shape}. Of one-hot classes take numpy.argmax(classes, axis=1)."
             )
         labels = ops.cast(ops.reshape(y_true, (-1,)), "int32")
-        right = ops.sum(y_pred * ops.one_hot(labels, y_pred.shape[-1], dtype=y_pred.dtype), axis=-1)
+        width = y_pred.shape[-1]
+        right = ops.sum(y_pred * ops.one_hot(labels, width, dtype=y_pred.dtype), axis=-1)
+        right = ops.where((labels >= 0) & (labels < width), right, float("nan"))  # of no class
         rubbish = ops.full_like(y_pred[:, :1], -self.j)
         return ops.logsumexp(ops.concatenate([y_pred, rubbish], axis=-1), axis=-1) - right
 

@@ -171,6 +171,8 @@ def _version_in(path: pathlib.Path, version: int | None) -> pathlib.Path:
             f"{path} holds no version: expected folders named 1, 2, ... as `publish` writes them. "
             f"It holds: {sorted(p.name for p in path.iterdir())[:8] if path.is_dir() else 'a file'}"
         )
+    if isinstance(version, str):
+        raise LoadError(f"`version` is a whole number. Received: version={version!r}")
     number = numbers[-1] if version is None else version
     matches = [p for p in path.iterdir() if number_of(p.name) == number]
     if not matches:

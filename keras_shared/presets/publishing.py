@@ -15,7 +15,7 @@ import tensorflow as tf
 from keras_shared.errors import KerasSharedError, attempt, whole_reason
 from keras_shared.exporting.checks import check_call, check_loaded_model, check_saved_model
 from keras_shared.exporting.known_inputs import tensor_arguments, with_known_inputs
-from keras_shared.exporting.saved_model import write_saved_model
+from keras_shared.exporting.saved_model import refuse_path, write_saved_model
 from keras_shared.exporting.signatures import examples, signatures_of
 from keras_shared.files.atomic import flush, flush_all, locked, make_folder, replace_text
 from keras_shared.files.bounded import read_text
@@ -34,7 +34,6 @@ SCRATCH = ".new-"
 WAIT = 300.0  # seconds for another process that publishes in the same folder
 TRY_AGAIN = "Wait for it, or end it if it is stopped, and publish again."
 GAP = 100  # numbers that deleted versions may have had, where the last one is not known any more
-PATTERN = frozenset("[\\")  # in a path
 
 
 class PublishError(KerasSharedError, RuntimeError):
@@ -110,11 +109,7 @@ def publish(
             f"`base_dir` is the folder of all versions of a model, and {base_dir} is a version "
             f"itself, by its name. Name its parent: {base_dir.parent}"
         )
-    for character in PATTERN & set(str(base_dir.absolute())):
-        raise ValueError(
-            f"TensorFlow takes a path with {character!r} for a pattern, and loads nothing from it. "
-            f"Name another folder. Received: {base_dir}"
-        )
+    refuse_path(base_dir)
     try:
         make_folder(base_dir)
         with locked(base_dir, PublishError, TRY_AGAIN, WAIT) as lock:

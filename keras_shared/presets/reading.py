@@ -29,6 +29,7 @@ FILES = (".keras", ".h5")  # a whole model in one file, of Keras 3 or as earlier
 UNKNOWN = re.compile(  # what Keras says of a class that it does not know: kind, name, module
     r"locate (\w+) '([^']+)'.*?config: \{'module': (?:None|'([^']+)')", re.DOTALL
 )
+OURS = ("keras_shared.training.adam", "keras_shared.training.muon")  # which runs save
 ITEM_BYTES = {"float64": 8, "int64": 8, "float16": 2, "bfloat16": 2, "int8": 1, "uint8": 1}
 
 
@@ -78,17 +79,18 @@ def read_model(
 
 
 def _loaded(path: pathlib.Path, compile: bool, safe_mode: bool) -> keras.Model:
-    """The model; a class of ours that nothing has imported yet, as an optimizer, is imported."""
-    given = {"compile": compile, "safe_mode": safe_mode}
-    model, wrong = attempt(lambda: keras.models.load_model(path, **given), TypeError)
-    unknown = UNKNOWN.search(str(wrong)) if wrong else None
-    if unknown and str(unknown[3]).startswith("keras_shared."):
-        with boundary(f"{unknown[3]} cannot be imported", LoadError):
-            importlib.import_module(unknown[3])
-        model, wrong = keras.models.load_model(path, **given), None
-    if wrong:
-        raise wrong
-    return bind_ties(model)
+    """The model; an optimizer of ours is imported where it has one."""
+    for _ in OURS:
+        model, wrong = attempt(
+            lambda: keras.models.load_model(path, compile=compile, safe_mode=safe_mode), TypeError
+        )
+        if not wrong:
+            return bind_ties(model)
+        unknown = UNKNOWN.search(str(wrong))
+        if unknown is None or unknown[3] not in OURS:
+            break
+        importlib.import_module(unknown[3])
+    raise wrong
 
 
 def _look_through(path: pathlib.Path, safe_mode: bool, advice: str) -> None:

@@ -25,11 +25,13 @@ def on_own_data(recipe: Recipe, path: str) -> Recipe:
     Raises:
         RecipeError: for another path.
     """
+    from keras_shared.tasks.verification import EMBEDDING_LOSSES
+
     given, seeds = recipe.given, recipe.training.seeds
     model = {k: v for k, v in given["model"].items() if k not in LEFT_OPEN}
     data, training = _data(path, recipe.task), {**given.get("training", {}), "seeds": seeds[:1]}
-    if data["name"] == "pairs":  # the recipe's loss may be of batches of classes
-        training.pop("loss", None)
+    if data["name"] == "pairs" and training.get("loss") in EMBEDDING_LOSSES:
+        training.pop("loss")  # of batches of classes
     return recipe_from(
         {
             "name": _name(recipe.name, path),

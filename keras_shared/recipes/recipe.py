@@ -160,11 +160,15 @@ class Recipe:
             table["comparison"] = {**self.comparison.model_dump(), "arms": flat}
         return table
 
-    def write(self, path: str | os.PathLike[str]) -> None:
-        """Write a TOML file that `read_recipe` reads alike."""
+    def text(self) -> str:
+        """As TOML, which `read_recipe` reads alike."""
         import tomli_w
 
-        replace_text(path, tomli_w.dumps(self.to_dict()))
+        return str(tomli_w.dumps(self.to_dict()))
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write `text()` to a file."""
+        replace_text(path, self.text())
 
 
 def read_recipe(path: str | os.PathLike[str]) -> Recipe:

@@ -238,7 +238,7 @@ def _of_the_signature(name: str, signature: Any, graph: Any) -> Iterator[Finding
                         f"{name}: input '{key}' "
                         + ("is a scalar" if first is None else f"takes exactly {first} rows")
                         + ": TF Serving fails its requests with batching on",
-                        f"{NO_BATCHING}; or export with None as the first dimension",
+                        f"{NO_BATCHING}; or export a model whose keras.Input leaves the batch open",
                     )
                 if any(dim.size < 0 for dim in shape.dim[1:]):
                     yield Finding(

@@ -91,7 +91,10 @@ def _pairs(
             raise TieError(
                 f"A pattern has one * on both sides. Received: {{{reader!r}: {source!r}}}"
             )
-        found = [n for _, names in layers for n in names if fnmatch.fnmatchcase(n, reader)]
+        found = [
+            name for _, names in layers for name in names
+            if name.count("/") == reader.count("/") and fnmatch.fnmatchcase(name, reader)
+        ]  # fmt: skip
         before, _, after = reader.partition("*")
         for name in dict.fromkeys(found) if "*" in reader else [reader]:
             same = name[len(before) : len(name) - len(after)] if "*" in reader else ""
@@ -199,8 +202,10 @@ class _Copy(Copies):
         kernels, own = layer.get_weights()[:number], layer.get_weights()[number:]
         axes = reader.plain_axes or tuple(range(kernels[0].ndim))
         wanted = [kernels[0].transpose(np.argsort(axes)), *kernels[1:]]
-        read = effective_weight(source, "float32")
-        theirs = [np.asarray(one) for one in (read if isinstance(read, tuple) else (read,))]
+        theirs = source.get_weights()[:number]
+        if is_derived(source):
+            read = effective_weight(source, "float32")
+            theirs = [np.asarray(one) for one in (read if isinstance(read, tuple) else (read,))]
         if self._differs(layer, source, wanted, theirs):
             if is_derived(source):
                 raise TieError(

@@ -12,6 +12,7 @@ from keras_shared.tying.keras_private import (
     arguments_of,
     calls_as_built,
     flatten_layers,
+    mask_of,
     run_graph,
     takes_training,
 )
@@ -142,12 +143,19 @@ class _Copies:
             return layer.as_calls(self.of_call, *args, **kwargs)
         if not isinstance(layer, keras.Model) or not getattr(layer, "inputs", None):
             return self._of_layer(layer, *args, **kwargs)
-        inputs = _first(layer, args, kwargs)
-        if kwargs.get("mask") is not None or not calls_as_built(layer):
-            why = "is called with a mask" if kwargs.get("mask") is not None else "has its own call"
+        if not calls_as_built(layer):
             raise ValueError(
-                f"unshare cannot look into {type(layer).__name__} '{layer.name}', which {why}. "
-                "Build the model without it, by calls of its layers."
+                f"unshare cannot look into {type(layer).__name__} '{layer.name}', which has a call "
+                "of its own. Build the model without it, by calls of its layers."
+            )
+        inputs = _first(layer, args, kwargs)
+        masks = keras.tree.flatten(kwargs.get("mask"))
+        carried = [mask_of(tensor) for tensor in keras.tree.flatten(inputs)]
+        if any(m is not None and c is None for m, c in zip(masks, carried, strict=False)):
+            raise ValueError(
+                f"unshare cannot look into {type(layer).__name__} '{layer.name}', which is called "
+                "with a `mask` that its inputs do not carry. Build the model without it, by calls "
+                "of its layers."
             )
         told = {"training": kwargs["training"]} if kwargs.get("training") is not None else {}
 

@@ -17,7 +17,7 @@ import keras
 from keras_shared.errors import KerasSharedError, advised, attempt, boundary
 from keras_shared.files.archives import open_archive, read_part
 from keras_shared.files.atomic import Lock, locked, make_folder, replace_text, replacing
-from keras_shared.files.bounded import read_json, read_text
+from keras_shared.files.bounded import read_bytes, read_json, read_text
 from keras_shared.files.limits import MOST_TEXT
 from keras_shared.presets.loading import load
 from keras_shared.recipes import Recipe, RecipeError, read_recipe, recipe_from
@@ -399,14 +399,14 @@ class Run:
 
     def _refuse_files_of_others(self, recipe: Recipe) -> None:
         """Before a run writes here: what is not of a run stays."""
-        ours = self._start_file.exists() or any(self.path.glob("seed-*/start.txt"))
-        recipe_file, card = self.recipe_file, self.path / "README.md"
-        if not ours and recipe_file.exists() and _same_file(recipe_file, recipe.path):
+        file, card = self.recipe_file, self.path / "README.md"
+        own = file.exists() and _same_file(file, recipe.path)
+        if own and read_text(file, RunError) != recipe.text():  # a run's is written as this one
             raise RunError(
-                f"{recipe_file} is the recipe that was read, and a run writes its own there. Name "
+                f"{file} is the recipe that was read, and a run writes its own there. Name "
                 "another folder with --out."
             )
-        if card.is_file() and GENERATED not in read_text(card, RunError)[:1000]:
+        if card.is_file() and GENERATED.encode() not in read_bytes(card, MOST_TEXT, RunError):
             raise RunError(
                 f"{card} is not of a run, and the card of this one would be written there. Name "
                 "another folder with --out."

@@ -1,4 +1,4 @@
-import tempfile
+from typing import Any
 
 import keras
 
@@ -6,6 +6,8 @@ from keras_shared.errors import boundary
 from keras_shared.tying.keras_private import flatten_layers
 from keras_shared.tying.normalization import renew_normalization
 from keras_shared.tying.tie_error import TieError
+
+LOOKUPS = (keras.layers.StringLookup, keras.layers.IntegerLookup)  # also those of TextVectorization
 
 
 def take_values(copy: keras.Layer, layer: keras.Layer) -> None:
@@ -40,7 +42,13 @@ def take_values(copy: keras.Layer, layer: keras.Layer) -> None:
         for mine, theirs in zip(flatten_layers(copy), flatten_layers(layer), strict=False):
             if getattr(theirs, "lora_enabled", False):
                 mine.lora_alpha = theirs.lora_alpha  # Keras forgets it when it enables LoRA
-            if hasattr(theirs, "save_assets"):
-                with tempfile.TemporaryDirectory() as folder:
-                    theirs.save_assets(folder)
-                    mine.load_assets(folder)
+            if isinstance(theirs, LOOKUPS) and theirs.input_vocabulary is None:
+                _take_words(mine, theirs)
+
+
+def _take_words(copy: Any, lookup: Any) -> None:
+    words = lookup.get_vocabulary(include_special_tokens=False)
+    if len(words) and lookup.output_mode == "tf_idf":
+        raise ValueError("tf_idf weights its words. Build it with `vocabulary` and `idf_weights`")
+    if len(words):
+        copy.set_vocabulary(words)

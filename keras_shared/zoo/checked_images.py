@@ -6,6 +6,7 @@ import numpy as np
 
 from keras_shared.files.pictures import bright_ground
 
+NOISE = 1e-3  # below 0: what arithmetic leaves of black
 SLACK = 64  # beyond 0 and 255: what bicubic resizing adds at an edge
 
 
@@ -51,11 +52,9 @@ def checked_images(
     if not np.isfinite(array).all():
         raise ValueError(f"`{name}` holds NaN or infinity: expected values from 0 to 255.")
     low, high = float(array.min()), float(array.max())
-    if low < -SLACK or high > 255 + SLACK or (low < 0 and high <= 1):
-        how = f"({name} + 1) * 127.5" if low >= -1 and high <= 1 else f"np.clip({name}, 0, 255)"
+    if (how := _brought(name, low, high)) is not None:
         raise ValueError(
-            f"`{name}` must be pixels from 0 to 255. Received: {low:g} to {high:g}. Bring them "
-            f"there, as by {how}."
+            f"`{name}` must be pixels from 0 to 255. Received: {low:g} to {high:g}. {how}"
         )
     if np.issubdtype(array.dtype, np.floating) and 0 < array.max() <= 1 and array.min() >= 0:
         warnings.warn(
@@ -75,6 +74,20 @@ def checked_images(
                 stacklevel=3,
             )
     return array
+
+
+def _brought(name: str, low: float, high: float) -> str | None:
+    """How to bring numbers to what pixels are; None if they are there."""
+    if high > 255 + SLACK:
+        return f"Scale them, as by {name} * (255 / {high:g}) if {high:g} is white."
+    if low < -SLACK:
+        return f"Shift them, as by {name} + 128 if 0 is grey."
+    if low > -NOISE or high > 16:
+        return None
+    if low >= -1 and high <= 1:
+        grey = low < -0.5
+        return f"Use ({name} + 1) * 127.5." if grey else f"Use np.clip({name}, 0, 1) * 255."
+    return "They look standardised: give the pixels as they were before that."
 
 
 def _fits(shape: Sequence[int], expected: Sequence[int | None]) -> bool:

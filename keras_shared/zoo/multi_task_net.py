@@ -194,7 +194,9 @@ class MultiTaskNet(ZooModel):
                     f"Received: class_names={self.class_names} of the tasks {[*self.heads]}. Give "
                     "`loss` and `metrics` by the names of the tasks."
                 )
-            metrics = list(self.default_metrics) if isinstance(metrics, str) else metrics
+            metrics = list(self.default_metrics) if metrics == "auto" else metrics
+        if isinstance(metrics, str) and metrics != "auto":
+            metrics = [metrics]
         if isinstance(metrics, list) and len(metrics) == 1 and isinstance(metrics[0], str):
             metrics = dict.fromkeys(self.heads, metrics[0])  # Keras wants one for each output
         if self.weighting == "uncertainty" and kwargs.get("loss_weights") is not None:
@@ -312,7 +314,8 @@ class MultiTaskNet(ZooModel):
         heads: dict[str, keras.Layer] = {}
         for name, head in config["heads"].items():
             heads[name] = heads[head] if isinstance(head, str) else revived(head)
-        return cls(**{**config, "trunk": revived(config["trunk"]), "heads": heads})
+        whole = {**config, "trunk": revived(config["trunk"]), "heads": heads}
+        return super().from_config(whole, custom_objects)
 
 
 def _default_trunk(image_shape: Any, width: int, kernels: Any) -> keras.Model:

@@ -11,6 +11,7 @@ from keras_shared.losses import LOSSES
 from keras_shared.presets.names import list_presets
 from keras_shared.presets.reading import read_model
 from keras_shared.signature import Signature
+from keras_shared.tying.keras_private import flatten_layers
 from keras_shared.tying.normalization import renew_normalization
 
 
@@ -197,7 +198,10 @@ class ZooModel(keras.Model):
         export(self, filepath, format, given.get("signature"))
 
     def get_config(self) -> dict[str, Any]:
-        return {"name": self.name, "trainable": self.trainable, "dtype": self._dtype_config()}
+        config = {"name": self.name, "trainable": self.trainable, "dtype": self._dtype_config()}
+        within = enumerate(flatten_layers(self))
+        frozen = [place for place, layer in within if layer is not self and not layer.trainable]
+        return config | ({"frozen": frozen} if frozen and self.trainable else {})
 
     @staticmethod
     def _policy(dtype: Any, layer: str | None = None, otherwise: Any = None) -> Any:
@@ -227,7 +231,12 @@ class ZooModel(keras.Model):
         config = dict(config)
         if isinstance(config.get("dtype"), dict):
             config["dtype"] = keras.dtype_policies.deserialize(config["dtype"])
-        return cls(**config)
+        frozen = config.pop("frozen", ())  # places of layers that are not trained
+        model = cls(**config)
+        within = flatten_layers(model)
+        for place in frozen:
+            within[place].trainable = False  # as `get_config` counts them
+        return model
 
 
 def _names(owner: type[Any]) -> Iterator[str]:

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from keras_shared.batching import class_batches, pair_batches, triplet_batches
 from keras_shared.batching.pairs import Pairs
 from keras_shared.datasets import DataError, LabelledImages, load_digits
 from keras_shared.training import training_data
@@ -71,3 +72,19 @@ def test_unknown_group_and_too_few():
 def test_a_misspelt_group_is_not_trained_on(recipe):
     with pytest.raises(DataError, match=r"'digits' has no group \['two'\]"):
         training_data(recipe("pairs", **{"data.test_groups": ["two"]}))
+
+
+def test_pairs_of_odd_sizes_are_balanced_and_sizes_are_checked():
+    digits = load_digits("train")
+    for size in (1, 3):
+        batches = pair_batches(digits, batch_size=size).take(40).as_numpy_iterator()
+        assert np.mean(np.concatenate([same for _, same in batches])) == 0.5
+    for wrong in (
+        lambda: pair_batches(digits, negatives="same_groups"),
+        lambda: triplet_batches(digits, negatives=True),
+        lambda: pair_batches(digits, batch_size=0),
+        lambda: triplet_batches(digits, batch_size=-1),
+        lambda: class_batches(digits, batch_size=9, examples_per_class=5),
+    ):
+        with pytest.raises(ValueError, match="Received: (batch_size|negatives)="):
+            wrong()

@@ -157,9 +157,11 @@ def test_a_runs_own_model_is_loaded_with_its_optimizer(small_recipe, tmp_path, f
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda x: x / 127.5 - 1, r"-1 to 1. Bring them there, as by \(images \+ 1\) \* 127.5"),
-        (lambda x: x.astype("int16") - 128, r"-128 to 127.*np.clip\(images, 0, 255\)"),
-        (lambda x: x.astype("uint16") * 257, r"0 to 65535.*np.clip\(images, 0, 255\)"),
+        (lambda x: x / 127.5 - 1, r"-1 to 1. Use \(images \+ 1\) \* 127.5"),
+        (lambda x: x.astype("int16") - 128, r"-128 to 127. Shift them, as by images \+ 128"),
+        (lambda x: x.astype("uint16") * 257, r"0 to 65535. Scale them, as by images \* \(255 / 65"),
+        (lambda x: (x - 33.3) / 78.6, "look standardised"),
+        (lambda x: x / 255 - 0.01, r"np.clip\(images, 0, 1\) \* 255"),
     ],
 )
 def test_pixels_of_another_scale_are_not_answered(change, said):
@@ -169,3 +171,4 @@ def test_pixels_of_another_scale_are_not_answered(change, said):
     with pytest.raises(ValueError, match=said):
         model.classify(change(images))
     assert len(model.classify(images.astype("float32") - 20.0)) == 2  # as bicubic resizing leaves
+    assert len(model.classify(np.full((1, 28, 28, 1), -1e-7))) == 1

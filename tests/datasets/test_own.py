@@ -271,13 +271,25 @@ def test_splits_under_other_names(photos, tmp_path, names):
 
 
 def test_folders_of_the_same_folders_are_no_classes(tmp_path):
-    for name in ("first", "second"):
+    for name in ("dev", "eval"):
         for klass in ("ant", "bee"):
             draw(tmp_path / "parted" / name / klass / "0.png")
-    with pytest.raises(
-        DataError, match=r"all hold the folders \['ant', 'bee'\].*name them 'train'"
-    ):
+    with pytest.raises(DataError, match=r"all hold \['ant', 'bee'\].*name them 'train'"):
         from_folder(tmp_path / "parted", "train", SHAPE)
+
+
+def test_classes_may_hold_folders_or_be_called_train(photos, tmp_path):
+    for name in ("Bus", "Car", "Train"):
+        for i in range(5):
+            draw(tmp_path / "vehicles" / name / "images" / f"{i}.png")
+    assert from_folder(tmp_path / "vehicles", "train", SHAPE).class_names == ("Bus", "Car", "Train")
+    for name, count in (("val", 1), ("validation", 2), ("train", 4), ("test", 2)):
+        for klass in ("ant", "bee"):
+            for i in range(count):
+                draw(tmp_path / "parted" / name / klass / f"{i}.png")
+    assert (
+        len(from_folder(tmp_path / "parted", "train", SHAPE).held_out) == 4
+    )  # those of `validation`, whose name comes first
 
 
 def test_links_and_hidden_folders(photos):
@@ -287,8 +299,7 @@ def test_links_and_hidden_folders(photos):
     shutil.copytree(photos / "cat", photos / "cat" / ".ipynb_checkpoints")
     with pytest.warns(UserWarning, match="2 files are left out: .*gone.png.*more"):
         train = from_folder(photos, "train", SHAPE)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # whoever trains was warned
+    with pytest.warns(UserWarning, match="2 files are left out"):
         test = from_folder(photos, "test", SHAPE)
     assert len(train.images) + len(test.images) == 30  # the linked picture stands for cat's
 
@@ -326,7 +337,8 @@ Y = np.arange(20) % 2
         ({"x": (X > 99).astype("uint8"), "y": Y}, "uint8 from 0 to 1. Multiply them by 255"),
         ({"x": X / 255 + 0.02, "y": Y}, "Multiply them by 255"),
         ({"x": X / 127.5 - 1, "y": Y}, "Multiply them by 127.5, after adding 1"),
-        ({"x": (X * 257).astype("uint16"), "y": Y}, "to 64250. Divide them by"),
+        ({"x": (X * 257).astype("uint16"), "y": Y}, "to 64250. Multiply them by 255 / 64250"),
+        ({"x": X / 100 - 1.2, "y": Y}, "Bring them there"),
         ({"x": np.where(X > 3, X, np.nan), "y": Y}, "Replace what is no number"),
         ({"x": X, "y": Y, "class_names": ["a", "a"]}, "a class_name of its own for each"),
     ],

@@ -257,3 +257,100 @@ def test_a_sequential_and_a_model_without_inputs(tmp_path):
     with pytest.raises(ValueError, match="known inputs.*Received: 'sequential"):
         keras_shared.publish(keras.Sequential([layers.Dense(2)]), tmp_path / "n")
     assert not (tmp_path / "n").exists()
+
+
+def test_no_output_is_lost_where_names_meet(tmp_path):
+    x = keras.Input((4, 3))
+    first, second = (layers.LSTM(n, return_state=True, name=k) for n, k in ((2, "a"), (3, "a_1")))
+    model = keras.Model(x, [*first(x), *second(x)])
+    model_of_dicts = keras.Model(x, {"a_b": first(x)[0], "a": {"b": second(x)[0]}})
+    for number, one in enumerate((model, model_of_dicts)):
+        keras_shared.export(one, tmp_path / f"{number}")
+        served = Served(tmp_path / f"{number}")
+        given = np.ones((2, 4, 3), "float32")
+        answers = served(
+            "serving_default",
+            **{next(iter(served.meta.signature_def["serving_default"].inputs)): given},
+        )
+        expected = keras.tree.flatten(one(given))
+        assert len(answers) == len(expected)
+        for value in expected:
+            assert any(
+                value.shape == a.shape and np.allclose(value, a, atol=1e-5)
+                for a in answers.values()
+            )
+
+
+@keras.saving.register_keras_serializable("tests")
+class Sampling(layers.Layer):
+    """As in the autoencoders of Keras' pages: it draws in inference too."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.seed_generator = keras.random.SeedGenerator(1337)
+
+    def call(self, x):
+        return x + keras.random.normal(keras.ops.shape(x), seed=self.seed_generator)
+
+
+def test_models_that_draw_or_answer_nan_are_exported(tmp_path):
+    x = keras.Input((4,))
+    drawing = keras.Model(x, Sampling()(layers.Dense(3)(x)))
+    ids = keras.Input((5,), dtype="int32")
+    pooled = layers.GlobalAveragePooling1D()(layers.Embedding(9, 4, mask_zero=True)(ids))
+    averaging = keras.Model(ids, layers.Dense(2)(pooled))  # of no token: 0 / 0
+    for number, one in enumerate((drawing, averaging)):
+        keras_shared.export(one, tmp_path / f"{number}")
+        assert keras_shared.publish(one, tmp_path / f"published{number}").name == "1"
+
+
+@keras.saving.register_keras_serializable("tests")
+class Other(layers.Layer):
+    """Computes something else in a graph, and masks its last column."""
+
+    def __init__(self, masked=0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.masked = masked
+
+    def call(self, x):
+        y = x if tf.executing_eagerly() else 2 * x + 1
+        return keras.ops.concatenate([y, keras.ops.full_like(y[:, :1], self.masked)], axis=-1)
+
+
+@pytest.mark.parametrize("masked", [0.0, -1e9, -np.inf, np.nan])
+def test_what_is_masked_hides_no_difference(tmp_path, masked):
+    x = keras.Input((4,))
+    with pytest.raises(ValueError, match="gives other outputs than Keras"):
+        keras_shared.export(keras.Model(x, Other(masked)(x)), tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def test_what_follows_a_step_of_keras_is_told(tmp_path):
+    x = keras.Input((4,))
+    model = keras.Model(x, layers.Dense(3, kernel_constraint="non_neg", name="held")(x))
+    with pytest.warns(UserWarning, match=r"has a constraint: \['held/kernel'\]"):
+        keras_shared.export(model, tmp_path / "m")
+    model = keras.Model(x, layers.Dense(4, name="eight")(x))
+    model.get_layer("eight").quantize("float8")
+    with pytest.warns(UserWarning, match="has scales of float8, which are no weights"):
+        keras_shared.export(model, tmp_path / "n")
+
+
+def test_a_sequential_that_fixed_its_batch_is_told(tmp_path):
+    model = keras.Sequential([layers.Dense(3)])
+    model(np.zeros((7, 4)))
+    with pytest.warns(UserWarning, match=r"takes \(7,\) rows alone.*Put keras.Input"):
+        keras_shared.export(model, tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("a[1]/m", "for a pattern"), ("gs://b/m", "A folder of")]
+)
+def test_addresses_that_no_folder_has(tmp_path, monkeypatch, name, said):
+    monkeypatch.chdir(tmp_path)
+    x = keras.Input((4,))
+    model = keras.Model(x, layers.Dense(3)(x))
+    for write in (keras_shared.export, keras_shared.publish):
+        with pytest.raises(ValueError, match=said):
+            write(model, name)
+    assert not [*tmp_path.iterdir()]

@@ -267,3 +267,14 @@ def test_a_model_that_was_trained_since_is_refused(images, tmp_path):
     assert again.identify(images[:1])[0].name == "anna"
     model.embedder.set_weights(before)
     assert Gallery.load(tmp_path / "g.npz", model).identify(images[:1])[0].name == "anna"
+
+
+@pytest.mark.parametrize("threshold", [90, -0.1, "0.5", None, float("nan")])
+def test_thresholds_that_are_no_probabilities(threshold):
+    model = SiameseNet()
+    with pytest.raises(GalleryError, match="a probability, 0 to 1. Received"):
+        Gallery(model, threshold)
+    gallery = Gallery(model)
+    with pytest.raises(GalleryError, match="a probability, 0 to 1. Received"):
+        gallery.threshold = threshold
+    assert gallery.threshold == 0.5

@@ -237,3 +237,19 @@ def test_a_weight_for_each_row_counts_all_of_its_tokens():
 def test_one_hot_classes_are_refused_by_the_rbf_loss():
     with pytest.raises(ValueError, match=r"one-hot.*argmax"):
         RBFLoss()(np.array([[0, 1, 0]]), np.array([[0.0, -1.0, -2.0]]))
+
+
+@pytest.mark.parametrize("loss", [TripletLoss(), TripletLoss(mining="hard"), PrototypicalLoss()])
+def test_embeddings_far_from_the_origin(loss):
+    draws = np.random.default_rng(3).normal(size=(12, 4))
+    classes = np.repeat(np.arange(4), 3)
+    near = float(loss(classes, draws.astype("float32")))
+    np.testing.assert_allclose(
+        float(loss(classes, (draws + 1000).astype("float32"))), near, rtol=2e-3
+    )
+
+
+def test_a_label_of_no_class_is_not_rewarded():
+    scores = -np.ones((3, 3), "float32")
+    assert np.isnan(float(RBFLoss()([0, 3, 1], scores))) and np.isnan(RBFLoss()([-1, 0, 0], scores))
+    assert np.isfinite(float(RBFLoss()([0, 2, 1], scores)))

@@ -97,11 +97,41 @@ def test_unshare_hands_down_how_a_sub_model_is_called(kind, named):
     np.testing.assert_allclose(keras_shared.unshare(model)(x), model(x), rtol=1e-4, atol=1e-5)
 
 
-def test_unshare_says_what_it_cannot_hand_down():
+def steps(kind):
+    x = keras.Input((4, 6))
+    inner = layers.LSTM(3)
+    return keras.Sequential([x, inner]) if kind == "sequential" else keras.Model(x, inner(x))
+
+
+@pytest.mark.parametrize("kind", ["sequential", "functional"])
+def test_unshare_and_masks(kind):
     inputs, mask = keras.Input((4, 6)), keras.Input((4,), dtype="bool")
-    sub = keras.Sequential([keras.Input((4, 6)), layers.LSTM(3)], name="steps")
-    with pytest.raises(ValueError, match="Sequential 'steps', which is called with a mask"):
-        keras_shared.unshare(keras.Model([inputs, mask], sub(inputs, mask=mask)))
+    told = keras.Model([inputs, mask], steps(kind)(inputs, mask=mask))
+    with pytest.raises(ValueError, match="with a `mask` that its inputs do not carry"):
+        keras_shared.unshare(told)
+    ids = keras.Input((4,), dtype="int32")
+    carried = keras.Model(ids, steps(kind)(layers.Embedding(5, 6, mask_zero=True)(ids)))
+    x = np.array([[1, 2, 0, 0], [3, 0, 0, 0]])
+    np.testing.assert_allclose(keras_shared.unshare(carried)(x), carried(x), rtol=1e-4, atol=1e-6)
+    a, b = keras.Input((6,)), keras.Input((6,))
+    both = keras.Model([a, b], layers.Dense(2)(layers.Add()([a, b])))
+    c, d = keras.Input((6,)), keras.Input((6,))
+    listed, x = keras.Model([c, d], both([c, d])), [noise(2, 6), noise(2, 6)]
+    np.testing.assert_allclose(keras_shared.unshare(listed)(x), listed(x), rtol=1e-4, atol=1e-6)
+
+
+def test_words_that_were_not_adapted_or_have_weights():
+    given = keras.Input((1,), dtype="string")
+    words = layers.StringLookup()
+    keras_shared.unshare(keras.Model(given, words(given))).layers[-1].adapt(["a", "b"])
+    weighed = layers.TextVectorization(output_mode="tf_idf", name="weighed")
+    weighed.adapt(["a b", "a c"])
+    with pytest.raises(TieError, match="TextVectorization 'weighed' cannot be copied: .*tf_idf"):
+        keras_shared.unshare(keras.Model(given, weighed(given)))
+    odd = layers.StringLookup()
+    odd.adapt(["a\nb", "c"])
+    copy = keras_shared.unshare(keras.Model(given, odd(given))).layers[-1]
+    assert copy.get_vocabulary() == odd.get_vocabulary()
 
 
 def test_a_convolution_called_by_name_gets_kernels_for_each_position():

@@ -302,6 +302,25 @@ def test_what_lies_in_a_wrapper_may_have_another_name(build):
     np.testing.assert_array_equal(one, two)
 
 
+def test_a_pattern_fits_names_of_its_own_depth():
+    x, code, inputs = keras.Input((6,)), keras.Input((4,)), keras.Input((6,))
+    encoder = keras.Model(x, layers.Dense(4, name="one_in")(x), name="enc")
+    decoder = keras.Model(code, layers.Dense(6, name="one_out")(code), name="dec")
+    model = keras.Model(inputs, decoder(encoder(inputs)))
+    for ties in ({"*_out": "*_in"}, {"dec/*_out": "enc/*_in"}):
+        assert tie_weights(model, ties, keep="source").count_params() == 6 * 4 + 4 + 6
+
+
+def test_equal_values_of_a_finer_dtype_need_no_choice():
+    x = keras.Input((6,), dtype="float64")
+    source = layers.Dense(4, name="source", dtype="float64")
+    reader = layers.Dense(6, name="reader", dtype="float64")
+    model = keras.Model(x, reader(source(x)))
+    source.kernel.assign(RANDOM.normal(size=(6, 4)))
+    reader.kernel.assign(source.kernel.numpy().T)
+    tie_weights(model, {"reader": "source"})
+
+
 def test_layers_that_compute_in_other_dtypes_are_not_one():
     x = keras.Input((6,))
     rounded = layers.Dense(6, name="rounded", dtype="mixed_bfloat16")

@@ -315,3 +315,13 @@ def test_two_devices_train_as_one():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_metric_by_its_name_is_each_tasks():
+    inputs = keras.Input((3,))
+    trunk = keras.Model(inputs, keras.layers.Dense(2)(inputs))
+    net = MultiTaskNet(trunk, {"a": keras.layers.Dense(1), "b": keras.layers.Dense(1)})
+    net.compile("sgd", "mse", metrics="mae")
+    y = np.zeros((4, 1))
+    found = net.evaluate(np.ones((4, 3)), {"a": y, "b": y}, verbose=0, return_dict=True)
+    assert {"a_mae", "b_mae"} < {*found}

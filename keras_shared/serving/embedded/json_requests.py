@@ -28,6 +28,7 @@ KINDS = {
 FLOATS = ("float32", "float64")
 INF = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|\bInf\b')  # a text, which stays as it is, or Inf
 SPACE = "\ufeff \t\r\n"
+MOST_BITS = 1023  # of a whole number that a double holds in any case
 TOO_BIG = "JSON Parse error: Number too big to be stored in double."
 
 
@@ -199,8 +200,9 @@ def _one(value: Any, dtype: str) -> Any:
     if dtype == "string" and kind in (str, dict):
         return _bytes(value) if kind is str else _decoded(value)
     if dtype in FLOATS and kind in (int, float):
-        with boundary(TOO_BIG, lambda _: invalid(TOO_BIG)):
-            return float(value)
+        if kind is int and value.bit_length() > MOST_BITS:
+            raise invalid(TOO_BIG)
+        return float(value)
     whole = dtype in RANGES and kind is int and low <= value <= high
     if whole or (dtype == "bool" and kind is bool):
         return value

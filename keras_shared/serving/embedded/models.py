@@ -96,7 +96,8 @@ class Models:
                         f"not available. Available: {sorted(self._available(config.name))}"
                     )
         with self._changed:
-            self._labels = {config.name: dict(config.version_labels) for config in configs}
+            if self._configs == {config.name: config for config in configs}:  # not replaced since
+                self._labels = {config.name: dict(config.version_labels) for config in configs}
 
     @contextlib.contextmanager
     def use(self, name: str, version: int | None = None, label: str = "") -> Iterator[Servable]:
