@@ -119,6 +119,7 @@ def test_a_language_model_through_all_commands(here, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_arms_of_a_language_model_are_compared(here, capsys):
     arms = [
         {"name": "tied"},

@@ -95,7 +95,13 @@ NETS = [  # each of the zoo's once: these differ from another entry in their wei
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=[pytest.mark.thorough] * n.startswith(("shared_tr", "tied_lm")))
+        for n in NETS  # a minute and more each
+    ],
+)
 def test_each_preset_fine_tunes_as_in_keras(name, tmp_path):
     model, version = keras_shared.load(name), str(version_dir(name))
     inputs = inputs_of(model, 8)

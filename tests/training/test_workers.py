@@ -73,7 +73,10 @@ def see_the_same(one, two):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "changes"),
-    [("autoencoder", {"training.averaging": 0.9}), ("pairs", {})],
+    [
+        ("autoencoder", {"training.averaging": 0.9}),
+        pytest.param("pairs", {}, marks=pytest.mark.thorough),
+    ],
 )
 def test_two_workers_train_as_one(recipe, tmp_path, kind, changes):
     if kind == "pairs":
@@ -87,7 +90,7 @@ def test_two_workers_train_as_one(recipe, tmp_path, kind, changes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.thorough)])
 def test_a_chief_or_one_alone(recipe, tmp_path, count):
     made, file = written(recipe, tmp_path, "autoencoder")
     where = addresses()[:count]
