@@ -44,8 +44,9 @@ def test_static_and_trusted(strange, capsys, monkeypatch):
 
 
 def test_a_timeout_that_is_none(strange, capsys):
-    assert main(["check", str(strange), "--timeout", "-1"]) == 1
-    assert "`timeout` is a number of seconds from 0 to" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["check", str(strange), "--timeout", "-1"])
+    assert "expected a number from 0.1 to 1000000. Received: '-1'" in capsys.readouterr().err
 
 
 def test_what_was_not_run_is_not_called_servable(tmp_path, capsys):

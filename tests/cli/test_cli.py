@@ -96,7 +96,7 @@ def test_errors_are_one_line_and_exit_with_1(tmp_path, monkeypatch, capfd):
         ("predict", "lenet5_mnist", "missing.png"): "There is no file missing.png",
         ("predict", "empty", "text.png"): "empty holds no version",
         ("predict", "tied_autoencoder_mnist", "text.png"): "is not a picture",
-        ("publish", "nothing"): "Not trained to the end: nothing",
+        ("publish", "nothing"): "There is no folder nothing",
     }.items():
         assert main(arguments) == 1
         said = capfd.readouterr().err
