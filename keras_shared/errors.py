@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+LONG = 5000
 MOST = 1200  # characters of one reason; Keras and TensorFlow put whole configs and graphs into some
 LAST = 700  # of them from its end, where the reason often stands
 # lines that say where in a graph or in somebody's source code something happened
@@ -18,7 +19,7 @@ CONFIG = re.compile(
     r"using config).*?'name': '([^']*)'.*?Exception encountered: ",
     re.DOTALL,
 )
-SOURCE = re.compile(r"\S*\b[\w/.-]+\.(cc|cpp|h|cu|py):\d+(\]|:)?\s?")
+SOURCE = re.compile(r"(?<!\S)\S*[\w/.-]\.(cc|cpp|h|cu|py):\d+(\]|:)?\s?")
 COLOUR = re.compile(r"\x1b\[\d*m")  # of Keras' own texts
 OPERATION = re.compile(r"\s*\[Op:\w+\]( name: ?\w*)?|\{\{[^}]*\}\}")
 
@@ -178,6 +179,8 @@ def _said(error: BaseException) -> str:
     said = said.rpartition("Error encountered:")[2].partition("Arguments received by")[0]
     said = CONFIG.sub(r"\1 '\2': ", said)
     lines = said.splitlines()
-    kept = [line.strip() for line in lines if not PLACES.match(line.strip())]
+    # patterns take long for lines of a hundred thousand signs, as a config can be one
+    cut = [line if len(line) < 4 * LONG else f"{line[:LONG]} {line[-LONG:]}" for line in lines]
+    kept = [line.strip() for line in cut if not PLACES.match(line.strip())]
     text = " ".join(OPERATION.sub("", SOURCE.sub("", line)) for line in kept if line)
     return shortened(printable(" ".join(text.split())))
