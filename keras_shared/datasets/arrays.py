@@ -72,7 +72,8 @@ def _from_arrays(
 
 def _warn_of_copies(where: str, train: np.ndarray, test: np.ndarray) -> None:
     known, own = ([hashlib.sha256(image).digest() for image in part] for part in (train, test))
-    both = [i for i, digest in enumerate(own) if digest in {*known}]
+    seen = {*known}
+    both = [i for i, digest in enumerate(own) if digest in seen]
     if both:
         warnings.warn(
             f"{where}: {len(both)} images of x_test are in x_train too, and the test is no test of "

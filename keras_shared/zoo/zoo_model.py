@@ -233,9 +233,9 @@ class ZooModel(keras.Model):
             config["dtype"] = keras.dtype_policies.deserialize(config["dtype"])
         frozen = config.pop("frozen", ())  # places of layers that are not trained
         model = cls(**config)
-        within = flatten_layers(model)
-        for place in frozen:
-            within[place].trainable = False  # as `get_config` counts them
+        for place, layer in enumerate(flatten_layers(model)):  # as `get_config` counts them
+            if place in frozen:
+                layer.trainable = False
         return model
 
 
