@@ -145,19 +145,15 @@ class Client:
             For each output, an array. Text comes as `str`, outputs named `..._bytes` as `bytes`.
 
         Raises:
-            ValueError: for inputs that the signature does not take, before they are sent.
+            TypeError, ValueError: for inputs that the signature does not take, before they are
+                sent, and for a version that is no number and no label.
             ServingError: if the server does not answer, or answers with an error.
 
         Example:
             >>> client.predict("lenet5_mnist", {"image": images})["label"]  # doctest: +SKIP
             array(['7', '2'], dtype=object)
         """
-
-        label = isinstance(version, str) and not version.isdecimal()
-        if version is not None and not label and not isinstance(version, (int, np.integer)):
-            raise TypeError(
-                f"`version` is a whole number, or the name of a label. Received: {version!r}"
-            )
+        version = _checked(version)
 
         def ask(deadline: float) -> dict[str, np.ndarray]:
             number, signatures = self._signatures(name, version, deadline)
@@ -172,7 +168,7 @@ class Client:
                 name, number, signature, definition, arrays, deadline, most
             )
 
-        return self._call(ask, swapped=version is None or label)
+        return self._call(ask, swapped=not isinstance(version, int))
 
     def verify(
         self,
@@ -253,12 +249,14 @@ class Client:
             Name of a signature -> `SignatureDef`.
 
         Raises:
+            TypeError, ValueError: for a version that is no number and no label.
             ServingError: if the server does not answer, or does not know the model.
 
         Example:
             >>> client.metadata("lenet5_mnist")["classify_bytes"].inputs  # doctest: +SKIP
             {'image_bytes': TensorInfo(dtype='string', shape=(None,))}
         """
+        version = _checked(version)
         return self._call(lambda deadline: self._signatures(name, version, deadline)[1])
 
     def close(self) -> None:
@@ -300,6 +298,20 @@ class Client:
                     raise
             time.sleep(wait)
             tries, wait = tries + 1, 2 * wait
+
+
+def _checked(version: Any) -> int | str | None:
+    """The number of a version, the name of a label, or None."""
+    if version is None or (isinstance(version, str) and not version.isdecimal()):
+        return version
+    if isinstance(version, (bool, str)) or not isinstance(version, (int, np.integer)):
+        advice = f" Write version={int(version)}." if isinstance(version, str) else ""
+        raise TypeError(
+            f"`version` is a whole number, or the name of a label. Received: {version!r}.{advice}"
+        )
+    if not 0 <= version < 2**63:
+        raise ValueError(f"`version` is a number from 0 to 2**63 - 1. Received: {version!r}")
+    return int(version)
 
 
 def _certificates(file: str | os.PathLike[str]) -> str:

@@ -2,6 +2,8 @@
 
 import functools
 import math
+import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +15,7 @@ import tensorflow as tf
 from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
-from keras_shared.errors import attempt, boundary, printable
+from keras_shared.errors import attempt, boundary, printable, whole_reason
 from keras_shared.serving.errors import ServingError
 from keras_shared.serving.limits import MOST_REQUEST
 from keras_shared.serving.messages import SignatureDef, Status, TensorInfo, agreed, dtype_name
@@ -36,7 +38,7 @@ class Grpc:
         token: str | None = None,
     ) -> None:
         self._address = address
-        root = certificates.encode() if certificates else None
+        self._certificates, root = certificates, certificates.encode() if certificates else None
         self._credentials = grpc.ssl_channel_credentials(root) if tls else None
         self._metadata = [] if token is None else [("authorization", f"Bearer {token}")]
         self._lock = threading.Lock()
@@ -140,12 +142,33 @@ class Grpc:
         )
         if error:
             details = error.details() or "no message"
+            distrust = self._distrust(deadline) if error.code().name == "UNAVAILABLE" else None
+            if isinstance(distrust, ssl.SSLCertVerificationError):
+                message = f"{self._address} is not trusted ({whole_reason(distrust)})"
+                raise ServingError("UNAUTHENTICATED", message, False, predict) from error
+            if distrust:
+                details = f"failed to connect: {whole_reason(distrust)}"
             refused = any(x in details.lower() for x in ("failed to connect", "name resolution"))
             message = f"no connection to {self._address} ({details})" if refused else details
             raise ServingError(error.code().name, message, not refused, predict) from error
         unexpected = functools.partial(ServingError, "UNKNOWN", predict=predict)
         with boundary(f"{self._address} answers {method} otherwise than expected", unexpected):
             return parse(content)
+
+    def _distrust(self, deadline: float) -> Exception | None:
+        """Why TLS fails, which gRPC writes to the terminal alone."""
+        if self._credentials is None:
+            return None
+        context = ssl.create_default_context(cadata=self._certificates)
+        host, _, port = self._address.rpartition(":")
+        left = max(deadline - time.monotonic(), 0.1)
+
+        def shake_hands() -> None:
+            with socket.create_connection((host.strip("[]"), int(port)), left) as sock:
+                context.wrap_socket(sock, server_hostname=host.strip("[]")).close()
+
+        error = attempt(shake_hands)[1]
+        return error if isinstance(error, ssl.SSLError) else None
 
 
 def _specify(spec: Any, name: str, version: int | str | None) -> None:

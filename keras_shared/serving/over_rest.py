@@ -172,7 +172,9 @@ class Rest:
             verb = "GET" if body is None else "POST"
             # a server that refuses a long body says why before it has read all of it
             _, broke = attempt(
-                lambda: connection.request(verb, path, body, self._headers), ConnectionError
+                lambda: connection.request(verb, path, body, self._headers),
+                ConnectionError,
+                ssl.SSLError,
             )
             response, silent = attempt(connection.getresponse)
             if silent:

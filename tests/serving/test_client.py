@@ -454,9 +454,18 @@ def test_numbers_at_the_ends_of_their_dtypes():
 
 def test_what_cannot_be_sent_is_refused_before_it_is():
     with Client(f"http://127.0.0.1:{1}", timeout=1) as client:
-        for version in ("1", 1.0):
-            with pytest.raises(TypeError, match="`version` is a whole number"):
-                client.predict("m", {}, version=version)
+        for version in ("1", 1.0, True):
+            for ask in (
+                lambda v: client.predict("m", {}, version=v),
+                lambda v: client.metadata("m", v),
+            ):
+                with pytest.raises(TypeError, match="`version` is a whole number"):
+                    ask(version)
+        with pytest.raises(TypeError, match="Write version=1"):
+            client.predict("m", {}, version="1")
+        for version in (-1, 2**63):
+            with pytest.raises(ValueError, match="from 0 to 2.*Received: -?[19]"):
+                client.metadata("m", version)
     with pytest.raises(ValueError, match="over REST alone.*'guest'"):
         Client("grpc://guest:key@localhost:8500")
 

@@ -88,11 +88,14 @@ class Rest:
             response = _refusal(refusal_of(error))
         finally:
             self._held.pop(request, None)
-        if not own:
-            client = request.client.host if request.client else "-"
-            took = 1000 * (time.monotonic() - begun)
-            say(f"REST {response.status_code} {request.method} {path[:500]} {took:.1f} ms {client}")
-        await response(scope, receive, send)
+        took = 1000 * (time.monotonic() - begun)
+        try:
+            await response(scope, receive, send)
+        finally:
+            if not own:  # last: the client does not wait for it
+                client = request.client.host if request.client else "-"
+                asked = f"{request.method} {path[:500]}"
+                say(f"REST {response.status_code} {asked} {took:.1f} ms {client}")
 
     def _page(self, _: Request) -> Response:
         return HTMLResponse(PAGE.read_text("utf-8"), headers=FOR_PAGE)
