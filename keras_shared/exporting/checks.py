@@ -141,8 +141,8 @@ def check_answers(
 def _sizes(signatures: dict[str, Signature]) -> tuple[int, ...]:
     """How many rows to try them with."""
     inputs = [spec for signature in signatures.values() for spec in signature.inputs.values()]
-    if any(spec.shape[0] for spec in inputs):
-        return (1,)  # whose number of rows is the model's
+    if any(not spec.shape or spec.shape[0] for spec in inputs):
+        return (1,)  # whose number of rows is the model's, or there are none
     rows = [examples(signature, 1, encoded=False) for signature in signatures.values()]
     return batches(max(sum(value.size for value in row.values()) for row in rows))
 

@@ -16,6 +16,10 @@ from keras_shared.tying.keras_private import flatten_layers
 
 SUFFIXES = {".onnx": "onnx", ".tflite": "litert", ".safetensors": "safetensors"}
 FORMATS = ("tf_saved_model", *SUFFIXES.values())
+OF_KERAS = {
+    ".keras": "model.save(filepath)", ".h5": "model.save_weights(filepath)",
+    ".json": "model.to_json()",
+}  # fmt: skip
 
 
 def export(
@@ -81,7 +85,12 @@ def export(
     """
     path = pathlib.Path(filepath)
     if format is None:
-        format = SUFFIXES.get(path.suffix, FORMATS[0])
+        if (suffix := path.suffix.lower()) in OF_KERAS:
+            raise ValueError(
+                f"`export` writes a SavedModel, ONNX, LiteRT or safetensors. Received: {path}. A "
+                f"file {suffix} is written by {OF_KERAS[suffix]}, or say `format`."
+            )
+        format = SUFFIXES.get(suffix, FORMATS[0])
     if format not in FORMATS:
         raise ValueError(f"`format` must be one of {FORMATS}. Received: format={format!r}")
     if signature is not None and format == "tf_saved_model":
@@ -90,7 +99,7 @@ def export(
             f"Received: signature={signature!r} with format='tf_saved_model'"
         )
     if format != "tf_saved_model" and (
-        path.is_dir() or (format == "litert" and path.suffix != ".tflite")
+        path.is_dir() or (format == "litert" and path.suffix.lower() != ".tflite")
     ):
         raise ValueError(
             f"What format={format!r} writes is one file"

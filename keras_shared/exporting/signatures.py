@@ -96,7 +96,7 @@ def examples(signature: Signature, batch: int, encoded: bool) -> dict[str, np.nd
     inputs = {}
     open_side = _open_side(signature)
     for name, spec in signature.inputs.items():
-        shape = [spec.shape[0] or batch]
+        shape = [spec.shape[0] or batch] if spec.shape else []
         shape += [open_side if side is None else side for side in spec.shape[1:]]
         if signature.image_size is not None:
             shape[1:3] = [

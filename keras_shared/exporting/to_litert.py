@@ -66,7 +66,7 @@ def _converted(model: keras.Model, name: str, signature: Signature, last: bool =
 
 def _of_one_row(signature: Signature) -> Signature | None:
     """The signature with a batch of 1; None if a batch is fixed already."""
-    if any(spec.shape[0] for spec in signature.inputs.values()):
+    if any(not spec.shape or spec.shape[0] for spec in signature.inputs.values()):
         return None
     inputs = {
         key: keras.KerasTensor((1, *spec.shape[1:]), spec.dtype)

@@ -156,8 +156,14 @@ class Gallery:
         """Add all that another gallery of the same model holds.
 
         Raises:
-            GalleryError: if its embeddings are another model's.
+            GalleryError: if its embeddings are another model's, or it is this one.
         """
+        if other is self or not isinstance(other, Gallery):
+            what = "this gallery itself" if other is self else type(other).__name__
+            raise GalleryError(
+                f"`merge` takes another Gallery. Received: {what}. Of a file, load it first: "
+                "Gallery.load(path, model)"
+            )
         if fingerprint(other.model) != fingerprint(self.model):
             raise GalleryError(
                 "The other gallery holds embeddings of another model, which compare with nothing "

@@ -22,7 +22,8 @@ def calibrate(
         class_weight: how much "different" (0) and "same" (1) count, besides; None for both alike.
 
     Raises:
-        ValueError: if all pairs are of one kind, or the lengths differ.
+        ValueError: if all pairs are of one kind, a label is neither 0 nor 1, a distance is not
+            finite, or the lengths differ.
 
     Example:
         >>> import keras
@@ -38,9 +39,15 @@ def calibrate(
     """
     from sklearn.linear_model import LogisticRegression  # slow to import, seldom needed
 
+    distances, labels = _pairs(distances, same)
+    if len({*labels}) < 2:
+        raise ValueError(
+            "`same` needs pairs of both kinds, 1 for the same and 0 for different. Received: "
+            f"{len(labels)} pairs, {int(labels.sum())} of them the same"
+        )
     weights = None if sample_weight is None else np.ravel(sample_weight)
     fit = LogisticRegression(C=1e6, class_weight=class_weight and dict(class_weight)).fit(
-        np.reshape(distances, (-1, 1)), np.ravel(same).astype(int), weights
+        distances[:, None], labels.astype(int), weights
     )
     layer.set_weights([fit.coef_, fit.intercept_])
 
@@ -54,19 +61,15 @@ def threshold(distances: Any, same: Any, false_accept_rate: float) -> float:
         false_accept_rate: between 0 and 1.
 
     Raises:
-        ValueError: for a rate that so few pairs cannot show, or if the lengths differ.
+        ValueError: for a rate that so few pairs cannot show, if a label is neither 0 nor 1, a
+            distance is not finite, or the lengths differ.
 
     Example:
         >>> from keras_shared.zoo.calibration import threshold
         >>> threshold([0.1, 0.2, 0.6, 0.7, 0.8, 0.9], [1, 1, 0, 0, 0, 0], false_accept_rate=0.25)
         0.6
     """
-    distances, same = np.ravel(distances).astype("float64"), np.ravel(same).astype(bool)
-    if len(distances) != len(same) or not np.isfinite(distances).all():
-        raise ValueError(
-            "Expected a finite distance for each pair. Received: "
-            f"{len(distances)} distances and {len(same)} labels"
-        )
+    distances, same = _pairs(distances, same)
     if not 0 < false_accept_rate < 1:
         raise ValueError(
             f"`false_accept_rate` is a share between 0 and 1. Received: {false_accept_rate}"
@@ -82,3 +85,19 @@ def threshold(distances: Any, same: Any, false_accept_rate: float) -> float:
     if accepted < len(different) and different[accepted] == largest:  # as far apart: all or none
         largest = float(np.nextafter(largest, -1))
     return largest
+
+
+def _pairs(distances: Any, same: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Finite distances, and as many labels, as truth values."""
+    distances, labels = np.ravel(distances).astype("float64"), np.ravel(same)
+    if len(distances) != len(labels) or not np.isfinite(distances).all():
+        raise ValueError(
+            "Expected a finite distance for each pair. Received: "
+            f"{len(distances)} distances and {len(labels)} labels"
+        )
+    if others := sorted({*labels.tolist()} - {0, 1}):
+        raise ValueError(
+            "`same` holds 1 or True for pairs of the same, 0 or False for others. Received: "
+            f"{', '.join(map(repr, others[:5]))}"
+        )
+    return distances, labels.astype(bool)

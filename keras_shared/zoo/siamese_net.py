@@ -267,6 +267,9 @@ class SiameseNet(ZooModel):
         weights = kwargs.get("loss_weights")
         if losses and isinstance(weights, (int, float)):
             kwargs["loss_weights"] = dict.fromkeys(losses, weights)
+        if losses and isinstance(weights, Mapping):  # Keras wants one of an output without a loss
+            without = (output for output, own in losses.items() if own is None)
+            kwargs["loss_weights"] = {**dict.fromkeys(without, 1.0), **weights}
         metrics = _metrics_by_output(None if metrics == "auto" else metrics)
         super().compile(optimizer, losses, metrics=metrics, **kwargs)
 
@@ -564,8 +567,14 @@ def _metrics_by_output(metrics: Any) -> Any:
 
 def _for_both(values: Any) -> Any:
     """Labels or weights by output; those of one output are those of the other."""
-    if isinstance(values, (list, tuple)):
+    if isinstance(values, (list, tuple)) and len(values) == len(OUTPUTS):
         values = dict(zip(OUTPUTS, values, strict=True))
+    if isinstance(values, (list, tuple)) or (isinstance(values, dict) and {*values} - {*OUTPUTS}):
+        given = list(values) if isinstance(values, dict) else f"{len(values)} of them in a list"
+        raise ValueError(
+            "Labels and weights of pairs are one array, or one for each output, "
+            f"{list(OUTPUTS)}. Received: {given}"
+        )
     if isinstance(values, dict):
         known = {name: value for name, value in values.items() if value is not None}
         return {**dict.fromkeys(OUTPUTS, next(iter(known.values()), None)), **known}

@@ -155,6 +155,12 @@ def test_refusals(tmp_path, monkeypatch):
         keras_shared.export(model, tmp_path / "m", format="pb")
     with pytest.raises(ValueError, match="must end in .tflite"):
         keras_shared.export(model, tmp_path / "m.lite", format="litert")
+    for name, said in (
+        ("m.keras", r"by model.save\(filepath\)"), ("m.weights.h5", r"by model.save_weights"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=said):
+            keras_shared.export(model, tmp_path / name)
+        assert not (tmp_path / name).exists()
     with pytest.raises(ValueError, match="no signature 'classify'. It has: reconstruct, encode"):
         keras_shared.export(model, tmp_path / "m.onnx", format="onnx", signature="classify")
     with pytest.raises(ValueError, match="holds all signatures"):
@@ -173,3 +179,10 @@ def test_refusals(tmp_path, monkeypatch):
     with pytest.raises(ImportError, match=r'pip install "keras_shared\[onnx\]"'):
         keras_shared.export(model, tmp_path / "m.onnx", format="onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["m", "m.ONNX", "m.tflite"])
+def test_an_input_that_is_one_number(tmp_path, name):
+    row, factor = keras.Input((3,), name="row"), keras.Input(batch_shape=(), name="factor")
+    path = keras_shared.export(keras.Model([row, factor], row * factor), tmp_path / name)
+    assert path.is_dir() == (name == "m")  # a suffix counts in capitals too

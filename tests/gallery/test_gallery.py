@@ -95,6 +95,10 @@ def test_remove_and_merge(model, images):
         one.verify(images, "anna")
     with pytest.raises(GalleryError, match="of another model"):
         one.merge(Gallery(SiameseNet()))
+    for other, said in ((one, "Received: this gallery itself"), ("b.npz", "Received: str.*load")):
+        with pytest.raises(GalleryError, match=said):
+            one.merge(other)
+    assert len(one) == 5
 
 
 def test_a_file_brings_back_all(model, images, tmp_path):

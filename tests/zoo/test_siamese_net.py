@@ -196,6 +196,28 @@ def test_calibrate():
     assert abs(w + 12.5) < 2 and abs(-v / w - 0.75) < 0.05
 
 
+@pytest.mark.parametrize(
+    ("distances", "same", "said"),
+    [
+        ([0.1, 0.4, 0.6, 0.9], [0.9, 0.8, 0.1, 0.0], "1 or True for pairs of the same.*0.1, 0.8"),
+        ([0.1, 0.4, 0.6, 0.9], [1, 1, -1, -1], "1 or True for pairs of the same.*Received: -1"),
+        ([0.1, 0.4, 0.6, 0.9], [1, 1, 1, 1], "4 pairs, 4 of them the same"),
+        ([0.1, 0.4, np.nan, 0.9], [1, 1, 0, 0], "a finite distance for each pair"),
+        ([0.1, 0.4, 0.9], [1, 1, 0, 0], "3 distances and 4 labels"),
+    ],
+)
+def test_pairs_that_calibrate_nothing(distances, same, said):
+    model = SiameseNet(tiny_tower(), image_shape=(8, 8, 1))
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=said):
+        model.calibrate(distances, same)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    if len({*same}) > 1:  # a threshold needs pairs of two things alone
+        with pytest.raises(ValueError, match=said):
+            model.threshold(distances, same, 0.5)
+
+
 def test_weights_act_on_the_calibration():
     """Weights count as copies would; classes and pairs alike."""
     model = SiameseNet(tiny_tower(), image_shape=(8, 8, 1))
@@ -352,6 +374,14 @@ def test_losses_and_metrics_by_output():
     twice = reported("contrastive", loss_weights=2, weighted_metrics=["accuracy"])
     assert twice["loss"] == pytest.approx(2 * contrastive + entropy, rel=1e-4)
     assert twice["distance_loss"] == alone
+    assert reported("contrastive", loss_weights={"distance": 2.0})["loss"] == pytest.approx(
+        2 * contrastive + entropy, rel=1e-4
+    )
+    alike = reported("binary_crossentropy", loss_weights={"probability": 2.0})["loss"]
+    assert alike == pytest.approx(2 * entropy, rel=1e-4)
+    for labels, said in (({"same": SAME}, r"\['same'\]"), ([SAME] * 3, "3 of them in a list")):
+        with pytest.raises(ValueError, match=f"one for each output, .*Received: {said}"):
+            model.compute_loss(y=labels, y_pred=model([A, B]))
     right = np.mean((p > 0.5) == SAME)
     assert twice["probability_accuracy"] == pytest.approx(right)
     for name in ("n_pair", "triplet", "triplet_hard", "prototypical"):
