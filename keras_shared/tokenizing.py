@@ -1,5 +1,7 @@
 """From text to whole numbers: Keras' own TextVectorization, one way for training and serving."""
 
+import re
+import string
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -10,6 +12,7 @@ Standardize = Literal["none", "lower", "strip_punctuation", "lower_and_strip_pun
 PADDING, UNKNOWN = 0, 1  # numbers that are no token of the vocabulary
 SPECIAL = 2  # so many of them come before it
 SPACE = set(" \t\n\v\f\r")  # at which TensorFlow splits
+PUNCTUATION = set(string.punctuation)  # that Keras strips
 LINE_END = "<eos>"  # the word that stands for a line's end
 
 
@@ -93,11 +96,14 @@ def with_a_token(tokens: Any) -> Any:
     return ops.where((padded == PADDING) & (places == 0), UNKNOWN, padded)
 
 
-def checked_vocabulary(vocabulary: Sequence[str], split: Split) -> tuple[str, ...]:
+def checked_vocabulary(
+    vocabulary: Sequence[str], split: Split, standardize: Standardize = "none"
+) -> tuple[str, ...]:
     """The vocabulary as a tuple.
 
     Raises:
-        ValueError: if it is empty, holds a token twice, or one that the split never gives.
+        ValueError: if it is empty, holds a token twice, or one that never comes of a text that is
+            standardised and split so.
 
     Example:
         >>> from keras_shared.tokenizing import checked_vocabulary
@@ -122,5 +128,11 @@ def checked_vocabulary(vocabulary: Sequence[str], split: Split) -> tuple[str, ..
                 f"`vocabulary` holds {token!r}, which split={split!r} never gives: expected "
                 f"{'single characters' if split == 'character' else 'words without spaces'}; "
                 "padding and '[UNK]' are added by themselves."
+            )
+        upper = "lower" in standardize and re.search("[A-Z]", token)
+        if upper or ("strip" in standardize and PUNCTUATION & {*token}):
+            raise ValueError(
+                f"`vocabulary` holds {token!r}, which standardize={standardize!r} never gives: "
+                f"expected {'small letters' if upper else 'words without punctuation'}."
             )
     return tokens

@@ -141,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Train, evaluate, publish and ask Keras models whose layers share weights.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # else --data would be taken for --data-dir where there is no --data
     )
     parser.add_argument("--version", action="version", version=keras_shared.__version__)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -158,6 +159,7 @@ def _parser() -> argparse.ArgumentParser:
             description=f"{command.HELP[0].upper()}{command.HELP[1:]}.",
             epilog=f"example:\n  keras-shared {command.EXAMPLE}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
         )
         sub.set_defaults(
             execute=command.run,

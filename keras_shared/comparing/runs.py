@@ -266,6 +266,8 @@ def _result(
     if os.path.lexists(kept):
         run.claim(recipe, fingerprint(start))  # is it this recipe's?
         result = _kept_result(kept, recipe)
+        if result is not None and with_memory:  # one run of each arm is enough to see it
+            run.see_same_data(training_data(recipe, data_dir).sizes)
     if result is None:
         data = training_data(recipe, data_dir)
         if data.validation is None:

@@ -10,9 +10,9 @@ from keras_shared.datasets.lazy_images import Shape
 from keras_shared.datasets.splitting import check_classes, check_split, split_by_seed
 from keras_shared.errors import boundary
 from keras_shared.files.npy import read_npz
+from keras_shared.files.scales import DARK, rescaling
 
 FRACTION = 1.5  # what goes up to here are fractions
-DARK = 32
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
@@ -38,7 +38,8 @@ def from_arrays(
         >>> import numpy as np
         >>> from keras_shared.datasets import from_arrays
         >>> file = tempfile.mkdtemp() + "/mine.npz"
-        >>> np.savez(file, x=np.zeros((20, 8, 8), "uint8"), y=np.arange(20) % 2)
+        >>> x = np.random.default_rng(0).integers(0, 256, (20, 8, 8), "uint8")
+        >>> np.savez(file, x=x, y=np.arange(20) % 2)
         >>> from_arrays(file, "test", (8, 8, 1)).images.shape
         (4, 8, 8, 1)
     """
@@ -58,7 +59,7 @@ def _from_arrays(
         }
         check_classes(parts["train"], where, least=1)
         if split == "train":
-            _warn_of_copies(where, np.asarray(arrays["x_train"]), np.asarray(arrays["x_test"]))
+            _warn_of_copies(where, parts["train"], parts["test"])
         return parts[split]
     if not {"x", "y"} <= set(arrays):
         raise DataError(
@@ -67,17 +68,23 @@ def _from_arrays(
         )
     images = _images(where, arrays["x"], arrays["y"], arrays, image_shape)
     train, test = split_by_seed(images, seed, where)
+    if split == "train":
+        _warn_of_copies(where, train, test)
     return train if split == "train" else test
 
 
-def _warn_of_copies(where: str, train: np.ndarray, test: np.ndarray) -> None:
-    known, own = ([hashlib.sha256(image).digest() for image in part] for part in (train, test))
+def _warn_of_copies(where: str, train: LabelledImages, test: LabelledImages) -> None:
+    known, own = (
+        [hashlib.sha256(np.asarray(image).tobytes()).digest() for image in images]
+        # as they were before they are resized
+        for images in (np.asarray(getattr(p.images, "sources", p.images)) for p in (train, test))
+    )
     seen = {*known}
     both = [i for i, digest in enumerate(own) if digest in seen]
     if both:
         warnings.warn(
-            f"{where}: {len(both)} images of x_test are in x_train too, and the test is no test of "
-            f"them: {both[:5]}",
+            f"{where}: {len(both)} test images are among those that train too, and the test is no "
+            f"test of them: {both[:5]}",
             stacklevel=2,
         )
 
@@ -106,21 +113,14 @@ def _images(
         )
     low, high = float(x.min()), float(x.max())
     if not (low >= 0 and (high == 0 or FRACTION < high <= 255.5)):
-        advice = "Bring them there."
-        if not (np.isfinite(low) and np.isfinite(high)):
-            advice = "Replace what is no number."
-        elif low >= 0:
-            advice = f"Multiply them by {'255' if high <= 1 else f'255 / {high:g}'}."
-        elif low >= -1 and high <= 1:
-            advice = "Multiply them by 127.5, after adding 1."
         raise DataError(
             f"{where}: expected pixels from 0 to 255. Received: {x.dtype} from {low:g} to "
-            f"{high:g}. {advice}"
+            f"{high:g}. {rescaling('x', low, high)}"
         )
     if 0 < high < DARK:
         warnings.warn(
-            f"{where}: pixels go up to {high:g}, of 255: the images are almost black. Multiply "
-            f"them by {255 / high:g} if {high:g} is white.",
+            f"{where}: pixels go up to {high:g}, of 255: the images are almost black. "
+            f"{rescaling('x', low, high)}",
             stacklevel=2,
         )
     x = x if x.dtype == np.uint8 else np.clip(np.round(x), 0, 255).astype("uint8")

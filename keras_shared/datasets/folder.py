@@ -17,7 +17,7 @@ from keras_shared.files.limits import MOST_PICTURE
 from keras_shared.files.pictures import why_no_picture
 from keras_shared.text import one_line
 
-SPLITS = {  # small letters, without _set or -set behind it
+SPLITS = {  # small letters, without _set, -images or the like behind it
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val"),
     "test": ("test", "testing"),
@@ -122,19 +122,20 @@ def _splits(folder: pathlib.Path) -> dict[str, pathlib.Path | None]:
 
 
 def _spelt(name: str) -> str:
-    return re.sub(r"[ _-]?set$", "", name.lower())
+    return re.sub(r"[ _-]?(set|images|data|split)$", "", name.lower())
 
 
 def _refuse_splits(folder: pathlib.Path, names: tuple[str, ...]) -> None:
-    """Folders that are named as splits are, and hold the same folders, are no classes."""
+    """Folders that are named as splits are, and hold folders, are no classes."""
     known = {word for words in (*SPLITS.values(), OTHER_SPLITS) for word in words}
     inner = [
-        {p.name for p in (folder / name).iterdir() if not p.name.startswith(".")} for name in names
+        [p.name for p in sorted((folder / name).iterdir()) if p.is_dir() and p.name[0] != "."]
+        for name in names
     ]
-    if inner[0] and {_spelt(name) for name in names} <= known and all(i == inner[0] for i in inner):
+    if {_spelt(name) for name in names} <= known and all(inner):
         raise DataError(
-            f"{folder}: {list(names[:8])} all hold {sorted(inner[0])[:8]}. If they are splits, "
-            "name them 'train' and 'test' (and perhaps 'validation')."
+            f"{folder}: {list(names[:8])} look like splits, and hold folders such as "
+            f"{inner[0][:8]}. Name them 'train' and 'test' (and perhaps 'validation')."
         )
 
 

@@ -13,6 +13,7 @@ from keras_shared.datasets.splitting import SHARE, check_split
 from keras_shared.datasets.text_file import read_text_file
 from keras_shared.errors import boundary
 
+COLUMNS = ("text", "label", "split")
 SPLITS = ("train", "validation", "test")
 SHOWN = 5  # rows that a message names
 LINE = "\n"  # key of a row's last line in the file, which no column has
@@ -49,14 +50,21 @@ def from_sentences(path: str | os.PathLike[str], split: str, seed: int = 1) -> L
     with boundary(f"{name} cannot be read as CSV", DataError):
         reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
         named = [(field or "").strip() for field in reader.fieldnames or ()]
-        exact = {"text", "label"} <= {*named}
-        reader.fieldnames = named if exact else [name.lower() for name in named]
+        # in capitals too, where no other column is called so
+        lower = [name.lower() for name in named]
+        reader.fieldnames = [
+            small if small in COLUMNS and lower.count(small) == 1 else name
+            for name, small in zip(named, lower, strict=True)
+        ]
         rows: list[dict[str, Any]] = [{**row, LINE: reader.line_num} for row in reader]
         header = list(reader.fieldnames)
     if missing := [column for column in ("text", "label") if column not in header]:
+        first = ",".join(header)
+        other = [sign for sign in (";", "\t", "|") if sign in first and len(header) == 1]
         raise DataError(
             f"{name} has no column {' and no column '.join(missing)}: expected a first line that "
-            f"names the columns text and label. Received: {','.join(header)}"
+            f"names the columns text and label. Received: {first!r}"
+            + (f". Separate columns by commas, not by {other[0]!r}." if other else "")
         )
     _check_rows(name, rows, "split" in header)
     sentences = np.array([row["text"].strip() for row in rows], object)

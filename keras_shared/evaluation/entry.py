@@ -1,6 +1,7 @@
 import json
 import os
 import pathlib
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,12 @@ from keras_shared.files.atomic import make_folder, replace_text, save_plots
 from keras_shared.files.bounded import read_json
 from keras_shared.recipes import Recipe
 from keras_shared.sharing import sharing_report
-from keras_shared.training.build import load_split, test_data, with_vocabulary_of
+from keras_shared.training.build import (
+    load_split,
+    test_data,
+    training_data,
+    with_vocabulary_of,
+)
 
 METRICS = "metrics.json"
 COMPARISON = "comparison.json"
@@ -70,6 +76,7 @@ def evaluate(
         training, others = known_runs(kept) if kept.exists() else ({}, ())
     recipe = with_vocabulary_of(recipe, model)
     own = recipe.with_seed(training.get("seed", recipe.training.seeds[0]))
+    _warn_of_other_data(own, training.get("data"), data_dir)
     split, batches = test_data(own, data_dir)
     wanted = task.choose is not None or task.baselines is not None
     train = load_split(recipe, "train", data_dir) if wanted else None
@@ -116,6 +123,19 @@ def evaluate(
     replace_text(kept, json.dumps(result, indent=2) + "\n")
     write_card(result, recipe, sorted(plots), out_dir, comparison)
     return result
+
+
+def _warn_of_other_data(recipe: Recipe, trained: Any, data_dir: str | None) -> None:
+    """The user's own data may be others than in the training, and the splits with them."""
+    if trained is None or not getattr(recipe.data, "path", None):
+        return
+    sizes = training_data(recipe, data_dir).sizes
+    if sizes != trained:
+        warnings.warn(
+            f"{recipe.data.path} has changed since the training: {trained}, and now {sizes}. Where "
+            "a seed draws the splits, images that trained may be among those that test.",
+            stacklevel=3,
+        )
 
 
 def known_runs(

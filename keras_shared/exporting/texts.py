@@ -1,5 +1,6 @@
 """What a graph does with text besides Keras' own layers: draws for each row, and joined tokens."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -34,6 +35,17 @@ def joined(beginnings: Any, tokens: Any, separator: str) -> Any:
     tokens = tf.convert_to_tensor(tokens)
     parted = tf.where(tokens == "", "", tf.strings.join([separator, tokens]))
     return tf.strings.join([beginnings, tf.strings.reduce_join(parted, axis=-1)])
+
+
+def replaced(texts: Any, old: str, new: str) -> Any:
+    """Strings (rows,) with each `old` replaced.
+
+    Example:
+        >>> from keras_shared.exporting.texts import replaced
+        >>> replaced(["to be\\nor"], "\\n", " / ").numpy().tolist()
+        [b'to be / or']
+    """
+    return tf.strings.regex_replace(texts, re.escape(old), new)
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -14,6 +14,7 @@ from keras_shared.files.atomic import replacing
 from keras_shared.files.npy import read_npz
 from keras_shared.gallery.name_index import NameIndex
 from keras_shared.lookup import suggestion
+from keras_shared.zoo.calibration import line
 
 UNKNOWN = "unknown"
 MOST_COSINES = 100_000_000  # that are in memory at once
@@ -376,7 +377,7 @@ class Gallery:
                 yield names, np.array([(self._of_names[n] @ query).max() for n in names])
 
     def _probability(self, cosines: np.ndarray) -> np.ndarray:
-        weight, bias = (float(w.item()) for w in self.model.probability.get_weights())
+        weight, bias = line(self.model.probability)
         apart = np.sqrt(np.maximum(2 - 2 * cosines, 0.0))  # |e - g| of unit vectors
         probability: np.ndarray = 1 / (1 + np.exp(-(weight * apart + bias)))
         return probability.astype("float32")

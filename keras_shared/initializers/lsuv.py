@@ -1,3 +1,4 @@
+import contextlib
 import math
 import warnings
 from collections.abc import Iterator
@@ -53,9 +54,10 @@ def LSUV(model: keras.Model, batch: Any) -> dict[str, float]:  # noqa: N802  (it
     _check_built(model)
     _checked_batch(batch)  # before anything changes
     draw = SVD()
-    for _, variable in _scalable(model):
-        variable.assign(draw(tuple(variable.shape), variable.dtype))
-    return rescale(model, batch)
+    with _back_if_it_fails(model):
+        for _, variable in _scalable(model):
+            variable.assign(draw(tuple(variable.shape), variable.dtype))
+        return rescale(model, batch)
 
 
 def rescale(model: keras.Model, batch: Any) -> dict[str, float]:
@@ -80,7 +82,7 @@ def rescale(model: keras.Model, batch: Any) -> dict[str, float]:
 
     Raises:
         ValueError: for a model that is not built, an empty batch, or one with NaN or infinity; if a
-            layer gives the same for all that it is given, or NaN.
+            layer gives the same for all that it is given, or NaN. The weights are then as before.
 
     Warns:
         UserWarning: for a weight whose uses do not come to variance 1.
@@ -101,7 +103,7 @@ def rescale(model: keras.Model, batch: Any) -> dict[str, float]:
     batch = _checked_batch(batch)
     scalable = {id(v): v for _, v in _scalable(model)}
     factors = {v.path: 1.0 for v in scalable.values()}
-    with state_kept(model):
+    with _back_if_it_fails(model), state_kept(model):
         variances = _variances(model, batch, scalable)
         for _ in range(SWEEPS):
             for key in variances:
@@ -143,6 +145,18 @@ def _to_unit_variance(
     return math.exp(log_factor), variances
 
 
+@contextlib.contextmanager
+def _back_if_it_fails(model: keras.Model) -> Iterator[None]:
+    """Put the weights that are scaled back, where an error ends the block."""
+    kept = [(variable, ops.convert_to_numpy(variable)) for _, variable in _scalable(model)]
+    try:
+        yield
+    except BaseException:
+        for variable, value in kept:
+            variable.assign(value)
+        raise
+
+
 def _near(variance: float) -> bool:
     return abs(variance - 1) < TOLERANCE
 
@@ -152,6 +166,7 @@ def _variances(
 ) -> dict[int, float]:
     """id of a weight -> mean over its uses of the variance of what they give, in order of use."""
     found: dict[int, list[float]] = {}
+    wrong: list[str] = []  # raised after the call, in which Keras would wrap it
 
     def note(call: WatchedCall) -> None:
         if call.step is not None:
@@ -163,16 +178,19 @@ def _variances(
                 variance = float(ops.var(given))
                 if not variance > 0 or not math.isfinite(variance):
                     what = "the same for all" if variance == 0 else f"a variance of {variance}"
-                    raise ValueError(
+                    wrong.append(
                         f"'{call.layer.path}' gives {what}: no number times its weight "
-                        f"'{variable.path}' brings that to variance 1. Draw the weight anew, as "
-                        "with LSUV, or start from smaller numbers; give a batch of several "
-                        "different examples."
+                        f"'{variable.path}' brings that to variance 1. Look at what comes before "
+                        "it: a bias that no unit gets over, weights of 0 or too large ones; and "
+                        "give a batch of several different examples."
                     )
+                    variance = 1.0
                 found.setdefault(id(variable), []).append(variance)
 
     with watched(flatten_layers(model), note, seen=lambda _: None):
         model(batch, training=False)
+    if wrong:
+        raise ValueError(wrong[0])
     return {key: sum(each) / len(each) for key, each in found.items()}
 
 

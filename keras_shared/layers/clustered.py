@@ -37,29 +37,22 @@ class Clustered(keras.layers.Layer):
         if name != "kernel":
             return super().add_weight(*args, name=name, **kwargs)
         self._kernel_shape = tuple(kwargs["shape"])
-        drawn = kwargs["initializer"](self._kernel_shape)
-        low, high = float(ops.min(drawn)), float(ops.max(drawn))
+        draw, size = kwargs["initializer"], self._kernel_shape
+
+        def values(shape: Any, dtype: Any) -> Any:
+            drawn = draw(size)
+            return ops.cast(ops.linspace(ops.min(drawn), ops.max(drawn), *shape), dtype)
+
+        codes = self._packed(np.random.default_rng(0).integers(0, self.codes, size))
         self.codebook = super().add_weight(
-            name="codebook",
-            **kwargs
-            | {
-                "shape": (self.codes,),
-                "initializer": lambda shape, dtype: ops.cast(
-                    ops.linspace(low, high, *shape), dtype
-                ),
-            },
+            name="codebook", **kwargs | {"shape": (self.codes,), "initializer": values}
         )
-        numbers = math.prod(self._kernel_shape)
         self.packed = super().add_weight(
             name="packed_codes",
-            shape=(-(-numbers * self._bits // 8),),
-            initializer="zeros",
+            shape=codes.shape,
+            initializer=lambda shape, dtype: ops.convert_to_tensor(codes, dtype),
             dtype="uint8",
             trainable=False,
-        )
-        self.assign_codes(
-            np.linspace(low, high, self.codes),
-            np.random.default_rng(0).integers(0, self.codes, self._kernel_shape),
         )
         return None
 
@@ -71,11 +64,16 @@ class Clustered(keras.layers.Layer):
             numbers: from 0 to codes - 1, of the kernel's shape.
         """
         self.codebook.assign(values)
+        self.packed.assign(self._packed(numbers))
+
+    def _packed(self, numbers: Any) -> np.ndarray:
+        """Codes of a kernel as bytes, each of which holds several."""
         in_byte = 8 // self._bits
         flat = np.ravel(numbers).astype("uint8")
         flat = np.pad(flat, (0, -len(flat) % in_byte)).reshape(-1, in_byte)
         shifted = flat << (self._bits * np.arange(in_byte, dtype="uint8"))
-        self.packed.assign(np.bitwise_or.reduce(shifted, axis=1))
+        packed: np.ndarray = np.bitwise_or.reduce(shifted, axis=1)
+        return packed
 
     def numbers(self) -> Any:
         """The code of each position, of the kernel's shape."""

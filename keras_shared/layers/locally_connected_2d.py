@@ -61,7 +61,9 @@ class LocallyConnected2D(keras.layers.Layer):
         self.filters = filters
         self.kernel_size = _pair(kernel_size)
         self.strides = _pair(strides)
-        self.padding = padding
+        self.padding = padding.lower() if isinstance(padding, str) else padding
+        if self.padding not in ("valid", "same"):
+            raise ValueError(f"`padding` must be 'valid' or 'same'. Received: padding={padding!r}")
         self.activation = keras.activations.get(activation)
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
@@ -73,6 +75,7 @@ class LocallyConnected2D(keras.layers.Layer):
                 f"LocallyConnected2D '{self.name}' takes (batch, rows, columns, maps), all but the "
                 f"batch known. Received: input_shape={input_shape}"
             )
+        self.input_spec = keras.layers.InputSpec(shape=(None, *input_shape[1:]))
         positions: list[Any] = list(self.compute_output_shape(input_shape)[1:3])
         inputs = math.prod(self.kernel_size) * input_shape[-1]  # type: ignore[operator]
         matrix = (inputs, math.prod(positions) * self.filters)

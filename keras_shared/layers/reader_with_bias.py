@@ -54,7 +54,9 @@ class ReaderWithBias(TiedReader):
         """For `call`: the bias added, and the activation."""
         if self.bias is not None:
             ones = (1,) * (len(outputs.shape) - 2) if channels_first else ()
-            outputs = ops.add(outputs, ops.reshape(self.bias, (*self.bias.shape, *ones)))
+            bias = ops.reshape(self.bias, (*self.bias.shape, *ones))
+            # keras.ops.add would add a bias (n, 1) along a last axis that is as long
+            outputs = ops.add(outputs, bias) if len(bias.shape) == 1 else outputs + bias
         return self.activation(outputs)
 
     def get_config(self) -> dict[str, Any]:

@@ -60,6 +60,7 @@ class Shared(keras.layers.Wrapper):
         if mode not in ("looped", "joined"):
             raise ValueError(f"`mode` must be 'looped' or 'joined'. Received: mode={mode!r}")
         super().__init__(layer, **kwargs)
+        self.autocast = False  # the layer casts its inputs, or takes them as they are
         self.mode = mode
         self.supports_masking = True
         _, *others = arguments_of(layer)
@@ -87,7 +88,7 @@ class Shared(keras.layers.Wrapper):
 
     def call(self, inputs: Any, mask: Any = None, **kwargs: Any) -> Any:
         if self.mode == "joined":
-            return _repack(inputs, self._call_joined(_values(inputs), mask, kwargs))
+            return _repack(inputs, self._call_joined(inputs, mask, kwargs))
         return self.as_calls(lambda layer, x, **given: layer(x, **given), inputs, mask, **kwargs)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -138,7 +139,20 @@ class Shared(keras.layers.Wrapper):
     def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
         return None  # each output already carries the mask that the layer gave it
 
-    def _call_joined(self, uses: list[Any], mask: Any, kwargs: dict[str, Any]) -> list[Any]:
+    def _joined_arguments(self, uses: int, inputs: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The keyword arguments of all uses, tensors one behind the other as the inputs are."""
+        given = [self._given(i, uses, inputs, kwargs) for i in range(uses)]
+
+        def joined(*values: Any) -> Any:
+            tensors = all(len(getattr(value, "shape", ())) for value in values)
+            return ops.concatenate(values, axis=0) if tensors else values[0]
+
+        return {
+            key: keras.tree.map_structure(joined, *(one[key] for one in given)) for key in kwargs
+        }
+
+    def _call_joined(self, inputs: Any, mask: Any, kwargs: dict[str, Any]) -> list[Any]:
+        uses = _values(inputs)
         shapes = [keras.tree.map_structure(lambda x: tuple(x.shape[1:]), x) for x in uses]
         if any(s != shapes[0] for s in shapes) or any(
             m is not None for m in keras.tree.flatten(mask)
@@ -149,7 +163,8 @@ class Shared(keras.layers.Wrapper):
             )
         sizes = [ops.shape(keras.tree.flatten(x)[0])[0] for x in uses]
         joined = keras.tree.map_structure(lambda *x: ops.concatenate(x, axis=0), *uses)
-        outputs = self.layer(joined, **kwargs)
+        given = self._joined_arguments(len(uses), inputs, kwargs)
+        outputs = self.layer(joined, **given)
         parts, start = [], 0
         for size in sizes:
             end = start + size

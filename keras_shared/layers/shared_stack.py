@@ -144,6 +144,7 @@ class SharedStack(keras.layers.Layer):
             [inspect.Parameter(name, kind, default=None) for name in shapes]
         )
         self._shapes: dict[str, Any] = {}
+        self._frozen: list[int] | None = None  # places of layers that are not trained, once built
 
     def build(self, input_shape: Any = None, **shapes: Any) -> None:
         first = f"{self._first}_shape"
@@ -154,6 +155,10 @@ class SharedStack(keras.layers.Layer):
         keras.Operation.compute_output_spec(self, given.pop(self._first), **given)
         if self._has_own_parts():
             self.uses = self._partly_shared_uses()
+        if self._frozen is not None:
+            for place, layer in enumerate(flatten_layers(self)):
+                if layer is not self:
+                    layer.trainable = place not in self._frozen
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         def call(layer: keras.Layer, *x: Any, **given: Any) -> Any:
@@ -184,6 +189,18 @@ class SharedStack(keras.layers.Layer):
                 f"'{cut[0]}' was untied. Where uses are to part, call `keras_shared.unshare` on "
                 "the model as it was, and save or clone what it gives."
             )
+        ranks = [
+            [getattr(one, "lora_rank", None) for one in flatten_layers(block)]
+            for block in self.blocks
+        ]
+        if any(rank != ranks[0] for rank in ranks):
+            raise TieError(
+                f"SharedStack '{self.name}' builds its blocks from one, and cannot say that some "
+                "have LoRA and others not. Call `enable_lora` with the same rank on each of "
+                "`blocks`."
+            )
+        within = enumerate(flatten_layers(self))
+        frozen = [place for place, layer in within if layer is not self and not layer.trainable]
         block = keras.saving.serialize_keras_object(self.block)
         block.pop("build_config", None)  # the stack builds it
         return {
@@ -196,14 +213,17 @@ class SharedStack(keras.layers.Layer):
             "own_normalization": self.own_normalization,
             "step_embedding": self.step_embedding,
             "rank": self.rank,
-        }
+        } | ({"frozen": frozen} if frozen and self.trainable and self.built else {})
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "SharedStack":
-        block = config["block"]
-        if isinstance(block, dict):
-            block = keras.saving.deserialize_keras_object(block)
-        return cls(**{**config, "block": block})
+        config = dict(config)
+        frozen = config.pop("frozen", None)
+        if isinstance(config["block"], dict):
+            config["block"] = keras.saving.deserialize_keras_object(config["block"])
+        stack = cls(**config)
+        stack._frozen = frozen
+        return stack
 
     def get_build_config(self) -> dict[str, Any] | None:
         return {"shapes_dict": self._shapes} if self._shapes else None

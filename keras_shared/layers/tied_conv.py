@@ -71,7 +71,7 @@ class TiedConv(ConvolutionReader):
     ) -> None:
         super().__init__(source, activation, use_bias, **kwargs)
         self.strides = strides
-        self.padding = padding
+        self.padding = padding.lower() if isinstance(padding, str) else padding
         self.dilation_rate = dilation_rate
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:

@@ -74,9 +74,13 @@ class TiedEinsumDense(ReaderWithBias):
                     f"TiedEinsumDense '{self.name}' has no axes {missing} in its outputs. "
                     f"Received: equation={self.equation!r}, bias_axes={self.bias_axes!r}"
                 )
-            sides = dict(zip(letters, shape[-len(letters) :], strict=True))
-            first = min(letters.index(axis) for axis in self.bias_axes)
-            kept: list[Any] = [sides[a] if a in self.bias_axes else 1 for a in letters[first:]]
+            before, _, after = self.equation.split("->")[1].replace(" ", "").partition("...")
+            axes = [*before, *[""] * (len(shape) - len(letters)), *after]  # "": one of the dots
+            sides = dict(zip(axes, shape, strict=True))
+            first = min(axes.index(axis) for axis in self.bias_axes)
+            kept: list[Any] = [
+                sides[axis] if axis and axis in self.bias_axes else 1 for axis in axes[first:]
+            ]
             self.add_bias(tuple(kept))
         super().build(input_shape)
 
@@ -98,10 +102,15 @@ class TiedEinsumDense(ReaderWithBias):
                 f"{self.tied_weight_shape()} by {self.equation!r}, which does not fit. "
                 f"Received: input_shape={input_shape}"
             )
-        weight = keras.KerasTensor(self.tied_weight_shape())
-        outputs = ops.einsum(self.equation, keras.KerasTensor(input_shape), weight)
-        shape: tuple[int | None, ...] = tuple(outputs.shape)
-        return shape
+        # not by keras.ops.einsum, which takes dots at the end for dots at the beginning
+        sides = dict(named) | kernel_sides
+        among_dots = input_shape[len(before) : len(input_shape) - len(after)] if dots else ()
+        first, kept, last = self.equation.split("->")[1].replace(" ", "").partition("...")
+        return (
+            *(sides[axis] for axis in first),
+            *(among_dots if kept else ()),
+            *(sides[axis] for axis in last),
+        )
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()

@@ -71,6 +71,7 @@ class TiedLayer(TiedReader):
         **kwargs: Any,
     ) -> None:
         super().__init__(source, **kwargs)
+        self.autocast = False  # the source casts its inputs, or takes them as they are
         known = isinstance(source, keras.Layer)
         self.arguments = arguments_of(source) if known else list(arguments)
         take_arguments(self, self.arguments)

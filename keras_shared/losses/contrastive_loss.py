@@ -1,3 +1,4 @@
+import math
 from typing import Any
 
 import keras
@@ -54,7 +55,21 @@ class ContrastiveLoss(keras.losses.Loss):
 def contrastive_loss(y_true: Any, y_pred: Any, margin: float = 1.0) -> Any:
     """The loss of each pair, as `ContrastiveLoss` takes the mean of."""
     y_pred = ops.convert_to_tensor(y_pred)
+    shapes = [tuple(ops.convert_to_tensor(given).shape) for given in (y_true, y_pred)]
+    if not _fit(*shapes):
+        raise ValueError(
+            "Expected a distance for each pair, and a label for it, 1 for the same and 0 for "
+            f"different. Received: labels of shape {shapes[0]}, distances of shape {shapes[1]}"
+        )
     y_true = ops.reshape(ops.cast(y_true, y_pred.dtype), ops.shape(y_pred))
     apart = ops.maximum(0.0, margin - y_pred)
     loss = y_true * ops.square(y_pred) / 2 + (1 - y_true) * ops.square(apart) / 2
     return ops.mean(loss, axis=-1)
+
+
+def _fit(labels: tuple[int | None, ...], distances: tuple[int | None, ...]) -> bool:
+    """Whether they are as many, as far as their shapes are known."""
+    sizes = [side for side in (labels[:1], distances[:1]) if side and side[0] is not None]
+    inner = [shape[1:] for shape in (labels, distances)]
+    alike = any(None in shape for shape in inner) or math.prod(inner[0]) == math.prod(inner[1])  # type: ignore[arg-type]
+    return alike and len({*sizes}) < 2

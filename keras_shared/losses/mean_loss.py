@@ -1,3 +1,4 @@
+import copy
 from typing import Any, Self
 
 import keras
@@ -27,13 +28,14 @@ class MeanLoss(keras.metrics.Mean):
     def __init__(self, loss: keras.losses.Loss, name: str | None = None, dtype: Any = None) -> None:
         super().__init__(name=name or loss.name, dtype=dtype)
         self.loss = loss
+        self._mean = copy.copy(loss)
+        self._mean.reduction = "sum_over_batch_size"
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        losses = self.loss.call(ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred))
-        if sample_weight is not None:
-            weights = ops.reshape(ops.cast(sample_weight, losses.dtype), ops.shape(losses))
-            losses = losses * weights
-        super().update_state(losses)
+        # by the loss itself, which casts, looks at labels and masks, and shares out weights
+        value = self._mean(y_true, y_pred, sample_weight)
+        rows = ops.shape(keras.tree.flatten(y_pred)[0])[0]
+        super().update_state(value, ops.cast(rows, self.dtype))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "loss": keras.losses.serialize(self.loss)}

@@ -45,7 +45,13 @@ class RBFLoss(keras.losses.Loss):
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         y_pred = ops.convert_to_tensor(y_pred)
-        shape = tuple(ops.convert_to_tensor(y_true).shape)
+        shape, given = tuple(ops.convert_to_tensor(y_true).shape), tuple(y_pred.shape)
+        rows = {shape[0], given[0]} - {None} if shape and given else set()
+        if len(given) != 2 or len(rows) > 1 or len(shape) > 2:
+            raise ValueError(
+                "Expected outputs of shape (batch, classes), and a class for each row. Received: "
+                f"outputs of shape {given}, classes of shape {shape}"
+            )
         if len(shape) > 1 and shape[-1] not in (1, None):
             raise ValueError(
                 "Expected classes of shape (batch,) or (batch, 1), whole numbers. Received: "

@@ -37,7 +37,7 @@ def changed(recipe: Recipe, settings: Sequence[str]) -> Recipe:
                 f"--set takes KEY=VALUE, such as training.epochs=5. Received: {setting!r}"
             )
         key = key.strip()
-        changes[key] = text.strip() if _is_text(recipe, key) else _value(text.strip())
+        changes[key] = _text(text.strip()) if _is_text(recipe, key) else _value(text.strip())
     return recipe.with_changes(changes) if changes else recipe
 
 
@@ -98,14 +98,22 @@ def _is_text(recipe: Recipe, key: str) -> bool:
     return isinstance(getattr(holder, inner, None), str)
 
 
+def _text(text: str) -> str:
+    """A text as it stands, or in quotes."""
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
+    return str(_value(text)) if quoted else text
+
+
 def _value(text: str) -> Any:
     return _as_toml(text, text, "--set")  # the recipe's own check says what is wrong with it
 
 
 def _values(recipe: Recipe, key: str, text: str) -> list[Any]:
-    """Values with commas between, as TOML reads them; of a key that holds a string, as they are."""
-    values = [value.strip() for value in text.split(",") if value.strip()]
-    return values if _is_text(recipe, key) else list(_as_toml(f"[{text}]", values, "--vary"))
+    """Values with commas between, as TOML reads them; texts need no quotes."""
+    values = [_text(value.strip()) for value in text.split(",") if value.strip()]
+    if _is_text(recipe, key) and not text.lstrip().startswith(("'", '"')):
+        return values
+    return list(_as_toml(f"[{text}]", values, "--vary"))
 
 
 def _as_toml(text: str, otherwise: Any, option: str) -> Any:

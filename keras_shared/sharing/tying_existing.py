@@ -24,7 +24,9 @@ TRANSPOSED: tuple[tuple[type, tuple[type, ...], type[TiedReader]], ...] = (
     (keras.layers.Conv3DTranspose, (keras.layers.Conv3D,), TiedConvTranspose),
 )
 CONVOLUTIONS = ConvolutionReader.source_classes
-OF_ITS_OWN = {"strides", "padding", "dilation_rate", "activation", "use_bias"}  # of a TiedConv
+OF_ITS_OWN = {  # of a TiedConv
+    "strides", "padding", "dilation_rate", "activation", "use_bias", "activity_regularizer",
+}  # fmt: skip
 NOT_COMPARED = re.compile(
     r"name|trainable|.*_initializer|(?!activity).*_regularizer|.*_constraint|lora_.*"
 )
@@ -92,8 +94,9 @@ def _pairs(
                 f"A pattern has one * on both sides. Received: {{{reader!r}: {source!r}}}"
             )
         found = [
-            name for _, names in layers for name in names
-            if name.count("/") == reader.count("/") and fnmatch.fnmatchcase(name, reader)
+            name for layer, names in layers for name in names
+            if (layer.weights or isinstance(layer, TiedReader))  # an InputLayer fits no pattern
+            and name.count("/") == reader.count("/") and fnmatch.fnmatchcase(name, reader)
         ]  # fmt: skip
         before, _, after = reader.partition("*")
         for name in dict.fromkeys(found) if "*" in reader else [reader]:
@@ -103,7 +106,7 @@ def _pairs(
                 raise TieError(f"'{name}' cannot be tied to itself. Received: {dict(ties)}")
             pairs[id(pair[0])] = pair
         if "*" in reader and not found:
-            raise TieError(f"'{model.name}' has no layer whose name fits {reader!r}.")
+            raise TieError(f"'{model.name}' has no layer with weights whose name fits {reader!r}.")
     tied = [r.name for r, _ in pairs.values() if isinstance(r, TiedReader) and not r.untied]
     if tied:
         raise TieError(
@@ -231,13 +234,30 @@ class _Copy(Copies):
         return not same and self._keep == "reader"
 
 
-def _without_names(config: Any) -> Any:
-    """A config of layers in layers, without what Keras calls those inside."""
-    if isinstance(config, dict):  # the name of a dtype is what it is
-        whole = {k: v if k == "dtype" else _without_names(v) for k, v in config.items()}
-        return {k: v for k, v in whole.items() if k != "name"}
+def _without_names(config: Any, places: Mapping[str, int] | None = None) -> Any:
+    """A config of layers in layers, without what Keras calls those inside.
+
+    Args:
+        config: of a layer, or a part of it.
+        places: name of each layer of the graph that it is a part of, with its number.
+    """
+    places = places or {}
+    if isinstance(config, dict):
+        inner = config.get("layers")
+        if isinstance(inner, list) and all(isinstance(one, dict) for one in inner):  # of a graph
+            places = {str(one.get("name")): number for number, one in enumerate(inner)}
+        found = {key: _without_names(value, places) for key, value in config.items()}
+        named = "class_name" in config  # a layer, or an object of Keras such as a dtype's policy
+        if named and "DTypePolicy" not in str(config["class_name"]):
+            found.pop("name", None)
+            if isinstance(config.get("config"), dict):
+                found["config"].pop("name", None)
+        return found
     if isinstance(config, (list, tuple)):
-        return [_without_names(one) for one in config]
+        # name of a layer, number of its call, number of the output
+        if len(config) == 3 and isinstance(config[0], str) and config[0] in places:
+            return [places[config[0]], *config[1:]]
+        return [_without_names(one, places) for one in config]
     return config
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from keras_shared.layers import Conv2D, LocallyConnected2D
 from keras_shared.sharing.copying import refuse_without_graph
 from keras_shared.tying import TiedReader, readers_of, untie
+from keras_shared.tying.effective_weight import is_derived
 from keras_shared.tying.keras_private import (
     arguments_of,
     calls_as_built,
@@ -17,7 +18,7 @@ from keras_shared.tying.keras_private import (
     takes_training,
 )
 from keras_shared.tying.source_reference import SourceReference
-from keras_shared.tying.take_values import take_values
+from keras_shared.tying.take_values import take_adapted, take_values
 
 _CONVOLUTIONS = (  # of Keras; other layers say `convolves`
     keras.layers.Conv1D,
@@ -198,8 +199,8 @@ class _Copies:
             copy = kind.from_config({**config, "name": name, **widths})
             values = layer.plain_values() if tied else None
         if values is None:
-            if self._copy_values:
-                take_values(copy, layer)
+            take = take_values if self._copy_values else take_adapted
+            take(copy, layer)
         elif self._copy_values and values:
             copy.build_from_config(layer.get_build_config())
             copy.set_weights(values)
@@ -221,8 +222,8 @@ class _Copies:
                 mine._reference = SourceReference(theirs.source(), theirs.source_attributes)
         readers = readers_of(copy)
         copy.build_from_config(layer.get_build_config())
-        if self._copy_values:
-            take_values(copy, layer)
+        take = take_values if self._copy_values else take_adapted
+        take(copy, layer)
         untie(copy)
         owned = [reader.own_layer for reader in readers if reader.own_layer is not None]
         for own in owned if not self._copy_values else []:
@@ -251,8 +252,22 @@ class _Copies:
                 "without groups and dilation has. unshare(convolutions=False) leaves it as it is; "
                 "`keras-shared compare --vary` compares other choices."
             )
-        taken = ("kernel_size", "strides", "padding", "activation", "use_bias", "dtype")
-        config = {key: value for key, value in layer.get_config().items() if key in taken}
+        config = layer.get_config()
+        penalties = ("kernel_regularizer", "bias_regularizer", "kernel_constraint")
+        lost = [key for key in (*penalties, "bias_constraint") if config[key] is not None]
+        if lost or layer.data_format != "channels_last" or is_derived(layer):
+            why = f"has {' and '.join(lost)}" if lost else "is quantised or has LoRA"
+            if layer.data_format != "channels_last":
+                why = f"has data_format='{layer.data_format}'"
+            raise ValueError(
+                f"{type(layer).__name__} '{layer.name}' {why}, which no local layer has. Build it "
+                "without, or leave it as it is by convolutions=False."
+            )
+        taken = (
+            "kernel_size", "strides", "padding", "activation", "use_bias", "dtype", "trainable",
+            "activity_regularizer",
+        )  # fmt: skip
+        config = {key: value for key, value in config.items() if key in taken}
         filters = self._width(layer, layer.filters)
         local = LocallyConnected2D.from_config({**config, "name": name, "filters": filters})
         positions = local.compute_output_shape(shape)[1:3]

@@ -249,9 +249,20 @@ def _loss_of(
         return _random_direction, "a random direction"
     if loss is not None:
         chosen = keras.losses.get(loss)
-        return lambda outputs: tf.reduce_mean(chosen(y, outputs)), getattr(
-            chosen, "name", getattr(chosen, "__name__", type(chosen).__name__)
-        )
+        name = getattr(chosen, "name", getattr(chosen, "__name__", type(chosen).__name__))
+        if not isinstance(chosen, keras.losses.Loss):  # a function, which takes no weights
+            chosen = _Mean(chosen, name)
+
+        def by_outputs(outputs: Any) -> Any:
+            if keras.tree.is_nested(outputs):
+                raise SignalError(
+                    f"`loss` is for a model of one output, and '{model.name}' gives "
+                    f"{len(keras.tree.flatten(outputs))}. Compile it with the loss of each, and "
+                    "leave `loss` out."
+                )
+            return tf.reduce_mean(chosen(y, outputs, sample_weight=sample_weight))
+
+        return by_outputs, name
     if not model.compiled or model.loss is None:
         raise SignalError(
             f"'{model.name}' has no loss for the targets. Compile it first, give a `loss`, or "
@@ -260,6 +271,14 @@ def _loss_of(
     return lambda outputs: model.compute_loss(
         x=x, y=y, y_pred=outputs, sample_weight=sample_weight, training=False
     ), "the model's own"
+
+
+class _Mean(keras.losses.Loss):
+    """The mean of a function of targets and outputs, as `compile` takes it."""
+
+    def __init__(self, function: Callable[..., Any], name: str) -> None:
+        super().__init__(name=name)
+        self.call = function
 
 
 def _random_direction(outputs: Any) -> Any:

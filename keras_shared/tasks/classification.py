@@ -11,13 +11,13 @@ from keras_shared.batching import ImageData, TrainingData
 from keras_shared.batching.images import image_test_batches, image_training_data
 from keras_shared.datasets import LabelledImages
 from keras_shared.datasets.lazy_images import LazyImages
-from keras_shared.losses import RBFLoss
 from keras_shared.tasks.confusion import plot_confusion
 from keras_shared.tasks.task import Metric, Monitor, Shown, Task, Tested
 from keras_shared.text import plot_label
 
 WORST = 32  # mistakes that are shown
 SHOWN = 24  # examples that are shown
+FAR = 5.0  # squared distance of the rubbish class in an answer
 
 
 def classification_metrics(scores: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
@@ -119,8 +119,10 @@ def _plots(test: Tested) -> dict[str, Figure]:
 def class_probabilities(scores: np.ndarray, loss: str) -> np.ndarray | None:
     """Probabilities of the classes, as the loss that made the scores defines them.
 
-    Cross-entropy: the softmax. RBF: `exp(-y_i) / (exp(-j) + sum_k exp(-y_k))`, with distances
-    `y = -scores`; what is missing to 1 is the rubbish class, "none of them".
+    Cross-entropy: the softmax. RBF: `exp(-y_i) / (exp(-5) + sum_k exp(-y_k))`, with distances
+    `y = -scores`; what is missing to 1 is the rubbish class, "none of them". A training puts it at
+    0.1, to pull at all examples; an answer puts it where few digits are: of those that lenet5_mnist
+    was trained on and names rightly, 99 of 100 are nearer than 4.6 to their class.
 
     Args:
         scores: (images, classes).
@@ -135,7 +137,7 @@ def class_probabilities(scores: np.ndarray, loss: str) -> np.ndarray | None:
         >>> class_probabilities(np.zeros((1, 4)), "sparse_categorical_crossentropy").tolist()
         [[0.25, 0.25, 0.25, 0.25]]
         >>> class_probabilities(np.array([[0.0, -50.0]]), "rbf").round(3).tolist()
-        [[0.525, 0.0]]
+        [[0.993, 0.0]]
 
     Reference:
         LeCun, Bottou, Bengio, Haffner 1998, section II.C, equation 9.
@@ -144,7 +146,7 @@ def class_probabilities(scores: np.ndarray, loss: str) -> np.ndarray | None:
         return None
     known = scores.astype("float64")
     if loss == "rbf":
-        known = np.column_stack([known, np.full(len(known), -RBFLoss().j)])
+        known = np.column_stack([known, np.full(len(known), -FAR)])
     odds = np.exp(known - known.max(axis=1, keepdims=True))
     return np.asarray((odds / odds.sum(axis=1, keepdims=True))[:, : scores.shape[1]])
 

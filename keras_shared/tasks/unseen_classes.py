@@ -12,6 +12,7 @@ from keras_shared.batching.one_shot import OneShotTasks
 from keras_shared.batching.pairs import Pairs
 from keras_shared.datasets import ImagePairs, LabelledImages
 from keras_shared.tasks.one_shot import one_shot_answers, one_shot_error, one_shot_grid
+from keras_shared.zoo.calibration import line
 
 TASKS = 1000  # of random classes
 SHOWN = 5  # runs that are drawn
@@ -44,7 +45,7 @@ def embed_unseen(model: keras.Model, split: Any, data: PairData) -> UnseenClasse
     """Embed the images of the groups that test, and of runs; None for listed pairs or no tower."""
     if isinstance(split, ImagePairs) or not hasattr(model, "embed"):
         return None
-    weight, bias = (float(w.item()) for w in model.probability.get_weights())
+    weight, bias = line(model.probability)
     tested = {split.group_names[split.groups[label]] for label in np.unique(split.labels)}
     groups = data.test_groups or tuple(sorted(tested))
     wanted = [split.group_names.index(name) for name in groups]

@@ -67,9 +67,9 @@ def train(
         The trained model.
 
     Raises:
-        RunError: if another process trains in `run_dir`, if it holds a run of another recipe or
-            from another start, if its files do not agree, if the data do not fit the model, if
-            TensorFlow fails: it runs out of memory, or another worker is gone, for two.
+        RunError: if another process trains in `run_dir`, if it holds a run of another recipe, on
+            other data or from another start, if its files do not agree, if the data do not fit the
+            model, if TensorFlow fails: it runs out of memory, or another worker is gone, for two.
 
     Example:
         >>> import tempfile
@@ -89,7 +89,8 @@ def train(
         if workers:
             workers.see_that_all_begin_with(run.epochs_done())
         keras.utils.set_random_seed(seed)
-        record = Record(recipe.with_seed(seed), start_text(recipe, begins), [])
+        run.see_same_data(data.sizes)
+        record = Record(recipe.with_seed(seed), start_text(recipe, begins), [], data.sizes)
         with boundary(f"The model of {recipe.path} cannot be built", RunError, TOO_LARGE):
             model = start or build_model(recipe)
         check_data(model, recipe, data)

@@ -80,7 +80,8 @@ def signals_of(
 
 def _first(batches: tf.data.Dataset, examples: int) -> Any:
     """So many of the first examples as one batch: inputs, targets, perhaps weights."""
-    batch = next(iter(batches.unbatch().batch(examples).take(1)))
+    batches = batches.unbatch().padded_batch(examples)  # texts of two batches differ in length
+    batch = next(iter(batches.take(1)))
     return tuple(_as_list(part) for part in batch)
 
 

@@ -8,7 +8,7 @@ import os
 import pathlib
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -32,11 +32,16 @@ Row = dict[str, float]
 
 
 class Record(NamedTuple):
-    """What the file of a model says of the run that it is of."""
+    """What the file of a model says of the run that it is of.
+
+    Attributes:
+        data: how many examples there were to train and to validate; None in older files.
+    """
 
     recipe: Recipe
     start: str
     history: list[Row]
+    data: dict[str, int] | None = None
 
 
 class RunError(KerasSharedError, RuntimeError):
@@ -305,7 +310,22 @@ class Run:
                 raise RunError(f"{name} has a {RECORD} of {size:,} bytes. {advice}")
             kept = json.loads(read_part(archive, RECORD))
             recipe = recipe_from(kept["recipe"], f"{file}/{RECORD}")
-            return Record(recipe, str(kept["start"]), _rows(kept["history"]))
+            return Record(recipe, str(kept["start"]), _rows(kept["history"]), kept.get("data"))
+
+    def see_same_data(self, sizes: Mapping[str, int]) -> None:
+        """Refuse to go on with other data than those of the epochs before.
+
+        Raises:
+            RunError: if there are more or fewer examples now, or they are parted otherwise.
+        """
+        files = [file for file in (self.checkpoint, self.model_file) if file.exists()]
+        kept = self.record(files[0]) if files else None
+        if kept is not None and kept.data not in (None, dict(sizes)):
+            raise RunError(
+                f"{self.path} holds a run on other data: {_counted(kept.data)}, and now there are "
+                f"{_counted(sizes)}. Put the data back as they were, or name another folder with "
+                "--out: what was trained on might validate and test now."
+            )
 
     def epochs_done(self) -> int:
         """Number of epochs that the checkpoint has seen; 0 without one, or if it does not say.
@@ -433,6 +453,10 @@ class Run:
             raise RunError(f"{self._start_file} is empty. {advice}")
         if kept != start:
             raise _other_start(self.path)
+
+
+def _counted(sizes: Mapping[str, int] | None) -> str:
+    return ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in (sizes or {}).items())
 
 
 def _same_file(file: pathlib.Path, other: str | os.PathLike[str]) -> bool:

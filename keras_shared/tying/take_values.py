@@ -42,8 +42,28 @@ def take_values(copy: keras.Layer, layer: keras.Layer) -> None:
         for mine, theirs in zip(flatten_layers(copy), flatten_layers(layer), strict=False):
             if getattr(theirs, "lora_enabled", False):
                 mine.lora_alpha = theirs.lora_alpha  # Keras forgets it when it enables LoRA
+    take_adapted(copy, layer)
+
+
+def take_adapted(copy: keras.Layer, layer: keras.Layer) -> None:
+    """Give such a layer what `adapt` computed of data: means, variances and words.
+
+    Args:
+        copy: as of `take_values`.
+        layer: keeps its values.
+
+    Raises:
+        TieError: for a lookup that weights its words.
+    """
+    with boundary(f"{type(layer).__name__} '{layer.name}' cannot be copied", TieError):
+        for mine, theirs in zip(flatten_layers(copy), flatten_layers(layer), strict=False):
+            if isinstance(theirs, keras.layers.Normalization) and theirs.weights:
+                if not mine.built:
+                    mine.build_from_config(theirs.get_build_config())
+                mine.set_weights(theirs.get_weights())
             if isinstance(theirs, LOOKUPS) and theirs.input_vocabulary is None:
                 _take_words(mine, theirs)
+        renew_normalization(copy)
 
 
 def _take_words(copy: Any, lookup: Any) -> None:

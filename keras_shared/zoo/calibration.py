@@ -4,6 +4,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_shared.tying import effective_weight
+from keras_shared.tying.effective_weight import is_derived
+
 
 def calibrate(
     layer: keras.layers.Dense,
@@ -39,6 +42,11 @@ def calibrate(
     """
     from sklearn.linear_model import LogisticRegression  # slow to import, seldom needed
 
+    if is_derived(layer):
+        raise ValueError(
+            f"'{layer.name}' is quantised or has LoRA, and its weight cannot be set. Calibrate the "
+            "model before that."
+        )
     distances, labels = _pairs(distances, same)
     if len({*labels}) < 2:
         raise ValueError(
@@ -50,6 +58,21 @@ def calibrate(
         distances[:, None], labels.astype(int), weights
     )
     layer.set_weights([fit.coef_, fit.intercept_])
+
+
+def line(layer: keras.layers.Dense) -> tuple[float, float]:
+    """Weight and bias of the layer that makes probabilities of distances: `sigmoid(w d + b)`.
+
+    Example:
+        >>> import keras
+        >>> from keras_shared.zoo.calibration import line
+        >>> layer = keras.layers.Dense(1, "sigmoid", kernel_initializer="ones")
+        >>> layer.build((None, 1))
+        >>> line(layer)
+        (1.0, 0.0)
+    """
+    weight = keras.ops.convert_to_numpy(effective_weight(layer, "float32"))
+    return float(weight.item()), float(keras.ops.convert_to_numpy(layer.bias).item())
 
 
 def threshold(distances: Any, same: Any, false_accept_rate: float) -> float:

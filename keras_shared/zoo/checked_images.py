@@ -5,9 +5,11 @@ from typing import Any
 import numpy as np
 
 from keras_shared.files.pictures import bright_ground
+from keras_shared.files.scales import DARK, rescaling
 
 NOISE = 1e-3  # below 0: what arithmetic leaves of black
 SLACK = 64  # beyond 0 and 255: what bicubic resizing adds at an edge
+STANDARDISED = 16  # standard deviations, at most
 
 
 def checked_images(
@@ -27,8 +29,8 @@ def checked_images(
             are not finite or no pixels.
 
     Warns:
-        UserWarning: for images that look like fractions from 0 to 1, and where most images have
-            the other ground.
+        UserWarning: for images that nowhere get brighter than an eighth of white, which look like
+            another scale (0 to 1, 0 to 16), and where most images have the other ground.
 
     Example:
         >>> import numpy as np
@@ -52,14 +54,15 @@ def checked_images(
     if not np.isfinite(array).all():
         raise ValueError(f"`{name}` holds NaN or infinity: expected values from 0 to 255.")
     low, high = float(array.min()), float(array.max())
-    if (how := _brought(name, low, high)) is not None:
+    if high > 255 + SLACK or low < -SLACK or (low <= -NOISE and high <= STANDARDISED):
         raise ValueError(
-            f"`{name}` must be pixels from 0 to 255. Received: {low:g} to {high:g}. {how}"
+            f"`{name}` must be pixels from 0 to 255. Received: {low:g} to {high:g}. "
+            f"{rescaling(name, low, high)}"
         )
-    if np.issubdtype(array.dtype, np.floating) and 0 < array.max() <= 1 and array.min() >= 0:
+    if 0 < high < DARK:
         warnings.warn(
-            f"`{name}` lies between {array.min():g} and {array.max():g}, and this model takes "
-            f"pixels from 0 to 255. Fractions need {name} * 255.",
+            f"`{name}` lies between {low:g} and {high:g}, and this model takes pixels from 0 to "
+            f"255: its answers are unreliable. {rescaling(name, max(low, 0.0), high)}",
             stacklevel=3,
         )
     elif bright_ink is not None:
@@ -74,20 +77,6 @@ def checked_images(
                 stacklevel=3,
             )
     return array
-
-
-def _brought(name: str, low: float, high: float) -> str | None:
-    """How to bring numbers to what pixels are; None if they are there."""
-    if high > 255 + SLACK:
-        return f"Scale them, as by {name} * (255 / {high:g}) if {high:g} is white."
-    if low < -SLACK:
-        return f"Shift them, as by {name} + 128 if 0 is grey."
-    if low > -NOISE or high > 16:
-        return None
-    if low >= -1 and high <= 1:
-        grey = low < -0.5
-        return f"Use ({name} + 1) * 127.5." if grey else f"Use np.clip({name}, 0, 1) * 255."
-    return "They look standardised: give the pixels as they were before that."
 
 
 def _fits(shape: Sequence[int], expected: Sequence[int | None]) -> bool:

@@ -33,7 +33,7 @@ class ImageClassifier(ZooModel):
         Raises:
             ValueError: for arrays that are no such images.
         """
-        scores = self.predict(self._checked(images), verbose=0)
+        scores = super().predict(self._checked(images), verbose=0)
         return [self.class_names[i] for i in scores.argmax(axis=-1)]
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:

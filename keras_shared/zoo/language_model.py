@@ -130,13 +130,17 @@ class LanguageModel(ZooModel):
         return found[0] if isinstance(prompts, str) else found
 
     def signatures(self) -> dict[str, Signature]:
-        from keras_shared.exporting.texts import joined, uniforms
+        from keras_shared.exporting.texts import joined, replaced, uniforms
 
         text: Any = keras.KerasTensor((None,), "string")
         whole: Any = keras.KerasTensor((None,), "int32")
 
+        def tokenized(text: Any) -> Any:
+            ended = replaced(text, "\n", self._words.lines_ended("\n"))
+            return ops.cast(self.tokenizer(ended), "int32")
+
         def next_token(text: Any) -> dict[str, Any]:
-            tokens = ops.cast(self.tokenizer(text), "int32")
+            tokens = tokenized(text)
             logits = _without_special(self.next_logits(*self._window(tokens)))
             shares, best = ops.top_k(ops.softmax(logits), min(LIKELY, len(self.vocabulary)))
             return {
@@ -148,7 +152,7 @@ class LanguageModel(ZooModel):
         def generate(
             prompt: Any, max_new_tokens: Any, temperature: Any, top_k: Any, seed: Any
         ) -> dict[str, Any]:
-            tokens = ops.cast(self.tokenizer(prompt), "int32")
+            tokens = tokenized(prompt)
             wanted = ops.where(max_new_tokens == 0, USUAL, ops.clip(max_new_tokens, 1, MOST))
             most = ops.max(wanted)
             written = self._writer()(tokens, uniforms(seed, most), temperature, top_k)

@@ -170,6 +170,8 @@ class LeNet5(ImageClassifier):
     ) -> Self:
         """This network for other classes: every weight is copied but the logits', which are new.
 
+        Layers that are frozen stay so, but for the new logits.
+
         Args:
             class_names: names of the classes. The variant of 1998 has bitmaps in the place of
                 logits, and takes ten classes at the bitmaps of the digits.
@@ -187,10 +189,14 @@ class LeNet5(ImageClassifier):
             (None, 2)
         """
         changes = {"class_names": class_names, "num_classes": num_classes}
-        model = type(self).from_config({**self.get_config(), **changes})
+        config = {**self.get_config(), **changes, "trainable": True}
+        config.pop("frozen", None)
+        model = type(self).from_config(config)
         for layer in self.layers:
             if layer.name != "logits":
-                model.get_layer(layer.name).set_weights(layer.get_weights())
+                new = model.get_layer(layer.name)
+                new.set_weights(layer.get_weights())
+                new.trainable = layer.trainable
         return model
 
     def get_config(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import keras
+import numpy as np
 from keras import layers, ops
 from pydantic import PositiveInt
 
@@ -221,14 +222,24 @@ class MultiTaskNet(ZooModel):
             >>> sorted(MultiTaskNet().classify(np.zeros((3, 36, 36, 1))))
             ['left', 'right']
         """
-        given = [tuple(tensor.shape) for tensor in keras.tree.flatten(self.input)]
-        if len(given) == 1 and len(given[0]) == 4 and given[0][-1] in (1, 3):
-            images = checked_images(images, "images", given[0][1:])
-        scores = self.predict(images, verbose=0)
+        scores = super().predict(self._checked(images), verbose=0)
         return {
             task: [names[i] for i in scores[task].argmax(axis=-1)]
             for task, names in (self.class_names or {}).items()
         }
+
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.predict`; an array that is no batch of images is refused by its shape."""
+        return super().predict(
+            self._checked(x) if isinstance(x, np.ndarray) else x, *args, **kwargs
+        )
+
+    def _checked(self, images: Any) -> Any:
+        """A batch for a net that takes images alone; of another the inputs as they are."""
+        given = [tuple(tensor.shape) for tensor in keras.tree.flatten(self.input)]
+        if len(given) == 1 and len(given[0]) == 4 and given[0][-1] in (1, 3):
+            return checked_images(images, "images", given[0][1:])
+        return images
 
     def signatures(self) -> dict[str, Signature]:
         named = self.class_names or {}
@@ -293,6 +304,7 @@ class MultiTaskNet(ZooModel):
         return {
             "name": self.name,
             "trainable": self.trainable,
+            **self._frozen_config(),
             "trunk": serialize(self.trunk),
             "heads": {
                 name: head if isinstance(head, str) else serialize(head)

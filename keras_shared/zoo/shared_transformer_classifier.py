@@ -101,7 +101,7 @@ class SharedTransformerClassifier(ZooModel):
                 f"recipe takes both from its training data. Received: vocabulary={vocabulary!r}, "
                 f"class_names={class_names!r}"
             )
-        known = checked_vocabulary(vocabulary, split)
+        known = checked_vocabulary(vocabulary, split, standardize)
         class_names = checked_class_names(class_names)
 
         # === Layers ===

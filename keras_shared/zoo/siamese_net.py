@@ -12,7 +12,7 @@ from keras_shared.layers import CenterInk, Shared
 from keras_shared.losses import LOSSES, ContrastiveLoss, EmbeddingLoss, MeanLoss
 from keras_shared.losses.contrastive_loss import contrastive_loss
 from keras_shared.signature import Signature
-from keras_shared.zoo.calibration import calibrate, threshold
+from keras_shared.zoo.calibration import calibrate, line, threshold
 from keras_shared.zoo.checked_images import checked_images
 from keras_shared.zoo.whole_numbers import IMAGE, whole_numbers
 from keras_shared.zoo.zoo_model import ZooModel
@@ -405,7 +405,7 @@ class SiameseNet(ZooModel):
             >>> round(SiameseNet().threshold(distances, same, false_accept_rate=0.25), 3)
             0.881
         """
-        weight, bias = (float(w.item()) for w in self.probability.get_weights())
+        weight, bias = line(self.probability)
         largest = threshold(distances, same, false_accept_rate)
         different = np.ravel(distances)[~np.ravel(same).astype(bool)]
         apart = np.append(different[different > largest], largest)

@@ -1,6 +1,7 @@
 import math
+import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import keras
 import numpy as np
@@ -12,6 +13,8 @@ from keras_shared.layers import TiedDense
 from keras_shared.signature import Signature
 from keras_shared.tying import readers_of, untie
 from keras_shared.zoo.zoo_model import ZooModel
+
+SLACK = 0.25  # beyond [0, 1]: what resizing or noise adds
 
 
 @keras.saving.register_keras_serializable("keras_shared")
@@ -151,6 +154,12 @@ class TiedAutoencoder(ZooModel):
         side = math.isqrt(input_dim)
         return (side, side, 1) if side * side == input_dim else None
 
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.predict`; an array of another width, or with NaN, is refused."""
+        if isinstance(x, np.ndarray):
+            x = _fractions(x, self.input_dim, "x")
+        return super().predict(x, *args, **kwargs)
+
     def encode(self, vectors: Any) -> np.ndarray:
         """The code of each vector.
 
@@ -161,9 +170,12 @@ class TiedAutoencoder(ZooModel):
             float32 array (batch, units[-1]).
 
         Raises:
-            ValueError: for arrays of another width.
+            ValueError: for arrays of another width, of no rows, or with NaN or infinity.
+
+        Warns:
+            UserWarning: for values beyond [0, 1], such as pixels from 0 to 255.
         """
-        vectors = _checked(vectors, self.input_dim, "vectors")
+        vectors = _fractions(vectors, self.input_dim, "vectors")
         codes: np.ndarray = self.encoder.predict(vectors, verbose=0)
         return codes
 
@@ -177,7 +189,7 @@ class TiedAutoencoder(ZooModel):
             float32 array (batch, input_dim), values in (0, 1).
 
         Raises:
-            ValueError: for arrays of another width.
+            ValueError: for arrays of another width, of no rows, or with NaN or infinity.
         """
         codes = _checked(codes, self.units[-1], "codes")
         vectors: np.ndarray = self.decoder.predict(codes, verbose=0)
@@ -199,15 +211,41 @@ class TiedAutoencoder(ZooModel):
         }
 
     def get_config(self) -> dict[str, Any]:
+        readers = {reader.name for reader in readers_of(self)}
+        own = [layer.name for layer in self.decoder.layers[1:] if layer.name not in readers]
+        partly = {"untied": own} if own and readers else {}  # names of the decoder's layers
         return {
             **super().get_config(),
+            **partly,
             "units": self.units,
             "input_dim": self.input_dim,
             "activation": keras.activations.serialize(self.activation),
             "noise": self.noise,
-            "tied": bool(readers_of(self)),
+            "tied": bool(readers),
             "kernel_initializer": initializers.as_config(self.kernel_initializer),
         }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
+        config = dict(config)
+        own = config.pop("untied", ())
+        model = super().from_config(config, custom_objects)
+        for name in own:
+            untie(model.decoder.get_layer(name))
+        return model
+
+
+def _fractions(array: Any, width: int, name: str) -> np.ndarray:
+    values = _checked(array, width, name)
+    low, high = float(values.min()), float(values.max())
+    if low < -SLACK or high > 1 + SLACK:
+        advice = f" Pixels need {name} / 255." if low >= 0 and high > 2 else ""
+        warnings.warn(
+            f"`{name}` lies between {low:g} and {high:g}, and this model takes values in [0, 1]: "
+            f"its answers are unreliable.{advice}",
+            stacklevel=3,
+        )
+    return values
 
 
 def _checked(array: Any, width: int, name: str) -> np.ndarray:
@@ -217,4 +255,7 @@ def _checked(array: Any, width: int, name: str) -> np.ndarray:
             f"`{name}` must be numbers of shape (batch, {width}). "
             f"Received: an array of shape {values.shape} and dtype {values.dtype}"
         )
+    if not len(values) or not np.isfinite(values).all():
+        what = "NaN or infinity" if len(values) else "no rows"
+        raise ValueError(f"`{name}` must be finite numbers for a row at least. Received: {what}")
     return values

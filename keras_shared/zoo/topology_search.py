@@ -254,6 +254,7 @@ def search_topology(
     if state is not None and not isinstance(state, (str, os.PathLike)):
         raise ValueError(f"`state` must be the path of a file, or None. Received: state={state!r}")
     x, labels = np.asarray(x, "float32"), np.asarray(labels, int)
+    generations, population, seed = int(generations), int(population), int(seed)
     inputs, outputs = x.shape[1], int(labels.max()) + 1
     digest = hashlib.sha256(x.tobytes() + labels.tobytes()).hexdigest()[:16]
     key = {"data": digest, "population": population, "seed": seed}

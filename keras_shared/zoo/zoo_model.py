@@ -1,6 +1,6 @@
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, ClassVar, Self
 
 import keras
@@ -55,7 +55,7 @@ class ZooModel(keras.Model):
 
     def __init__(
         self, inputs: Any, outputs: Any, name: str | None = None, trainable: bool = True,
-        **unknown: Any,
+        frozen: Collection[int] = (), **unknown: Any,
     ) -> None:  # fmt: skip
         for argument in unknown:
             parameters = inspect.signature(type(self).__init__).parameters.values()
@@ -66,6 +66,7 @@ class ZooModel(keras.Model):
                 f"{suggestion(argument, [*known, 'name', 'trainable'])}"
             )
         super().__init__(inputs, outputs, name=name, trainable=trainable)
+        self._freeze(frozen)  # of a subclass whose `from_config` is its own
 
     @classmethod
     def bright_ink(cls, **config: Any) -> bool | None:
@@ -199,9 +200,13 @@ class ZooModel(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         config = {"name": self.name, "trainable": self.trainable, "dtype": self._dtype_config()}
+        return config | self._frozen_config()
+
+    def _frozen_config(self) -> dict[str, Any]:
+        """Which layers are not trained, by their places, where some are."""
         within = enumerate(flatten_layers(self))
         frozen = [place for place, layer in within if layer is not self and not layer.trainable]
-        return config | ({"frozen": frozen} if frozen and self.trainable else {})
+        return {"frozen": frozen} if frozen and self.trainable else {}
 
     @staticmethod
     def _policy(dtype: Any, layer: str | None = None, otherwise: Any = None) -> Any:
@@ -231,12 +236,16 @@ class ZooModel(keras.Model):
         config = dict(config)
         if isinstance(config.get("dtype"), dict):
             config["dtype"] = keras.dtype_policies.deserialize(config["dtype"])
-        frozen = config.pop("frozen", ())  # places of layers that are not trained
+        frozen = config.pop("frozen", ())
         model = cls(**config)
-        for place, layer in enumerate(flatten_layers(model)):  # as `get_config` counts them
-            if place in frozen:
-                layer.trainable = False
+        model._freeze(frozen)
         return model
+
+    def _freeze(self, places: Collection[int]) -> None:
+        """Do not train the layers at these places, as `get_config` counts them."""
+        for place, layer in enumerate(flatten_layers(self)):
+            if place in places:
+                layer.trainable = False
 
 
 def _names(owner: type[Any]) -> Iterator[str]:

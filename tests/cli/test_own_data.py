@@ -158,9 +158,11 @@ def test_a_runs_own_model_is_loaded_with_its_optimizer(small_recipe, tmp_path, f
     ("change", "said"),
     [
         (lambda x: x / 127.5 - 1, r"-1 to 1. Use \(images \+ 1\) \* 127.5"),
-        (lambda x: x.astype("int16") - 128, r"-128 to 127. Shift them, as by images \+ 128"),
-        (lambda x: x.astype("uint16") * 257, r"0 to 65535. Scale them, as by images \* \(255 / 65"),
+        (lambda x: x.astype("int16") - 128, r"-128 to 127. Use images \+ 128"),
+        (lambda x: x.astype("uint16") * 257, r"0 to 65535. Use images \* \(255 / 65"),
         (lambda x: (x - 33.3) / 78.6, "look standardised"),
+        (lambda x: x / 255 - 0.5, r"Use \(images \+ 0.5\) \* 255"),
+        (lambda x: x - 255.0, "Give the pixels as a picture file has them"),
         (lambda x: x / 255 - 0.01, r"np.clip\(images, 0, 1\) \* 255"),
     ],
 )

@@ -333,12 +333,15 @@ Y = np.arange(20) % 2
     ("arrays", "said"),
     [
         ({"x": X, "y": np.eye(2, dtype=int)[Y]}, r"y \(20, 2\). Of labels that are one-hot take"),
-        ({"x": X / 255, "y": Y}, "from 0 to 0.98.*Multiply them by 255"),
-        ({"x": (X > 99).astype("uint8"), "y": Y}, "uint8 from 0 to 1. Multiply them by 255"),
-        ({"x": X / 255 + 0.02, "y": Y}, "Multiply them by 255"),
-        ({"x": X / 127.5 - 1, "y": Y}, "Multiply them by 127.5, after adding 1"),
-        ({"x": (X * 257).astype("uint16"), "y": Y}, "to 64250. Multiply them by 255 / 64250"),
-        ({"x": X / 100 - 1.2, "y": Y}, "Bring them there"),
+        ({"x": X / 255, "y": Y}, r"from 0 to 0.98.*Use x \* 255"),
+        ({"x": (X > 99).astype("uint8"), "y": Y}, r"uint8 from 0 to 1. Use x \* 255"),
+        ({"x": X / 255 + 0.02, "y": Y}, r"Use x \* \(255 / 1.00039\)"),
+        ({"x": X / 255 - 0.5, "y": Y}, r"Use \(x \+ 0.5\) \* 255"),
+        ({"x": X - 128.0, "y": Y}, r"Use x \+ 128 if 0 is grey"),
+        ({"x": (X - 125) / 72, "y": Y}, "They look standardised"),
+        ({"x": X / 127.5 - 1, "y": Y}, r"Use \(x \+ 1\) \* 127.5"),
+        ({"x": (X * 257).astype("uint16"), "y": Y}, r"to 64250. Use x \* \(255 / 64250\)"),
+        ({"x": X * 2.0 - 250, "y": Y}, "Give the pixels as a picture file has them"),
         ({"x": np.where(X > 3, X, np.nan), "y": Y}, "Replace what is no number"),
         ({"x": X, "y": Y, "class_names": ["a", "a"]}, "a class_name of its own for each"),
     ],
@@ -359,5 +362,5 @@ def test_arrays_that_are_odd(tmp_path):
     with pytest.warns(UserWarning, match="go up to 15, of 255: the images are almost black"):
         assert from_arrays(tmp_path / "x.npz", "train", SHAPE).class_names == ("a", "b")
     np.savez(tmp_path / "y.npz", x_train=X, y_train=Y, x_test=X[:4], y_test=Y[:4])
-    with pytest.warns(UserWarning, match="4 images of x_test are in x_train too"):
+    with pytest.warns(UserWarning, match="4 test images are among those that train too"):
         from_arrays(tmp_path / "y.npz", "train", SHAPE)
