@@ -148,7 +148,7 @@ def test_arrays(tmp_path):
     np.testing.assert_array_equal(from_arrays(file, "test", SHAPE).images[..., 0], x[20:])
     for arrays, said in (
         ({"a": x}, r"holds \['a'\]: expected x and y"),
-        ({"x": x / 255, "y": y}, "expected pixels from 0 to 255.*Multiply them by 255"),
+        ({"x": x / 255, "y": y}, r"expected pixels from 0 to 255.*Use x \* 255"),
         ({"x": x, "y": y[:5]}, r"x \(30, 12, 12, 1\), y \(5,\)"),
         ({"x": x, "y": y / 2}, "labels as whole numbers"),
         ({"x": x, "y": y, "class_names": ["one"]}, "1 class_names for labels up to 2"),
@@ -259,7 +259,11 @@ def test_labels_without_end(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "names", [("Train", "Test"), ("training_set", "test_set"), ("TRAIN", "testing set")]
+    "names",
+    [
+        ("Train", "Test"), ("training_set", "test_set"), ("TRAIN", "testing set"),
+        ("train_images", "test-images"),
+    ],
 )
 def test_splits_under_other_names(photos, tmp_path, names):
     for name, kept in zip(names, (range(7), range(7, 10)), strict=True):
@@ -270,12 +274,21 @@ def test_splits_under_other_names(photos, tmp_path, names):
     assert train.class_names == ("ant", "bee") and (len(train.images), len(test.images)) == (14, 6)
 
 
-def test_folders_of_the_same_folders_are_no_classes(tmp_path):
-    for name in ("dev", "eval"):
-        for klass in ("ant", "bee"):
-            draw(tmp_path / "parted" / name / klass / "0.png")
-    with pytest.raises(DataError, match=r"all hold \['ant', 'bee'\].*name them 'train'"):
+@pytest.mark.parametrize("names", [("dev", "eval"), ("Train", "Val"), ("Eval", "Train")])
+def test_folders_of_folders_that_are_named_as_splits_are_no_classes(tmp_path, names):
+    for name, classes in zip(names, (("ant", "bee"), ("ant",)), strict=True):
+        for klass in classes:
+            for i in range(5):
+                draw(tmp_path / "parted" / name / klass / f"{i}.png")
+    with pytest.raises(DataError, match=r"look like splits, and .*\['ant'.*Name them 'train'"):
         from_folder(tmp_path / "parted", "train", SHAPE)
+
+
+def test_classes_may_be_called_as_splits_are(tmp_path):
+    for name in ("Holdout", "Test"):
+        for i in range(5):
+            draw(tmp_path / "terms" / name / f"{i}.png")
+    assert from_folder(tmp_path / "terms", "train", SHAPE).class_names == ("Holdout", "Test")
 
 
 def test_classes_may_hold_folders_or_be_called_train(photos, tmp_path):
@@ -364,3 +377,22 @@ def test_arrays_that_are_odd(tmp_path):
     np.savez(tmp_path / "y.npz", x_train=X, y_train=Y, x_test=X[:4], y_test=Y[:4])
     with pytest.warns(UserWarning, match="4 test images are among those that train too"):
         from_arrays(tmp_path / "y.npz", "train", SHAPE)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"x_train": X.astype("uint8"), "x_test": X[:4].astype("float32")},
+        {"x_train": np.asfortranarray(X), "x_test": X[:4]},
+        {"x_train": X[..., None], "x_test": X[:4]},
+        {"x": np.repeat(X[:5], 4, axis=0)},
+    ],
+)
+def test_copies_among_train_and_test_in_any_form(tmp_path, arrays):
+    labels = {"y_train": Y, "y_test": Y[:4]} if "x_test" in arrays else {"y": Y}
+    np.savez(tmp_path / "x.npz", **arrays, **labels)
+    with pytest.warns(UserWarning, match="4 test images are among those that train too"):
+        from_arrays(tmp_path / "x.npz", "train", SHAPE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # once is enough
+        assert len(from_arrays(tmp_path / "x.npz", "test", SHAPE).images) == 4

@@ -132,10 +132,21 @@ def test_own_sentences_may_name_their_split(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "header", ["text,label,Split", "Text,Label,Split", "TEXT, label ,SPLIT", "text,label,split"]
+)
+def test_columns_are_known_in_capitals(tmp_path, header):
+    rows = ["a,x,train", "b,y,train", "e,y,test"]
+    path = file_of(tmp_path, "\n".join([header, *rows]), "mine.csv")
+    assert from_sentences(path, "test").sentences.tolist() == ["e"]
+
+
+@pytest.mark.parametrize(
     ("content", "said"),
     [
         ("sentence,label\na,b", "has no column text"),
         ("a,b\nc,d", "has no column text and no column label"),
+        ("text;label\na;b", "Received: 'text;label'. Separate columns by commas, not by ';'"),
+        ("Label,TEXT,Text\na,b,c", "has no column text"),
         ("text,label\n,good\na,", "line 2 has no text; line 3 has no label"),
         ("text,label\none, two,good", "line 2 has more columns than the header"),
         ("text,label\nalone", "line 2 has no label"),

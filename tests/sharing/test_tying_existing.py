@@ -142,7 +142,7 @@ def test_whole_layers_of_one_kind():
         ({"dec": "enc_1"}, "'net' has 0 layers named 'dec'; expected one.*'enc_1', 'dec_1'"),
         ({"dec_1": "dec_1"}, "'dec_1' cannot be tied to itself"),
         ({"dec_*": "enc_1"}, "A pattern has one . on both sides"),
-        ({"other_*": "enc_*"}, "no layer whose name fits 'other_.'"),
+        ({"other_*": "enc_*"}, "no layer with weights whose name fits 'other_.'"),
         ({"dec_1": "enc_1", "enc_1": "dec_1"}, "cannot be reader and source at once"),
     ],
 )
