@@ -6,7 +6,9 @@ import keras
 import numpy as np
 import pytest
 
+import keras_shared
 from keras_shared.zoo import (
+    MLP,
     LeNet5,
     MultiTaskNet,
     RBFNet,
@@ -58,3 +60,45 @@ def test_other_classes_and_frozen_layers():
     assert [la.trainable for la in other.layers] == [la.trainable for la in model.layers]
     images = np.zeros((1, 28, 28, 1))
     assert other.predict(images, verbose=0).shape == (1, 2)
+
+
+@pytest.mark.parametrize("frozen", ["each layer", "the model"])
+def test_a_new_head_is_trained_whatever_is_frozen(frozen):
+    model = LeNet5(variant="modern")
+    for layer in model.layers if frozen == "each layer" else [model]:
+        layer.trainable = False
+    other = model.with_classes(["even", "odd"])
+    assert [v.path for v in other.trainable_variables] == ["logits/kernel", "logits/bias"]
+
+
+def test_the_trunk_of_one_task_may_be_frozen(tmp_path):
+    model = MultiTaskNet(shared=False)
+    model.get_layer("trunk_right").trainable = False
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    assert len(loaded.trainable_variables) == len(model.trainable_variables) == 14
+    assert not loaded.get_layer("trunk_right").trainable
+
+
+@keras.saving.register_keras_serializable("tests")
+class OwnNet(MLP):
+    """With a way of its own from a config, as many classes have."""
+
+    def __init__(self, extra=1, **kwargs):
+        super().__init__(**kwargs)
+        self.extra = extra
+
+    def get_config(self):
+        return {**super().get_config(), "extra": self.extra}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        return cls(**config)
+
+
+def test_a_subclass_keeps_what_is_frozen(tmp_path):
+    model = OwnNet(depth=2, units=3, image_shape=(4, 4, 1))
+    model.layers[3].trainable = False
+    model.save(tmp_path / "m.keras")
+    for other in (OwnNet.from_config(model.get_config()), keras_shared.load(tmp_path / "m.keras")):
+        assert [la.trainable for la in other.layers] == [la.trainable for la in model.layers]

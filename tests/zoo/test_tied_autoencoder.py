@@ -104,3 +104,36 @@ def test_untied_as_a_whole(tmp_path):
     cut = keras_shared.tying.untie(TiedAutoencoder(units=(4, 2), input_dim=6))
     again = keras_shared.load(keras_shared.publish(cut, tmp_path / "cut"))
     np.testing.assert_allclose(again.predict(x, verbose=0), cut.predict(x, verbose=0), atol=1e-6)
+
+
+def test_untied_in_part(tmp_path):
+    model = TiedAutoencoder(units=(4, 2), input_dim=6)
+    keras_shared.tying.untie(model.decoder.get_layer("decoder_1"))
+    x = np.random.default_rng(0).random((5, 6)).astype("float32")
+    model.compile("sgd", "mse")
+    model.fit(x, x, verbose=0)
+    model.save(tmp_path / "m.keras")
+    config = type(model).from_config(model.get_config())
+    config.set_weights(model.get_weights())
+    for other in (
+        keras.models.load_model(tmp_path / "m.keras"), keras_shared.load(tmp_path / "m.keras"),
+        config, keras_shared.load(keras_shared.publish(model, tmp_path / "p")),
+    ):  # fmt: skip
+        np.testing.assert_allclose(
+            other.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-6
+        )
+        assert [r.name for r in keras_shared.tying.readers_of(other)] == ["decoder_2"]
+    keras_shared.tying.untie(model.decoder.get_layer("decoder_2"))
+    assert "untied" not in model.get_config() and not model.get_config()["tied"]
+
+
+def test_numbers_of_another_scale():
+    model = TiedAutoencoder(units=(3,), input_dim=12)
+    for ask in (model.encode, lambda v: model.predict(v, verbose=0)):
+        with pytest.warns(UserWarning, match=r"takes values in \[0, 1\]: .* Pixels need \w+ / 255"):
+            ask(255 * X)
+        for wrong, said in ((X[:0], "no rows"), (np.where(X > 0.5, X, np.nan), "NaN or infinity")):
+            with pytest.raises(ValueError, match=said):
+                ask(wrong)
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        model.decode(np.full((1, 3), np.inf))

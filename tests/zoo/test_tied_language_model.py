@@ -235,6 +235,21 @@ def test_signatures_write_what_generate_writes():
     np.testing.assert_allclose(likely["probabilities"][0], np.sort(shares)[::-1], rtol=1e-4)
 
 
+def test_line_ends_are_words_in_the_published_signatures_too():
+    words = louder(small(vocabulary=["to", "be", "or", "<eos>"], split="whitespace"))
+    signatures, prompt = words.signatures(), "to be\nor"
+    asked = {"prompt": [prompt], "max_new_tokens": [9], "temperature": [1.0], "top_k": [0],
+             "seed": [5]}  # fmt: skip
+    answers = signatures["generate"].call(**{k: tf.constant(v) for k, v in asked.items()})
+    assert answers["text"][0].numpy().decode() == words.generate(prompt, 9, seed=5)
+    assert int(answers["unknown_tokens"][0]) == 0
+    with_end, without = (
+        signatures["next_token"].call(text=tf.constant([text]))["probabilities"][0]
+        for text in ("to be\n", "to be")
+    )
+    assert np.abs(with_end - without).max() > 1e-3
+
+
 # === What it refuses ===
 
 
