@@ -181,8 +181,8 @@ def _variances(
                     wrong.append(
                         f"'{call.layer.path}' gives {what}: no number times its weight "
                         f"'{variable.path}' brings that to variance 1. Look at what comes before "
-                        "it: a bias that no unit gets over, weights of 0 or too large ones; and "
-                        "give a batch of several different examples."
+                        "it: a bias that no unit gets over, too large weights, or weights of 0, "
+                        "which LSUV draws anew; and give a batch of several different examples."
                     )
                     variance = 1.0
                 found.setdefault(id(variable), []).append(variance)

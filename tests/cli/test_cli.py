@@ -79,6 +79,14 @@ def test_wrong_calls_exit_with_2(wrong):
     assert stop.value.code == 2
 
 
+@pytest.mark.parametrize("call", [["evaluate", "lenet5_mnist"], ["compare", "lenet5_mnist"]])
+def test_an_option_that_a_command_lacks_is_not_taken_for_another(call, capsys):
+    """As argparse would take --data for --data-dir."""
+    with pytest.raises(SystemExit) as ended:
+        main([*call, "--data", "photos"])
+    assert ended.value.code == 2 and "unrecognized arguments: --data" in capsys.readouterr().err
+
+
 def test_version(capsys):
     with pytest.raises(SystemExit):
         main(["--version"])

@@ -261,7 +261,9 @@ def test_labels_without_end(tmp_path):
 @pytest.mark.parametrize(
     "names",
     [
-        ("Train", "Test"), ("training_set", "test_set"), ("TRAIN", "testing set"),
+        ("Train", "Test"),
+        ("training_set", "test_set"),
+        ("TRAIN", "testing set"),
         ("train_images", "test-images"),
     ],
 )

@@ -1,5 +1,7 @@
 import json
+import warnings
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
@@ -98,3 +100,17 @@ def test_cards_are_generated_from_metrics(name, tmp_path):
     write_card(metrics, read_recipe(entry / "recipe.toml"), plots, tmp_path, comparison)
     assert (tmp_path / "README.md").read_text() == (entry / "README.md").read_text()
     assert any(character.isdigit() for character in headline(metrics))
+
+
+def test_own_data_that_changed_since_are_told(recipe, tmp_path):
+    x = np.random.default_rng(0).integers(0, 256, (120, 8, 8), "uint8")
+    np.savez(tmp_path / "mine.npz", x=x, y=np.arange(120) % 2)
+    own = {"data.name": "arrays", "data.path": str(tmp_path / "mine.npz")}
+    mine = recipe("autoencoder", **own, **{"data.validation_images": None})
+    model, sizes = build_model(mine), {"images": 76, "validation_images": 20}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate(model, mine, tmp_path / "out", training={**FACTS, "data": sizes})
+    np.savez(tmp_path / "mine.npz", x=x[:100], y=np.arange(100) % 2)
+    with pytest.warns(UserWarning, match="has changed since the training: .*76.* and now .*64"):
+        evaluate(model, mine, tmp_path / "out", training={**FACTS, "data": sizes})

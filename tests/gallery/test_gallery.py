@@ -282,3 +282,22 @@ def test_thresholds_that_are_no_probabilities(threshold):
     with pytest.raises(GalleryError, match="a probability, 0 to 1. Received"):
         gallery.threshold = threshold
     assert gallery.threshold == 0.5
+
+
+@pytest.mark.parametrize("how", ["int8", "lora"])
+def test_a_quantised_or_adapted_model_identifies(images, how):
+    model = SiameseNet()
+    if how == "int8":
+        model.quantize("int8")
+    else:
+        model.probability.enable_lora(1)
+        model.probability.lora_kernel_b.assign([[0.5]])
+    gallery = filled(model, images)
+    [found] = gallery.identify(images[1:2])
+    assert found.name == "ben"
+    expected = model.verify(images[5:], images[1:2])
+    np.testing.assert_allclose(gallery.verify(images[5:], "ben")[0] >= expected[0] - 0.02, True)
+    distances, same = [0.1, 0.2, 0.6, 0.7, 0.8, 0.9], [1, 1, 0, 0, 0, 0]
+    assert 0 < model.threshold(distances, same, false_accept_rate=0.25) < 1
+    with pytest.raises(ValueError, match="quantised or has LoRA.*Calibrate the model before"):
+        model.calibrate(distances, same)

@@ -201,3 +201,22 @@ def test_models_without_anything_to_scale():
             LSUV(model, NUMBERS)
     with pytest.raises(ValueError, match="is not built"):
         LSUV(keras.Sequential([keras.layers.Dense(3)]), NUMBERS)
+
+
+@pytest.mark.parametrize("initialise", [LSUV, rescale])
+def test_weights_are_put_back_where_it_fails(initialise):
+    far = keras.initializers.Constant(-1e6)
+    model = deep(depth=2)
+    dead = keras.layers.Dense(4, "relu", bias_initializer=far, name="dead")
+    model.add(dead)
+    model.add(keras.layers.Dense(3, name="last"))
+    before = model.get_weights()
+    with pytest.raises(ValueError) as caught:
+        initialise(model, NUMBERS)
+    said = str(caught.value)
+    assert said.startswith("'") and "/last/kernel' brings that to variance 1" in said
+    assert "a bias that no unit gets over" in said and "Exception encountered" not in said
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    dead.bias.assign(dead.bias * 0)  # as it says
+    assert len(initialise(model, NUMBERS)) == 4

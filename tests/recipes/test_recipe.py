@@ -171,6 +171,15 @@ def test_set(written):
     told = changed(recipe, settings)
     assert told.training.epochs == 5 and told.training.seeds == (3,)
     assert told.model.variant == "modern" and told.name == "mine"
+    for quoted in ('paper="A, 1999"', "paper='A, 1999'", "paper=A, 1999"):
+        assert changed(recipe, [quoted]).paper == "A, 1999"
+    for quoted in ('model.variant="modern"', "model.variant='modern'"):
+        assert changed(recipe, [quoted]).model.variant == "modern"
+    for vary in ("model.variant='1998','modern'", 'model.variant="1998", "modern"'):
+        arms = comparison_of(recipe, vary=vary).arms
+        assert [arm.changes for arm in arms] == [
+            {"model.variant": "1998"}, {"model.variant": "modern"},
+        ]  # fmt: skip
     for setting, said in (
         ("training.epochs", "KEY=VALUE, such as training.epochs=5. Received: 'training.epochs'"),
         ("training.epochs=many", "received 'many', expected a whole number"),

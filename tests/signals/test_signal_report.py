@@ -391,3 +391,22 @@ def test_the_table_has_eighty_columns_and_the_dict_is_json():
     kept = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert kept["layers"][0]["jacobian"]["values"] == list(report.layers[0].jacobian.values)
     assert kept["ties"][0]["uses"] == [names[0], f"{names[0]} (2)"]
+
+
+@pytest.mark.parametrize("loss", ["mse", keras.losses.MeanSquaredError()])
+def test_weights_of_examples_count_for_a_loss_that_is_given(loss):
+    model = mlp()
+    weights = np.linspace(0, 3, len(X)).astype("float32")
+    own = signal_report(model, (X, Y, weights)).to_dict()
+    given = signal_report(model, (X, Y, weights), loss=loss).to_dict()
+    plain = signal_report(model, (X, Y), loss=loss).to_dict()
+    for a, b, c in zip(own["layers"], given["layers"], plain["layers"], strict=True):
+        assert a["gradient_norm"] == pytest.approx(b["gradient_norm"], rel=1e-5)
+        assert a["gradient_norm"] != pytest.approx(c["gradient_norm"], rel=1e-2)
+
+
+def test_one_loss_is_for_one_output():
+    x = keras.Input((6,))
+    model = keras.Model(x, {"a": keras.layers.Dense(2)(x), "b": keras.layers.Dense(2)(x)})
+    with pytest.raises(SignalError, match="of one output, and .* gives 2. Compile it"):
+        signal_report(model, (X, {"a": Y, "b": Y}), loss="mse")

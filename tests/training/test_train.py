@@ -82,6 +82,26 @@ def test_a_row_without_checkpoint_is_written_again(noisy, tmp_path):
     assert run.history_file.read_text() == whole
 
 
+def test_a_run_goes_on_with_its_own_data_alone(noisy, tmp_path):
+    """The recipe is the same, and the files that it names have changed."""
+    x, y = np.random.default_rng(0).integers(0, 256, (120, 8, 8), "uint8"), np.arange(120) % 2
+    np.savez(tmp_path / "mine.npz", x=x, y=y)
+    own = {"data.name": "arrays", "data.path": str(tmp_path / "mine.npz")}
+    recipe = noisy(**own, **{"training.epochs": 2, "data.validation_images": None})
+    run = tmp_path / "run"
+    for _ in range(2):  # the second time nothing is left to train
+        train(recipe, training_data(recipe), run, verbose=0)
+    np.savez(tmp_path / "mine.npz", x=x[:100], y=y[:100])
+    for file in ("checkpoint.keras", "model.keras"):
+        with pytest.raises(RunError, match="on other data: 76 images, 20 .* there are 64 images"):
+            train(recipe, training_data(recipe), run, verbose=0)
+        (run / file).rename(run / f"{file}.old")
+    for file in ("checkpoint.keras", "model.keras"):
+        (run / f"{file}.old").rename(run / file)
+    np.savez(tmp_path / "mine.npz", x=x, y=y)  # as it says
+    train(recipe, training_data(recipe), run, verbose=0)
+
+
 def test_averaging_by_hand(noisy, tmp_path):
     """What is kept is a (w_1 a^(n-1) + (1 - a) sum of w_i a^(n-i)) of the weights of all steps."""
     recipe = noisy(**{"training.averaging": 0.9, "training.epochs": 1})

@@ -51,6 +51,14 @@ def test_learns_and_answers_from_its_folder(tmp_path):
         ({"vocabulary": None, "class_names": ("a", "b")}, "Received: vocabulary=None"),
         ({"vocabulary": WORDS, "class_names": ("a",)}, "two classes or more"),
         ({"vocabulary": ["two words"], "class_names": ("a", "b")}, "never gives"),
+        (
+            {"vocabulary": ["Good"], "class_names": ("a", "b"), "standardize": "lower"},
+            "'Good', which standardize='lower' never gives: expected small letters",
+        ),
+        (
+            {"vocabulary": ["it's"], "class_names": ("a", "b"), "standardize": "strip_punctuation"},
+            "never gives: expected words without punctuation",
+        ),
     ],
 )
 def test_bad_arguments(arguments, message):

@@ -209,6 +209,9 @@ def test_a_search_goes_on_where_it_stopped_and_never_gets_worse(tmp_path):
     np.testing.assert_allclose(
         scores[0], log_likelihoods(answers(nets[0], x, 3, WEIGHTS), labels), rtol=1e-5
     )
+    numbers = {"population": np.int64(24), "seed": np.int64(1)}
+    search_topology(x, labels, np.int64(25), **numbers, state=tmp_path / "other.json")
+    assert json.loads((tmp_path / "other.json").read_text()) == json.loads(file.read_text())
     for others in ({"seed": 2}, {"population": 25}, {"generations": 24}):
         with pytest.raises(SearchError, match=f"is of a search with other {next(iter(others))}"):
             search_topology(
