@@ -39,28 +39,29 @@ COMMANDS = (
 
 _EPILOG = """\
 examples:
-  keras-shared demo                          the whole way in a minute, without network
-  keras-shared list                          published models and what they reach
-  keras-shared train lenet5_mnist            repeat a published model from nothing
+  keras-shared demo                          the whole way, without network
+  keras-shared list                          published models, what they reach
+  keras-shared train lenet5_mnist            repeat one from nothing
   keras-shared recipe lenet5_mnist > my.toml a recipe to start from
   keras-shared train my.toml --set training.epochs=5 --out runs/mine
-  keras-shared evaluate runs/mine            metrics.json, card and plots of a run
-  keras-shared publish runs/mine             next version in saved_models/<name>/
+  keras-shared evaluate runs/mine            metrics.json, card and plots
+  keras-shared publish runs/mine             into saved_models/<name>/
   keras-shared fine-tune siamese_omniglot my/recipe.toml
   keras-shared inspect siamese_omniglot --picture sharing.png
   keras-shared compare tied_autoencoder_mnist --seeds 5
-  keras-shared signals lenet5_mnist          are layers saturated or dead at the start?
-  keras-shared pictures                      digit.png, and three drawings of characters
+  keras-shared signals lenet5_mnist          which layers are dead at first?
+  keras-shared pictures                      digit.png, and three characters
   keras-shared predict lenet5_mnist digit.png
   keras-shared verify character_1.png character_2.png
   keras-shared enrol people.npz anna anna.png
   keras-shared identify people.npz who.png
-  keras-shared check runs/mine/export        what TF Serving would do with a SavedModel
-  keras-shared serve lenet5_mnist            launch TF Serving
+  keras-shared check runs/mine/export        what TF Serving would do with it
+  keras-shared serve lenet5_mnist            ask it over REST and gRPC
   keras-shared manifests lenet5_mnist --to deploy/
 
-MNIST, Fashion-MNIST and Omniglot come through TensorFlow Datasets: from --data-dir or the
-variable TFDS_DATA_DIR if they are prepared there, else by download."""
+MNIST, Fashion-MNIST and Omniglot come through TensorFlow Datasets: from
+--data-dir or the variable TFDS_DATA_DIR if they are prepared there, else by
+download."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

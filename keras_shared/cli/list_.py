@@ -16,13 +16,13 @@ def run(options: argparse.Namespace) -> None:
     from keras_shared.terminal import TextTable, console
 
     table = TextTable()
-    for header in ("name", "model"):
-        table.add_column(header, no_wrap=True)
+    table.add_column("name, model", no_wrap=True)
     table.add_column("parameters")
     table.add_column("on test data, or where it lies", overflow="fold")
     for name, preset in list_presets().items():
         metrics = preset["metrics"]
         parameters = f"{metrics['parameters']['trainable']:,}" if metrics else ""
         reached = headline(metrics) if metrics else f"{preset['path']}, your own"
-        table.add_row(name, preset["class_name"] or "", parameters, reached)
+        lines = [name, *([f"  {preset['class_name']}"] if preset["class_name"] else [])]
+        table.add_row(lines, parameters, reached)
     console().print(table)
