@@ -57,3 +57,27 @@ def test_pairs_and_a_loss_of_embeddings(recipe):
 def test_another_picture_is_refused_before_training(capsys):
     assert main(["signals", "missing.toml", "--epochs", "3", "--png", "signals.jpg"]) == 1
     assert "--png takes a .png or .svg file" in capsys.readouterr().err
+
+
+def test_texts_of_several_lengths(tmp_path, capsys):
+    """Batches are padded each to its own length; the first examples are of two of them."""
+    words = [("short " * (1 + i % 7) + ("good" if i % 2 else "bad"), i % 2) for i in range(60)]
+    rows = ["text,label", *(f"{text},{'yes' if label else 'no'}" for text, label in words)]
+    (tmp_path / "mine.csv").write_text("\n".join(rows))
+    (tmp_path / "r.toml").write_text(
+        f"""name = "mine"
+[model]
+class_name = "SharedTransformerClassifier"
+hidden_dim = 8
+num_heads = 2
+intermediate_dim = 8
+[data]
+name = "sentences"
+path = "{tmp_path}/mine.csv"
+[training]
+batch_size = 8
+epochs = 1
+"""
+    )
+    assert main(["signals", str(tmp_path / "r.toml"), "--examples", "20"]) == 0
+    assert "20 examples" in capsys.readouterr().out
