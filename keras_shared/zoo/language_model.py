@@ -2,6 +2,7 @@ import functools
 import re
 import string
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import keras
@@ -111,7 +112,7 @@ class LanguageModel(ZooModel):
         from keras_shared.exporting.texts import uniforms
 
         _check_range("max_new_tokens", max_new_tokens, 1, MOST)
-        _check_range("temperature", temperature, 0, 1e6)
+        _check_range("temperature", temperature, 0, 1e6, Real)
         _check_range("top_k", top_k, 0, 2**31 - 1)
         if seed is None:
             seed = int(np.random.default_rng().integers(2**30))
@@ -282,9 +283,10 @@ class LanguageModel(ZooModel):
         return {**super().get_config(), "vocabulary": self.vocabulary, "split": self.split}
 
 
-def _check_range(name: str, value: float, least: float, most: float) -> None:
-    if not least <= value <= most:
-        raise ValueError(f"`{name}` must be from {least:,} to {most:,}. Received: {value}")
+def _check_range(name: str, value: Any, least: float, most: float, kind: type = Integral) -> None:
+    what = "a whole number" if kind is Integral else "a number"
+    if not isinstance(value, kind) or isinstance(value, bool) or not least <= value <= most:  # type: ignore[operator]
+        raise ValueError(f"`{name}` must be {what} from {least:,} to {most:,}. Received: {value!r}")
 
 
 def _count(tokens: Any, number: int, equal: bool = True) -> Any:
