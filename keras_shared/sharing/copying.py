@@ -74,7 +74,8 @@ def refuse_without_graph(model: Any, otherwise: str = "") -> None:
         otherwise: more advice, the end of the message.
 
     Raises:
-        TieError: for anything but a functional model or a Sequential that was built.
+        TieError: for anything but a functional model or a Sequential that was built, and for one
+            with weights besides those of its layers.
     """
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         name = f"'{model.name}'" if isinstance(model, keras.Layer) else repr(model)
@@ -86,6 +87,13 @@ def refuse_without_graph(model: Any, otherwise: str = "") -> None:
         raise TieError(
             f"'{model.name}' (of type {type(model).__name__}) has a `call` of its own, which a "
             "copy of its graph would leave out. Pass a model that computes what its graph says."
+        )
+    held = {id(weight) for layer in model.layers for weight in layer.weights}
+    if own := [weight.name for weight in model.weights if id(weight) not in held]:
+        raise TieError(
+            f"'{model.name}' (of type {type(model).__name__}) has weights {own} besides those of "
+            "its layers, which a copy of its graph would leave out. To leave them out, pass "
+            "keras.Model(model.input, model.output)."
         )
 
 

@@ -71,8 +71,11 @@ def line(layer: keras.layers.Dense) -> tuple[float, float]:
         >>> line(layer)
         (1.0, 0.0)
     """
-    weight = keras.ops.convert_to_numpy(effective_weight(layer, "float32"))
-    return float(weight.item()), float(keras.ops.convert_to_numpy(layer.bias).item())
+    weight, bias = layer.get_weights()[:2]
+    if isinstance(layer, keras.Layer) and is_derived(layer):  # which stores more, or another kernel
+        weight = keras.ops.convert_to_numpy(effective_weight(layer, "float32"))
+        bias = keras.ops.convert_to_numpy(layer.bias)
+    return float(weight.item()), float(bias.item())
 
 
 def threshold(distances: Any, same: Any, false_accept_rate: float) -> float:

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_shared.sharing import tie_weights, unshare
+from keras_shared.sharing import cluster, tie_weights, unshare
 from keras_shared.tying import TieError, check_ties
+from keras_shared.zoo import MultiTaskNet
 
 RANDOM = np.random.default_rng(0)
 
@@ -141,3 +142,15 @@ def test_a_local_layer_has_no_lora():
     convolution.enable_lora(2)
     with pytest.raises(ValueError, match="has LoRA, which no local layer has"):
         unshare(model, convolutions=True)
+
+
+@pytest.mark.parametrize("copy", [unshare, cluster, lambda m: tie_weights(m, {"right": "left"})])
+def test_weights_of_a_class_are_not_lost(copy):
+    """Those that weigh the losses of a MultiTaskNet belong to none of its layers."""
+    model = MultiTaskNet(weighting="uncertainty")
+    with pytest.raises(TieError, match=r"\['log_variances'\] besides those of its layers"):
+        copy(model)
+    plain = keras.Model(model.input, model.output)  # as it says
+    x = RANDOM.integers(0, 256, (2, 36, 36, 1)).astype("float32")
+    for task, scores in unshare(plain)(x).items():
+        np.testing.assert_allclose(scores, model(x)[task], rtol=1e-4, atol=1e-4)
