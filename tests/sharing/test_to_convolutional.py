@@ -226,7 +226,7 @@ class Centred(layers.Layer):
         (lambda: layers.MaxPooling2D(2, padding="same", name="p"), "'p' has padding='same'"),
         (lambda: layers.ZeroPadding2D(name="z"), "ZeroPadding2D 'z' puts zeros around maps"),
         (lambda: layers.GroupNormalization(2, name="g"), "'g' looks at a whole map"),
-        (lambda: LocallyConnected2D(2, 3, name="l"), "images of any size.*layer 'l' is incompatible"),
+        (lambda: LocallyConnected2D(2, 3, name="l"), "of any size.*layer 'l' is incompatible"),
         (lambda: Centred(name="mean"), r"other maps in a larger image.*Centred 'mean'"),
     ],
 )  # fmt: skip
