@@ -2,6 +2,7 @@
 
 import re
 import string
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -102,8 +103,10 @@ def checked_vocabulary(
     """The vocabulary as a tuple.
 
     Raises:
-        ValueError: if it is empty, holds a token twice, or one that never comes of a text that is
-            standardised and split so.
+        ValueError: if it is empty, holds a token twice, or one that the split never gives.
+
+    Warns:
+        UserWarning: for tokens that no text holds which is standardised so.
 
     Example:
         >>> from keras_shared.tokenizing import checked_vocabulary
@@ -129,10 +132,16 @@ def checked_vocabulary(
                 f"{'single characters' if split == 'character' else 'words without spaces'}; "
                 "padding and '[UNK]' are added by themselves."
             )
-        upper = "lower" in standardize and re.search("[A-Z]", token)
-        if upper or ("strip" in standardize and PUNCTUATION & {*token}):
-            raise ValueError(
-                f"`vocabulary` holds {token!r}, which standardize={standardize!r} never gives: "
-                f"expected {'small letters' if upper else 'words without punctuation'}."
-            )
+    lower, strip = "lower" in standardize, "strip" in standardize
+    never = [
+        token
+        for token in tokens
+        if (lower and re.search("[A-Z]", token)) or (strip and PUNCTUATION & {*token})
+    ]
+    if never:
+        warnings.warn(
+            f"{len(never):,} of {len(tokens):,} tokens in `vocabulary` are never found, since "
+            f"standardize={standardize!r} changes such texts: {never[:5]}",
+            stacklevel=3,
+        )
     return tokens

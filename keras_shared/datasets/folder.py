@@ -114,15 +114,17 @@ def _splits(folder: pathlib.Path) -> dict[str, pathlib.Path | None]:
     """The folders of the splits; under other spellings too, where both of the two are there."""
     own = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir()}
     spelt = {_spelt(name): path for name, path in own.items()}
-    exact, found = (
+    exact, other = (
         {split: next((p[n] for n in names if n in p), None) for split, names in SPLITS.items()}
         for p in (own, spelt)
     )
-    return found if found["train"] and found["test"] and not any(exact.values()) else exact
+    found = {split: exact[split] or other[split] for split in SPLITS}
+    return found if found["train"] and found["test"] else exact
 
 
 def _spelt(name: str) -> str:
-    return re.sub(r"[ _-]?(set|images|data|split)$", "", name.lower())
+    what = "(data[ _-]?set|set|data|images|imgs|split)"
+    return re.sub(rf"^{what}[ _-]|[ _-]?{what}$", "", name.lower())
 
 
 def _refuse_splits(folder: pathlib.Path, names: tuple[str, ...]) -> None:

@@ -16,9 +16,9 @@ from keras_shared.tying.keras_private import flatten_layers
 
 SUFFIXES = {".onnx": "onnx", ".tflite": "litert", ".safetensors": "safetensors"}
 FORMATS = ("tf_saved_model", *SUFFIXES.values())
-OF_KERAS = {
-    ".keras": "model.save(filepath)", ".h5": "model.save_weights(filepath)",
-    ".json": "model.to_json()",
+OF_KERAS = {  # how a file ends, and what writes it
+    ".weights.h5": "model.save_weights(filepath)", ".keras": "model.save(filepath)",
+    ".h5": "model.save(filepath)", ".json": "model.to_json()",
 }  # fmt: skip
 
 
@@ -85,12 +85,12 @@ def export(
     """
     path = pathlib.Path(filepath)
     if format is None:
-        if (suffix := path.suffix.lower()) in OF_KERAS:
+        if ends := [end for end in OF_KERAS if path.name.lower().endswith(end)]:
             raise ValueError(
                 f"`export` writes a SavedModel, ONNX, LiteRT or safetensors. Received: {path}. A "
-                f"file {suffix} is written by {OF_KERAS[suffix]}, or say `format`."
+                f"file {ends[0]} is written by {OF_KERAS[ends[0]]}, or say `format`."
             )
-        format = SUFFIXES.get(suffix, FORMATS[0])
+        format = SUFFIXES.get(path.suffix.lower(), FORMATS[0])
     if format not in FORMATS:
         raise ValueError(f"`format` must be one of {FORMATS}. Received: format={format!r}")
     if signature is not None and format == "tf_saved_model":

@@ -17,20 +17,25 @@ def rescaling(name: str, low: float, high: float) -> str:
     Example:
         >>> from keras_shared.files.scales import rescaling
         >>> rescaling("x", 0.0, 1.0), rescaling("x", -0.98, 1.0)
-        ('Use x * 255.', 'Use (x + 1) * 127.5.')
+        ('Use x * 255.0.', 'Use (x + 1) * 127.5.')
     """
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return "Replace what is no number first."
-    if low >= 0:
-        white = f"(255 / {high:g}) if {high:g} is white"
-        return f"Use {name} * {'255' if high <= 1 else white}."
-    if low >= -NEAR and 0.5 < high <= 1 + NEAR:  # what resizing adds at an edge
-        return f"Use np.clip({name}, 0, 1) * 255."
-    for middle in (0.5, 1.0):  # 0 to 1 less a half; -1 to 1
-        if abs(low + middle) <= NEAR * middle and high <= middle * (1 + NEAR):
-            return f"Use ({name} + {middle:g}) * {127.5 / middle:g}."
-    if -128 <= low < -1 and 16 < high <= 127:
-        return f"Use {name} + 128 if 0 is grey."
-    standardised = max(-low, high) <= 16  # standard deviations, at most
-    said = "They look standardised: give the pixels as they were before that."
-    return said if standardised else "Give the pixels as a picture file has them."
+    white = f"(255 / {high:g}) if {high:g} is white"
+    middle = 0.5 if low > -0.75 else 1.0  # of 0 to 1 less a half; of -1 to 1
+    ways = (  # the first that holds
+        (not math.isfinite(high - low), "Replace what is no number first."),
+        (low >= 0, f"Use {name} * {'255.0' if high <= 1 else white}."),
+        # what resizing adds at an edge
+        (low >= -NEAR and 0.5 < high <= 1 + NEAR, f"Use np.clip({name}, 0, 1) * 255."),
+        (low > -64 and 16 < high <= 255, f"Use np.clip({name}, 0, 255)."),
+        (
+            abs(low + middle) <= NEAR * middle and high <= middle * (1 + NEAR),
+            f"Use ({name} + {middle:g}) * {127.5 / middle:g}.",
+        ),
+        (low >= -128 and 16 < high <= 127, f"Use {name} + 128.0 if 0 is grey."),
+        (  # standard deviations, at most
+            max(-low, high) <= 16,
+            "They look standardised: give the pixels as they were before that.",
+        ),
+        (True, "Give the pixels as a picture file has them."),
+    )
+    return next(text for holds, text in ways if holds)

@@ -149,12 +149,11 @@ def _to_unit_variance(
 def _back_if_it_fails(model: keras.Model) -> Iterator[None]:
     """Put the weights that are scaled back, where an error ends the block."""
     kept = [(variable, ops.convert_to_numpy(variable)) for _, variable in _scalable(model)]
-    try:
-        yield
-    except BaseException:
+    with contextlib.ExitStack() as stack:
         for variable, value in kept:
-            variable.assign(value)
-        raise
+            stack.callback(variable.assign, value)
+        yield
+        stack.pop_all()
 
 
 def _near(variance: float) -> bool:

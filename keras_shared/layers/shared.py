@@ -140,15 +140,28 @@ class Shared(keras.layers.Wrapper):
         return None  # each output already carries the mask that the layer gave it
 
     def _joined_arguments(self, uses: int, inputs: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The keyword arguments of all uses, tensors one behind the other as the inputs are."""
+        """The keyword arguments of all uses; own tensors one behind the other, as the inputs."""
         given = [self._given(i, uses, inputs, kwargs) for i in range(uses)]
+        rows = [keras.tree.flatten(x)[0].shape[0] for x in _values(inputs)]
 
         def joined(*values: Any) -> Any:
-            tensors = all(len(getattr(value, "shape", ())) for value in values)
-            return ops.concatenate(values, axis=0) if tensors else values[0]
+            sizes = [tuple(getattr(value, "shape", ()))[:1] for value in values]
+            fits = zip(sizes, rows, strict=True)
+            if all(size in ((None,), (n,)) or (size and n is None) for size, n in fits):
+                return ops.concatenate(values, axis=0)
+            if all(isinstance(v, (bool, int, float, str)) and v == values[0] for v in values):
+                return values[0]
+            raise ValueError(
+                f"Shared '{self.name}' with mode='joined' calls its layer once, and a keyword "
+                f"argument differs between the uses. Received: {values!r}. Use mode='looped'."
+            )
 
+        own = {key: [one[key] for one in given] for key in kwargs}
         return {
-            key: keras.tree.map_structure(joined, *(one[key] for one in given)) for key in kwargs
+            key: value  # the same for each use
+            if all(one is value for one in own[key])
+            else keras.tree.map_structure(joined, *own[key])
+            for key, value in kwargs.items()
         }
 
     def _call_joined(self, inputs: Any, mask: Any, kwargs: dict[str, Any]) -> list[Any]:

@@ -201,6 +201,7 @@ class SharedStack(keras.layers.Layer):
             )
         within = enumerate(flatten_layers(self))
         frozen = [place for place, layer in within if layer is not self and not layer.trainable]
+        frozen = frozen if self.built else self._frozen or []
         block = keras.saving.serialize_keras_object(self.block)
         block.pop("build_config", None)  # the stack builds it
         return {
@@ -213,7 +214,7 @@ class SharedStack(keras.layers.Layer):
             "own_normalization": self.own_normalization,
             "step_embedding": self.step_embedding,
             "rank": self.rank,
-        } | ({"frozen": frozen} if frozen and self.trainable and self.built else {})
+        } | ({"frozen": frozen} if frozen and self.trainable else {})
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "SharedStack":

@@ -106,6 +106,11 @@ class TiedEinsumDense(ReaderWithBias):
         sides = dict(named) | kernel_sides
         among_dots = input_shape[len(before) : len(input_shape) - len(after)] if dots else ()
         first, kept, last = self.equation.split("->")[1].replace(" ", "").partition("...")
+        if unknown := sorted({*first, *last} - {*sides}):
+            raise TieError(
+                f"TiedEinsumDense '{self.name}' gives axes {unknown} that neither its inputs nor "
+                f"the kernel have. Received: equation={self.equation!r}"
+            )
         return (
             *(sides[axis] for axis in first),
             *(among_dots if kept else ()),
@@ -129,6 +134,8 @@ class TiedEinsumDense(ReaderWithBias):
         return math.prod(input_shape[1:]) * new
 
     def plain_counterpart(self) -> tuple[type[keras.Layer], dict[str, Any]]:
+        if self.equation.rstrip().endswith("..."):  # which Keras' EinsumDense reads otherwise
+            return super().plain_counterpart()
         config = self.plain_config()
         del config["use_bias"]
         _, *shape = self.compute_output_shape(self.get_build_config()["input_shape"])

@@ -55,11 +55,13 @@ class ContrastiveLoss(keras.losses.Loss):
 def contrastive_loss(y_true: Any, y_pred: Any, margin: float = 1.0) -> Any:
     """The loss of each pair, as `ContrastiveLoss` takes the mean of."""
     y_pred = ops.convert_to_tensor(y_pred)
-    shapes = [tuple(ops.convert_to_tensor(given).shape) for given in (y_true, y_pred)]
-    if not _fit(*shapes):
+    shapes = [ops.convert_to_tensor(given).shape for given in (y_true, y_pred)]
+    known = all(getattr(shape, "rank", 0) is not None for shape in shapes)
+    if known and not _fit(*map(tuple, shapes)):
         raise ValueError(
             "Expected a distance for each pair, and a label for it, 1 for the same and 0 for "
-            f"different. Received: labels of shape {shapes[0]}, distances of shape {shapes[1]}"
+            f"different. Received: labels of shape {tuple(shapes[0])}, distances of shape "
+            f"{tuple(shapes[1])}"
         )
     y_true = ops.reshape(ops.cast(y_true, y_pred.dtype), ops.shape(y_pred))
     apart = ops.maximum(0.0, margin - y_pred)

@@ -33,9 +33,10 @@ class MeanLoss(keras.metrics.Mean):
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         # by the loss itself, which casts, looks at labels and masks, and shares out weights
-        value = self._mean(y_true, y_pred, sample_weight)
-        rows = ops.shape(keras.tree.flatten(y_pred)[0])[0]
-        super().update_state(value, ops.cast(rows, self.dtype))
+        y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
+        value = ops.sum(self._mean(y_true, y_pred, sample_weight))  # of no rows no number
+        rows = ops.cast(ops.shape(y_pred)[0], self.dtype)
+        super().update_state(ops.where(rows > 0, value, 0.0), rows)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "loss": keras.losses.serialize(self.loss)}

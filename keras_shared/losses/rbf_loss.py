@@ -45,7 +45,10 @@ class RBFLoss(keras.losses.Loss):
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         y_pred = ops.convert_to_tensor(y_pred)
-        shape, given = tuple(ops.convert_to_tensor(y_true).shape), tuple(y_pred.shape)
+        labels = ops.convert_to_tensor(y_true)
+        if getattr(labels.shape, "rank", 0) is None:  # of a generator that says nothing
+            labels = ops.reshape(labels, (-1,))
+        shape, given = tuple(labels.shape), tuple(y_pred.shape)
         rows = {shape[0], given[0]} - {None} if shape and given else set()
         if len(given) != 2 or len(rows) > 1 or len(shape) > 2:
             raise ValueError(

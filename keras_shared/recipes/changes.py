@@ -111,9 +111,10 @@ def _value(text: str) -> Any:
 def _values(recipe: Recipe, key: str, text: str) -> list[Any]:
     """Values with commas between, as TOML reads them; texts need no quotes."""
     values = [_text(value.strip()) for value in text.split(",") if value.strip()]
-    if _is_text(recipe, key) and not text.lstrip().startswith(("'", '"')):
-        return values
-    return list(_as_toml(f"[{text}]", values, "--vary"))
+    if not _is_text(recipe, key):
+        return list(_as_toml(f"[{text}]", values, "--vary"))
+    quoted = "'" in text or '"' in text
+    return list(map(str, _as_toml(f"[{text}]", values, "--vary") if quoted else values))
 
 
 def _as_toml(text: str, otherwise: Any, option: str) -> Any:

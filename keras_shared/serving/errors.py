@@ -25,6 +25,8 @@ ADVICE = {
     "and that the model's folder holds a version, such as NAME/1.",
     "DEADLINE_EXCEEDED": "Allow more time with Client(url, timeout=seconds), or send smaller "
     "batches.",
+    "UNAUTHENTICATED": "Give what the server asks for by Client(url, token=text), and a "
+    "certificate of its own by Client(url, certificates=file).",
     "UNAVAILABLE": "Is the server running, and is this its port? By default REST uses port 8501, "
     "gRPC port 8500.",
     "INTERNAL": "See the server's log; `keras-shared check` reports what TF Serving cannot run.",

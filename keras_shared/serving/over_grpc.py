@@ -142,13 +142,13 @@ class Grpc:
         )
         if error:
             details = error.details() or "no message"
-            distrust = self._distrust(deadline) if error.code().name == "UNAVAILABLE" else None
+            refused = any(x in details.lower() for x in ("failed to connect", "name resolution"))
+            distrust = self._distrust(deadline) if refused else None
             if isinstance(distrust, ssl.SSLCertVerificationError):
                 message = f"{self._address} is not trusted ({whole_reason(distrust)})"
                 raise ServingError("UNAUTHENTICATED", message, False, predict) from error
             if distrust:
                 details = f"failed to connect: {whole_reason(distrust)}"
-            refused = any(x in details.lower() for x in ("failed to connect", "name resolution"))
             message = f"no connection to {self._address} ({details})" if refused else details
             raise ServingError(error.code().name, message, not refused, predict) from error
         unexpected = functools.partial(ServingError, "UNKNOWN", predict=predict)
@@ -167,7 +167,7 @@ class Grpc:
             with socket.create_connection((host.strip("[]"), int(port)), left) as sock:
                 context.wrap_socket(sock, server_hostname=host.strip("[]")).close()
 
-        error = attempt(shake_hands)[1]
+        error = attempt(shake_hands, OSError, ValueError)[1]
         return error if isinstance(error, ssl.SSLError) else None
 
 

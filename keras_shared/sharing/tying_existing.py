@@ -28,7 +28,7 @@ OF_ITS_OWN = {  # of a TiedConv
     "strides", "padding", "dilation_rate", "activation", "use_bias", "activity_regularizer",
 }  # fmt: skip
 NOT_COMPARED = re.compile(
-    r"name|trainable|.*_initializer|(?!activity).*_regularizer|.*_constraint|lora_.*"
+    r"name|trainable|frozen|.*_initializer|(?!activity).*_regularizer|.*_constraint|lora_.*"
 )
 
 
@@ -247,11 +247,13 @@ def _without_names(config: Any, places: Mapping[str, int] | None = None) -> Any:
         if isinstance(inner, list) and all(isinstance(one, dict) for one in inner):  # of a graph
             places = {str(one.get("name")): number for number, one in enumerate(inner)}
         found = {key: _without_names(value, places) for key, value in config.items()}
-        named = "class_name" in config  # a layer, or an object of Keras such as a dtype's policy
-        if named and "DTypePolicy" not in str(config["class_name"]):
-            found.pop("name", None)
-            if isinstance(config.get("config"), dict):
-                found["config"].pop("name", None)
+        if {"name", "trainable"} <= set(config):  # of a layer
+            return {key: v for key, v in found.items() if not NOT_COMPARED.fullmatch(key)}
+        if "DTypePolicy" in str(config.get("class_name", "DTypePolicy")):
+            return found  # a dtype is called by its name, and other dicts are arguments
+        found.pop("name", None)
+        if isinstance(found.get("config"), dict):  # an InputLayer is not trained
+            found["config"] = {k: v for k, v in found["config"].items() if k != "name"}
         return found
     if isinstance(config, (list, tuple)):
         # name of a layer, number of its call, number of the output

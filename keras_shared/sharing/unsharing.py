@@ -199,8 +199,10 @@ class _Copies:
             copy = kind.from_config({**config, "name": name, **widths})
             values = layer.plain_values() if tied else None
         if values is None:
-            take = take_values if self._copy_values else take_adapted
-            take(copy, layer)
+            if self._copy_values:
+                take_values(copy, layer)
+            elif _takes_same(layer, args, kwargs):  # of narrower inputs no means are known
+                take_adapted(copy, layer)
         elif self._copy_values and values:
             copy.build_from_config(layer.get_build_config())
             copy.set_weights(values)
@@ -280,6 +282,15 @@ class _Copies:
 def _first(layer: keras.Layer, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """What a layer is called on, given by position or by name."""
     return args[0] if args else kwargs[arguments_of(layer)[0]]
+
+
+def _takes_same(layer: keras.Layer, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a layer is called on what it was built for."""
+    built = (layer.get_build_config() or {}).get("input_shape")
+    given = _first(layer, args, kwargs)
+    if built is None or keras.tree.is_nested(given):
+        return True
+    return tuple(built)[1:] == tuple(given.shape)[1:]
 
 
 def _calls_others(layer: keras.Layer) -> bool:

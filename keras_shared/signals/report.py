@@ -250,10 +250,13 @@ def _loss_of(
     if loss is not None:
         chosen = keras.losses.get(loss)
         name = getattr(chosen, "name", getattr(chosen, "__name__", type(chosen).__name__))
-        if not isinstance(chosen, keras.losses.Loss):  # a function, which takes no weights
-            chosen = _Mean(chosen, name)
+        of_keras = getattr(chosen, "__module__", "").startswith("keras.")
+        if not isinstance(chosen, keras.losses.Loss) and sample_weight is not None:
+            chosen = _Mean(chosen, name)  # a function, which takes no weights
 
         def by_outputs(outputs: Any) -> Any:
+            if sample_weight is None and not (of_keras and keras.tree.is_nested(outputs)):
+                return tf.reduce_mean(chosen(y, outputs))
             if keras.tree.is_nested(outputs):
                 raise SignalError(
                     f"`loss` is for a model of one output, and '{model.name}' gives "

@@ -235,11 +235,10 @@ class MultiTaskNet(ZooModel):
         )
 
     def _checked(self, images: Any) -> Any:
-        """A batch for a net that takes images alone; of another the inputs as they are."""
-        given = [tuple(tensor.shape) for tensor in keras.tree.flatten(self.input)]
-        if len(given) == 1 and len(given[0]) == 4 and given[0][-1] in (1, 3):
-            return checked_images(images, "images", given[0][1:])
-        return images
+        """A batch for a trunk that takes pixels; of another the inputs as they are."""
+        first = self.trunk.layers[1] if len(self.trunk.inputs) == 1 else None
+        pixels = isinstance(first, keras.layers.Rescaling) and first.scale == 1 / 255
+        return checked_images(images, "images", self.input_shape[1:]) if pixels else images
 
     def signatures(self) -> dict[str, Signature]:
         named = self.class_names or {}

@@ -1,7 +1,7 @@
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -35,7 +35,8 @@ class TiedAutoencoder(ZooModel):
             autoencoder); 0 for none.
         tied: False unties it at the start, as the paper does for fine-tuning: each decoder layer
             then has a kernel of its own, at first its encoder layer's. `keras_shared.tying.untie`
-            on a whole model leads to the same.
+            on a whole model leads to the same. Or the names of the decoder's layers that are tied,
+            such as `["decoder_1"]`.
         kernel_initializer: initial kernels of all layers, as of `keras_shared.initializers.get`;
             None for Glorot's range, four times as wide for a sigmoid.
         dtype: dtype policy; the reconstruction is float32 in any case.
@@ -87,7 +88,7 @@ class TiedAutoencoder(ZooModel):
         input_dim: PositiveInt = 784,
         activation: Literal["sigmoid", "tanh", "relu", "gelu"] | Callable[..., Any] = "sigmoid",
         noise: NonNegativeFloat = 0.0,
-        tied: bool = True,
+        tied: bool | Sequence[str] = True,
         dtype: Any = None,
         kernel_initializer: initializers.InitializerName | keras.initializers.Initializer | None = (
             None
@@ -146,8 +147,16 @@ class TiedAutoencoder(ZooModel):
         self.noise = noise
         self.kernel_initializer = kernel_initializer
         self.base_policy = base
-        if not tied:
-            untie(self)
+        names = [layer.name for layer in up]
+        kept = [*(names if tied is True else tied or ())]
+        if isinstance(tied, str) or {*kept} - {*names}:
+            raise ValueError(
+                f"`tied` must be True, False, or names of the decoder's layers, {names}. Received: "
+                f"tied={tied!r}"
+            )
+        for layer in up:
+            if layer.name not in kept:
+                untie(layer)
 
     @classmethod
     def image_shape_of(cls, input_dim: int = 784, **arguments: Any) -> tuple[int, int, int] | None:
@@ -211,28 +220,17 @@ class TiedAutoencoder(ZooModel):
         }
 
     def get_config(self) -> dict[str, Any]:
-        readers = {reader.name for reader in readers_of(self)}
-        own = [layer.name for layer in self.decoder.layers[1:] if layer.name not in readers]
-        partly = {"untied": own} if own and readers else {}  # names of the decoder's layers
+        read = [reader.name for reader in readers_of(self)]
+        whole = len(read) == len(self.units)
         return {
             **super().get_config(),
-            **partly,
             "units": self.units,
             "input_dim": self.input_dim,
             "activation": keras.activations.serialize(self.activation),
             "noise": self.noise,
-            "tied": bool(readers),
+            "tied": whole if whole or not read else read,
             "kernel_initializer": initializers.as_config(self.kernel_initializer),
         }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
-        config = dict(config)
-        own = config.pop("untied", ())
-        model = super().from_config(config, custom_objects)
-        for name in own:
-            untie(model.decoder.get_layer(name))
-        return model
 
 
 def _fractions(array: Any, width: int, name: str) -> np.ndarray:
@@ -250,7 +248,8 @@ def _fractions(array: Any, width: int, name: str) -> np.ndarray:
 
 def _checked(array: Any, width: int, name: str) -> np.ndarray:
     values: np.ndarray = np.asarray(array)
-    if values.ndim != 2 or values.shape[1] != width or not np.issubdtype(values.dtype, np.number):
+    numbers = np.issubdtype(values.dtype, np.number) or values.dtype == bool
+    if values.ndim != 2 or values.shape[1] != width or not numbers:
         raise ValueError(
             f"`{name}` must be numbers of shape (batch, {width}). "
             f"Received: an array of shape {values.shape} and dtype {values.dtype}"

@@ -66,6 +66,11 @@ class ZooModel(keras.Model):
                 f"{suggestion(argument, [*known, 'name', 'trainable'])}"
             )
         super().__init__(inputs, outputs, name=name, trainable=trainable)
+        if not isinstance(frozen, (list, tuple)):
+            raise ValueError(
+                "`frozen` holds places of layers, as `get_config` gives them. Set layer.trainable "
+                f"= False on those that are not to be trained. Received: frozen={frozen!r}"
+            )
         self._freeze(frozen)  # of a subclass whose `from_config` is its own
 
     @classmethod

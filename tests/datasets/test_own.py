@@ -265,6 +265,9 @@ def test_labels_without_end(tmp_path):
         ("training_set", "test_set"),
         ("TRAIN", "testing set"),
         ("train_images", "test-images"),
+        ("train_dataset", "dataset_test"),
+        ("train", "Testing"),
+        ("train imgs", "test_data_set"),
     ],
 )
 def test_splits_under_other_names(photos, tmp_path, names):
@@ -274,6 +277,10 @@ def test_splits_under_other_names(photos, tmp_path, names):
                 draw(tmp_path / "parted" / name / klass / f"{i}.png")
     train, test = (from_folder(tmp_path / "parted", split, SHAPE) for split in ("train", "test"))
     assert train.class_names == ("ant", "bee") and (len(train.images), len(test.images)) == (14, 6)
+    for klass in ("ant", "bee"):
+        draw(tmp_path / "parted" / "Val images" / klass / "0.png")
+    train = from_folder(tmp_path / "parted", "train", SHAPE)
+    assert (len(train.images), len(train.held_out)) == (16, 2)
 
 
 @pytest.mark.parametrize("names", [("dev", "eval"), ("Train", "Val"), ("Eval", "Train")])

@@ -157,6 +157,7 @@ def test_refusals(tmp_path, monkeypatch):
         keras_shared.export(model, tmp_path / "m.lite", format="litert")
     for name, said in (
         ("m.keras", r"by model.save\(filepath\)"), ("m.weights.h5", r"by model.save_weights"),
+        ("m.h5", r"by model.save\(filepath\)"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=said):
             keras_shared.export(model, tmp_path / name)

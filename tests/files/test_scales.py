@@ -18,6 +18,10 @@ PIXELS = np.arange(0.0, 256.0)
         lambda x: x * 257,
         lambda x: x * 16 / 255,
         lambda x: np.concatenate([x / 255, [-0.01, 1.01]]),
+        lambda x: np.concatenate([x, [-5.0]]),
+        lambda x: (x - 128).astype("int8"),
+        lambda x: (x > 127).astype("int8"),
+        lambda x: x > 127,
     ],
 )
 def test_followed_it_gives_the_pixels(scaled):
@@ -26,7 +30,9 @@ def test_followed_it_gives_the_pixels(scaled):
     assert said.startswith("Use ")
     formula = said.removeprefix("Use ").partition(" if ")[0].rstrip(".")
     back = eval(formula, {"np": np, "x": x})
-    np.testing.assert_allclose(back[:256], PIXELS, atol=1e-3)
+    two = len(np.unique(x)) == 2
+    expected = 255.0 * (PIXELS > 127) if two else PIXELS
+    np.testing.assert_allclose(back[:256], expected, atol=1e-3)
 
 
 @pytest.mark.parametrize(

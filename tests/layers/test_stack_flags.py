@@ -36,6 +36,15 @@ def test_of_two_blocks(frozen, tmp_path):
         assert int(loaded.optimizer.iterations) == 1
 
 
+def test_of_a_stack_that_is_not_built_yet():
+    stack = SharedStack(layers.Dense(4), depth=4, distinct=2)
+    stack(X)
+    stack.blocks[1].trainable = False
+    again = SharedStack.from_config(SharedStack.from_config(stack.get_config()).get_config())
+    again(X)
+    assert [block.trainable for block in again.blocks] == [True, False]
+
+
 def test_of_a_part_that_each_use_has_for_its_own(tmp_path):
     x = keras.Input((5, 4))
     stack = SharedStack(TransformerBlock(2, 8), depth=3, own_normalization=True)

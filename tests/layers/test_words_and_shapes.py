@@ -1,10 +1,13 @@
 """Arguments are read as Keras reads them, and shapes that do not fit are named."""
 
+import keras
 import numpy as np
 import pytest
 from keras import layers, ops
 
 from keras_shared.layers import LocallyConnected2D, Shared, TiedConv, TiedEinsumDense
+from keras_shared.sharing import unshare
+from keras_shared.tying import TieError
 
 RANDOM = np.random.default_rng(0)
 
@@ -70,7 +73,42 @@ def test_states_for_each_use(mode):
     ]
     for one, other in zip(shared([a, b], initial_state=states), expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5)
-    same = [cell(x, initial_state=ops.convert_to_tensor(states[0])) for x in (a, b)]
-    for one, other in zip(shared([a, b], initial_state=states[0]), same, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5)
     assert len(shared([a, b], training=True)) == 2
+
+
+class Scaled(layers.Layer):
+    def call(self, inputs, scale=1.0, table=None):
+        return inputs * scale if table is None else inputs + table
+
+
+@pytest.mark.parametrize("mode", ["looped", "joined"])
+def test_arguments_of_each_use_and_of_all(mode):
+    x, shared = RANDOM.random((3, 4)).astype("float32"), Shared(Scaled(), mode=mode)
+    for table in (np.ones((3, 4), "float32"), np.ones((4,), "float32"), np.ones((1, 4), "float32")):
+        if len(table) != 3 or mode == "looped":  # a row of each example is none of two batches
+            for y in shared([x, x], table=ops.convert_to_tensor(table)):
+                np.testing.assert_allclose(y, x + table, rtol=1e-6)
+    for y in shared([x, x], scale=[2.0, 2.0]):
+        np.testing.assert_allclose(y, 2 * x, rtol=1e-6)
+    for own in ([1.0, 2.0], [ops.convert_to_tensor(1.0), ops.convert_to_tensor(2.0)]):
+        if mode == "joined":
+            with pytest.raises(ValueError, match="differs between the uses.*Use mode='looped'"):
+                shared([x, x], scale=own)
+        else:
+            np.testing.assert_allclose(shared([x, x], scale=own)[1], 2 * x, rtol=1e-6)
+    per_use = [np.full((1, 4), i, "float32") for i in range(2)]
+    if mode == "joined":
+        with pytest.raises(ValueError, match="differs between the uses"):
+            shared([x, x], table=per_use)
+
+
+def test_an_axis_that_nothing_has():
+    dense = layers.Dense(4)
+    dense.build((None, 3))
+    with pytest.raises(TieError, match=r"gives axes \['d'\] that neither its inputs nor"):
+        TiedEinsumDense(dense, "ab,bc->ad")(np.ones((2, 3), "float32"))
+    tied, x = TiedEinsumDense(dense, "ab...,bc->ac...", bias_axes="c"), keras.Input((3, 5))
+    model = keras.Model(x, tied(x))
+    tied.bias.assign(RANDOM.random((4, 1)))
+    given = RANDOM.random((2, 3, 5)).astype("float32")
+    np.testing.assert_allclose(unshare(model)(given), model(given), rtol=1e-5)

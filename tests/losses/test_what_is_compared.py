@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_shared.losses import (
     ContrastiveLoss,
@@ -79,3 +80,24 @@ def test_a_weight_for_each_row_of_tokens(loss):
 def test_one_hot_classes_are_named_by_a_metric_too():
     with pytest.raises(ValueError, match="Of one-hot classes take"):
         MeanLoss(TripletLoss()).update_state(np.eye(4), RANDOM.random((4, 8)))
+
+
+def test_a_metric_of_lists_and_of_nothing():
+    metric = MeanLoss(ContrastiveLoss())
+    metric.update_state([[1.0], [0.0]], [[1.0], [0.5]], [3.0, 0.0])
+    metric.update_state(np.ones((0, 1)), np.ones((0, 1)))
+    assert float(metric.result()) == 0.75
+
+
+@pytest.mark.parametrize("loss", [ContrastiveLoss(), RBFLoss()])
+def test_labels_of_which_no_shape_is_known(loss):
+    def batches():
+        for _ in range(3):
+            yield SCORES, np.array([1, 0, 1])
+
+    data = tf.data.Dataset.from_generator(batches, output_types=(tf.float32, tf.float32))
+    width = 1 if isinstance(loss, ContrastiveLoss) else 4
+    data = data.map(lambda x, y: (tf.ensure_shape(x, (3, 4))[:, :width], y))
+    model = keras.Sequential([keras.Input((width,)), keras.layers.Rescaling(1.0)])
+    model.compile("sgd", loss)
+    assert np.isfinite(model.evaluate(data, verbose=0))

@@ -175,7 +175,10 @@ def test_set(written):
         assert changed(recipe, [quoted]).paper == "A, 1999"
     for quoted in ('model.variant="modern"', "model.variant='modern'"):
         assert changed(recipe, [quoted]).model.variant == "modern"
-    for vary in ("model.variant='1998','modern'", 'model.variant="1998", "modern"'):
+    for vary in (
+        "model.variant='1998','modern'", 'model.variant="1998", "modern"',
+        'model.variant=1998,"modern"', "model.variant='1998',modern",
+    ):  # fmt: skip
         arms = comparison_of(recipe, vary=vary).arms
         assert [arm.changes for arm in arms] == [
             {"model.variant": "1998"}, {"model.variant": "modern"},

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+from keras_shared.layers import SharedStack
 from keras_shared.sharing import cluster, tie_weights, unshare
 from keras_shared.tying import TieError, check_ties
 from keras_shared.zoo import MultiTaskNet
@@ -154,3 +155,45 @@ def test_weights_of_a_class_are_not_lost(copy):
     x = RANDOM.integers(0, 256, (2, 36, 36, 1)).astype("float32")
     for task, scores in unshare(plain)(x).items():
         np.testing.assert_allclose(scores, model(x)[task], rtol=1e-4, atol=1e-4)
+
+
+def test_means_of_narrower_inputs_are_not_known():
+    means, x = layers.Normalization(), keras.Input((6,))
+    model = keras.Model(x, layers.Dense(2)(layers.Dense(8)(means(layers.Dense(8)(x)))))
+    means.adapt(RANDOM.random((5, 8)))
+    narrow = unshare(model, copy_values=False, parameters=90)
+    assert narrow.predict(np.ones((2, 6)), verbose=0).shape == (2, 2)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Holding(layers.Layer):
+    """With the config of a layer, as it is, in its own."""
+
+    def __init__(self, sub=None, **kwargs):
+        super().__init__(**kwargs)
+        self.sub = layers.Dense(3) if sub is None else layers.Dense.from_config(sub)
+
+    def build(self, input_shape):
+        self.sub.build(input_shape)
+
+    def call(self, inputs):
+        return self.sub(inputs)
+
+    def get_config(self):
+        return {**super().get_config(), "sub": self.sub.get_config()}
+
+
+def test_what_is_frozen_or_called_otherwise_is_no_difference():
+    x = keras.Input((3,))
+    stacks = [SharedStack(layers.Dense(3), 3, 2, name=name) for name in ("sa", "sb")]
+    holding = [Holding(name=name) for name in ("ha", "hb")]
+    towers = [tower("ta"), tower("tb")]
+    y = x
+    for layer in (*stacks, *holding, *towers):
+        y = layer(y)
+    model = keras.Model(x, y)
+    stacks[1].blocks[1].trainable = False
+    towers[1].layers[1].trainable = False
+    ties = {"sb": "sa", "hb": "ha", "tb": "ta"}
+    tied = tie_weights(model, ties, keep="source", transpose=False)
+    assert tied.count_params() == model.count_params() // 2

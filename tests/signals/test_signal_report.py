@@ -410,3 +410,10 @@ def test_one_loss_is_for_one_output():
     model = keras.Model(x, {"a": keras.layers.Dense(2)(x), "b": keras.layers.Dense(2)(x)})
     with pytest.raises(SignalError, match="of one output, and .* gives 2. Compile it"):
         signal_report(model, (X, {"a": Y, "b": Y}), loss="mse")
+
+
+def test_a_loss_that_takes_all_outputs():
+    x = keras.Input((6,))
+    model = keras.Model(x, {"o": keras.layers.Dense(2)(x), "p": keras.layers.Dense(2)(x)})
+    report = signal_report(model, (X, Y), loss=lambda y, o: tf.reduce_mean(tf.square(y - o["o"])))
+    assert report.layers

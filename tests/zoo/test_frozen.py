@@ -71,6 +71,12 @@ def test_a_new_head_is_trained_whatever_is_frozen(frozen):
     assert [v.path for v in other.trainable_variables] == ["logits/kernel", "logits/bias"]
 
 
+@pytest.mark.parametrize("frozen", [True, None, "all", {1}])
+def test_places_of_frozen_layers_are_a_list(frozen):
+    with pytest.raises(ValueError, match="Set layer.trainable = False on those"):
+        LeNet5(frozen=frozen)
+
+
 def test_the_trunk_of_one_task_may_be_frozen(tmp_path):
     model = MultiTaskNet(shared=False)
     model.get_layer("trunk_right").trainable = False

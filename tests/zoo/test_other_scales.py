@@ -1,5 +1,8 @@
 """Images of another scale than 0 to 255 are not answered without a word."""
 
+import warnings
+
+import keras
 import numpy as np
 import pytest
 
@@ -26,6 +29,16 @@ def test_darker_than_any_image_is(kind, scaled, said):
         with pytest.warns(UserWarning, match=said) as warned:
             ask(scaled(images))
         assert len(warned) == 1
+
+
+def test_a_trunk_of_ones_own_takes_what_it_takes():
+    image = keras.Input((12, 12, 1))
+    trunk = keras.Model(image, keras.layers.Flatten()(keras.layers.Conv2D(4, 3)(image)))
+    model = MultiTaskNet(trunk, {"a": keras.layers.Dense(2), "b": keras.layers.Dense(3)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for sounds in (RANDOM.normal(size=(2, 12, 12, 1)), -80 * RANDOM.random((2, 12, 12, 1))):
+            assert model.predict(sounds, verbose=0)["a"].shape == (2, 2)
 
 
 def test_of_pairs():

@@ -115,7 +115,10 @@ def test_untied_in_part(tmp_path):
     model.save(tmp_path / "m.keras")
     config = type(model).from_config(model.get_config())
     config.set_weights(model.get_weights())
+    again = TiedAutoencoder(**model.get_config())
+    again.set_weights(model.get_weights())
     for other in (
+        again,
         keras.models.load_model(tmp_path / "m.keras"), keras_shared.load(tmp_path / "m.keras"),
         config, keras_shared.load(keras_shared.publish(model, tmp_path / "p")),
     ):  # fmt: skip
@@ -124,7 +127,36 @@ def test_untied_in_part(tmp_path):
         )
         assert [r.name for r in keras_shared.tying.readers_of(other)] == ["decoder_2"]
     keras_shared.tying.untie(model.decoder.get_layer("decoder_2"))
-    assert "untied" not in model.get_config() and not model.get_config()["tied"]
+    assert model.get_config()["tied"] is False
+
+
+@pytest.mark.parametrize(("untied", "frozen"), [(2, 3), (1, 1), (3, 1), (3, 3)])
+def test_untied_in_part_and_frozen_in_part(tmp_path, untied, frozen):
+    model = TiedAutoencoder(units=(8, 6, 4), input_dim=16)
+    keras_shared.tying.untie(model.decoder.get_layer(f"decoder_{untied}"))
+    model.decoder.get_layer(f"decoder_{frozen}").trainable = False
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    assert [la.trainable for la in loaded.decoder.layers] == [
+        la.trainable for la in model.decoder.layers
+    ]
+    assert len(loaded.trainable_variables) == len(model.trainable_variables)
+
+
+@pytest.mark.parametrize("tied", [["decoder_2"], False, True])
+def test_quantised_whatever_is_tied(tmp_path, tied):
+    model = TiedAutoencoder(units=(4, 2), input_dim=6, tied=tied)
+    model.quantize("int8")
+    x = np.random.default_rng(0).random((5, 6)).astype("float32")
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("tied", [["decoder_9"], "decoder_1"])
+def test_names_that_no_decoder_has(tied):
+    with pytest.raises(ValueError, match="names of the decoder's layers, .*'decoder_1'"):
+        TiedAutoencoder(units=(4, 2), input_dim=6, tied=tied)
 
 
 def test_numbers_of_another_scale():
@@ -135,5 +167,6 @@ def test_numbers_of_another_scale():
         for wrong, said in ((X[:0], "no rows"), (np.where(X > 0.5, X, np.nan), "NaN or infinity")):
             with pytest.raises(ValueError, match=said):
                 ask(wrong)
+    assert model.predict(X > 0.5, verbose=0).shape == X.shape  # black and white
     with pytest.raises(ValueError, match="NaN or infinity"):
         model.decode(np.full((1, 3), np.inf))
