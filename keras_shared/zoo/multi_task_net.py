@@ -236,7 +236,9 @@ class MultiTaskNet(ZooModel):
 
     def _checked(self, images: Any) -> Any:
         """A batch for a trunk that takes pixels; of another the inputs as they are."""
-        first = self.trunk.layers[1] if len(self.trunk.inputs) == 1 else None
+        first = next(
+            (la for la in self.trunk.layers if not isinstance(la, keras.layers.InputLayer)), None
+        )
         pixels = isinstance(first, keras.layers.Rescaling) and first.scale == 1 / 255
         return checked_images(images, "images", self.input_shape[1:]) if pixels else images
 

@@ -155,8 +155,14 @@ class TiedAutoencoder(ZooModel):
                 f"tied={tied!r}"
             )
         for layer in up:
-            if layer.name not in kept:
-                untie(layer)
+            if layer.name in kept:
+                continue
+            untie(layer)
+            own = layer.own_layer
+            assert own is not None  # which it has from now on
+            mode = self._policy(dtype, own.path).quantization_mode
+            if mode is not None:  # of one that was quantised and saved
+                own.quantize(mode)
 
     @classmethod
     def image_shape_of(cls, input_dim: int = 784, **arguments: Any) -> tuple[int, int, int] | None:

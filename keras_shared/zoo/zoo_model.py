@@ -231,8 +231,9 @@ class ZooModel(keras.Model):
         policies = keras.dtype_policies.DTypePolicyMap(base)
         for layer in self.layers:
             for inner in [layer, *getattr(layer, "layers", [])]:
-                if inner.dtype_policy.quantization_mode is not None:
-                    policies[inner.path] = inner.dtype_policy
+                for one in (inner, getattr(inner, "own_layer", None)):  # of an untied reader
+                    if one is not None and one.dtype_policy.quantization_mode is not None:
+                        policies[one.path] = one.dtype_policy
         config: dict[str, Any] = keras.dtype_policies.serialize(policies if len(policies) else base)
         return config
 

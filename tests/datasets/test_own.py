@@ -359,7 +359,7 @@ Y = np.arange(20) % 2
         ({"x": (X > 99).astype("uint8"), "y": Y}, r"uint8 from 0 to 1. Use x \* 255"),
         ({"x": X / 255 + 0.02, "y": Y}, r"Use x \* \(255 / 1.00039\)"),
         ({"x": X / 255 - 0.5, "y": Y}, r"Use \(x \+ 0.5\) \* 255"),
-        ({"x": X - 128.0, "y": Y}, r"Use x \+ 128 if 0 is grey"),
+        ({"x": X - 128.0, "y": Y}, r"Use x \+ 128.0 if 0 is grey"),
         ({"x": (X - 125) / 72, "y": Y}, "They look standardised"),
         ({"x": X / 127.5 - 1, "y": Y}, r"Use \(x \+ 1\) \* 127.5"),
         ({"x": (X * 257).astype("uint16"), "y": Y}, r"to 64250. Use x \* \(255 / 64250\)"),
