@@ -287,14 +287,17 @@ def test_swaps_in_mid_stream_lose_no_request_and_mix_no_versions(client, server)
 
     def publish():
         for number in range(2, 7):
-            time.sleep(0.25)
+            deadline = time.monotonic() + 10
+            while number - 1 not in seen and time.monotonic() < deadline:
+                time.sleep(0.01)  # a busy machine may not ask for a while
+            time.sleep(0.1)
             server.models["m"][number] = version(number)  # first the new one, then
             del server.models["m"][number - 1]  # the old one goes: AvailabilityPreservingPolicy
         done.set()
 
+    seen = set()
     thread = threading.Thread(target=publish)
     thread.start()
-    seen = set()
     while not done.is_set():
         [(name, value)] = client.predict("m", {"x": X}).items()
         number = int(value[0, 0])
