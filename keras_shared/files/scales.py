@@ -3,6 +3,7 @@
 import math
 
 DARK = 32  # of 255: images that nowhere get so bright are mostly of another scale
+STANDARDISED = 16  # standard deviations, at most
 NEAR = 0.05  # of a scale's own limits
 
 
@@ -26,14 +27,14 @@ def rescaling(name: str, low: float, high: float) -> str:
         (low >= 0, f"Use {name} * {'255.0' if high <= 1 else white}."),
         # what resizing adds at an edge
         (low >= -NEAR and 0.5 < high <= 1 + NEAR, f"Use np.clip({name}, 0, 1) * 255."),
-        (low > -64 and 16 < high <= 255, f"Use np.clip({name}, 0, 255)."),
+        (low > -64 and STANDARDISED < high <= 255, f"Use np.clip({name}, 0, 255)."),
         (
             abs(low + middle) <= NEAR * middle and high <= middle * (1 + NEAR),
             f"Use ({name} + {middle:g}) * {127.5 / middle:g}.",
         ),
-        (low >= -128 and 16 < high <= 127, f"Use {name} + 128.0 if 0 is grey."),
-        (  # standard deviations, at most
-            max(-low, high) <= 16,
+        (low >= -128 and STANDARDISED < high <= 127, f"Use {name} + 128.0 if 0 is grey."),
+        (
+            max(-low, high) <= STANDARDISED,
             "They look standardised: give the pixels as they were before that.",
         ),
         (True, "Give the pixels as a picture file has them."),

@@ -121,8 +121,9 @@ def class_probabilities(scores: np.ndarray, loss: str) -> np.ndarray | None:
 
     Cross-entropy: the softmax. RBF: `exp(-y_i) / (exp(-5) + sum_k exp(-y_k))`, with distances
     `y = -scores`; what is missing to 1 is the rubbish class, "none of them". A training puts it at
-    0.1, to pull at all examples; an answer puts it where few digits are: of those that lenet5_mnist
-    was trained on and names rightly, 99 of 100 are nearer than 4.6 to their class.
+    0.1, to pull at all examples; an answer puts it where few digits are: of the first 6,000 that
+    lenet5_mnist was trained on, 99 of 100 that it names rightly are nearer than 4.6 to their class
+    (lenet5_mnist_distorted: 8.4), and half of 3,000 pictures of clothes are further than 10 (8.5).
 
     Args:
         scores: (images, classes).

@@ -5,11 +5,10 @@ from typing import Any
 import numpy as np
 
 from keras_shared.files.pictures import bright_ground
-from keras_shared.files.scales import DARK, rescaling
+from keras_shared.files.scales import DARK, STANDARDISED, rescaling
 
 NOISE = 1e-3  # below 0: what arithmetic leaves of black
 SLACK = 64  # beyond 0 and 255: what bicubic resizing adds at an edge
-STANDARDISED = 16  # standard deviations, at most
 
 
 def checked_images(
