@@ -1,4 +1,6 @@
 import io
+import itertools
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -10,6 +12,7 @@ from keras_shared.sharing.report import Reading, SharingReport, Weight
 from keras_shared.terminal import TextTable, console
 from keras_shared.text import one_line
 
+SHORTEST = 20  # columns of a weight's path: beside it the names of its readers are broken
 Row = tuple[str | list[str], ...]  # cells; several lines in one as a list
 
 
@@ -32,6 +35,9 @@ def print_report(report: SharingReport, to: Console) -> None:
     }
     if not any(columns["kind"]):
         del columns["kind"]
+    others = sum(2 + _width(name, columns[name]) for name in columns if name != "weight")
+    left = max(to.width - others, SHORTEST)
+    columns["weight"] = [_in_lines(w.path, left) for w in report.weights]
     table = TextTable(
         title=f"{report.name}, {one}" if one else report.name,
         box=box.SIMPLE_HEAD,
@@ -42,7 +48,8 @@ def print_report(report: SharingReport, to: Console) -> None:
     for name, cells in columns.items():
         number = name in ("bytes", "uses", "multiply-adds")
         justify: Literal["left", "right"] = "right" if number else "left"
-        whole = max(map(len, [name, *cells])) if number or name == "shape" else None
+        whole = _width(name, cells) if number or name == "shape" else None
+        whole = min(_width(name, cells), left) if name == "weight" else whole
         table.add_column(name, justify=justify, width=whole, overflow="fold")
     rows = zip(*columns.values(), strict=True)
     for w, row in zip(report.weights, rows, strict=True):
@@ -57,6 +64,22 @@ def print_report(report: SharingReport, to: Console) -> None:
             to.print(sums)
     for warning in report.warnings:
         to.print(Text.assemble(("warning:", "yellow"), f" {one_line(warning)}"))
+
+
+def _width(name: str, cells: Sequence[str | list[str]]) -> int:
+    """The columns that a column of a table takes."""
+    lines = (cell if isinstance(cell, list) else [cell] for cell in cells)
+    return max(map(len, [name, *itertools.chain(*lines)]))
+
+
+def _in_lines(path: str, width: int) -> list[str]:
+    """A path in lines that end at its slashes, where it is longer than `width`."""
+    lines = [""]
+    for part in re.findall(r"[^/]*/|[^/]+", path):
+        if lines[-1] and len(lines[-1] + part) > width:
+            lines.append("")
+        lines[-1] += part
+    return lines
 
 
 def _kind(weight: Weight, dtype: str) -> str:

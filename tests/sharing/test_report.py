@@ -1,5 +1,6 @@
 import io
 import json
+import re
 import warnings
 
 import keras
@@ -116,6 +117,17 @@ def test_printed_in_80_columns(name):
         assert all(reader in text for reader in w.readers)
 
 
+def test_paths_are_broken_at_their_slashes():
+    report = sharing_report(keras_shared.load("shared_transformer_shakespeare", compile=False))
+    text, lines = printed(report)
+    assert max(map(len, lines)) <= 80
+    column = "\n".join(line[: lines[1].index("shape")].rstrip() for line in lines)
+    for w in report.weights:
+        assert re.search(re.escape(w.path).replace("/", "/\n?"), column), w.path
+    # names of readers stay whole beside them
+    assert "feed_forward_norm" in text.replace("feed_forward_norm/", "")
+
+
 def test_long_paths_are_folded_and_numbers_are_not():
     inputs = keras.Input((4000,))
     name = "a_layer_with_a_name_that_is_longer_than_any_column"
@@ -143,6 +155,7 @@ def drawn_lines(report, weight, reader):
     return [y for y in lines if (y[0], y[-1]) == pytest.approx(ends)]
 
 
+@pytest.mark.slow
 def test_a_picture_shows_each_use():
     towers = sharing_report(SiameseNet())
     lines = drawn_lines(towers, "conv_2/kernel", "conv_2 x 2")
@@ -193,6 +206,7 @@ def test_litert_stores_a_kernel_in_each_form_that_is_read(build, tmp_path):
     assert abs(path.stat().st_size - sharing_report(model).stored_bytes["litert"]) < 3_000
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:LiteRT stores")
 @pytest.mark.parametrize("build", [tied_dense, tied_convolution, tied_table])
 def test_what_is_stored_is_what_the_files_hold(build, tmp_path):
