@@ -174,7 +174,7 @@ def _served(
     """The status of a server that is ready, once it has ended."""
     if process.poll() is None and not received:
         what = "The embedded engine" if here else "TF Serving"
-        page = f"\na page to try them: {url}/" if here else ""
+        page = f"\n  a page to try the models: {url}/" if here else ""
         print(f"{what} {_ready(url, grpc_port, names, page)}", flush=True)
     status = process.wait()
     if status == -signal.SIGKILL and not received:
@@ -364,7 +364,7 @@ def _wait_for_port(
 
 def _ready(url: str, grpc_port: int, names: Sequence[str], page: str = "") -> str:
     host = url.partition("://")[2].rpartition(":")[0]
-    lines = [f"is ready. gRPC: {host}:{grpc_port}, metrics: {url}{METRICS}{page}"]
+    lines = [f"is ready. gRPC: {host}:{grpc_port}\n  metrics: {url}{METRICS}{page}"]
     lines += [f"  {_of_model(url, name)}" for name in names]
     # an example is not worth ending a server for
     example, _ = attempt(lambda: _request(url, names[0], Client(url).metadata(names[0])))
