@@ -206,6 +206,7 @@ def modules_with(kind):
     return {name for name, nodes in trees.items() if any(map(kind, nodes))}
 
 
+@pytest.mark.slow
 def test_errors_are_handled_in_few_places():
     assert modules_with(lambda node: handlers(node) is not None) == HANDLERS
     assert modules_with(catches_all) == CATCH_ALL

@@ -388,6 +388,7 @@ def test_sentences_with_two_outputs(toys, capsys):
     assert "'digits' holds LabelledImages, and sentence takes Sentences" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_search_in_the_place_of_fit(toys):
     """It is resumed, evaluated, compared and published like any training."""
     text = COLOUR_RECIPE.replace("toys.net:ColourNet", "toys.search:SearchNet")

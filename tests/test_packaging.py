@@ -47,6 +47,7 @@ def wheel(tmp_path_factory):
     return next(folder.glob("*.whl"))
 
 
+@pytest.mark.slow
 def test_wheel_holds_the_zoo_and_no_stray_file(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     for entry in ("lenet5_mnist", "siamese_omniglot", "tied_autoencoder_mnist"):
@@ -62,6 +63,7 @@ def test_wheel_holds_the_zoo_and_no_stray_file(wheel):
     assert wheel.stat().st_size < 60e6
 
 
+@pytest.mark.slow
 def test_installed_away_from_the_checkout(wheel, tmp_path):
     prefix = tmp_path / "fresh"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", prefix], check=True)

@@ -12,6 +12,7 @@ def images_of(batches):
     return np.concatenate([x for x, _ in batches.as_numpy_iterator()])
 
 
+@pytest.mark.slow
 def test_batches_resume_and_cover_each_epoch(recipe):
     read = recipe("classifier")
     data = training_data(read)
@@ -41,6 +42,7 @@ def test_a_tenth_validates_where_nothing_is_said(recipe):
     assert training_data(recipe_from(table)).sizes == {"images": 1080, "validation_images": 120}
 
 
+@pytest.mark.slow
 def test_all_may_train(recipe):
     data = training_data(recipe("classifier", **{"data.validation_images": 0}))
     assert data.sizes == {"images": 1200, "validation_images": 0} and data.validation is None

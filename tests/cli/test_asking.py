@@ -210,6 +210,7 @@ def test_a_picture_for_a_model_of_vectors(here, ask):
     assert len(list((here / "both").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_a_model_of_other_vectors_asks_for_npy(here, ask):
     import keras
 
@@ -221,6 +222,7 @@ def test_a_model_of_other_vectors_asks_for_npy(here, ask):
     assert status == 1 and "Numbers come from .npy files" in said
 
 
+@pytest.mark.slow
 def test_photos_are_turned_and_transparency_lies_on_white(here, ask):
     note = turned_by_a_note(seven())
     note["image"].save("turned.jpg", exif=note["exif"], quality=95)

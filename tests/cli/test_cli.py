@@ -93,6 +93,7 @@ def test_version(capsys):
     assert capsys.readouterr().out.strip() == keras_shared.__version__
 
 
+@pytest.mark.slow
 def test_errors_are_one_line_and_exit_with_1(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.png").write_text("no image")
@@ -155,6 +156,7 @@ def test_predict(images, tmp_path, capsys, monkeypatch):
     assert "reconstruction" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_verify(tmp_path, capsys):
     bar, ring = np.full((2, 105, 105, 1), 255, "uint8")  # ink on paper, as Omniglot has it
     bar[20:85, 50:54] = 0
@@ -197,6 +199,7 @@ def test_train_evaluate_publish_fine_tune(recipe, tmp_path, monkeypatch, capsys)
     )
 
 
+@pytest.mark.slow
 def test_own_models_lie_where_the_variable_says(recipe, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KERAS_SHARED_HOME", str(tmp_path / "mine"))
@@ -224,6 +227,7 @@ def test_recipe(tmp_path, monkeypatch, capsys):
     assert "Did you mean 'lenet5_mnist'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "entry", ["lenet5_mnist", pytest.param("siamese_omniglot", marks=pytest.mark.thorough)]
 )

@@ -23,6 +23,7 @@ def drawings(tmp_path):
     return files
 
 
+@pytest.mark.slow
 def test_enrol_identify_remove(drawings, tmp_path, capsys):
     gallery = str(tmp_path / "signs.npz")
     for name in ("bar", "dash"):

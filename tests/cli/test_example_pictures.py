@@ -26,6 +26,7 @@ def test_nothing_is_written_over(here, capsys):
     assert (here / "digit.png").read_bytes() == b"mine"
 
 
+@pytest.mark.slow
 def test_models_know_them(here, capsys):
     main(["pictures"])
     for name in ("lenet5_mnist", "lenet5_modern_mnist"):

@@ -144,6 +144,7 @@ def test_a_recipe_of_an_editor_that_begins_with_a_mark(tmp_path):
     assert read_recipe(tmp_path / "mine.toml").training.epochs == 40
 
 
+@pytest.mark.slow
 def test_a_runs_own_model_is_loaded_with_its_optimizer(small_recipe, tmp_path, fresh_python):
     (tmp_path / "small.toml").write_text(small_recipe)
     assert main(["train", str(tmp_path / "small.toml"), "--out", str(tmp_path / "run")]) == 0

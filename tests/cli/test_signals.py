@@ -59,6 +59,7 @@ def test_another_picture_is_refused_before_training(capsys):
     assert "--png takes a .png or .svg file" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_texts_of_several_lengths(tmp_path, capsys):
     """Batches are padded each to its own length; the first examples are of two of them."""
     words = [("short " * (1 + i % 7) + ("good" if i % 2 else "bad"), i % 2) for i in range(60)]

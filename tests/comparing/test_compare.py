@@ -377,6 +377,7 @@ def _runs(pid):
     return stat.exists() and stat.read_text().rpartition(") ")[2][0] != "Z"
 
 
+@pytest.mark.slow
 def test_fine_tuning_for_other_classes(tmp_path, monkeypatch):
     """The body's weights are the start; the logits are new. The command does it by the recipe."""
     names = ["even", "odd", "neither"]

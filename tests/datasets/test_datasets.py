@@ -24,6 +24,7 @@ def test_digits_are_split_without_overlap():
     assert train.images.dtype == np.uint8 and train.images.max() == 255
 
 
+@pytest.mark.slow
 def test_mnist(data_dir):
     train, test = load_mnist("train", data_dir), load_mnist("test", data_dir)
     assert train.images.shape == (60000, 28, 28, 1) and test.images.shape == (10000, 28, 28, 1)
@@ -39,6 +40,7 @@ def test_fashion_mnist(data_dir):
     assert test.class_names[9] == "Ankle boot"
 
 
+@pytest.mark.slow
 def test_omniglot_and_its_recipe(data_dir):
     test = load_omniglot("test", data_dir)
     assert test.images.shape == (13180, 105, 105, 3) and len(test.class_names) == 659
@@ -49,6 +51,7 @@ def test_omniglot_and_its_recipe(data_dir):
     assert not groups & set(recipe.data.validation_groups)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DATASETS)
 def test_each_says_where_it_comes_from_and_loads_what_it_says(name):
     dataset = DATASETS[name]

@@ -102,6 +102,7 @@ def test_cards_are_generated_from_metrics(name, tmp_path):
     assert any(character.isdigit() for character in headline(metrics))
 
 
+@pytest.mark.slow
 def test_own_data_that_changed_since_are_told(recipe, tmp_path):
     x = np.random.default_rng(0).integers(0, 256, (120, 8, 8), "uint8")
     np.savez(tmp_path / "mine.npz", x=x, y=np.arange(120) % 2)

@@ -44,6 +44,7 @@ def by_hand(model, known, of, queries, right):
     return answers, 100 * np.mean(answers != np.array(right))
 
 
+@pytest.mark.slow
 def test_errors_by_hand(recipe, plain, images, tmp_path):
     twins = recipe("pairs", **{"model.image_shape": [9, 9, 1]})
     tower = keras.Sequential(

@@ -149,6 +149,7 @@ def test_an_operation_that_onnx_lacks_is_named_with_what_to_do(tmp_path):
         keras_shared.export(model, tmp_path / "m.onnx", format="onnx")
 
 
+@pytest.mark.slow
 def test_refusals(tmp_path, monkeypatch):
     model = TiedAutoencoder(units=(4, 2), input_dim=6)
     with pytest.raises(ValueError, match="`format` must be one of .*Received: format='pb'"):

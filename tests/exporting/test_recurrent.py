@@ -45,6 +45,7 @@ def assert_same(path, model, rows):
     np.testing.assert_allclose(answer, model(x), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", EACH)
 def test_unrolled_takes_any_batch(kind, tmp_path):
     model = net(KINDS[kind](unroll=True))
@@ -55,6 +56,7 @@ def test_unrolled_takes_any_batch(kind, tmp_path):
         assert_same(path, model, rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", EACH)
 def test_a_loop_runs_for_one_row_and_says_so(kind, tmp_path):
     model = net(KINDS[kind]())
@@ -73,6 +75,7 @@ def test_a_fixed_batch_keeps_its_loop_without_a_word(tmp_path):
     assert_same(path, model, 3)
 
 
+@pytest.mark.slow
 def test_sequences_of_any_length_one_at_a_time(tmp_path):
     model = net(layers.Bidirectional(layers.GRU(4)), steps=None)
     with pytest.warns(UserWarning, match="takes one row at a time"):
@@ -103,6 +106,7 @@ def test_a_state_goes_on_from_call_to_call(unroll, tmp_path):
         np.testing.assert_allclose(answer, model(x), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_masks_and_tables_and_ties(tmp_path):
     """A language model with a tied table: whole numbers, padding, a loop."""
     ids, table = keras.Input((5,), dtype="int32", name="x"), layers.Embedding(
@@ -118,6 +122,7 @@ def test_masks_and_tables_and_ties(tmp_path):
         np.testing.assert_allclose(answer, model(x), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_two_uses_of_one_loop(tmp_path):
     a, b = keras.Input((5, 3), name="a"), keras.Input((5, 3), name="b")
     model = keras.Model([a, b], layers.Dot(1, name="y")(Shared(layers.GRU(4))([a, b])))

@@ -152,6 +152,7 @@ def test_each_preset_fine_tunes_as_in_keras(name, tmp_path):
         np.testing.assert_allclose(answer, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_what_was_trained_is_written_by_tensorflow_itself(tmp_path):
     """Without Keras: the folder is loaded, trained, saved with its signatures, and serves."""
     model = TiedAutoencoder(units=(8, 3), input_dim=16)
@@ -313,6 +314,7 @@ def test_the_seed_that_all_layers_share_is_written(tmp_path):
     assert np.abs(loaded(x, training=True) - loaded(x, training=True)).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_quantised_models_train_what_keras_trains(tmp_path):
     model = TiedAutoencoder(units=(32, 8), input_dim=64)
     model.quantize("int8")
@@ -415,6 +417,7 @@ def test_a_model_that_answers_with_words_is_published(tmp_path):
 # === Layers that Keras does not load again ===
 
 
+@pytest.mark.slow
 def test_a_saved_model_inside_is_exported_and_publish_says_so(tmp_path):
     inner = TiedAutoencoder(units=(8, 3), input_dim=16)
     version = keras_shared.publish(inner, tmp_path / "inner")
@@ -434,6 +437,7 @@ def test_a_saved_model_inside_is_exported_and_publish_says_so(tmp_path):
     assert all((v.numpy() != b).any() for v, b in zip(loaded.trainable_variables, before))
 
 
+@pytest.mark.slow
 def test_a_class_that_is_not_registered_is_named(tmp_path):
     class Halves(layers.Layer):
         def call(self, x):

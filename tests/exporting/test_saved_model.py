@@ -60,6 +60,7 @@ def exported(request, tmp_path_factory):
     return model, Served(path), path
 
 
+@pytest.mark.slow
 def test_each_weight_is_stored_once(exported):
     model, _, path = exported
     assert number_bytes(model) <= bytes_of_weights(path) < number_bytes(model) + 3000
@@ -101,6 +102,7 @@ def test_signatures_answer_as_keras_does(exported, batch):
         assert set(default.outputs) == {"scores", "classes", "label"}
 
 
+@pytest.mark.slow
 def test_encoded_images_of_other_kinds_and_sizes(tmp_path):
     model = LeNet5("modern")
     model.export(tmp_path / "m")
@@ -186,6 +188,7 @@ def test_export_refuses_to_erase_other_things(tmp_path):
     assert (tmp_path / "thesis.txt").exists() and (base / "1" / "saved_model.pb").exists()
 
 
+@pytest.mark.slow
 def test_each_output_of_a_layer_that_gives_several(tmp_path):
     a, b = keras.Input((3,), name="a"), keras.Input((3,), name="b")
     shared = Shared(layers.Dense(2), name="twin")
@@ -201,6 +204,7 @@ def test_each_output_of_a_layer_that_gives_several(tmp_path):
     np.testing.assert_allclose(out["pair_right"], second, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_other_functional_models(tmp_path):
     """Several inputs and outputs of other types, and a decoder whose source lies elsewhere."""
     ids = keras.Input((3,), dtype="int32", name="ids")
@@ -228,6 +232,7 @@ def test_other_functional_models(tmp_path):
     np.testing.assert_allclose(out["logits"], decoder(np.ones((2, 4), "float32")), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("places", [1, 10, 40])
 def test_a_model_with_few_places_in_a_sequence(places, tmp_path):
     """Its open side is tried as long as it may be."""
@@ -240,6 +245,7 @@ def test_a_model_with_few_places_in_a_sequence(places, tmp_path):
     np.testing.assert_allclose(answer, model(x), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_sequential_and_a_model_without_inputs(tmp_path):
     built = keras.Sequential([keras.Input((3,), name="x"), layers.Dense(2, name="y")])
     out = Served(keras_shared.publish(built, tmp_path / "s"))(
@@ -259,6 +265,7 @@ def test_a_sequential_and_a_model_without_inputs(tmp_path):
     assert not (tmp_path / "n").exists()
 
 
+@pytest.mark.slow
 def test_no_output_is_lost_where_names_meet(tmp_path):
     x = keras.Input((4, 3))
     first, second = (layers.LSTM(n, return_state=True, name=k) for n, k in ((2, "a"), (3, "a_1")))
@@ -293,6 +300,7 @@ class Sampling(layers.Layer):
         return x + keras.random.normal(keras.ops.shape(x), seed=self.seed_generator)
 
 
+@pytest.mark.slow
 def test_models_that_draw_or_answer_nan_are_exported(tmp_path):
     x = keras.Input((4,))
     drawing = keras.Model(x, Sampling()(layers.Dense(3)(x)))

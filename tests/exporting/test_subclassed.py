@@ -144,6 +144,7 @@ def flat(outputs):
     return [np.asarray(value) for value in keras.tree.flatten(outputs)]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*takes exactly 2 rows")
 @pytest.mark.parametrize("case", CASES)
 def test_published_served_trained_and_loaded(case, tmp_path):
@@ -194,6 +195,7 @@ def test_a_client_with_tensorflow_alone_in_a_fresh_process(tmp_path, fresh_pytho
     assert trainable == 2 and not with_ours
 
 
+@pytest.mark.slow
 def test_training_in_plain_tensorflow_drops_out_as_keras_does(tmp_path):
     model = called(Tied(), X)
     plain = tf.saved_model.load(str(keras_shared.publish(model, tmp_path / "net")))
@@ -206,6 +208,7 @@ def test_training_in_plain_tensorflow_drops_out_as_keras_does(tmp_path):
     assert len(gradients) == 3 and all(g is not None for g in gradients)
 
 
+@pytest.mark.slow
 def test_any_batch_although_one_was_recorded(tmp_path):
     path = keras_shared.export(called(Tied(), X), tmp_path / "net")
     served = tf.saved_model.load(str(path)).signatures["serving_default"]
@@ -215,6 +218,7 @@ def test_any_batch_although_one_was_recorded(tmp_path):
     assert served.structured_input_signature[1]["x"].shape.as_list() == [2, 6]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["onnx", "litert"])
 def test_one_file_of_each_format(format, tmp_path):
     pytest.importorskip("tf2onnx")
@@ -228,6 +232,7 @@ def test_one_file_of_each_format(format, tmp_path):
     assert path.stat().st_size > 100
 
 
+@pytest.mark.slow
 def test_the_policy_is_that_of_the_model(tmp_path):
     pytest.importorskip("tf2onnx")
     model, half = called(Tied(), X), called(Tied(dtype="bfloat16"), X)
@@ -244,6 +249,7 @@ def test_the_policy_is_that_of_the_model(tmp_path):
     np.testing.assert_allclose(plain(X), np.asarray(mixed(X), "float32"), atol=0.03)
 
 
+@pytest.mark.slow
 def test_what_is_shared_is_seen_after_loading(tmp_path, capsys):
     keras_shared.publish(called(Tied(), X), tmp_path / "net")
     report = sharing_report(keras_shared.load(tmp_path / "net"))

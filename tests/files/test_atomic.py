@@ -212,6 +212,7 @@ def test_a_file_system_without_fsync_for_folders():
         flush(pathlib.Path("/proc/self/stat"))
 
 
+@pytest.mark.slow
 def test_readers_find_a_whole_folder_at_every_moment_through_kills(tmp_path):
     target, draw = tmp_path / "model", random.Random(1)
     write(target, "start")

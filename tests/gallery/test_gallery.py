@@ -284,6 +284,7 @@ def test_thresholds_that_are_no_probabilities(threshold):
     assert gallery.threshold == 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["int8", "lora"])
 def test_a_quantised_or_adapted_model_identifies(images, how):
     model = SiameseNet()

@@ -37,6 +37,7 @@ def agreement(exact, found):
     ])  # fmt: skip
 
 
+@pytest.mark.slow
 def test_finds_nearly_all_with_the_same_probabilities():
     of_names, queries = clustered(np.random.default_rng(1), 2000)
     gallery = filled(of_names)

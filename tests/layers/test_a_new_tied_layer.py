@@ -116,6 +116,7 @@ def check_tied(model):
         kernel.assign(kernel * 1.5)
 
 
+@pytest.mark.slow
 def test_called_saved_loaded_cloned_checked_and_trained(model, tmp_path):
     check_tied(model)
     check_ties(model)

@@ -144,6 +144,7 @@ def some(*quick):
     return [pytest.param(c, marks=[] if c in quick else [pytest.mark.slow]) for c in CASES]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", some("attention", "rank and norms"))
 def test_parts_own_to_each_use(case):
     parts_are_own(*model_of(case, Block(name="block")), case)
@@ -201,6 +202,7 @@ def test_comes_back_tied(case, tmp_path):
             assert stack.uses[0].attention_norm is not stack.uses[2].attention_norm
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", some("norms", "rank"))
 def test_unshare_gives_each_use_its_own(case):
     model, _ = model_of(case)
@@ -304,6 +306,7 @@ def test_recurrent_block_with_states_and_dropout():
     np.testing.assert_array_equal(dropped(TOKENS, training=False), TOKENS)
 
 
+@pytest.mark.slow
 def test_blocks_that_are_models_and_stacks(tmp_path):
     tower = keras.Sequential([layers.Dense(16, "relu"), layers.Dense(8)], name="tower")
     inner = SharedStack(tower, 2, name="inner")
@@ -373,6 +376,7 @@ def one_after_another(blocks):
     return x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["mean", "first"])
 def test_from_layers(start):
     blocks = layers_apart()

@@ -45,6 +45,7 @@ def test_of_a_stack_that_is_not_built_yet():
     assert [block.trainable for block in again.blocks] == [True, False]
 
 
+@pytest.mark.slow
 def test_of_a_part_that_each_use_has_for_its_own(tmp_path):
     x = keras.Input((5, 4))
     stack = SharedStack(TransformerBlock(2, 8), depth=3, own_normalization=True)

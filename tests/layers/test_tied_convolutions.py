@@ -125,6 +125,7 @@ def test_as_it_is_with_other_strides_dilation_and_padding(name, side, stride, di
     assert reader.compute_output_shape(x.shape) == wanted.shape
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     name=st.sampled_from(sorted(SOURCES)),
@@ -197,6 +198,7 @@ def twin(name):
     return keras.Model(inputs, back)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(SOURCES))
 def test_one_kernel_survives_and_learns_from_all_uses(name, tmp_path):
     model = twin(name)

@@ -94,6 +94,7 @@ def test_value_and_gradient(case, form):
     np.testing.assert_allclose(tape.gradient(value, x), expected, atol=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_weights_act_on_the_examples(case):
     """A weight of 0 leaves the comparisons of an example out; class and sample weights agree."""

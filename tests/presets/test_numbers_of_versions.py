@@ -105,6 +105,7 @@ def test_weights_that_are_no_numbers_are_not_published(tmp_path):
     assert version_numbers(tmp_path / "line") == []
 
 
+@pytest.mark.slow
 def test_a_stopped_publisher_is_named_and_not_waited_for_for_ever(
     tmp_path, holder, monkeypatch, capsys
 ):

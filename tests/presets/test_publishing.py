@@ -52,6 +52,7 @@ def files(folder):
     }
 
 
+@pytest.mark.slow
 def test_folder_holds_what_serves_and_what_fine_tunes(published):
     model, base, version = published
     assert version == base / "1"
@@ -74,6 +75,7 @@ def test_folder_holds_what_serves_and_what_fine_tunes(published):
     assert isinstance(inside, TiedAutoencoder)
 
 
+@pytest.mark.slow
 def test_optimizer_state_stays_behind(tmp_path):
     model = TiedAutoencoder(units=(64, 32), input_dim=100)
     model.compile("adam", "mse")
@@ -84,6 +86,7 @@ def test_optimizer_state_stays_behind(tmp_path):
     assert inner.stat().st_size < 0.5 * (tmp_path / "whole.keras").stat().st_size
 
 
+@pytest.mark.slow
 def test_warmup_requests_are_replayed(tmp_path):
     from tensorflow_serving.apis import prediction_log_pb2
 
@@ -114,6 +117,7 @@ def test_fine_tune_and_publish_again(published):
     np.testing.assert_array_equal(keras_shared.load(base, version=1).encode(X), model.encode(X))
 
 
+@pytest.mark.slow
 def test_a_number_is_never_used_twice(published):
     model, base, _ = published
     (base / "007").mkdir()
@@ -143,6 +147,7 @@ def test_quantised_and_mixed_models_are_published(tmp_path):
     assert keras_shared.publish(half, tmp_path / "h").name == "1"
 
 
+@pytest.mark.slow
 def test_a_saved_model_that_answers_otherwise_is_refused(published):
     model, _, version = published
     check_saved_model(model, version)
@@ -241,6 +246,7 @@ def test_no_permission_and_a_file_in_the_way(tmp_path):
         keras_shared.publish(small(), tmp_path / "file")
 
 
+@pytest.mark.slow
 def test_half_deleted_and_corrupt_versions(published):
     model, base, first = published
     second = keras_shared.publish(model, base)
@@ -266,6 +272,7 @@ def test_half_deleted_and_corrupt_versions(published):
         keras_shared.load(base, version=5)
 
 
+@pytest.mark.slow
 def test_damaged_bits_inside_the_weights(published):
     _, base, version = published
     inner = version / "assets.extra" / "model.keras"
@@ -300,6 +307,7 @@ def test_a_folder_without_versions_does_not_hide_a_published_name(tmp_path, monk
     assert isinstance(keras_shared.load("lenet5_mnist"), LeNet5)
 
 
+@pytest.mark.slow
 def test_a_version_number_is_no_place_for_versions(published):
     model, _, version = published
     with pytest.raises(ValueError, match="is a version itself"):
@@ -362,6 +370,7 @@ def test_all_entries_are_small():
     assert size < 60e6  # 21 of them are the words of a language model
 
 
+@pytest.mark.slow
 def test_nothing_of_ours_is_needed_to_serve(fresh_python):
     code = """
 import sys, tensorflow as tf
@@ -373,6 +382,7 @@ print(sorted(model.signatures), "keras_shared" in sys.modules)
     assert os.path.exists(version_dir("lenet5_mnist") / "saved_model.pb")
 
 
+@pytest.mark.slow
 def test_images_of_any_size_are_published_with_bytes(tmp_path, monkeypatch, capsys):
     """A net that resizes nothing: each image of a request keeps its size, also in one batch."""
     tower = keras.Sequential(

@@ -109,6 +109,7 @@ def test_one_output_that_holds_no_rows(client, server):
     assert answer["boxes"].shape == (0, 4) and answer["n"].tolist() == [0, 0]
 
 
+@pytest.mark.slow
 def test_verify_a_published_model(client, server):
     server.models["siamese_omniglot"] = {1: published("siamese_omniglot")}
     random = np.random.default_rng(0)
@@ -228,6 +229,7 @@ def test_a_prediction_that_ends_unavailable_by_itself_is_not_asked_again(client,
     assert len(kinds(server)) == 1
 
 
+@pytest.mark.slow
 def test_a_refused_connection_is_tried_until_the_server_is_back(server):
     closed = socket.create_server(("127.0.0.1", 0))
     port = closed.getsockname()[1]

@@ -313,6 +313,7 @@ def state(pid):
     return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
+@pytest.mark.slow
 def test_a_server_that_is_stopped_for_a_while_answers_then(tmp_path):
     for number, content in enumerate((status_message(), STATUS)):
         (tmp_path / "answer").write_bytes(content)

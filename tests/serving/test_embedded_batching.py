@@ -148,6 +148,7 @@ def test_large_requests_are_split_or_refused():
         assert "Task size 5 is larger than maximum input batch size 4" in str(error)
 
 
+@pytest.mark.slow
 def test_a_full_queue_and_a_late_answer():
     call = batcher(Runs(pause=0.3), max_batch_size=1, max_enqueued_batches=2)
     found = ask_all(call, [np.array([n]) for n in range(8)])
@@ -221,6 +222,7 @@ def test_a_server_that_batches(tmp_path):
         assert max(sizes) > 1
 
 
+@pytest.mark.slow
 def test_a_version_says_how_its_requests_are_answered_together(tmp_path):
     def sized(kernel, x):
         rows = tf.shape(x)[0]

@@ -77,6 +77,7 @@ def fine(server):
     return server.ask("POST", "/v1/models/m:predict", GOOD)[0] == 200
 
 
+@pytest.mark.slow
 def test_bodies_that_are_too_large_or_never_end(folder):
     with wide(folder, max_request_bytes=100_000, rest_api_timeout_in_ms=1000) as server:
         status, found = server.ask("POST", "/v1/models/m:predict", b" " * 100_001)
@@ -100,6 +101,7 @@ def test_bodies_that_are_too_large_or_never_end(folder):
         assert fine(server)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_the_client_is_told_of_the_limit(folder, pair, scheme):
     tls = scheme == "https"

@@ -176,6 +176,7 @@ def test_metadata_and_status(stub, server):
         refused(models.GetModelStatus, asked, "NOT_FOUND", message)
 
 
+@pytest.mark.slow
 def test_the_config_is_replaced_as_a_whole(folder):
     with serving({"m": folder}) as server, grpc.insecure_channel(server.grpc) as channel:
         models = model_service_pb2_grpc.ModelServiceStub(channel)

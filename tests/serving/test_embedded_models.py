@@ -59,6 +59,7 @@ def states(server):
     return {int(one["version"]): one["state"] for one in found}
 
 
+@pytest.mark.slow
 def test_a_new_version_takes_over_and_a_removed_one_gives_back(versions, base):
     with serving({"m": base}) as server:
         assert factor(server) == 1
@@ -70,6 +71,7 @@ def test_a_new_version_takes_over_and_a_removed_one_gives_back(versions, base):
         assert until(lambda: factor(server) == 1)
 
 
+@pytest.mark.slow
 def test_no_request_fails_while_versions_change(versions, base):
     with serving({"m": base}) as server:
         seen, ended = [], threading.Event()
@@ -114,6 +116,7 @@ def test_labels(versions):
         assert factor(server, "m/labels/x") == "Unrecognized servable version label: x"
 
 
+@pytest.mark.slow
 def test_labels_hold_until_the_new_ones_are_valid(versions, base):
     labelled = {"model_version_policy": {"all": {}}, "version_labels": {"stable": 1}}
 
@@ -154,6 +157,7 @@ def test_it_says_that_it_waits_for_a_version(tmp_path, capfd):
     assert "m holds no version that is asked for: waiting for one" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_version_that_is_being_copied_does_not_disturb(versions, base):
     """File by file, slowly, in the worst order: the graph first, the variables last."""
     with serving({"m": base}) as server:
@@ -204,6 +208,7 @@ def test_a_dangerous_version_is_tried_elsewhere(versions, base, bad, reason):
         assert until(lambda: factor(server) == 3, 60)
 
 
+@pytest.mark.slow
 def test_a_broken_version_leaves_the_old_one_and_says_why(versions, base):
     with serving({"m": base}) as server:
         publish(versions, base, 2)

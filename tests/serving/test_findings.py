@@ -608,6 +608,7 @@ def faults(small, data, **options):
             assert all(text.isprintable() and text for text in finding)
 
 
+@pytest.mark.slow
 @settings(fuzzed, max_examples=max(20, EXAMPLES // 3))
 @given(data=st.data())
 def test_whatever_the_bytes_are_there_are_findings(small, data):

@@ -88,6 +88,7 @@ def to_keras(content, size, channels):
     return tf.image.resize(pixels, size, antialias=True).numpy()[None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_class_is_the_same_for_all(kind, server, tmp_path, capsys):
     KINDS[kind](tmp_path / "given")
@@ -104,6 +105,7 @@ def test_a_class_is_the_same_for_all(kind, server, tmp_path, capsys):
         assert answer["label"][0] == asked["label"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_pair_is_the_same_for_all(kind, server, tmp_path, capsys):
     KINDS[kind](tmp_path / "given")

@@ -56,6 +56,7 @@ def good(tmp_path):
     return write(tmp_path / "good" / "1", product)
 
 
+@pytest.mark.slow
 def test_a_graph_that_never_ends(tmp_path, good):
     assert errors(good) == []
     folder = write(tmp_path / "1", endless, name="other")
@@ -335,6 +336,7 @@ def test_a_process_for_trials_that_cannot_start_says_why(good, tmp_path, monkeyp
     assert said.endswith("ImportError: nothing works today. Check it again.")
 
 
+@pytest.mark.slow
 def test_a_process_for_trials_that_ended_before_it_read_is_replaced(good):
     child_process._WAITING.stop()
     child_process._WAITING._process = subprocess.Popen(

@@ -285,6 +285,7 @@ def test_missing_other_shapes_and_beyond_the_model(tmp_path):
     assert "[(5,), (5,), (5,), (5,)]" in str(found)
 
 
+@pytest.mark.slow
 def test_a_preset_a_published_folder_and_no_file(tmp_path):
     found = find_ties(TiedAutoencoder(), "tied_autoencoder_mnist")
     assert set(states(found).values()) == {"once"} and len(found.stored) == 4

@@ -120,6 +120,7 @@ def encoder_decoder(size=10):
     return with_noise(keras.Model(inputs, decoder([inputs[1], encoder(inputs[0])])))
 
 
+@pytest.mark.slow
 def test_sub_models_whose_readers_take_the_table_of_another():
     model = encoder_decoder()
     data = [RANDOM.integers(1, 10, (2, 5)), RANDOM.integers(1, 10, (2, 6))]

@@ -46,7 +46,11 @@ def word_model():
 )  # fmt: skip
 @pytest.mark.parametrize(
     "compiled",
-    [{}, pytest.param({"jit_compile": True}, marks=pytest.mark.slow), {"run_eagerly": True}],
+    [
+        {},
+        pytest.param({"jit_compile": True}, marks=pytest.mark.slow),
+        pytest.param({"run_eagerly": True}, marks=pytest.mark.slow),
+    ],
 )
 def test_a_fit_ends_as_with_keras_own(arguments, compiled):
     x = np.random.default_rng(2).integers(0, 9, (32, 4))
@@ -62,6 +66,7 @@ def test_a_fit_ends_as_with_keras_own(arguments, compiled):
         np.testing.assert_allclose(own, theirs, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_it_goes_on_from_a_file(tmp_path):
     x, y = np.zeros((8, 4)), np.ones((8, 1))
     model = word_model()

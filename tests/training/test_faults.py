@@ -215,6 +215,7 @@ def test_a_run_that_diverged_is_not_the_best(run, small):
         run.best()
 
 
+@pytest.mark.slow
 def test_where_nothing_validates_the_first_run_is_taken(small, tmp_path):
     whole = small.with_changes({"data.validation_images": 0, "training.epochs": 1})
     for seed in (1, 2):
@@ -258,6 +259,7 @@ def test_any_history(tmp_path_factory, content):
         assert all(row["epoch"] == number for number, row in enumerate(rows))
 
 
+@pytest.mark.slow
 def test_any_other_file(trained, tmp_path_factory):
     run = Run(tmp_path_factory.mktemp("any") / "run")
     shutil.copytree(trained.path, run.path, ignore=shutil.ignore_patterns("logs"))

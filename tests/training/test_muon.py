@@ -60,6 +60,7 @@ def image_model():
     return keras.Model(image, keras.layers.Dense(1)(keras.layers.Flatten()(x)))
 
 
+@pytest.mark.slow
 def test_it_goes_on_from_a_file(tmp_path):
     x = np.random.default_rng(4).normal(size=(8, 6, 6, 2))
     model = image_model()
@@ -74,6 +75,7 @@ def test_it_goes_on_from_a_file(tmp_path):
         assert_allclose(kept, loaded, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_strategy_has_its_own_variables():
     x, ends = np.random.default_rng(5).normal(size=(8, 6, 6, 2)), []
     for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["cpu:0"])):

@@ -17,7 +17,11 @@ def model(shape=(6, 5, 3), nested=False, **arguments):
 @pytest.mark.parametrize("arguments", [{}, {"nested": True}, {"epsilon": 0.1}])
 @pytest.mark.parametrize(
     "compiled",
-    [{}, pytest.param({"jit_compile": True}, marks=pytest.mark.slow), {"run_eagerly": True}],
+    [
+        {},
+        pytest.param({"jit_compile": True}, marks=pytest.mark.slow),
+        pytest.param({"run_eagerly": True}, marks=pytest.mark.slow),
+    ],
 )
 def test_a_fit_ends_as_with_keras_own(arguments, compiled):
     draws = np.random.default_rng(2)

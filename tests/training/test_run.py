@@ -142,6 +142,7 @@ def without_record(file, comment=b""):
         archive.comment = comment
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("comment", [b"", b"2"])
 def test_a_run_of_an_older_version_goes_on_too(recipe, tmp_path, comment):
     small, run = recipe("autoencoder"), Run(tmp_path / "run")

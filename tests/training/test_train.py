@@ -82,6 +82,7 @@ def test_a_row_without_checkpoint_is_written_again(noisy, tmp_path):
     assert run.history_file.read_text() == whole
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_its_own_data_alone(noisy, tmp_path):
     """The recipe is the same, and the files that it names have changed."""
     x, y = np.random.default_rng(0).integers(0, 256, (120, 8, 8), "uint8"), np.arange(120) % 2
@@ -102,6 +103,7 @@ def test_a_run_goes_on_with_its_own_data_alone(noisy, tmp_path):
     train(recipe, training_data(recipe), run, verbose=0)
 
 
+@pytest.mark.slow
 def test_averaging_by_hand(noisy, tmp_path):
     """What is kept is a (w_1 a^(n-1) + (1 - a) sum of w_i a^(n-i)) of the weights of all steps."""
     recipe = noisy(**{"training.averaging": 0.9, "training.epochs": 1})
@@ -121,6 +123,7 @@ def test_averaging_by_hand(noisy, tmp_path):
     assert np.abs(kept - weight).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_ctrl_c_loses_at_most_an_epoch(noisy, tmp_path):
     recipe, run = noisy(**{"training.epochs": 3000}), Run(tmp_path / "run")
     command = [sys.executable, "-m", "keras_shared.cli", "train", str(recipe.path)]
@@ -175,6 +178,7 @@ def test_killed_before_the_first_checkpoint(noisy, tmp_path):
     assert [row["epoch"] for row in run.history()] == list(range(12))
 
 
+@pytest.mark.slow
 def test_fine_tuning_goes_on_from_its_own_start_only(noisy, tmp_path):
     recipe = noisy(**{"training.epochs": 2})
     data = training_data(recipe)
@@ -249,6 +253,7 @@ def test_a_batch_loss_trains_the_tower_and_resumes(recipe, tmp_path, monkeypatch
     assert abs(float(outputs["probability"].mean()) - same.mean()) < 0.01
 
 
+@pytest.mark.slow
 def test_steps_at_once_are_of_the_training_alone(recipe, tmp_path):
     """Several steps fill an epoch without a rest; the model and its file have one, as Keras has."""
     read = recipe(

@@ -56,8 +56,8 @@ def two_rnns(cell):
     "kind",
     [
         "lstm",
-        "own",
-        "simple",
+        pytest.param("own", marks=pytest.mark.slow),
+        pytest.param("simple", marks=pytest.mark.slow),
         pytest.param("gru", marks=pytest.mark.slow),
         pytest.param("stacked", marks=pytest.mark.slow),
     ],
@@ -120,6 +120,7 @@ def one_vector(frozen):
     return keras.Model([x, y], layers.Add()([left(x), right(y)]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frozen", [False, True])
 def test_one_vector_for_two_layers(frozen, tmp_path):
     model = one_vector(frozen)

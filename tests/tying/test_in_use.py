@@ -156,6 +156,7 @@ def test_tensors_and_other_arguments_may_be_mixed():
     assert again.layers[-1].arguments == ["query", "value", *again.layers[-1].arguments[2:]]
 
 
+@pytest.mark.slow
 def test_tied_layers_take_what_their_source_takes(tmp_path):
     lstm = layers.LSTM(4, return_sequences=True, return_state=True, name="lstm")
     attention = layers.MultiHeadAttention(2, 4, name="attention")
@@ -278,6 +279,7 @@ def calibrated(model, mode, blocks):
     ))  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["gptq", "awq"])
 @pytest.mark.parametrize("kind", ["dense", "einsum", "untied"])
 def test_readers_follow_gptq_and_awq(kind, mode):

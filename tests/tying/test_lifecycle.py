@@ -111,6 +111,7 @@ COPIED = [  # the copies above know nothing of the others
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("operation", "topology"), cells(COPIED, quick=16, slow=8))
 def test_the_proof_sees_a_copy(operation, topology, monkeypatch):
     """With layers that copy where they should read, a cell turns red."""
@@ -234,6 +235,7 @@ SLOW_OR_ALONE = (  # or they expect a model as it came, or a source named `code`
 QUICK = [op for op in OPERATIONS if not op.__name__.startswith(SLOW_OR_ALONE)]
 
 
+@pytest.mark.slow
 @settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     topology=st.sampled_from(TOPOLOGIES),
@@ -247,6 +249,7 @@ def test_tie_survives_any_sequence(topology, operations):
     check_tied(topology, model, x)
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     stack=st.lists(st.tuples(st.sampled_from(["tied", "shared"]), st.integers(1, 5)), min_size=1,

@@ -21,6 +21,7 @@ from keras_shared.zoo import TiedAutoencoder
 WITH_READER = [t for t in TOPOLOGIES if not t.__name__.startswith("shared") and t not in STACKS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("topology", WITH_READER, ids=lambda f: f.__name__)
 def test_cut_keeps_values_survives_saving_and_leads_back(topology, tmp_path):
     model, x = topology(), data_for(topology)
@@ -210,6 +211,7 @@ def test_an_untied_layer_is_quantised_as_any_other(build, mode, tmp_path):
     assert not reader.untied and own not in reader._flatten_layers()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [wide, wide_table, einsum])
 def test_an_untied_layer_has_lora(build, tmp_path):
     model = build()

@@ -33,6 +33,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cls", "layer"), FROZEN)
 def test_frozen_stays_frozen(cls, layer, tmp_path):
     model = cls(**SMALL.get(cls, {}))

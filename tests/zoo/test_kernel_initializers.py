@@ -57,6 +57,7 @@ def kernels(model, local=False):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "arguments"), CASES)
 def test_every_kernel_is_drawn_by_it(name, arguments, tmp_path):
     model = MODELS[name](**arguments, kernel_initializer="svd")

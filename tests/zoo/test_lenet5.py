@@ -66,6 +66,7 @@ def test_rbf_loss_by_hand():
     np.testing.assert_allclose(float(RBFLoss(j=0.1)(labels, y)), np.mean(expected), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["1998", "modern"])
 def test_ordinary_keras_model(variant, tmp_path):
     model = LeNet5(variant)

@@ -87,6 +87,7 @@ def test_uncertainty_finds_the_weights_at_which_each_term_is_a_half():
     np.testing.assert_allclose(model.log_variances, np.log([2 * kind, 2 * size]), atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighting", ["fixed", "uncertainty"])
 def test_saved_and_trained_on(weighting, tmp_path):
     model = net(weighting=weighting)
@@ -104,6 +105,7 @@ def test_saved_and_trained_on(weighting, tmp_path):
         np.testing.assert_array_equal(loaded.log_variances, model.log_variances)
 
 
+@pytest.mark.slow
 def test_a_frozen_trunk_serves_a_new_head():
     model = net()
     model.compile("adam", LOSS)
@@ -244,6 +246,7 @@ def test_the_default_net_by_hand():
     assert model.classify(x)["a"] == ["xyz"[i] for i in model(x)["a"].numpy().argmax(-1)]
 
 
+@pytest.mark.slow
 def test_two_trunks_are_two_single_nets(tmp_path):
     keras.utils.set_random_seed(2)
     apart = MultiTaskNet(width=2, shared=False, image_shape=(20, 20, 1))

@@ -85,6 +85,7 @@ def test_one_width_is_read_by_all_units():
     assert own["log_width"].without_sharing == own["log_width"].size == 6
 
 
+@pytest.mark.slow
 def test_it_learns():
     """Bright left or right: a few centres settle it."""
     images = np.zeros((40, 4, 4, 1), "float32")

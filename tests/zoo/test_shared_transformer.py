@@ -52,6 +52,7 @@ def test_counts_and_values(arguments, parameters, tmp_path):
     np.testing.assert_allclose(loaded.predict(TOKENS, verbose=0), answers, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_looks_back_alone():
     model, other = small(), TOKENS.copy()
     other[:, 4:] = 11 - other[:, 4:]
@@ -79,6 +80,7 @@ def test_trained_published_and_unshared(tmp_path):
     assert apart.count_params() == AROUND + 11 * 8 + 4 * BLOCK
 
 
+@pytest.mark.slow
 def test_report():
     report = keras_shared.sharing_report(small())
     table = next(w for w in report.weights if w.owner == "table")

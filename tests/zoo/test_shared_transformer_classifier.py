@@ -16,6 +16,7 @@ def small(**arguments):
     return SharedTransformerClassifier(WORDS, ("no", "yes"), **{**sizes, **arguments})
 
 
+@pytest.mark.slow
 def test_padding_changes_nothing():
     model = small()
     tokens = np.array([[2, 4, 5]], "int32")
@@ -67,11 +68,13 @@ def test_words_that_no_text_holds_are_told(word, standardize):
         SharedTransformerClassifier([word, "fine"], ("a", "b"), standardize=standardize)
 
 
+@pytest.mark.slow
 def test_texts_are_a_list():
     with pytest.raises(ValueError, match="list of texts. Received: 'good'"):
         small().classify("good")
 
 
+@pytest.mark.slow
 def test_texts_come_as_an_array_or_one_by_one():
     model, texts = small(), ["a b", "b", "a"]
     expected = model.classify(texts)

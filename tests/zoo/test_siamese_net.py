@@ -77,6 +77,7 @@ def test_gradient_is_summed_over_both_images():
     np.testing.assert_allclose(shared, separate[0] + separate[1], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["contrastive", "binary_crossentropy", ContrastiveLoss(0.5)])
 @pytest.mark.parametrize("form", [list, tuple, lambda p: dict(zip(("image_a", "image_b"), p))])
 def test_fit_evaluate_and_every_weight_moves(loss, form):
@@ -143,6 +144,7 @@ def test_three_channels_to_one_and_sizes_may_differ():
     assert model.verify(np.repeat(grey, 3, -1), big).shape == (2,)
 
 
+@pytest.mark.slow
 def test_mixed_precision_keeps_the_outputs_float32():
     keras.config.set_dtype_policy("mixed_float16")
     try:
@@ -321,6 +323,7 @@ def both(values):
     return {"distance": values, "probability": values}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_weights_of_pairs(form):
     """On the contrastive loss, on the calibration, and on what is reported, against NumPy."""
@@ -345,6 +348,7 @@ def test_weights_of_pairs(form):
     np.testing.assert_allclose(new, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_losses_and_metrics_by_output():
     """As Keras takes them for two outputs; what none of both can have is refused."""
     model = SiameseNet(tiny_tower(), image_shape=(28, 28, 1))
@@ -399,6 +403,7 @@ def test_a_tower_of_several_outputs_is_named():
     assert SiameseNet(picked, image_shape=(8, 8, 1)).embed(A[:2, :8, :8]).shape == (2, 2)
 
 
+@pytest.mark.slow
 def test_the_contrastive_loss_is_reported_by_itself(tmp_path):
     """`loss` has the cross-entropy of the probability in it; `distance_loss` has not."""
     keras.utils.set_random_seed(1)

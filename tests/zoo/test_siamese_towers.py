@@ -61,6 +61,7 @@ def test_frozen_and_unfrozen():
     assert len(again.trainable_variables) == len(model.trainable_variables)
 
 
+@pytest.mark.slow
 def test_statistics_come_with_the_weights(tmp_path):
     """Where a model is built again and takes weights: Keras' own layer would go on without."""
     model = SiameseNet(efficient(), (None, None, 3), (0, 255))

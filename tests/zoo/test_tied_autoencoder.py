@@ -61,6 +61,7 @@ def test_noise_is_for_training_only():
     assert np.abs(model(X, training=True) - quiet).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_clone_quantise_and_mixed_precision(tmp_path):
     model = TiedAutoencoder(units=(32, 8), input_dim=64)
     x = np.random.default_rng(1).random((4, 64)).astype("float32")
@@ -87,6 +88,7 @@ def test_bad_input():
         model.decode(X)
 
 
+@pytest.mark.slow
 def test_untied_as_a_whole(tmp_path):
     model = TiedAutoencoder(units=(4, 2), input_dim=6, tied=False)
     assert model.count_params() == 2 * (6 * 4 + 4 * 2) + 4 + 2 + 4 + 6
@@ -106,6 +108,7 @@ def test_untied_as_a_whole(tmp_path):
     np.testing.assert_allclose(again.predict(x, verbose=0), cut.predict(x, verbose=0), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_untied_in_part(tmp_path):
     model = TiedAutoencoder(units=(4, 2), input_dim=6)
     keras_shared.tying.untie(model.decoder.get_layer("decoder_1"))
@@ -143,6 +146,7 @@ def test_untied_in_part_and_frozen_in_part(tmp_path, untied, frozen):
     assert len(loaded.trainable_variables) == len(model.trainable_variables)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tied", [["decoder_2"], False, True])
 def test_quantised_whatever_is_tied(tmp_path, tied):
     model = TiedAutoencoder(units=(4, 2), input_dim=6, tied=tied)

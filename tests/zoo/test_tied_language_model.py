@@ -141,6 +141,7 @@ def test_each_argument_changes_something():
 # === Writing ===
 
 
+@pytest.mark.slow
 def test_the_likeliest_tokens_are_those_of_the_whole_model():
     model = louder(small())
     written = model.generate("abc", max_new_tokens=12, temperature=0)
@@ -162,6 +163,7 @@ def test_it_looks_back_at_its_context_alone():
     assert a[7] == first
 
 
+@pytest.mark.slow
 def test_seeds_decide_and_rows_are_independent():
     model = louder(small())
     one = model.generate("ab", max_new_tokens=20, seed=3)
@@ -202,6 +204,7 @@ def test_draws_come_out_in_their_shares():
     assert ends.numpy().tolist() == [3, 4]  # never padding, never what is not among the two
 
 
+@pytest.mark.slow
 def test_new_weights_write_another_text():
     model = small()
     before = model.generate("ab", max_new_tokens=30, seed=1)
@@ -214,6 +217,7 @@ def test_new_weights_write_another_text():
     )
 
 
+@pytest.mark.slow
 def test_signatures_write_what_generate_writes():
     model = louder(small())
     signatures = model.signatures()
@@ -235,6 +239,7 @@ def test_signatures_write_what_generate_writes():
     np.testing.assert_allclose(likely["probabilities"][0], np.sort(shares)[::-1], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_line_ends_are_words_in_the_published_signatures_too():
     words = louder(small(vocabulary=["to", "be", "or", "<eos>"], split="whitespace"))
     signatures, prompt = words.signatures(), "to be\nor"
@@ -315,6 +320,7 @@ def test_arrays_that_hold_no_tokens(tokens, said):
 # === Kept ===
 
 
+@pytest.mark.slow
 def test_saved_and_loaded_it_is_tied_and_writes_the_same(tmp_path):
     model = louder(small(projection=0.1, cell="gru", vocabulary=[*VOCABULARY, "\u00fc", "'", '"']))
     model.save(tmp_path / "model.keras")

@@ -58,6 +58,7 @@ def test_a_clone_is_plain_and_the_advice_keeps_the_class(make):
     assert not any(id(v) in mine for v in copy.weights)
 
 
+@pytest.mark.slow
 def test_the_suffix_tells_the_format(tmp_path):
     model = TiedAutoencoder(units=(4, 2), input_dim=6)
     with pytest.warns(UserWarning, match="LiteRT stores"):
