@@ -49,7 +49,6 @@ def print_report(report: SharingReport, to: Console) -> None:
         number = name in ("bytes", "uses", "multiply-adds")
         justify: Literal["left", "right"] = "right" if number else "left"
         whole = _width(name, cells) if number or name == "shape" else None
-        whole = min(_width(name, cells), left) if name == "weight" else whole
         table.add_column(name, justify=justify, width=whole, overflow="fold")
     rows = zip(*columns.values(), strict=True)
     for w, row in zip(report.weights, rows, strict=True):
