@@ -69,6 +69,7 @@ def test_windows_follow_the_text_and_resume_by_number(windows):
         assert all(epoch.min() < 7 and epoch.max() + 14 >= 400 - 7 for epoch in epochs)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=8)
 @given(st.integers(3, 60), st.integers(1, 20), st.integers(0, 2**31 - 1))
 def test_no_window_leaves_the_text(tokens, length, seed):

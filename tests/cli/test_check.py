@@ -25,6 +25,7 @@ def strange(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_names_are_shown_as_text(strange, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "400")
     assert main(["check", str(strange.parent)]) == 1

@@ -155,6 +155,7 @@ def test_a_runs_own_model_is_loaded_with_its_optimizer(small_recipe, tmp_path, f
     assert said.strip() == "Adam"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -8,6 +8,7 @@ from PIL import Image
 from keras_shared.cli import main
 
 
+@pytest.mark.slow
 def test_a_recipe_as_its_training_begins(tmp_path, small_recipe, capsys):
     (tmp_path / "r.toml").write_text(small_recipe)
     files = ["--json", str(tmp_path / "s.json"), "--png", str(tmp_path / "s.png")]

@@ -34,6 +34,7 @@ def test_mnist(data_dir):
     assert round(float(train.images.mean() / 255), 4) == 0.1307
 
 
+@pytest.mark.slow
 def test_fashion_mnist(data_dir):
     test = load_fashion_mnist("test", data_dir)
     assert np.bincount(test.labels).tolist() == [1000] * 10

@@ -253,6 +253,7 @@ def test_inputs_keep_the_structure_of_the_model(kind, tmp_path):
                     np.testing.assert_allclose(answer, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_regularization_losses(tmp_path):
     model = normalised()
     loaded = loaded_from(model, tmp_path / "m")
@@ -327,6 +328,7 @@ def test_quantised_models_train_what_keras_trains(tmp_path):
     assert all(np.abs(g).max() > 0 for g in tape.gradient(loss, loaded.trainable_variables))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "mixed_bfloat16"])
 def test_half_precision_takes_and_trains_floats(dtype, tmp_path):
     model = TiedAutoencoder(units=(32, 8), input_dim=64, dtype=dtype)
@@ -381,6 +383,7 @@ LOOKUPS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", LOOKUPS)
 def test_a_model_of_words_is_published_and_comes_back(kind, tmp_path):
     model = from_a_word(LOOKUPS[kind](tmp_path))

@@ -166,6 +166,7 @@ def test_a_killed_export_leaves_a_whole_one_and_the_next_sweeps(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["m"]
 
 
+@pytest.mark.slow
 def test_export_replaces_and_leaves_nothing_beside(tmp_path):
     for units in ((3,), (5, 2)):
         TiedAutoencoder(units=units, input_dim=4).export(tmp_path / "m")

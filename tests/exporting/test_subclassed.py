@@ -265,6 +265,7 @@ def test_what_is_shared_is_seen_after_loading(tmp_path, capsys):
 # === Where shapes and dtypes are not known, and what the messages advise ===
 
 
+@pytest.mark.slow
 def test_a_model_that_was_never_called(tmp_path):
     with pytest.raises(ValueError, match="known inputs.*was called.*Received: '.*input_signature"):
         keras_shared.publish(Tied(), tmp_path / "net")

@@ -15,6 +15,7 @@ def trained(model):
     return [variable.path for variable in model.trainable_variables]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frozen", [(0,), (1,), (0, 1), ()])
 def test_of_two_blocks(frozen, tmp_path):
     x = keras.Input((4,))
@@ -71,6 +72,7 @@ def test_lora_in_some_blocks_is_refused(tmp_path):
     np.testing.assert_allclose(loaded.predict(X, verbose=0), model.predict(X, verbose=0), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_clustered_layers_are_built_while_a_graph_is_traced():
     model = keras.Sequential([ClusteredDense(4, codes=4)])
     model.compile("sgd", "mse")

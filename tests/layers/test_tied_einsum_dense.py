@@ -83,6 +83,7 @@ def test_survives_and_is_counted(name, tmp_path):
     assert reader.multiply_adds(size, tuple(outs), ins) == by_einsum
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["int8", "int4"])
 @pytest.mark.parametrize("name", ["heads", "summed"])  # Keras quantises no equation with dots
 def test_quantised(name, mode, tmp_path):

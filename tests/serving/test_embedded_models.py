@@ -92,6 +92,7 @@ def test_no_request_fails_while_versions_change(versions, base):
     assert {*seen} == {1.0, 2.0, 3.0} and seen[-1] == 3.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("policy", "available"),
     [

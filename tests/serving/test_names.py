@@ -126,6 +126,7 @@ def a_preset_behind_a_folder_of_other_files(here, home):
     return NAME, SHIPPED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     [

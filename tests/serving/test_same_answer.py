@@ -123,6 +123,7 @@ def test_a_pair_is_the_same_for_all(kind, server, tmp_path, capsys):
         assert client.verify(content, other.getvalue()) == pytest.approx(asked, abs=0.01)
 
 
+@pytest.mark.slow
 def test_the_client_refuses_what_is_no_picture(server):
     with Client(server.rest) as client:
         for content in (b"hello", b"<svg/>", b""):

@@ -325,6 +325,7 @@ def test_where_proc_is_read_only(tmp_path, good):
     assert done.stdout == "['warning', 'note']\n", done.stderr
 
 
+@pytest.mark.slow
 def test_a_process_for_trials_that_cannot_start_says_why(good, tmp_path, monkeypatch):
     child_process._WAITING.stop()
     (tmp_path / "resource.py").write_text("raise ImportError('nothing works today')")

@@ -251,6 +251,7 @@ def test_an_untied_reader_is_tied_again_first():
 # === What cannot follow ===
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [12, 20])  # a multiple, too: a Reshape would take it
 def test_layers_behind_the_head_are_named(size):
     for behind, name in (

@@ -120,6 +120,7 @@ def test_convolutions_too():
         unshare(LeNet5(), convolutions=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [TiedAutoencoder, SiameseNet, lambda: LeNet5("modern")])
 def test_narrow_enough(build):
     model = build()

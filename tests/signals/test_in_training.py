@@ -21,6 +21,7 @@ def trained(log, epochs=3):
     return model, before
 
 
+@pytest.mark.slow
 def test_reports_before_training_and_after_each_epoch(tmp_path):
     log = SignalLog((X, X), log_dir=tmp_path)
     model, before = trained(log)

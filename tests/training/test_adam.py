@@ -39,9 +39,12 @@ def word_model():
 @pytest.mark.parametrize(
     "arguments",
     [
-        {}, {"amsgrad": True}, {"use_ema": True, "ema_momentum": 0.9}, {"weight_decay": 0.01},
-        {"clipnorm": 0.1}, {"gradient_accumulation_steps": 2},
+        {}, {"gradient_accumulation_steps": 2},
         {"learning_rate": keras.optimizers.schedules.CosineDecay(0.1, 10)},
+        *(pytest.param(some, marks=pytest.mark.slow) for some in (
+            {"amsgrad": True}, {"use_ema": True, "ema_momentum": 0.9}, {"weight_decay": 0.01},
+            {"clipnorm": 0.1},
+        )),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize(

@@ -231,6 +231,7 @@ def test_check_ties_names_what_is_shared_and_where(holder):
     assert all(name in str(told.value) for name in named), told.value
 
 
+@pytest.mark.slow
 def test_a_fixed_batch_is_exported_and_published(tmp_path):
     model, x = autoencoder(batch_shape=(4, 6)), noise(4, 6)
     with pytest.warns(UserWarning, match="input 'x' takes exactly 4 rows.*--no-batching"):
