@@ -1,5 +1,6 @@
 """A functional model, copied layer by layer, with something else in the place of some."""
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -109,6 +110,17 @@ def held_paths(model: keras.Model) -> dict[int, str]:
 
     down(model)
     return paths
+
+
+def short_names(model: keras.Model) -> dict[int, str]:
+    """id of each layer inside of `model` -> its name, after those of what holds it if need be.
+
+    It stands alone where no other layer has it.
+    """
+    paths = held_paths(model)
+    layers = [layer for layer in flatten_layers(model) if id(layer) in paths and layer is not model]
+    times = Counter(layer.name for layer in layers)
+    return paths | {id(la): la.name for la in layers if times[la.name] == 1}
 
 
 def names_in(model: keras.Model) -> list[tuple[keras.Layer, set[str]]]:

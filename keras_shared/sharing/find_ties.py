@@ -14,7 +14,7 @@ import keras
 from keras_shared.errors import attempt, whole_reason
 from keras_shared.layers import TiedLayer
 from keras_shared.sharing.calls import Call, calls_of
-from keras_shared.sharing.copying import held_paths
+from keras_shared.sharing.copying import held_paths, short_names
 from keras_shared.sharing.equal_values import Candidate, Equal, equal_values
 from keras_shared.sharing.matching import Matched, match
 from keras_shared.sharing.report import Reading, apart_in, owners_in, times_in, uses_in
@@ -144,7 +144,7 @@ def find_ties(model: keras.Model, filepath: str | os.PathLike[str] | None = None
     owners = owners_in(model)
     if not owners:
         raise ValueError(f"'{model.name}' has no weights. Call it once on its inputs first.")
-    (whole, names), notes = _names(model), []
+    whole, names, notes = held_paths(model), short_names(model), list[str]()
     for layer in flatten_layers(model):
         if isinstance(layer, TiedReader) and layer.own_layer is not None:  # shown as the reader's
             names[id(layer.own_layer)] = names.get(id(layer), str(layer.name))
@@ -183,14 +183,6 @@ def _row(weight: SharedWeight) -> Row:
     if weight.holders:
         lines.append(f"in {' and '.join(weight.holders)}")
     return weight.path, as_shape(weight.shape), lines
-
-
-def _names(model: keras.Model) -> tuple[dict[int, str], dict[int, str]]:
-    """id of a layer -> its name after those of what holds it; and alone, where it is unique."""
-    paths = held_paths(model)
-    layers = [layer for layer in flatten_layers(model) if id(layer) in paths and layer is not model]
-    times = Counter(layer.name for layer in layers)
-    return paths, paths | {id(la): la.name for la in layers if times[la.name] == 1}
 
 
 def _readings(

@@ -2,6 +2,7 @@ import dataclasses
 import math
 import os
 import pathlib
+from collections import Counter
 from typing import Any
 
 import keras
@@ -9,6 +10,7 @@ import numpy as np
 
 from keras_shared.errors import attempt, boundary
 from keras_shared.sharing.calls import Call, calls_of
+from keras_shared.sharing.copying import held_paths, short_names
 from keras_shared.sharing.equal_values import Candidate, equal_values
 from keras_shared.sharing.multiply_adds import multiply_adds
 from keras_shared.tying import TiedReader, TieError, check_ties, readers_of
@@ -37,14 +39,15 @@ class Weight:
     """One variable of a model.
 
     Attributes:
-        path: its path in the model.
-        owner: name of the layer that holds it.
+        path: its path as Keras has it; where several have one, its name after that of its owner.
+        owner: name of the layer that holds it, as in `readers`.
         shape: shape of the variable.
         dtype: its dtype.
         bytes: what it takes in memory.
         trainable: whether training changes it.
         regularizer: name of its regulariser's class, or empty.
-        readers: name of a layer -> how it reads the weight.
+        readers: name of a layer -> how it reads the weight. The names of the models that hold the
+            layer stand before it ("left/hidden") where another layer of the model has its name.
         uses: number of calls that read it in one forward pass; the sum of `times` of its readers.
         multiply_adds: how many read it for one example (the connections of LeCun et al. 1998);
             None where the arithmetic of a reader is not known.
@@ -129,8 +132,9 @@ def sharing_report(model: keras.Model, check: bool = True) -> SharingReport:
     if not owners:
         raise ValueError(f"'{model.name}' has no weights to report.")
     uses = uses_in(model, owners, calls)
-    weights = tuple(_weight(v, owner, uses[id(v)]) for v, owner in owners)
-    warnings = tuple(_warnings(model, weights)) if check else ()
+    names, paths = short_names(model), _paths_in(model, owners)
+    weights = tuple(_weight(v, owner, uses[id(v)], paths[id(v)], names) for v, owner in owners)
+    warnings = tuple(_warnings(model, weights, names, paths)) if check else ()
     return SharingReport(model.name, weights, _totals(weights), _stored(weights), warnings)
 
 
@@ -224,12 +228,30 @@ def times_in(call: Call, variable: keras.Variable) -> int:
     return apart_in(call.layer, variable) if _size(variable) == 1 else 1
 
 
-def _weight(variable: keras.Variable, owner: keras.Layer, uses: list[tuple[Call, str]]) -> Weight:
+def _paths_in(
+    model: keras.Model, owners: list[tuple[keras.Variable, keras.Layer]]
+) -> dict[int, str]:
+    """id of a variable -> its path, or what sets it apart from others of that path."""
+    times, held = Counter(v.path for v, _ in owners), held_paths(model)
+    return {
+        id(v): v.path if times[v.path] == 1 else f"{held.get(id(owner), owner.name)}/{v.name}"
+        for v, owner in owners
+    }
+
+
+def _weight(
+    variable: keras.Variable,
+    owner: keras.Layer,
+    uses: list[tuple[Call, str]],
+    path: str,
+    names: dict[int, str],
+) -> Weight:
     readers: dict[str, Reading] = {}
     for call, form in uses:
-        before = readers.get(call.layer.name, Reading(form, 0))
+        name = names.get(id(call.layer), call.layer.name)
+        before = readers.get(name, Reading(form, 0))
         times = before.times + times_in(call, variable)
-        readers[call.layer.name] = Reading(before.form, times)
+        readers[name] = Reading(before.form, times)
     shape = tuple(variable.shape)
     size, apart = math.prod(shape), apart_in(owner, variable)
     counts = [multiply_adds(call, variable) for call, _ in uses]
@@ -240,8 +262,8 @@ def _weight(variable: keras.Variable, owner: keras.Layer, uses: list[tuple[Call,
         ]
     regularizer = getattr(variable, "regularizer", None)
     return Weight(
-        path=variable.path,
-        owner=owner.name,
+        path=path,
+        owner=names.get(id(owner), owner.name),
         shape=shape,
         dtype=str(variable.dtype),
         bytes=math.prod(shape) * np.dtype(_numpy_dtype(variable.dtype)).itemsize,
@@ -298,14 +320,20 @@ def _stored(weights: tuple[Weight, ...]) -> dict[str, int | None]:
     }
 
 
-def _warnings(model: keras.Model, weights: tuple[Weight, ...]) -> list[str]:
+def _warnings(
+    model: keras.Model,
+    weights: tuple[Weight, ...],
+    names: dict[int, str],
+    paths: dict[int, str],
+) -> list[str]:
     found = []
     for layer in flatten_layers(model):
         if isinstance(layer, keras.layers.BatchNormalization):
-            uses = max((w.uses for w in weights if w.path.startswith(f"{layer.path}/")), default=0)
+            name = names.get(id(layer), layer.name)
+            uses = max((w.uses for w in weights if w.owner == name), default=0)
             if uses > 1:
                 found.append(
-                    f"'{layer.path}' is a BatchNormalization that is called {uses} times: each "
+                    f"'{name}' is a BatchNormalization that is called {uses} times: each "
                     "call normalises with its own statistics and moves the averages. "
                     "GroupNormalization has none."
                 )
@@ -319,6 +347,6 @@ def _warnings(model: keras.Model, weights: tuple[Weight, ...]) -> list[str]:
     found += [
         f"'{pair.first}' and '{pair.second}' hold the same values and are two variables: equal, "
         "and not tied."
-        for pair in equal_values(Candidate.of(v, owner, v.path) for v, owner in trained)
+        for pair in equal_values(Candidate.of(v, owner, paths[id(v)]) for v, owner in trained)
     ]
     return found

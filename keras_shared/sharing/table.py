@@ -12,7 +12,7 @@ from keras_shared.sharing.report import Reading, SharingReport, Weight
 from keras_shared.terminal import TextTable, console
 from keras_shared.text import one_line
 
-SHORTEST = 20  # columns of a weight's path: beside it the names of its readers are broken
+SHORTEST = 10  # columns of a weight's path and of its readers, however narrow the terminal
 Row = tuple[str | list[str], ...]  # cells; several lines in one as a list
 
 
@@ -26,7 +26,7 @@ def print_report(report: SharingReport, to: Console) -> None:
         "kind": [_kind(w, one) for w in report.weights],
         "bytes": [f"{w.bytes:,}" for w in report.weights],
         "read by": [
-            [as_read(name, reading) for name, reading in w.readers.items()] for w in report.weights
+            [as_read(name, how) for name, how in w.readers.items()] for w in report.weights
         ],
         "uses": [str(w.uses) for w in report.weights],
         "multiply-adds": [
@@ -35,9 +35,16 @@ def print_report(report: SharingReport, to: Console) -> None:
     }
     if not any(columns["kind"]):
         del columns["kind"]
-    others = sum(2 + _width(name, columns[name]) for name in columns if name != "weight")
-    left = max(to.width - others, SHORTEST)
-    columns["weight"] = [_in_lines(w.path, left) for w in report.weights]
+    widths = {name: _width(name, cells) for name, cells in columns.items()}
+    paths, readers = widths["weight"], widths["read by"]
+    both = to.width - sum(2 + width for width in widths.values()) + 2 + paths + readers
+    paths = max(min(paths, max(both - readers, both // 2)), SHORTEST)
+    readers = max(both - paths, SHORTEST)
+    columns["weight"] = [_in_lines(w.path, paths) for w in report.weights]
+    columns["read by"] = [
+        [line for name, how in w.readers.items() for line in _in_lines(as_read(name, how), readers)]
+        for w in report.weights
+    ]
     table = TextTable(
         title=f"{report.name}, {one}" if one else report.name,
         box=box.SIMPLE_HEAD,
@@ -72,13 +79,13 @@ def _width(name: str, cells: Sequence[str | list[str]]) -> int:
 
 
 def _in_lines(path: str, width: int) -> list[str]:
-    """A path in lines that end at its slashes, where it is longer than `width`."""
+    """A path in lines that end at its slashes and spaces, where it is longer than `width`."""
     lines = [""]
-    for part in re.findall(r"[^/]*/|[^/]+", path):
-        if lines[-1] and len(lines[-1] + part) > width:
+    for part in re.findall(r"[^/ ]*[/ ]|[^/ ]+", path):
+        if lines[-1] and len((lines[-1] + part).rstrip()) > width:
             lines.append("")
         lines[-1] += part
-    return lines
+    return [line.rstrip() for line in lines]
 
 
 def _kind(weight: Weight, dtype: str) -> str:

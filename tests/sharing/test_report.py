@@ -128,6 +128,42 @@ def test_paths_are_broken_at_their_slashes():
     assert "feed_forward_norm" in text.replace("feed_forward_norm/", "")
 
 
+def test_layers_of_one_name_are_told_apart():
+    """Two heads read one kernel, each its own way; both layers are called "out"."""
+    table = layers.Dense(6, use_bias=False, name="table")
+    inputs = keras.Input((4,))
+    hidden = table(inputs)
+    plain = keras.Sequential([keras.Input((6,)), layers.Dense(5, name="out")], name="plain")
+    code = keras.Input((6,))
+    tied = keras.Model(code, TiedDense(table, use_bias=False, name="out")(code), name="tied")
+    other = keras.Sequential([keras.Input((6,)), layers.Dense(5, name="out")], name="other")
+    model = keras.Model(inputs, [plain(hidden), tied(hidden), other(hidden)])
+    report = sharing_report(model)
+    found = {w.path: list(w.readers) for w in report.weights}
+    assert found == {
+        "table/kernel": ["table", "tied/out"],
+        "plain/out/kernel": ["plain/out"],
+        "plain/out/bias": ["plain/out"],
+        "other/out/kernel": ["other/out"],
+        "other/out/bias": ["other/out"],
+    }
+    assert [w.owner for w in report.weights][1::2] == ["plain/out", "other/out"]
+    assert report.weights[0].readers["tied/out"].form == "transposed"
+
+
+def test_a_batch_normalization_of_a_name_that_others_have_is_found():
+    def tower(name, width):
+        norm = layers.BatchNormalization(name="norm")
+        return keras.Sequential([keras.Input((width,)), norm], name=name)
+
+    a, b = keras.Input((4,)), keras.Input((4,))
+    shared, once = tower("shared", 4), tower("once", 8)
+    (said,) = sharing_report(
+        keras.Model([a, b], once(layers.Concatenate()([shared(a), shared(b)])))
+    ).warnings
+    assert said.startswith("'shared/norm' is a BatchNormalization that is called 2 times")
+
+
 def test_long_paths_are_folded_and_numbers_are_not():
     inputs = keras.Input((4000,))
     name = "a_layer_with_a_name_that_is_longer_than_any_column"
