@@ -112,7 +112,7 @@ class _Copies:
         self._convolutions = convolutions
         self._narrower = narrower
         self._step = 1  # widths stay multiples of the groups that normalise them
-        self._kept: set[str] = set()
+        self._kept: set[int] = set()  # ids of layers that keep their width
         self._uses: dict[str, int] = {}
 
     def of_model(self, model: keras.Model) -> keras.Model:
@@ -164,9 +164,10 @@ class _Copies:
             return self.of_call(inner, *given, **named | (told if takes_training(inner) else {}))
 
         if not isinstance(layer, keras.Sequential):
-            self._kept.update(layer.output_names)
+            ends = layer.output_names  # each is the name of one of its layers, or of an operation
+            self._kept.update(id(inner) for inner in layer.layers if inner.name in ends)
             return run_graph(layer, inputs, call)
-        self._kept.add(layer.layers[-1].name)
+        self._kept.add(id(layer.layers[-1]))
         for inner in layer.layers:
             inputs = call(inner, inputs)
         return inputs
@@ -235,7 +236,7 @@ class _Copies:
         return copy
 
     def _width(self, layer: keras.Layer, width: int) -> int:
-        if layer.name in self._kept or self._narrower == 1:
+        if id(layer) in self._kept or self._narrower == 1:
             return width
         step = 1 if width % self._step else self._step
         return max(step, int(width * self._narrower) // step * step)

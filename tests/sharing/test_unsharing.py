@@ -135,6 +135,20 @@ def test_narrow_enough(build):
         assert [narrow.layers[i].units for i in (5, 6)] == [30, narrow.layers[4].units]
 
 
+def test_a_hidden_layer_with_the_name_of_an_output_becomes_narrower():
+    inputs = keras.Input((8,))
+    first = keras.Sequential([keras.Input((8,)), layers.Dense(16, name="out")], name="first")
+    second = keras.Sequential(
+        [keras.Input((8,)), layers.Dense(16, name="out"), layers.Dense(3, name="end")],
+        name="second",
+    )
+    model = keras.Model(inputs, [first(inputs), second(inputs)])
+    narrow = unshare(model, copy_values=False, parameters=model.count_params() - 20)
+    widths = {layer.name: layer.units for layer in narrow.layers if hasattr(layer, "units")}
+    hidden, kept = sorted([widths["out"], widths["out_use_1"]])
+    assert widths["end"] == 3 and kept == 16 > hidden
+
+
 def test_narrow_refusals():
     model = TiedAutoencoder(units=(8, 3), input_dim=6)
     assert unshare(model, copy_values=False, parameters=10**6).count_params() == 169
