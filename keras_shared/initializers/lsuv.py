@@ -11,6 +11,7 @@ from keras import ops
 from keras_shared.initializers.svd import SVD
 from keras_shared.tying import TiedReader
 from keras_shared.tying.keras_private import flatten_layers
+from keras_shared.tying.layer_names import weight_paths
 from keras_shared.tying.state_kept import state_kept
 from keras_shared.tying.watching import WatchedCall, watched
 
@@ -102,18 +103,19 @@ def rescale(model: keras.Model, batch: Any) -> dict[str, float]:
     _check_built(model)
     batch = _checked_batch(batch)
     scalable = {id(v): v for _, v in _scalable(model)}
-    factors = {v.path: 1.0 for v in scalable.values()}
+    paths = weight_paths(model, ((v, layer) for layer, v in _scalable(model)))
+    factors = {paths[key]: 1.0 for key in scalable}
     with _back_if_it_fails(model), state_kept(model):
         variances = _variances(model, batch, scalable)
         for _ in range(SWEEPS):
             for key in variances:
                 if not _near(variances[key]):
                     factor, variances = _to_unit_variance(model, batch, scalable, key, variances)
-                    factors[scalable[key].path] *= factor
+                    factors[paths[key]] *= factor
             if all(map(_near, variances.values())):
                 break
         else:
-            missed = {scalable[k].path: round(m, 3) for k, m in variances.items() if not _near(m)}
+            missed = {paths[k]: round(m, 3) for k, m in variances.items() if not _near(m)}
             warnings.warn(
                 f"The mean variance of what reads these weights stays away from 1: {missed}. "
                 "What else those layers add, such as a bias, is too large: make it smaller.",

@@ -1,6 +1,5 @@
 """A functional model, copied layer by layer, with something else in the place of some."""
 
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,6 +12,7 @@ from keras_shared.tying.keras_private import (
     flatten_layers,
     run_graph,
 )
+from keras_shared.tying.layer_names import held_paths
 from keras_shared.tying.take_values import take_values
 
 
@@ -96,31 +96,6 @@ def refuse_without_graph(model: Any, otherwise: str = "") -> None:
             "its layers, which a copy of its graph would leave out. To leave them out, pass "
             "keras.Model(model.input, model.output)."
         )
-
-
-def held_paths(model: keras.Model) -> dict[int, str]:
-    """id of each layer inside of `model` -> its name after those of what holds it."""
-    paths = {id(model): ""}
-
-    def down(layer: keras.Layer) -> None:
-        for child in children_of(layer):
-            if id(child) not in paths:
-                paths[id(child)] = f"{paths[id(layer)]}/{child.name}".lstrip("/")
-                down(child)
-
-    down(model)
-    return paths
-
-
-def short_names(model: keras.Model) -> dict[int, str]:
-    """id of each layer inside of `model` -> its name, after those of what holds it if need be.
-
-    It stands alone where no other layer has it.
-    """
-    paths = held_paths(model)
-    layers = [layer for layer in flatten_layers(model) if id(layer) in paths and layer is not model]
-    times = Counter(layer.name for layer in layers)
-    return paths | {id(la): la.name for la in layers if times[la.name] == 1}
 
 
 def names_in(model: keras.Model) -> list[tuple[keras.Layer, set[str]]]:

@@ -14,7 +14,6 @@ import keras
 from keras_shared.errors import attempt, whole_reason
 from keras_shared.layers import TiedLayer
 from keras_shared.sharing.calls import Call, calls_of
-from keras_shared.sharing.copying import held_paths, short_names
 from keras_shared.sharing.equal_values import Candidate, Equal, equal_values
 from keras_shared.sharing.matching import Matched, match
 from keras_shared.sharing.report import Reading, apart_in, owners_in, times_in, uses_in
@@ -23,6 +22,7 @@ from keras_shared.sharing.table import Row, as_form, as_read, as_shape, as_text
 from keras_shared.tying import TiedReader, TieError, readers_of
 from keras_shared.tying.check_ties import held_twice
 from keras_shared.tying.keras_private import children_of, flatten_layers
+from keras_shared.tying.layer_names import held_paths, short_names
 
 _Owner = tuple[keras.Variable, keras.Layer]
 

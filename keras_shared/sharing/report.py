@@ -2,7 +2,6 @@ import dataclasses
 import math
 import os
 import pathlib
-from collections import Counter
 from typing import Any
 
 import keras
@@ -10,11 +9,11 @@ import numpy as np
 
 from keras_shared.errors import attempt, boundary
 from keras_shared.sharing.calls import Call, calls_of
-from keras_shared.sharing.copying import held_paths, short_names
 from keras_shared.sharing.equal_values import Candidate, equal_values
 from keras_shared.sharing.multiply_adds import multiply_adds
 from keras_shared.tying import TiedReader, TieError, check_ties, readers_of
 from keras_shared.tying.keras_private import children_of, flatten_layers
+from keras_shared.tying.layer_names import short_names, weight_paths
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +131,7 @@ def sharing_report(model: keras.Model, check: bool = True) -> SharingReport:
     if not owners:
         raise ValueError(f"'{model.name}' has no weights to report.")
     uses = uses_in(model, owners, calls)
-    names, paths = short_names(model), _paths_in(model, owners)
+    names, paths = short_names(model), weight_paths(model, owners)
     weights = tuple(_weight(v, owner, uses[id(v)], paths[id(v)], names) for v, owner in owners)
     warnings = tuple(_warnings(model, weights, names, paths)) if check else ()
     return SharingReport(model.name, weights, _totals(weights), _stored(weights), warnings)
@@ -226,17 +225,6 @@ def _size(variable: keras.Variable) -> int:
 def times_in(call: Call, variable: keras.Variable) -> int:
     """How often one call uses a weight: more than once if one number fills a whole matrix."""
     return apart_in(call.layer, variable) if _size(variable) == 1 else 1
-
-
-def _paths_in(
-    model: keras.Model, owners: list[tuple[keras.Variable, keras.Layer]]
-) -> dict[int, str]:
-    """id of a variable -> its path, or what sets it apart from others of that path."""
-    times, held = Counter(v.path for v, _ in owners), held_paths(model)
-    return {
-        id(v): v.path if times[v.path] == 1 else f"{held.get(id(owner), owner.name)}/{v.name}"
-        for v, owner in owners
-    }
 
 
 def _weight(

@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,8 @@ from keras_shared.signals.collecting import Use, as_numpy, collect, first
 from keras_shared.signals.jacobians import Jacobian, jacobian_of
 from keras_shared.signals.ties import Tie, ties_of
 from keras_shared.signals.warnings import Weighed, warnings_of
-from keras_shared.tying.keras_private import expect_layer
+from keras_shared.tying.keras_private import expect_layer, flatten_layers
+from keras_shared.tying.layer_names import held_paths
 
 BINS = 60  # of a histogram
 
@@ -165,14 +167,26 @@ def signal_report(
     examples = len(first(x))
     loss_of, loss_name = _loss_of(model, x, y, sample_weight, loss)
     uses = collect(model, x, loss_of, examples)
-    layers = tuple(_signals(use, jacobians, model.name) for use in uses)
+    names = _names(model)
+    layers = tuple(_signals(use, jacobians, names) for use in uses)
     ties = ties_of(model, uses)
     weighed = [Weighed(use, layer.gradient_norm) for use, layer in zip(uses, layers, strict=True)]
     warnings = warnings_of(layers, ties, weighed)
     return SignalReport(model.name, examples, loss_name, layers, tuple(ties), tuple(warnings))
 
 
-def _signals(use: Use, jacobians: bool, model: str) -> LayerSignals:
+def _names(model: keras.Model) -> dict[int, str]:
+    """id of a layer -> its path as Keras has it, where no other has that, without the model's."""
+    paths = held_paths(model)
+    own = {id(la): la.path or la.name for la in flatten_layers(model)}
+    times = Counter(own.values())
+    return {
+        key: (path if times[path] == 1 else paths[key]).removeprefix(f"{model.name}/")
+        for key, path in own.items()
+    }
+
+
+def _signals(use: Use, jacobians: bool, names: dict[int, str]) -> LayerSignals:
     outputs = as_numpy([first(call.outputs) for call in use.calls])
     of_outputs = [of_call[0] if of_call else None for of_call in use.gradients]
     gradients = as_numpy(of_outputs if use.before[0] is None else use.before)
@@ -182,7 +196,7 @@ def _signals(use: Use, jacobians: bool, model: str) -> LayerSignals:
     wide = gradients.astype("float64")
     examples = len(first(use.calls[0].outputs))
     return LayerSignals(
-        layer=(use.layer.path or use.layer.name).removeprefix(f"{model}/"),
+        layer=names.get(id(use.layer), use.layer.name),
         kind=type(use.layer).__name__,
         use=use.number,
         steps=len(use.calls),

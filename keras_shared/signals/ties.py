@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras_shared.sharing.report import owners_in
 from keras_shared.signals.collecting import Use, outputs_of
 from keras_shared.tying import TiedReader
+from keras_shared.tying.layer_names import short_names, weight_paths
 from keras_shared.tying.watching import WatchedCall, watched
 
 
@@ -39,20 +40,22 @@ class Tie:
 def ties_of(model: keras.Model, uses: list[Use]) -> list[Tie]:
     """The shared weights of a model, by the uses of one forward and backward pass."""
     owned: dict[int, list[keras.Variable]] = {}
-    for variable, owner in owners_in(model):
+    owners, names = owners_in(model), short_names(model)
+    paths = weight_paths(model, owners)
+    for variable, owner in owners:
         owned.setdefault(id(owner), []).append(variable)
     found: dict[int, list[tuple[str, Any]]] = {}
-    weights = {id(v): v for v, _ in owners_in(model) if keras.backend.is_float_dtype(v.dtype)}
+    weights = {id(v): v for v, _ in owners if keras.backend.is_float_dtype(v.dtype)}
     for use in uses:
         read = use.layer.read_variables() if isinstance(use.layer, TiedReader) else []
         for variable in (*owned.get(id(use.layer), ()), *read):
             if id(variable) in weights:
-                found.setdefault(id(variable), []).append((_named(use), use))
+                found.setdefault(id(variable), []).append((_named(use, names), use))
     ties = []
     for key, of_weight in found.items():
         if sum(len(use.calls) for _, use in of_weight) > 1 and len(of_weight) > 1:
             gradients = [(name, weight_gradient(use, weights[key])) for name, use in of_weight]
-            ties.append(_tie(weights[key].path, gradients))
+            ties.append(_tie(paths[key], gradients))
     return ties
 
 
@@ -94,5 +97,6 @@ def _tie(weight: str, gradients: list[tuple[str, np.ndarray]]) -> Tie:
     )
 
 
-def _named(use: Use) -> str:
-    return use.layer.name if use.number == 1 else f"{use.layer.name} ({use.number})"
+def _named(use: Use, names: dict[int, str]) -> str:
+    name = names.get(id(use.layer), use.layer.name)
+    return name if use.number == 1 else f"{name} ({use.number})"

@@ -8,7 +8,17 @@ from typing import Any
 import keras
 
 from keras_shared.tying.effective_weight import weight_shape
+from keras_shared.tying.keras_private import flatten_layers
 from keras_shared.tying.tie_error import TieError
+
+BUILT = (
+    "Give the source a name that no other layer has where the model is built, before it is saved; "
+    "or, where another layer names it (as MultiHeadAttention does), `untie` the reader there."
+)
+LOADED = (
+    "In a model that was loaded by keras.models.load_model, or cloned, call "
+    "`keras_shared.tying.tie(reader, source)` for each such reader, before anything is renamed."
+)
 
 
 class SourceReference:
@@ -26,7 +36,8 @@ class SourceReference:
 
     Names repeat: a model may hold two copies of a network. So a description also has the `id` of
     its source, which comes back with every copy: readers with different ids never bind to one
-    layer. And it says whether the source lay `upstream` of the reader in its graph, where a copy
+    layer. The `instance` is another for every layer: it tells which readers of one `id` read one
+    layer, and which read a copy of it. And it says whether the source lay `upstream` of the reader in its graph, where a copy
     of the graph must hold the copy of the source.
 
     Attributes:
@@ -56,7 +67,8 @@ class SourceReference:
             "class_name": type(self.layer).__name__,
             "weight_shape": weight_shape(self.layer),
             "id": _ids.setdefault(self.layer, uuid.uuid4().hex[:12]),
-            "upstream": bool(self._upstream),
+            "instance": _instances.setdefault(self.layer, uuid.uuid4().hex[:12]),
+            "upstream": self._upstream,
         } | {name: getattr(self.layer, name, None) for name in self._attributes}
         if getattr(self.layer, "lora_enabled", False):
             description["lora_alpha"] = self.layer.lora_alpha
@@ -77,10 +89,11 @@ class SourceReference:
         if self.layer is not None or self.untied:
             return
         wanted = self.describe()
+        layers = list(candidates)
         fits = list(
             {
                 id(c): c
-                for c in candidates
+                for c in layers
                 if c.name == wanted["name"]
                 and type(c).__name__ == wanted["class_name"]
                 and c is not reader
@@ -92,9 +105,13 @@ class SourceReference:
             raise TieError(
                 f"{type(reader).__name__} '{reader.name}' is tied to the {wanted['class_name']} "
                 f"'{wanted['name']}' (weight {wanted['weight_shape']}), but {len(fits)} layers of "
-                "the model match this description. Give the source a name that no other layer has; "
-                "or, where another layer names it (as MultiHeadAttention does), `untie` the reader "
-                "before the model is saved."
+                f"the model match this description. {BUILT} {LOADED} Then such a name is kept too."
+            )
+        if rivals := self._rivals(fits[0], layers) if fits else []:
+            raise TieError(
+                f"{type(reader).__name__} '{reader.name}' is tied to one of several copies of the "
+                f"{wanted['class_name']} '{wanted['name']}', and {rivals} to another, but one "
+                f"layer of that name is left: was the other renamed? {LOADED}"
             )
         if fits and self._doubt:
             raise TieError(
@@ -112,6 +129,32 @@ class SourceReference:
                 self._named = True
             if "lora_alpha" in wanted and self.layer.lora_enabled:
                 self.layer.lora_alpha = wanted["lora_alpha"]  # a rebuilt Keras layer forgets it
+
+    def may_lie_upstream(self) -> bool:
+        """Whether a graph that calls the reader may hold the source, by what is known of it.
+
+        A layer that is like the source by chance may lie there in its place.
+        """
+        known = self._description
+        return "instance" not in known or known.get("upstream") is not False
+
+    def _rivals(self, source: keras.Layer, layers: list[keras.Layer]) -> list[str]:
+        """Readers among `layers` of other copies of the source, for which only this one is left."""
+        wanted = self._description
+        others = [(la.name, getattr(la, "_reference", None)) for la in layers]
+        return [
+            f"'{name}'"
+            for name, other in others
+            if isinstance(other, SourceReference)
+            and wanted.get("instance") is not None
+            and other._instance() not in (None, wanted["instance"])
+            and other.describe().get("id") == wanted.get("id")
+            and other.layer in (None, source)
+        ]
+
+    def _instance(self) -> str | None:
+        known: str | None = self._description.get("instance")
+        return known if self.layer is None or known else _instances.get(self.layer)
 
     def release(self) -> None:
         """Take a binding back."""
@@ -136,6 +179,7 @@ class SourceReference:
 
 # Which source a layer is, for as long as it lives: the original, or a copy that readers bound to
 _ids: "weakref.WeakKeyDictionary[keras.Layer, str]" = weakref.WeakKeyDictionary()
+_instances: "weakref.WeakKeyDictionary[keras.Layer, str]" = weakref.WeakKeyDictionary()
 
 
 def refuse_description(given: Any) -> None:

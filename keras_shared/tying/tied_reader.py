@@ -139,7 +139,8 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         upstream = list(upstream_layers((args, kwargs)))
-        self._reference.bind(upstream, reader=self)
+        if self._reference.may_lie_upstream():
+            self._reference.bind(upstream, reader=self)
         if upstream:
             self._reference.note_upstream(upstream)
         return super().__call__(*args, **kwargs)

@@ -48,6 +48,22 @@ def test_rescale_keeps_the_directions():
         np.testing.assert_allclose(layer.get_weights()[0], kernel * factor, rtol=1e-5)
 
 
+def test_weights_of_one_path_have_factors_of_their_own():
+    heads = [
+        keras.Sequential([keras.Input((12,)), keras.layers.Dense(16, name="out")], name=name)
+        for name in ("left", "right")
+    ]
+    inputs = keras.Input((12,))
+    model = keras.Model(inputs, [head(inputs) for head in heads])
+    kernels = [head.layers[-1].kernel for head in heads]
+    kernels[1].assign(7 * kernels[1])
+    before = [kernel.numpy() for kernel in kernels]
+    factors = rescale(model, NUMBERS)
+    assert list(factors) == ["left/out/kernel", "right/out/kernel"]
+    for kernel, values, factor in zip(kernels, before, factors.values()):
+        np.testing.assert_allclose(kernel.numpy(), values * factor, rtol=1e-5)
+
+
 @pytest.mark.slow
 def test_convolutions_and_activations_of_their_own():
     image = keras.Input((8, 8, 1))

@@ -371,6 +371,20 @@ def test_bad_data(data, arguments, said):
         signal_report(mlp(), data, **arguments)
 
 
+def test_layers_of_one_name_are_told_apart():
+    table = keras.layers.Dense(4, name="table")
+    inputs, code = keras.Input((6,)), keras.Input((4,))
+    hidden = table(inputs)
+    heads = [
+        keras.Model(code, TiedDense(table, name="out")(code), name=name)
+        for name in ("left", "right")
+    ]
+    report = signal_report(keras.Model(inputs, [head(hidden) for head in heads]), X)
+    assert [layer.layer for layer in report.layers] == ["table", "left/out", "right/out"]
+    [tie] = report.ties
+    assert tie.weight == "table/kernel" and tie.uses == ("table", "left/out", "right/out")
+
+
 def test_bad_models():
     with pytest.raises(SignalError, match="not built"):
         signal_report(keras.Sequential([keras.layers.Dense(3)]), X)

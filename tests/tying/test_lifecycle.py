@@ -26,7 +26,7 @@ from topologies import (
 from written import EXPORTS
 
 from keras_shared.layers import Shared, SharedStack, TiedDense, TiedLayer
-from keras_shared.tying import TiedReader, TieError, bind_ties, readers_of
+from keras_shared.tying import TiedReader, TieError, bind_ties, readers_of, tie
 from keras_shared.tying.keras_private import flatten_layers, shapes_alone_matter
 
 
@@ -177,6 +177,70 @@ def test_two_sources_of_one_name():
     model = keras.Model(inputs, TiedDense(first)(both))
     with pytest.raises(TieError, match="2 layers of the model match this"):
         keras.models.clone_model(model)
+
+
+@pytest.mark.parametrize("rebuild", ["load", "clone", "config"])
+def test_a_layer_like_the_source_is_not_taken_for_it(tmp_path, rebuild):
+    """The reader's own tower has a layer of the source's name, class and shape before it."""
+    source = keras.layers.Dense(4, name="code")
+    x, z, inputs = keras.Input((6,)), keras.Input((4,)), keras.Input((6,))
+    encoder = keras.Model(x, source(x), name="encoder")
+    like = keras.layers.Dense(4, name="code")(keras.layers.Dense(6, name="wide")(z))
+    decoder = keras.Model(z, TiedDense(source, name="reader")(like), name="decoder")
+    model = keras.Model(inputs, decoder(encoder(inputs)))
+    with pytest.raises(TieError, match="2 layers of the model match this"):
+        if rebuild == "load":
+            bind_ties(saved(model, np.ones((1, 6)), tmp_path))
+        elif rebuild == "clone":
+            bind_ties(keras.models.clone_model(model, recursive=True))
+        else:
+            bind_ties(keras.Model.from_config(model.get_config()))
+
+
+def two_copies(folder):
+    """Two copies of one net side by side, with values of their own, written to a file."""
+    encoder_decoder().save(folder / "net.keras")
+    nets = [keras.models.load_model(folder / "net.keras") for _ in range(2)]
+    for number, net in enumerate(nets):
+        bind_ties(net)
+        net.name = f"net_{number}"
+        net.set_weights([w + number + 0.5 for w in net.get_weights()])
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, [net(inputs) for net in nets])
+    model.save(folder / "both.keras")
+    return model, X[:3]
+
+
+def tie_each(model):
+    """What the error advises."""
+    for net in model.layers[1:]:
+        code, reader = owner_of(net), readers_of(net)[0]
+        tie(reader, code)
+
+
+def test_advice_on_two_copies_of_a_net_works(tmp_path):
+    model, x = two_copies(tmp_path)
+    wanted = model(x)
+    with pytest.raises(TieError, match="2 layers of the model match this.*tie\\(reader, source"):
+        bind_ties(keras.models.load_model(tmp_path / "both.keras"))
+    loaded = keras.models.load_model(tmp_path / "both.keras")
+    tie_each(loaded)
+    owner_of(loaded.layers[2]).name = "code_2"
+    loaded.save(tmp_path / "renamed.keras")
+    for again in (loaded, keras.models.load_model(tmp_path / "renamed.keras")):
+        bind_ties(again)
+        for mine, theirs in zip(again(x), wanted):
+            np.testing.assert_allclose(mine, theirs, atol=1e-5)
+
+
+def test_a_copy_whose_source_was_renamed_does_not_read_another_copys(tmp_path):
+    two_copies(tmp_path)
+    loaded = keras.models.load_model(tmp_path / "both.keras")
+    owner_of(loaded.layers[2]).name = "code_2"  # before any reader has found its source
+    with pytest.raises(TieError, match="one of several copies of the Dense 'code'"):
+        loaded(X[:3])
+    with pytest.raises(TieError, match="one of several copies of the Dense 'code'"):
+        bind_ties(loaded)
 
 
 def test_source_renamed_by_a_clone_function():
