@@ -9,7 +9,13 @@ from pydantic import Field, PositiveInt
 from keras_shared import initializers
 from keras_shared.layers import PositionEmbedding, SharedStack, TransformerBlock
 from keras_shared.signature import Signature
-from keras_shared.tokenizing import SPECIAL, Standardize, Tokenizer, checked_vocabulary
+from keras_shared.tokenizing import (
+    SPECIAL,
+    UNKNOWN,
+    Standardize,
+    Tokenizer,
+    checked_vocabulary,
+)
 from keras_shared.zoo.class_names import checked_class_names
 from keras_shared.zoo.shared_transformer import Schedule, Share
 from keras_shared.zoo.zoo_model import ZooModel
@@ -150,7 +156,11 @@ class SharedTransformerClassifier(ZooModel):
         self.max_sequence_length = max_sequence_length
         self.kernel_initializer = kernel_initializer
         self.base_policy = base
-        self.tokenizer = Tokenizer(split, standardize, known).layer(name="tokenizer")
+        self.tokenizer = self._words.layer(name="tokenizer")
+
+    @property
+    def _words(self) -> Tokenizer:
+        return Tokenizer(self.split, self.standardize, self.vocabulary)
 
     def classify(self, texts: Sequence[str]) -> list[str]:
         """The class of each text, by name.
@@ -164,16 +174,24 @@ class SharedTransformerClassifier(ZooModel):
         found = [] if isinstance(texts, str) else list(texts)
         if not found or not all(isinstance(text, str) for text in found):
             raise ValueError(f"`texts` must be a list of texts. Received: {texts!r}")
-        tokens = ops.convert_to_tensor(self.tokenizer(found))
+        tokens = ops.convert_to_tensor(self.tokenizer([*map(self._words.lines_ended, found)]))
         scores = self.predict(self._readable(tokens), verbose=0)
         return [self.class_names[i] for i in np.argmax(scores, axis=-1)]
 
     def signatures(self) -> dict[str, Signature]:
+        from keras_shared.exporting.texts import replaced
+
         text: Any = keras.KerasTensor((None,), "string")
 
         def classify(text: Any) -> dict[str, Any]:
-            scores = self(self._readable(self.tokenizer(text)), training=False)
-            return {"scores": scores, "probabilities": ops.softmax(scores)}
+            tokens = self.tokenizer(replaced(text, "\n", self._words.lines_ended("\n")))
+            unknown = ops.cast(tokens[:, : self.max_sequence_length] == UNKNOWN, "int32")
+            scores = self(self._readable(tokens), training=False)
+            return {
+                "scores": scores,
+                "probabilities": ops.softmax(scores),
+                "unknown_tokens": ops.sum(unknown, axis=1),
+            }
 
         return {
             "classify": Signature(classify, {"text": text}, class_names=self.class_names),

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_shared
+from keras_shared.tokenizing import Tokenizer
 from keras_shared.zoo import SharedTransformerClassifier
 
 WORDS = ["good", "bad", "very", "film"]
@@ -44,6 +45,24 @@ def test_learns_and_answers_from_its_folder(tmp_path):
     loaded = keras_shared.load(folder)
     assert loaded.classify(asked) == answers and loaded.get_config() == model.get_config()
     assert len(model.classify(["good " * 60])) == 1  # more than it has positions for
+
+
+@pytest.mark.parametrize("standardize", ["none", "lower_and_strip_punctuation"])
+def test_line_ends_are_read_as_in_training(standardize):
+    keras.utils.set_random_seed(1)
+    (end,) = Tokenizer("whitespace", standardize).adapted(["\n"]).vocabulary
+    model = SharedTransformerClassifier(
+        ["good", "film", end], ("no", "yes"), standardize=standardize, num_heads=2, hidden_dim=8,
+        intermediate_dim=16, max_sequence_length=5,
+    )  # fmt: skip
+    texts = ["good\nfilm", "good film", "a\nfilm b c d e f"]
+    tokens = Tokenizer("whitespace", standardize, model.vocabulary).numbers(texts)
+    assert tokens[0].tolist()[:3] == [2, 4, 3] and tokens[1].tolist()[:3] == [2, 3, 0]
+    wanted = model.predict(tokens[:, :5], verbose=0)
+    answer = model.signatures()["classify"].call(tf.constant(texts))
+    np.testing.assert_allclose(answer["scores"], wanted, atol=1e-5)
+    assert answer["unknown_tokens"].numpy().tolist() == [0, 0, 3]  # of the five that are read
+    assert model.classify(texts) == [model.class_names[i] for i in wanted.argmax(1)]
 
 
 @pytest.mark.parametrize(
