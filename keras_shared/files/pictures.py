@@ -5,7 +5,7 @@ import os
 import pathlib
 import re
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from keras_shared.errors import KerasSharedError, attempt, boundary
 from keras_shared.files.bounded import read_bytes
@@ -28,6 +28,7 @@ KINDS = (  # first bytes of what people take for a picture, or that is one of an
     (rb"version https://git-lfs", "a pointer of Git LFS: run `git lfs pull`"),
     (rb"[\t\n\r -~]+$", "text"),
 )
+JPEG_END = b"\xff\xd9"
 DAMAGED, AGAIN = "is cut off or damaged", "Copy it again."
 
 
@@ -84,13 +85,20 @@ def read_picture(source: str | os.PathLike[str] | bytes) -> "np.ndarray":
 
 
 def why_no_picture(file: str | os.PathLike[str]) -> str:
-    """Why a file is no picture, by its head and checksums alone; empty if it is one."""
+    """Why a file is no picture; empty if it is one.
+
+    Its head is read, and its checksums; all of it, if there are none and it lacks an end.
+    """
     name = _name(file)
 
     def verify() -> None:
         image = _opened(file, name)
+        whole = image.format not in ("GIF", "BMP", "JPEG", "MPO")
+        if image.format in ("JPEG", "MPO"):
+            file_like: Any = image.fp
+            whole = JPEG_END in file_like.getvalue()[-64:]
         with boundary(f"{name} {DAMAGED}", PictureError, AGAIN):
-            image.verify()
+            image.verify() if whole else image.load()
 
     return str(attempt(verify, PictureError)[1] or "")
 

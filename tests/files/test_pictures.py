@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import re
 import struct
 import zlib
 
@@ -185,6 +186,22 @@ def test_what_is_no_file(tmp_path):
         read_picture(tmp_path / "nowhere.png")
     with pytest.raises(PictureError, match=f"is a folder: {ALLOWED}"):
         read_picture(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "WEBP"])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_cut_files_are_seen_before_they_are_needed(tmp_path, kind, mode):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype="uint8")
+    content = encoded(Image.fromarray(noise).convert(mode), kind)
+    file = tmp_path / "given"
+    file.write_bytes(content)
+    assert not why_no_picture(file)
+    if kind == "JPEG":  # as cameras write more behind it
+        file.write_bytes(content + bytes(200))
+        assert not why_no_picture(file)
+    for part in (0.3, 0.8, 0.95):
+        file.write_bytes(content[: int(part * len(content))])
+        assert re.search("is cut off or damaged|is not a picture", why_no_picture(file)), part
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "WEBP"])
