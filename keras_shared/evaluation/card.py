@@ -4,6 +4,7 @@ import json
 import pathlib
 from typing import Any
 
+from keras_shared.batching.training_data import counts_in
 from keras_shared.evaluation.comparison_lines import comparison_lines
 from keras_shared.files.atomic import replace_text
 from keras_shared.presets.headline import headline
@@ -64,7 +65,9 @@ def write_card(
         f"| data | {markdown(recipe.dataset.credit)} |",
     ]
     if training:
-        parts = ", ".join(f"{k.replace('_', ' ')} {v:,}" for k, v in training["data"].items())
+        parts = ", ".join(
+            f"{k.replace('_', ' ')} {v:,}" for k, v in counts_in(training["data"]).items()
+        )
         versions = ", ".join(f"{k} {v}" for k, v in training["versions"].items())
         last = ", ".join(f"{k} {v:.4g}" for k, v in training["last_epoch"].items())
         lines += [

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_shared.batching.training_data import counts_in, same_data
 from keras_shared.errors import KerasSharedError, boundary
 from keras_shared.evaluation.card import write_card
 from keras_shared.evaluation.comparison_lines import comparison_lines
@@ -130,10 +131,12 @@ def _warn_of_other_data(recipe: Recipe, trained: Any, data_dir: str | None) -> N
     if trained is None or not getattr(recipe.data, "path", None):
         return
     sizes = training_data(recipe, data_dir).sizes
-    if sizes != trained:
+    if not same_data(sizes, trained):
+        counts, now = counts_in(trained), counts_in(sizes)
+        what = f"{counts}, and now {now}" if counts != now else f"{now}, of which some are others"
         warnings.warn(
-            f"{recipe.data.path} has changed since the training: {trained}, and now {sizes}. Where "
-            "a seed draws the splits, images that trained may be among those that test.",
+            f"{recipe.data.path} has changed since the training: {what}. Where a seed draws the "
+            "splits, images that trained may be among those that test.",
             stacklevel=3,
         )
 

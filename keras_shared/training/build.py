@@ -10,7 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_shared.batching import TrainingData
+from keras_shared.batching.training_data import DIGEST
 from keras_shared.datasets import DataError
+from keras_shared.datasets.digest import digest_of
 from keras_shared.errors import boundary, shortened
 from keras_shared.lookup import find
 from keras_shared.losses import LOSSES
@@ -106,7 +108,10 @@ def training_data(recipe: Recipe, data_dir: str | None = None) -> TrainingData:
         {'groups': 5, 'pairs_per_epoch': 3200, 'validation_pairs': 1000}
     """
     split, training = load_split(recipe, "train", data_dir), recipe.training
-    return recipe.task.training_data(split, recipe.data, training.batch_size, training.seeds[0])
+    data = recipe.task.training_data(split, recipe.data, training.batch_size, training.seeds[0])
+    if getattr(recipe.data, "path", None):
+        data = data._replace(sizes=data.sizes | {DIGEST: digest_of(split)})
+    return data
 
 
 def load_split(recipe: Recipe, split: str, data_dir: str | None = None) -> Any:

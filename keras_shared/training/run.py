@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import keras
 
+from keras_shared.batching.training_data import counts_in, same_data
 from keras_shared.errors import KerasSharedError, advised, attempt, boundary
 from keras_shared.files.archives import open_archive, read_part
 from keras_shared.files.atomic import Lock, locked, make_folder, replace_text, replacing
@@ -316,15 +317,15 @@ class Run:
         """Refuse to go on with other data than those of the epochs before.
 
         Raises:
-            RunError: if there are more or fewer examples now, or they are parted otherwise.
+            RunError: if there are other examples now, or they are parted otherwise.
         """
         files = [file for file in (self.checkpoint, self.model_file) if file.exists()]
         kept = self.record(files[0]) if files else None
-        if kept is not None and kept.data not in (None, dict(sizes)):
+        if kept is not None and kept.data and not same_data(kept.data, sizes):
             raise RunError(
                 f"{self.path} holds a run on other data: {_counted(kept.data)}, and now there are "
-                f"{_counted(sizes)}. Put the data back as they were, or name another folder with "
-                "--out: what was trained on might validate and test now."
+                f"{_counted(sizes)}{_others(kept.data, sizes)}. Put the data back as they were, or "
+                "name another folder with --out: what was trained on might validate and test now."
             )
 
     def epochs_done(self) -> int:
@@ -455,8 +456,13 @@ class Run:
             raise _other_start(self.path)
 
 
-def _counted(sizes: Mapping[str, int] | None) -> str:
-    return ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in (sizes or {}).items())
+def _counted(sizes: Mapping[str, int]) -> str:
+    named = counts_in(sizes).items()
+    return ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in named)
+
+
+def _others(sizes: Mapping[str, int], now: Mapping[str, int]) -> str:
+    return ", of which some are others" if counts_in(sizes) == counts_in(now) else ""
 
 
 def _same_file(file: pathlib.Path, other: str | os.PathLike[str]) -> bool:

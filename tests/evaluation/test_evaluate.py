@@ -1,17 +1,22 @@
 import json
+import pathlib
+import shutil
 import warnings
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from keras_shared.batching.training_data import counts_in
+from keras_shared.datasets import from_folder
 from keras_shared.evaluation import evaluate
 from keras_shared.evaluation.card import write_card
 from keras_shared.evaluation.learning_curves import plot_learning_curves, show_the_end
+from keras_shared.files.pictures import png_bytes
 from keras_shared.presets.headline import headline
 from keras_shared.presets.names import entry_dir, entry_names
 from keras_shared.recipes import read_recipe
-from keras_shared.training import build_model
+from keras_shared.training import build_model, training_data
 
 FACTS = {"epochs": 3, "seed": 1, "seconds": 9.5, "data": {"pairs_per_epoch": 128},
          "last_epoch": {"loss": 0.5}, "versions": {"keras": "3"}, "cpu_cores": 2}  # fmt: skip
@@ -115,3 +120,29 @@ def test_own_data_that_changed_since_are_told(recipe, tmp_path):
     np.savez(tmp_path / "mine.npz", x=x[:100], y=np.arange(100) % 2)
     with pytest.warns(UserWarning, match="has changed since the training: .*76.* and now .*64"):
         evaluate(model, mine, tmp_path / "out", training={**FACTS, "data": sizes})
+
+
+@pytest.mark.slow
+def test_other_files_of_the_same_number_are_told(recipe, tmp_path):
+    """Two images that tested are gone: the seed draws all splits anew, each as large as before."""
+    for name in ("a", "b"):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        for number in range(18):
+            pixels = np.full((8, 8, 1), 10 * number + ord(name) % 2, "uint8")
+            (tmp_path / "mine" / name / f"{number}.png").write_bytes(png_bytes(pixels))
+    own = {"data.name": "folder", "data.path": str(tmp_path / "mine")}
+    mine = recipe("autoencoder", **own, **{"data.validation_images": None})
+    trained, model = training_data(mine).sizes, build_model(mine)
+    evaluate(model, mine, tmp_path / "out", training={**FACTS, "data": trained})
+    assert "digest" not in (tmp_path / "out" / "README.md").read_text()
+    tested = from_folder(tmp_path / "mine", "test", (8, 8, 1)).images.sources
+    for file in tested[[0, -1]]:
+        pathlib.Path(file).unlink()
+    now = training_data(mine).sizes
+    assert counts_in(now) == counts_in(trained) and now != trained
+    with pytest.warns(UserWarning, match="since the training: .*of which some are others"):
+        evaluate(model, mine, tmp_path / "out", training={**FACTS, "data": trained})
+    shutil.copytree(tmp_path / "mine", tmp_path / "copy")  # elsewhere, the same files
+    own["data.path"] = str(tmp_path / "copy")
+    copied = recipe("autoencoder", **own, **{"data.validation_images": None})
+    assert training_data(copied).sizes == now
