@@ -227,7 +227,22 @@ def recipe_from(table: Mapping[str, Any], path: str | os.PathLike[str] = "recipe
         'rbf'
     """
     with boundary(f"{os.fspath(path)}: cannot be read", RecipeError):
-        return _checked(_frozen(table), pathlib.Path(path))
+        return _checked(_frozen(_found(table, pathlib.Path(path))), pathlib.Path(path))
+
+
+def _found(table: Mapping[str, Any], recipe: pathlib.Path) -> Mapping[str, Any]:
+    """With the whole path of your own data, which may lie here or beside the recipe."""
+    from keras_shared.datasets import OWN
+
+    data = table.get("data")
+    if not isinstance(data, Mapping):
+        return table
+    given, kind = data.get("path"), OWN.get(str(data.get("name")))
+    if not given or not isinstance(given, str) or kind is None or kind.suffix is None:
+        return table
+    here, beside = pathlib.Path(given), recipe.parent / given
+    found = beside if beside.exists() and not here.exists() else here
+    return {**table, "data": {**data, "path": str(found.resolve())}}
 
 
 def _checked(table: Mapping[str, Any], path: pathlib.Path) -> Recipe:

@@ -4,6 +4,7 @@ import tomllib
 
 import pytest
 
+from keras_shared.datasets import DataError
 from keras_shared.presets.names import entry_dir, entry_names
 from keras_shared.recipes import RecipeError, read_recipe, recipe_from
 from keras_shared.recipes.changes import changed, comparison_of
@@ -118,6 +119,29 @@ def test_pairs(written):
     with pytest.raises(RecipeError, match=r"'shared' with loss = 'contrastive'"):
         text = PAIRS + '[training]\nloss = "contrastive"\nsharing = "unshared"'
         read_recipe(written(text))
+
+
+def test_own_data_are_found_here_or_beside_the_recipe(tmp_path, monkeypatch):
+    """And a recipe that is written elsewhere, as into the folder of a run, still has them."""
+    table = tomllib.loads(LENET)
+    table["data"] = {"name": "folder", "path": "mine"}
+    for name in ("there", "here"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "there" / "mine").mkdir()
+    file = tmp_path / "there" / "letters.toml"
+    recipe_from(table).write(file)
+    file.write_text(file.read_text().replace(str(pathlib.Path("mine").resolve()), "mine"))
+    monkeypatch.chdir(tmp_path / "here")
+    read = read_recipe("../there/letters.toml")
+    assert read.data.path == str(tmp_path / "there" / "mine")
+    (tmp_path / "here" / "mine").mkdir()
+    assert read_recipe("../there/letters.toml").data.path == str(tmp_path / "here" / "mine")
+    read.write("kept.toml")
+    monkeypatch.chdir(tmp_path)
+    assert read_recipe("here/kept.toml") == read
+    table["data"]["path"] = "nowhere"
+    with pytest.raises(DataError, match=f"There is no folder {tmp_path / 'nowhere'}"):
+        recipe_from(table).dataset.load("train", None)
 
 
 def test_no_toml(tmp_path, written):
