@@ -21,6 +21,11 @@ from keras_shared.section import Count, NoneOrMore, NotNegative, Section, Seed
 LISTED = "pairs"  # the data set whose pairs are listed in a file
 Negatives: TypeAlias = Literal["any", "same_group"]
 
+ENOUGH = (
+    "Where a seed draws the splits, a fifth of each class tests and a fifth of the rest validates, "
+    "so that eight images of a class are enough: add some"
+)
+
 
 class PairData(Section):
     """Pairs of images for verification; half of them show the same class.
@@ -105,7 +110,7 @@ def pair_training_data(
     if isinstance(split, ImagePairs):
         return listed_training_data(split, batch_size, seed)
     training, trained, validating, groups = training_and_validation(split, data)
-    validation = Pairs(validating, groups, data.negatives)
+    validation = Pairs(validating, groups, data.negatives, "validate")
     fixed = validation.fixed(data.validation_pairs, data.seed)
     if data.examples_per_class:
         drawn = Classes(
@@ -158,7 +163,7 @@ def pair_test_batches(split: LabelledImages | ImagePairs, data: PairData) -> tf.
     if isinstance(split, ImagePairs):
         return listed_batches(split)
     groups = data.test_groups or tuple(sorted(_groups(split)))
-    pairs = Pairs(split, groups, data.negatives)
+    pairs = Pairs(split, groups, data.negatives, "test")
     return pairs.fixed(data.test_pairs, data.seed)
 
 
@@ -168,12 +173,16 @@ def _groups(split: LabelledImages) -> set[str]:
 
 
 def _other_images(split: LabelledImages, seed: int) -> tuple[LabelledImages, LabelledImages]:
-    """Images to train on, and others of the same classes to validate."""
-    held_out = split.held_out
+    """Images to train on, and others of the same classes to validate: two of each, if it can be."""
+    held_out, random = split.held_out, np.random.default_rng(seed)
     if held_out is None:
-        order = np.random.default_rng(seed).permutation(len(split.labels))
+        order = random.permutation(len(split.labels))
         held_out = order[: max(1, len(order) // 5)]
     rest = np.setdiff1d(np.arange(len(split.labels)), held_out)
+    alone = np.flatnonzero(np.bincount(split.labels[held_out]) == 1)
+    own = [rest[split.labels[rest] == label] for label in alone]
+    more = [random.choice(of_class) for of_class in own if len(of_class) > 2]
+    held_out, rest = np.union1d(held_out, more).astype(int), np.setdiff1d(rest, more)
     return split.part(rest), split.part(held_out)
 
 
@@ -188,12 +197,15 @@ class Pairs:
         groups: names of the groups whose classes are used.
         negatives: `"any"` draws the second class from all others, `"same_group"` from the
             others of the first one's group.
+        purpose: what these images do, for messages: "validate" or "test".
 
     Raises:
         DataError: if a group is unknown, or too small to draw from.
     """
 
-    def __init__(self, data: LabelledImages, groups: tuple[str, ...], negatives: str) -> None:
+    def __init__(
+        self, data: LabelledImages, groups: tuple[str, ...], negatives: str, purpose: str = ""
+    ) -> None:
         if negatives not in ("any", "same_group"):
             raise ValueError(
                 f"`negatives` must be 'any' or 'same_group'. Received: negatives={negatives!r}"
@@ -216,8 +228,9 @@ class Pairs:
         alone = [data.class_names[c] for c in classes[counts[classes] < 2]]
         if alone:
             raise DataError(
-                f"Pairs need two images of each class. These have one: {alone[:8]}. Add another, "
-                "or take the class out."
+                f"Pairs need two images of each class{f' that {purpose}' if purpose else ''}. "
+                f"These have one: {alone[:8]}. {ENOUGH if purpose else 'Add another'}, or take the "
+                "class out."
             )
         if not len(classes) or size.min() < 2:
             raise DataError(
