@@ -14,6 +14,7 @@ from keras_shared.files.scales import DARK, rescaling
 
 FRACTION = 1.5  # what goes up to here are fractions
 KEYS = ("x_train", "y_train", "x_test", "y_test")
+VALIDATION = ("x_val", "y_val")
 
 
 def from_arrays(
@@ -21,8 +22,9 @@ def from_arrays(
 ) -> LabelledImages:
     """Your own images from a .npz file of arrays.
 
-    It holds `x_train`, `y_train`, `x_test`, `y_test` as Keras' own data sets do, or `x` and `y`, of
-    which the seed draws the splits as `from_folder` does; and perhaps `class_names`.
+    It holds `x_train`, `y_train`, `x_test`, `y_test` as Keras' own data sets do, and perhaps
+    `x_val` and `y_val`, which validate; or `x` and `y`, of which the seed draws the splits as
+    `from_folder` does; and perhaps `class_names`.
 
     Args:
         path: the file.
@@ -32,6 +34,9 @@ def from_arrays(
 
     Raises:
         DataError: for a file that is none, other keys, or arrays that are no images and labels.
+
+    Warns:
+        UserWarning: for arrays of other names, which are not read.
 
     Example:
         >>> import tempfile
@@ -52,15 +57,27 @@ def _from_arrays(
     path: str | pathlib.Path, split: str, image_shape: Shape, seed: int, where: str
 ) -> LabelledImages:
     arrays = read_npz(path, DataError)
-    if set(KEYS) <= set(arrays):
+    own = set(KEYS) <= set(arrays)
+    read = [*KEYS, *(VALIDATION if set(VALIDATION) <= set(arrays) else ())] if own else ["x", "y"]
+    if (others := sorted(set(arrays) - {*read, "class_names"})) and set(read) <= set(arrays):
+        warnings.warn(
+            f"{where}: {others} are not read: expected x and y, or {', '.join(KEYS)} and perhaps "
+            f"{' and '.join(VALIDATION)} (and perhaps class_names). Read: {read}",
+            stacklevel=2,
+        )
+    if own:
+        names = [name.removeprefix("x_") for name in read if name.startswith("x_")]
         parts = {
             name: _images(where, arrays[f"x_{name}"], arrays[f"y_{name}"], arrays, image_shape)
-            for name in ("train", "test")
+            for name in names
         }
         check_classes(parts["train"], where, least=1)
+        train = parts["train"]
+        if "val" in parts:
+            train = _with_validation(where, train, parts["val"])
         if split == "train":
-            _warn_of_copies(where, parts["train"], parts["test"])
-        return parts[split]
+            _warn_of_copies(where, train, parts["test"])
+        return train if split == "train" else parts["test"]
     if not {"x", "y"} <= set(arrays):
         raise DataError(
             f"{where} holds {sorted(arrays)}: expected x and y, or {', '.join(KEYS)} (and perhaps "
@@ -71,6 +88,26 @@ def _from_arrays(
     if split == "train":
         _warn_of_copies(where, train, test)
     return train if split == "train" else test
+
+
+def _with_validation(
+    where: str, train: LabelledImages, validates: LabelledImages
+) -> LabelledImages:
+    shapes = [part.images.shape[1:] for part in (train, validates)]
+    if shapes[0] != shapes[1]:
+        raise DataError(f"{where}: x_train has images {shapes[0]}, and x_val {shapes[1]}.")
+    count, more = len(train.labels), len(validates.labels)
+    # as they were before they are resized
+    whole = [np.asarray(getattr(p.images, "sources", p.images)) for p in (train, validates)]
+    if whole[0].shape[1:] != whole[1].shape[1:]:
+        raise DataError(
+            f"{where}: x_train has images {whole[0].shape[1:]}, and x_val {whole[1].shape[1:]}. "
+            "Expected images of one size."
+        )
+    joined = train._replace(
+        images=np.concatenate(whole), labels=np.concatenate([train.labels, validates.labels])
+    )
+    return joined.fitted(shapes[0])._replace(held_out=np.arange(count, count + more))
 
 
 def _warn_of_copies(where: str, train: LabelledImages, test: LabelledImages) -> None:
@@ -127,7 +164,7 @@ def _images(
     y = np.ravel(y)
     if not np.issubdtype(y.dtype, np.integer) or y.min(initial=0) < 0:
         raise DataError(f"{where}: expected labels as whole numbers from 0. Received: {y.dtype}")
-    labels = [v for k, v in arrays.items() if k in ("y", "y_train", "y_test")]
+    labels = [v for k, v in arrays.items() if k in ("y", *KEYS[1::2], VALIDATION[1])]
     known = int(max(v.max(initial=0) for v in labels)) + 1
     if known > sum(v.size for v in labels):
         raise DataError(f"{where}: labels go up to {known - 1:,}, and there are fewer images.")

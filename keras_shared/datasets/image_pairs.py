@@ -9,7 +9,7 @@ import numpy as np
 from keras_shared.datasets.dataset import DataError, Dataset
 from keras_shared.datasets.lazy_images import LazyImages, Shape
 from keras_shared.datasets.splitting import SHARE, check_split
-from keras_shared.errors import boundary
+from keras_shared.errors import attempt, boundary
 from keras_shared.files.bounded import read_text
 from keras_shared.files.pictures import why_no_picture
 
@@ -119,8 +119,18 @@ _Row = tuple[pathlib.Path, pathlib.Path, bool, str]
 
 def _rows(path: pathlib.Path) -> list[_Row]:
     text = io.StringIO(read_text(path, DataError).removeprefix("\ufeff"), newline="")
-    reader = csv.reader(text, skipinitialspace=True)
-    lines = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+    reader = csv.reader(text, skipinitialspace=True, strict=True)
+    lines: list[tuple[int, list[str]]] = []
+    _, error = attempt(
+        lambda: lines.extend((reader.line_num, [cell.strip() for cell in row]) for row in reader),
+        csv.Error,
+    )
+    if error:
+        begins = lines[-1][0] + 1 if lines else 1
+        raise DataError(
+            f"{path} is not a CSV file of pairs, {HEADER}: the row from line {begins} on: {error}. "
+            'A path that begins with " ends with one.'
+        )
     lines = [(i, row) for i, row in lines if any(row)]
     if lines and not any(_is_path(path, name) for name in lines[0][1][:2]):
         del lines[0]  # a header

@@ -11,11 +11,15 @@ from keras_shared.datasets.dataset import DataError, Dataset
 from keras_shared.datasets.labelled_sentences import LabelledSentences
 from keras_shared.datasets.splitting import SHARE, check_split
 from keras_shared.datasets.text_file import read_text_file
-from keras_shared.errors import boundary
+from keras_shared.errors import attempt, boundary
 
 COLUMNS = ("text", "label", "split")
 SPLITS = ("train", "validation", "test")
 SHOWN = 5  # rows that a message names
+QUOTES = (
+    'A text that begins with " ends with one; within it each " stands twice. One without commas '
+    "and line ends needs none."
+)
 LINE = "\n"  # key of a row's last line in the file, which no column has
 
 
@@ -48,7 +52,7 @@ def from_sentences(path: str | os.PathLike[str], split: str, seed: int = 1) -> L
     name, split = os.fspath(path), check_split(split)
     text = read_text_file(path)
     with boundary(f"{name} cannot be read as CSV", DataError):
-        reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
+        reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
         named = [(field or "").strip() for field in reader.fieldnames or ()]
         # in capitals too, where no other column is called so
         lower = [name.lower() for name in named]
@@ -56,7 +60,15 @@ def from_sentences(path: str | os.PathLike[str], split: str, seed: int = 1) -> L
             small if small in COLUMNS and lower.count(small) == 1 else name
             for name, small in zip(named, lower, strict=True)
         ]
-        rows: list[dict[str, Any]] = [{**row, LINE: reader.line_num} for row in reader]
+        rows: list[dict[str, Any]] = []
+        _, error = attempt(
+            lambda: rows.extend({**row, LINE: reader.line_num} for row in reader), csv.Error
+        )
+        if error:
+            raise DataError(
+                f"{name} cannot be read as CSV: the row from line {reader.line_num + 1} on: "
+                f"{error}. {QUOTES}"
+            )
         header = list(reader.fieldnames)
     if missing := [column for column in ("text", "label") if column not in header]:
         first = ",".join(header)

@@ -5,7 +5,7 @@ import os
 import pathlib
 import re
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from keras_shared.errors import KerasSharedError, attempt, boundary
 from keras_shared.files.bounded import read_bytes
@@ -95,8 +95,8 @@ def why_no_picture(file: str | os.PathLike[str]) -> str:
         image = _opened(file, name)
         whole = image.format not in ("GIF", "BMP", "JPEG", "MPO")
         if image.format in ("JPEG", "MPO"):
-            file_like: Any = image.fp
-            whole = JPEG_END in file_like.getvalue()[-64:]
+            content: io.BytesIO = getattr(image, "fp")  # noqa: B009 - Pillow declares it elsewhere
+            whole = JPEG_END in content.getvalue()[-64:]
         with boundary(f"{name} {DAMAGED}", PictureError, AGAIN):
             image.verify() if whole else image.load()
 

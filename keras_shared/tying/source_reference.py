@@ -8,7 +8,6 @@ from typing import Any
 import keras
 
 from keras_shared.tying.effective_weight import weight_shape
-from keras_shared.tying.keras_private import flatten_layers
 from keras_shared.tying.tie_error import TieError
 
 BUILT = (
@@ -37,8 +36,8 @@ class SourceReference:
     Names repeat: a model may hold two copies of a network. So a description also has the `id` of
     its source, which comes back with every copy: readers with different ids never bind to one
     layer. The `instance` is another for every layer: it tells which readers of one `id` read one
-    layer, and which read a copy of it. And it says whether the source lay `upstream` of the reader in its graph, where a copy
-    of the graph must hold the copy of the source.
+    layer, and which read a copy of it. And it says whether the source lay `upstream` of the reader
+    in its graph, where a copy of the graph must hold the copy of the source.
 
     Attributes:
         layer: the source, or None until it has been found. Once found it is never replaced: a

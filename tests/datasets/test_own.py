@@ -9,6 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_shared.batching.pairs import (
+    PairData,
+    pair_test_batches,
+    pair_training_data,
+    training_and_validation,
+)
+from keras_shared.batching.training_data import counts_in
 from keras_shared.datasets import (
     DataError,
     from_arrays,
@@ -179,7 +186,8 @@ def recipe_on(path, **model):
 def test_batches_of_a_folder_resume(photos):
     recipe = recipe_on(photos, num_classes=3)
     data = training_data(recipe)
-    assert data.sizes == {"images": 18, "validation_images": 6} and len(data.class_names) == 3
+    assert counts_in(data.sizes) == {"images": 18, "validation_images": 6}
+    assert len(data.class_names) == 3
     first, again = (
         np.concatenate([x for x, _ in data.batches(0, 1).as_numpy_iterator()]) for _ in range(2)
     )
@@ -204,6 +212,28 @@ def test_pairs_of_a_folder(photos):
     assert data.sizes["groups"] == 3
     test = next(test_data(recipe)[1].as_numpy_iterator())
     assert test[1]["distance"].mean() == 0.5
+
+
+@pytest.mark.parametrize(("count", "trains"), [(6, 4), (8, 4), (12, 8)])
+def test_pairs_of_few_images_of_a_class(tmp_path, count, trains):
+    """Two of each class validate; with less than eight of a class one alone tests."""
+    x = np.random.default_rng(0).integers(0, 256, (3 * count, 8, 8), "uint8")
+    file = tmp_path / "mine.npz"
+    np.savez(file, x=x, y=np.arange(3 * count) % 3)
+    train, test = (from_arrays(file, split, (8, 8, 1)) for split in ("train", "test"))
+    data = PairData(name="arrays", path=str(file))
+    training, _, validating, _ = training_and_validation(train, data)
+    assert np.bincount(validating.labels).tolist() == [2, 2, 2]
+    assert np.bincount(training.labels).tolist() == [trains - (count == 6)] * 3
+    assert len({image.tobytes() for image in (*training.images, *validating.images)}) == len(
+        train.labels
+    )
+    pair_training_data(train, data, 8, 1)
+    if count >= 8:
+        pair_test_batches(test, data)
+        return
+    with pytest.raises(DataError, match="two images of each class that test.*eight images"):
+        pair_test_batches(test, data)
 
 
 def test_recipes_of_own_data(photos):
@@ -372,6 +402,32 @@ def test_arrays_that_are_no_images_with_labels(tmp_path, arrays, said):
     np.savez(tmp_path / "x.npz", **arrays)
     with pytest.raises(DataError, match=said):
         from_arrays(tmp_path / "x.npz", "train", SHAPE)
+
+
+def test_arrays_that_validate(tmp_path):
+    x = np.random.default_rng(0).integers(0, 256, (30, 8, 8), "uint8")
+    y, file = np.arange(30) % 3, tmp_path / "mine.npz"
+    parts = {"train": slice(0, 18), "val": slice(18, 24), "test": slice(24, 30)}
+    arrays = {
+        f"{key}_{name}": (x, y)[key == "y"][own] for name, own in parts.items() for key in "xy"
+    }
+    np.savez(file, **arrays)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train, test = (from_arrays(file, split, (4, 4, 1)) for split in ("train", "test"))
+    assert train.held_out.tolist() == list(range(18, 24)) and train.images.shape == (24, 4, 4, 1)
+    np.testing.assert_array_equal(train.images.sources[..., 0], x[:24])
+    np.testing.assert_array_equal(train.labels, y[:24])
+    np.testing.assert_array_equal(test.images.sources[..., 0], x[24:])
+    np.savez(file, **arrays, x_more=x, y_val_old=y)
+    with pytest.warns(UserWarning, match=r"\['x_more', 'y_val_old'\] are not read"):
+        from_arrays(file, "train", (8, 8, 1))
+    np.savez(file, x=x, y=y, x_train=x)
+    with pytest.warns(UserWarning, match=r"\['x_train'\] are not read.*Read: \['x', 'y'\]"):
+        from_arrays(file, "train", (8, 8, 1))
+    np.savez(file, **arrays | {"x_val": x[18:24, :7]})
+    with pytest.raises(DataError, match="of one size"):
+        from_arrays(file, "train", (8, 8, 1))
 
 
 def test_arrays_that_are_odd(tmp_path):

@@ -226,3 +226,20 @@ def test_sentences_that_train_and_test_are_named(tmp_path):
     file.write_text("text,label\n" + "the same film,good\n" * 10 + "another,bad\n" * 10)
     with pytest.warns(UserWarning, match="4 sentences train and test, which flatters the test"):
         from_sentences(file, "train")
+
+
+@pytest.mark.parametrize(
+    "rows",
+    ['"never ends,yes\nfine,no\n', '"never ends,yes\nfine,no\nsaid "wow",no\n', '"a" b,yes\n'],
+)
+def test_a_quote_that_does_not_end_is_no_text(tmp_path, rows):
+    """It would take all rows up to the next one into one text."""
+    file = tmp_path / "mine.csv"
+    good = "".join(f'good {i},yes\n"bad, so ""bad"" {i}",no\n' for i in range(8))
+    file.write_text(f"text,label\n{good}{rows}")
+    with pytest.raises(
+        DataError, match="mine.csv cannot be read as CSV: the row from line 18 on: "
+    ):
+        from_sentences(file, "train")
+    file.write_text(f"text,label\n{good}")
+    assert 'bad, so "bad" 1' in from_sentences(file, "train").sentences
