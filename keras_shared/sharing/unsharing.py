@@ -112,7 +112,7 @@ class _Copies:
         self._convolutions = convolutions
         self._narrower = narrower
         self._step = 1  # widths stay multiples of the groups that normalise them
-        self._kept: set[int] = set()  # ids of layers that keep their width
+        self._kept: dict[int, keras.Layer] = {}  # by their ids, those that keep their width
         self._uses: dict[str, int] = {}
 
     def of_model(self, model: keras.Model) -> keras.Model:
@@ -141,7 +141,13 @@ class _Copies:
         if not isinstance(layer, keras.Layer):  # an operation such as keras.ops.negative
             return layer(*args, **kwargs)
         if _calls_others(layer):
-            return layer.as_calls(self.of_call, *args, **kwargs)
+
+            def through(inner: keras.Layer, *given: Any, **named: Any) -> Any:
+                if id(layer) in self._kept and inner.name == layer.name:  # stands for it
+                    self._kept[id(inner)] = inner
+                return self.of_call(inner, *given, **named)
+
+            return layer.as_calls(through, *args, **kwargs)
         if not isinstance(layer, keras.Model) or not getattr(layer, "inputs", None):
             return self._of_layer(layer, *args, **kwargs)
         if not calls_as_built(layer):
@@ -165,9 +171,9 @@ class _Copies:
 
         if not isinstance(layer, keras.Sequential):
             ends = layer.output_names  # each is the name of one of its layers, or of an operation
-            self._kept.update(id(inner) for inner in layer.layers if inner.name in ends)
+            self._kept |= {id(inner): inner for inner in layer.layers if inner.name in ends}
             return run_graph(layer, inputs, call)
-        self._kept.add(id(layer.layers[-1]))
+        self._kept[id(layer.layers[-1])] = layer.layers[-1]
         for inner in layer.layers:
             inputs = call(inner, inputs)
         return inputs
