@@ -8,12 +8,14 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from keras_shared.errors import attempt
 from keras_shared.layers import TiedConv, TiedConvTranspose, TiedDense, TiedLayer
 from keras_shared.layers.convolution_reader import ConvolutionReader
 from keras_shared.sharing.copying import Copies, layer_named, names_in, refuse_without_graph
-from keras_shared.tying import TiedReader, TieError, readers_of
+from keras_shared.tying import TiedReader, TieError, bind_ties, readers_of
 from keras_shared.tying.effective_weight import effective_weight, is_derived, weight_names
 from keras_shared.tying.keras_private import flatten_layers
+from keras_shared.tying.layer_names import short_names
 
 Keep = Literal["source", "reader"]
 TRANSPOSED: tuple[tuple[type, tuple[type, ...], type[TiedReader]], ...] = (
@@ -79,7 +81,9 @@ def tie_weights(
         Models" (an output layer and an embedding).
     """
     refuse_without_graph(model)
-    return _Copy(_pairs(model, ties), keep, transpose).of_model(model)
+    tied = _Copy(_pairs(model, ties), keep, transpose).of_model(model)
+    attempt(lambda: bind_ties(tied), TieError)  # a source of the model's may lie outside of it
+    return tied
 
 
 def _pairs(
@@ -107,17 +111,45 @@ def _pairs(
             pairs[id(pair[0])] = pair
         if "*" in reader and not found:
             raise TieError(f"'{model.name}' has no layer with weights whose name fits {reader!r}.")
-    tied = [r.name for r, _ in pairs.values() if isinstance(r, TiedReader) and not r.untied]
-    if tied:
-        raise TieError(
-            f"{tied} are tied already. Call `keras_shared.untie` on them first, or leave them out."
-        )
-    known = [r.source() for r in readers_of(model) if not r.untied]
-    read = [*known, *(source for _, source in pairs.values())]
-    chained = [r.name for r, _ in pairs.values() if any(s is r for s in read)]
+    named = short_names(model)
+    _refuse_readers(pairs, named)
+    known = {named[id(r)]: r.source() for r in readers_of(model)}
+    chained = [named[id(r)] for r, _ in pairs.values() if any(s is r for _, s in pairs.values())]
     if chained:
         raise TieError(f"{chained} cannot be reader and source at once: tie both to one owner.")
+    for reader, source in pairs.values():
+        if read_by := [name for name, owner in known.items() if owner is reader]:
+            raise TieError(
+                f"'{named[id(reader)]}' is read by {read_by}, and cannot read "
+                f"'{named[id(source)]}' besides. Call `keras_shared.untie` on {read_by} first, tie "
+                f"'{named[id(reader)]}', and then each of them to the same owner by "
+                "`keras_shared.tying.tie(reader, source)`."
+            )
     return pairs
+
+
+def _refuse_readers(
+    pairs: Mapping[int, tuple[keras.Layer, keras.Layer]], named: Mapping[int, str]
+) -> None:
+    """A layer that was made to read another's weight is tied again in place, or read no further."""
+    readers = {named[id(r)]: r for r, _ in pairs.values() if isinstance(r, TiedReader)}
+    if readers:
+        tied = [name for name, reader in readers.items() if not reader.untied]
+        first = f" Call `keras_shared.untie` on {tied} first." if tied else ""
+        raise TieError(
+            f"{[*readers]} are layers that read others' weights, which `tie_weights` cannot put in "
+            f"the place of plain ones. `keras_shared.tying.tie(reader, source)` ties each to "
+            f"another source, in this model.{first} Or leave them out."
+        )
+    for layer, source in pairs.values():
+        if isinstance(source, TiedReader):
+            owner = source.describe_source()["name"]
+            owner = "a weight of its own" if source.untied else f"that of '{owner}'"
+            raise TieError(
+                f"'{named[id(layer)]}' cannot read '{named[id(source)]}', a "
+                f"{type(source).__name__} that reads {owner}. Tie it to the layer that owns a "
+                "kernel, or tables."
+            )
 
 
 class _Copy(Copies):

@@ -57,16 +57,24 @@ class SourceReference:
         self._named = False  # whether this reference gave the layer its id
         self._doubt: list[str] = []  # layers upstream that may be the source under another name
 
-    def describe(self) -> dict[str, Any]:
-        """The source as it stands in a config: JSON, and enough to find it again."""
+    def describe(self, identified: bool = False) -> dict[str, Any]:
+        """The source as it stands in a config: JSON, and enough to find it again.
+
+        Args:
+            identified: whether a source without an id gets one, as it needs in a config. Readers
+                of a copy that have not found it yet know another, and would not find it then.
+        """
         if self.layer is None:
             return self._description
+        if identified:
+            for known in (_ids, _instances):
+                known.setdefault(self.layer, uuid.uuid4().hex[:12])
         description = {
             "name": self.layer.name,
             "class_name": type(self.layer).__name__,
             "weight_shape": weight_shape(self.layer),
-            "id": _ids.setdefault(self.layer, uuid.uuid4().hex[:12]),
-            "instance": _instances.setdefault(self.layer, uuid.uuid4().hex[:12]),
+            "id": _ids.get(self.layer),
+            "instance": _instances.get(self.layer),
             "upstream": self._upstream,
         } | {name: getattr(self.layer, name, None) for name in self._attributes}
         if getattr(self.layer, "lora_enabled", False):
@@ -80,7 +88,9 @@ class SourceReference:
 
     def cut(self) -> None:
         """Keep of the source what the reader must know, and forget which layer it was."""
-        self._description = self.describe() | {"name": None, "class_name": None, "id": None}
+        self._description = self.describe() | {
+            "name": None, "class_name": None, "id": None, "instance": None,
+        }  # fmt: skip
         self.layer = None
 
     def bind(self, candidates: Iterable[keras.Layer], reader: keras.Layer) -> None:
@@ -147,13 +157,21 @@ class SourceReference:
             if isinstance(other, SourceReference)
             and wanted.get("instance") is not None
             and other._instance() not in (None, wanted["instance"])
-            and other.describe().get("id") == wanted.get("id")
+            and other._id() == wanted.get("id")
             and other.layer in (None, source)
         ]
 
     def _instance(self) -> str | None:
         known: str | None = self._description.get("instance")
         return known if self.layer is None or known else _instances.get(self.layer)
+
+    def _id(self) -> str | None:
+        known: str | None = self._description.get("id")
+        return known if self.layer is None else _ids.get(self.layer)
+
+    def shape(self) -> Any:
+        """The shape of the source's weight, as far as it is known; of a SeparableConv two."""
+        return self._description["weight_shape"] if self.layer is None else weight_shape(self.layer)
 
     def release(self) -> None:
         """Take a binding back."""

@@ -278,14 +278,15 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
 
         Of a SeparableConv a tuple of two shapes.
         """
-        wanted = self._reference.describe()
-        if wanted["weight_shape"] is None:
+        shape = self._reference.shape()
+        if shape is None:
+            name = self._reference.describe()["name"]
             raise TieError(
-                f"{type(self).__name__} '{self.name}' reads the weight of '{wanted['name']}', "
-                "which has not been built, so its shape is unknown. Call the source on its input "
-                f"first, or build it: `{wanted['name']}.build((None, ...))`."
+                f"{type(self).__name__} '{self.name}' reads the weight of '{name}', which has not "
+                "been built, so its shape is unknown. Call the source on its input first, or build "
+                f"it: `{name}.build((None, ...))`."
             )
-        return tuple(tuple(n) if isinstance(n, list) else n for n in wanted["weight_shape"])
+        return tuple(tuple(n) if isinstance(n, list) else n for n in shape)
 
     def describe_source(self) -> dict[str, Any]:
         """Name, class and weight shape of the source, and its `source_attributes`.
@@ -434,7 +435,7 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
             return layer
 
     def get_config(self) -> dict[str, Any]:
-        config = {**super().get_config(), "source": self._reference.describe()}
+        config = {**super().get_config(), "source": self._reference.describe(identified=True)}
         if self.own_layer is not None:
             config["own_layer"] = keras.saving.serialize_keras_object(self.own_layer)
         return config

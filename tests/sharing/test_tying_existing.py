@@ -8,7 +8,7 @@ from keras import layers
 import keras_shared
 from keras_shared import TieError, tie_weights, untie
 from keras_shared.layers import TiedConvTranspose, TiedDense, TiedLayer
-from keras_shared.tying import check_ties
+from keras_shared.tying import check_ties, readers_of, tie
 
 RANDOM = np.random.default_rng(5)
 
@@ -265,12 +265,68 @@ def test_one_step_after_the_other():
     x = keras.Input((6,))
     z, a, b = (layers.Dense(n, name=k) for n, k in ((4, "z"), (6, "a"), (4, "b")))
     once = tie_weights(keras.Model(x, b(a(z(x)))), {"b": "a"}, keep="source")
-    with pytest.raises(TieError, match=r"\['a'\] cannot be reader and source at once"):
+    with pytest.raises(TieError, match=r"'a' is read by \['b'\], and cannot read 'z' besides"):
         tie_weights(once, {"a": "z"}, keep="source")
-    with pytest.raises(TieError, match=r"\['b'\] are tied already. Call `keras_shared.untie`"):
+    said = r"\['b'\] are layers that read others.*Call `keras_shared.untie` on \['b'\] first"
+    with pytest.raises(TieError, match=said):
         tie_weights(once, {"b": "z"}, keep="source")
     again = tie_weights(untie(once), {"a": "z"}, keep="source")
     assert again(noise(2, 6)).shape == (2, 4)
+    with pytest.raises(TieError, match=r"\['b'\] are layers that read others.*`keras_shared.tying"):
+        tie_weights(once, {"b": "a"}, keep="source")
+    tie(once.get_layer("b"), once.get_layer("a"), keep="source")  # as advised
+    assert readers_of(once)[0].source() is once.get_layer("a")
+
+
+def test_what_reads_another_is_no_source():
+    x = keras.Input((6,))
+    a, b, c = (layers.Dense(6, name=name) for name in "abc")
+    once = tie_weights(keras.Model(x, c(b(a(x)))), {"b": "a"}, keep="source", transpose=False)
+    with pytest.raises(TieError, match="'c' cannot read 'b', a TiedLayer that reads that of 'a'"):
+        tie_weights(once, {"c": "b"}, keep="source", transpose=False)
+    twice = tie_weights(once, {"c": "a"}, keep="source", transpose=False)
+    assert twice.count_params() == 42
+
+
+def test_advice_on_a_source_in_a_tower_works(tmp_path):
+    def tower(name):
+        inputs = keras.Input((6,))
+        own = layers.Dense(4, name="in")
+        hidden = own(inputs)
+        return keras.Model(inputs, TiedDense(own, name="out")(hidden), name=name)
+
+    x, first, second = keras.Input((6,)), tower("p"), tower("q")
+    model = keras.Model(x, [first(x), second(x)])
+    with pytest.raises(TieError, match=r"'q/in' is read by \['q/out'\], and cannot read 'p/in'"):
+        tie_weights(model, {"q/in": "p/in"}, keep="source")
+    untie(second)
+    tied = tie_weights(model, {"q/in": "p/in"}, keep="source")
+    tie(tied.get_layer("q").get_layer("out"), tied.get_layer("p").get_layer("in"), keep="source")
+    tied.save(tmp_path / "tied.keras")  # before any call of it
+    loaded = keras_shared.load(tmp_path / "tied.keras")
+    x = noise(3, 6)
+    for one in (tied, loaded):
+        left, right = one(x)
+        np.testing.assert_allclose(left, first(x), atol=1e-6)
+        np.testing.assert_allclose(right, left, atol=1e-6)
+    assert loaded.count_params() == 24 + 4 + 6 + 6
+
+
+@pytest.mark.parametrize("extended", [False, True])
+def test_a_copy_that_is_extended_keeps_its_own_tie(tmp_path, extended):
+    """A new reader of the copy's source comes before the copy's own reader found it."""
+    source = layers.Dense(4, name="code")
+    x, z, inputs = keras.Input((6,)), keras.Input((4,)), keras.Input((6,))
+    encoder = keras.Model(x, source(x), name="encoder")
+    decoder = keras.Model(z, TiedDense(source, name="reader")(z), name="decoder")
+    clone = keras.models.clone_model(keras.Model(inputs, decoder(encoder(inputs))))
+    code = clone.get_layer("encoder").get_layer("code")
+    hidden = clone.get_layer("encoder")(clone.input)
+    outputs = [clone.output, TiedDense(code, name="more")(hidden)]
+    model = keras.Model(clone.input, outputs if extended else clone.output)
+    given = noise(2, 6)
+    model(given)
+    assert all(reader.source() is code for reader in readers_of(model))
 
 
 def test_layers_of_one_name_in_two_sub_models():
