@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import keras
 
 from keras_shared.errors import attempt
+from keras_shared.layers import Shared
 from keras_shared.tying.keras_private import expect_layer, flatten_layers
 from keras_shared.tying.state_kept import state_kept
 from keras_shared.tying.watching import WatchedCall, watched
@@ -24,6 +25,7 @@ class Call(NamedTuple):
         open_steps: whether the model leaves that number open, and `steps` stands for it.
         examples: how many of its examples are of one of the model's, where positions were moved to
             the batch axis.
+        uses: how many inputs of a `Shared` it answers at once, with mode="joined".
     """
 
     layer: keras.Layer
@@ -32,6 +34,7 @@ class Call(NamedTuple):
     steps: int | None = None
     open_steps: bool = False
     examples: int = 1
+    uses: int = 1
 
 
 def calls_of(model: keras.Model) -> list[Call]:
@@ -79,10 +82,23 @@ def _calls_on(model: keras.Model, inputs: list[Any], named: dict[str, Any]) -> l
                     c._replace(steps=number, open_steps=is_open) if c.steps == 0 else c
                     for c in calls
                 ]
+            if isinstance(call.layer, Shared) and call.layer.mode == "joined":
+                _joined(calls, call.layer, len(given[0]))
 
     with state_kept(model), watched(flatten_layers(model), note):
         trial.compute_output_spec(*inputs, **named)
     return calls
+
+
+def _joined(calls: list[Call], shared: Shared, uses: int) -> None:
+    """Mark the calls that one call of a joined `Shared` made: they end the list, before its own."""
+    inside = {id(layer) for layer in flatten_layers(shared.layer)}
+    tower = 0
+    for place in range(len(calls) - 2, -1, -1):
+        tower += calls[place].layer is shared.layer  # noted after what it called
+        if id(calls[place].layer) not in inside or tower > 1:
+            break
+        calls[place] = calls[place]._replace(uses=uses * calls[place].uses)
 
 
 def _is_open_in_time(rnn: keras.layers.RNN) -> bool:

@@ -2,6 +2,8 @@ import dataclasses
 import math
 import os
 import pathlib
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -133,7 +135,8 @@ def sharing_report(model: keras.Model, check: bool = True) -> SharingReport:
     uses = uses_in(model, owners, calls)
     names, paths = short_names(model), weight_paths(model, owners)
     weights = tuple(_weight(v, owner, uses[id(v)], paths[id(v)], names) for v, owner in owners)
-    warnings = tuple(_warnings(model, weights, names, paths)) if check else ()
+    times = Counter(id(call.layer) for call in calls)
+    warnings = tuple(_warnings(model, weights, names, paths, times)) if check else ()
     return SharingReport(model.name, weights, _totals(weights), _stored(weights), warnings)
 
 
@@ -224,7 +227,7 @@ def _size(variable: keras.Variable) -> int:
 
 def times_in(call: Call, variable: keras.Variable) -> int:
     """How often one call uses a weight: more than once if one number fills a whole matrix."""
-    return apart_in(call.layer, variable) if _size(variable) == 1 else 1
+    return call.uses * (apart_in(call.layer, variable) if _size(variable) == 1 else 1)
 
 
 def _weight(
@@ -260,7 +263,7 @@ def _weight(
         readers=readers,
         uses=sum(times_in(call, variable) for call, _ in uses),
         multiply_adds=None if None in counts else sum(c for c in counts if c is not None),
-        without_sharing=apart * len(uses) if uses else size,
+        without_sharing=apart * sum(call.uses for call, _ in uses) if uses else size,
     )
 
 
@@ -313,18 +316,17 @@ def _warnings(
     weights: tuple[Weight, ...],
     names: dict[int, str],
     paths: dict[int, str],
+    times: Mapping[int, int],
 ) -> list[str]:
     found = []
     for layer in flatten_layers(model):
-        if isinstance(layer, keras.layers.BatchNormalization):
-            name = names.get(id(layer), layer.name)
-            uses = max((w.uses for w in weights if w.owner == name), default=0)
-            if uses > 1:
-                found.append(
-                    f"'{name}' is a BatchNormalization that is called {uses} times: each "
-                    "call normalises with its own statistics and moves the averages. "
-                    "GroupNormalization has none."
-                )
+        if isinstance(layer, keras.layers.BatchNormalization) and times[id(layer)] > 1:
+            found.append(
+                f"'{names.get(id(layer), layer.name)}' is a BatchNormalization that is called "
+                f"{times[id(layer)]} times: each "
+                "call normalises with its own statistics and moves the averages. "
+                "GroupNormalization has none."
+            )
     shares = bool(readers_of(model)) or any(w.uses > 1 for w in weights)
     if shares:  # else there is nothing to lose, and a large model takes seconds to rebuild
         _, error = attempt(lambda: check_ties(model))  # whatever a foreign get_config raises

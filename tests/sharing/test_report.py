@@ -128,6 +128,24 @@ def test_paths_are_broken_at_their_slashes():
     assert "feed_forward_norm" in text.replace("feed_forward_norm/", "")
 
 
+def test_joined_uses_count_as_looped_ones():
+    def model(mode):
+        a, b, c = (keras.Input((6,)) for _ in range(3))
+        tower = keras.Sequential([layers.Dense(4), layers.BatchNormalization(), layers.Dense(3)])
+        shared = Shared(tower, mode=mode)
+        alone = layers.Dense(2, name="alone")
+        outer = Shared(Shared(layers.Dense(5)), mode=mode)
+        return keras.Model([a, b, c], [shared([a, b, c]), alone(tower(a)), outer([[a, b], [b, c]])])
+
+    looped, joined = (sharing_report(model(mode), check=False) for mode in ("looped", "joined"))
+    assert [w.uses for w in looped.weights] == [w.uses for w in joined.weights]
+    assert {w.uses for w in joined.weights} == {1, 4}
+    assert looped.totals == joined.totals
+    assert joined.totals["parameters_without_sharing"] == unshare(model("looped")).count_params()
+    (said,) = [w for w in sharing_report(model("joined")).warnings if "BatchNorm" in w]
+    assert "is called 2 times" in said  # once for all three, and once alone
+
+
 def test_layers_of_one_name_are_told_apart():
     """Two heads read one kernel, each its own way; both layers are called "out"."""
     table = layers.Dense(6, use_bias=False, name="table")
