@@ -1,3 +1,4 @@
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -30,7 +31,7 @@ class Shared(keras.layers.Wrapper):
     Call:
         A list, tuple or dict of what the layer takes, one entry for each use. `mask` likewise; any
         other keyword argument is given to every use, or, as a list (tuple, dict) like the inputs,
-        one entry to each.
+        one entry to each. The states of an LSTM are two tensors for every use, or a list of those.
 
     Input shape:
         A list, tuple or dict of what the layer takes. A single tensor is refused.
@@ -75,6 +76,9 @@ class Shared(keras.layers.Wrapper):
                 f"stateful layer '{keeps[0]}' would go on in one use where another use ended. "
                 "Build it with stateful=False, and pass states by `initial_state`."
             )
+        needed = inspect.signature(self.layer.build).parameters.values()
+        if sum(one.default is one.empty for one in needed) > 1:
+            return  # its first call builds it, which knows the other shapes
         super().build(_values(input_shape)[0])
         spec = self.layer.input_spec
         axes = (spec.axes or {}) if isinstance(spec, keras.layers.InputSpec) else {}
@@ -118,12 +122,21 @@ class Shared(keras.layers.Wrapper):
     def _given(self, i: int, uses: int, inputs: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The keyword arguments of one use: its entry of a list like the inputs, or all."""
 
-        def of_use(value: Any) -> Any:
+        def of_use(key: str, value: Any) -> Any:
             if type(value) is not type(inputs) or len(value) != uses:
+                return value
+            if key == "initial_state" and self._takes_states(value):
                 return value
             return value[list(inputs)[i]] if isinstance(value, dict) else value[i]
 
-        return {key: of_use(value) for key, value in kwargs.items()}
+        return {key: of_use(key, value) for key, value in kwargs.items()}
+
+    def _takes_states(self, states: Any) -> bool:
+        """Whether these are the several states of one use, of an LSTM say, and not one for each."""
+        inner = getattr(self.layer, "forward_layer", self.layer)  # of a Bidirectional
+        several = len(keras.tree.flatten(getattr(inner, "state_size", None))) > 1
+        several = several or inner is not self.layer
+        return several and not any(keras.tree.is_nested(one) for one in states)
 
     def _one_each(self, values: Any, inputs: Any, name: str) -> list[Any]:
         entries = list(values.values()) if isinstance(values, dict) else values

@@ -11,7 +11,7 @@ import keras
 
 import keras_shared.layers as _layers  # noqa: F401  (registers the classes with Keras)
 import keras_shared.losses as _losses  # noqa: F401
-from keras_shared.errors import attempt, boundary
+from keras_shared.errors import attempt, boundary, whole_reason
 from keras_shared.files.archives import check_parts, open_archive, open_hdf5, refuse_inflation
 from keras_shared.finite import refuse_undefined
 from keras_shared.presets.names import (
@@ -29,6 +29,7 @@ FILES = (".keras", ".h5")  # a whole model in one file, of Keras 3 or as earlier
 UNKNOWN = re.compile(  # what Keras says of a class that it does not know: kind, name, module
     r"locate (\w+) '([^']+)'.*?config: \{'module': (?:None|'([^']+)')", re.DOTALL
 )
+MISFIT = "objects could not be loaded"  # what Keras says where weights and config disagree
 OURS = ("keras_shared.training.adam", "keras_shared.training.muon")  # which runs save
 ITEM_BYTES = {"float64": 8, "int64": 8, "float16": 2, "bfloat16": 2, "int8": 1, "uint8": 1}
 
@@ -71,6 +72,11 @@ def read_model(
             raise TieError(f"{path}: {error}") from error
         except TypeError as error:
             raise _not_registered(path, error) from error
+        except ValueError as error:
+            if MISFIT not in str(error):
+                raise
+            text = f"{path} holds other weights than the model that its config builds"
+            raise LoadError(f"{text}: {whole_reason(error)}") from error
         refuse_undefined(
             ((v, v) for v in model.weights), str(path), LoadError,
             f"Take an earlier state of it; keras.models.load_model loads it as it is.{others}",

@@ -109,3 +109,33 @@ def test_inputs_of_two_widths_are_refused_when_the_model_is_built():
     left, right = keras.Input((4,)), keras.Input((5,))
     with pytest.raises(ValueError, match=r"'narrow' .*\{-1: 4\} .*\(None, 5\)"):
         Shared(keras.layers.Dense(3, name="narrow"))([left, right])
+
+
+@pytest.mark.parametrize("each", [False, True])
+def test_attention_that_is_not_built_yet(tmp_path, each):
+    """It is built by the shapes of two tensors."""
+    first, second, value = keras.Input((5, 4)), keras.Input((7, 4)), keras.Input((3, 6))
+    attention = layers.MultiHeadAttention(2, 3)
+    given = [value, value] if each else value
+    model = keras.Model([first, second, value], Shared(attention)([first, second], value=given))
+    random = np.random.default_rng(1)
+    x = [random.normal(size=(2, *s)).astype("float32") for s in ((5, 4), (7, 4), (3, 6))]
+    model.save(tmp_path / "m.keras")
+    for one in (model, keras.models.load_model(tmp_path / "m.keras")):
+        for query, answer in zip(x, one(x)):
+            np.testing.assert_allclose(answer, attention(query, x[2]), atol=1e-6)
+
+
+@pytest.mark.parametrize("layer", [layers.LSTM(3), layers.Bidirectional(layers.GRU(3))])
+def test_states_that_are_several_tensors(layer):
+    """For two inputs a list of two tensors is one state of every use; of a GRU, one for each."""
+    x = [X, X[:, ::-1]]
+    h, c = np.ones((2, 3), "float32"), np.full((2, 3), -1, "float32")
+    for answer, given in zip(Shared(layer)(x, initial_state=[h, c]), x):
+        np.testing.assert_allclose(answer, layer(given, initial_state=[h, c]), atol=1e-6)
+    answers = Shared(layer)(x, initial_state=[[h, c], [c, h]])
+    for answer, given, states in zip(answers, x, ([h, c], [c, h])):
+        np.testing.assert_allclose(answer, layer(given, initial_state=states), atol=1e-6)
+    gru = layers.GRU(3)
+    for answer, given, state in zip(Shared(gru)(x, initial_state=[h, c]), x, (h, c)):
+        np.testing.assert_allclose(answer, gru(given, initial_state=state), atol=1e-6)

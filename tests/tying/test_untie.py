@@ -292,3 +292,36 @@ def test_a_source_of_another_geometry_is_refused():
         tie(reader, other, keep="source")
     assert tie(reader, first).source() is first
     assert model(np.ones((1, 8, 8, 1)))[0].shape == (1, 8, 8, 1)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Subclassed(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.code = layers.Dense(2, name="code")
+        self.out = TiedDense(self.code, name="out")
+
+    def call(self, inputs):
+        return self.out(self.code(inputs))
+
+
+def test_advice_on_an_untied_subclassed_model_works(tmp_path):
+    """Its own `__init__` ties it, whatever was saved."""
+    x = np.random.default_rng(0).normal(size=(3, 6)).astype("float32")
+    model, file = Subclassed(), tmp_path / "m.keras"
+    wanted = model(x)
+    untie(model)
+    model.save(file)
+    with pytest.raises(keras_shared.LoadError) as caught:
+        keras_shared.load(file)
+    assert "holds other weights than the model that its config builds" in str(caught.value)
+    assert "corrupt" not in str(caught.value)
+    tied, untied = Subclassed(), Subclassed()
+    for other in (tied, untied):
+        other(x)
+    keras_shared.load_weights(tied, file)
+    untie(untied)
+    untied.load_weights(file)
+    assert readers_of(tied) and not readers_of(untied)
+    for other in (tied, untied):
+        np.testing.assert_allclose(other(x), wanted, atol=1e-6)
