@@ -47,7 +47,11 @@ def add_invert(parser: argparse.ArgumentParser) -> None:
 
 
 def warn_of_ground(
-    files: list[str], sources: Sequence[str | bytes], bright_ink: bool, inverted: bool
+    files: list[str],
+    sources: Sequence[str | bytes],
+    bright_ink: bool,
+    inverted: bool,
+    learnt: str = "",
 ) -> None:
     """Say which pictures have dark ink for a model that reads bright ink, or the other way round.
 
@@ -56,6 +60,7 @@ def warn_of_ground(
         sources: the pictures, as paths or as bytes.
         bright_ink: whether the model reads bright ink on a dark ground.
         inverted: whether the pictures are inverted before the model sees them.
+        learnt: name of a model that may have learnt the other ink, of pictures of one's own.
     """
     from keras_shared.errors import printable
     from keras_shared.files.pictures import bright_ground, read_picture
@@ -68,8 +73,14 @@ def warn_of_ground(
         bright = bright_ground(read_picture(source)) != inverted
         if bright == bright_ink:
             has, remedy = ("has, inverted,", "Leave out") if inverted else ("has", "Try")
+            advice = (
+                f"and this model reads {reads}: the answer is unreliable. {remedy} --invert."
+                if not learnt
+                else f"and {learnt} is made for {reads}. If it was not trained on pictures such as "
+                f"this one, the answer is unreliable: {remedy.lower()} --invert then."
+            )
             print(
                 f"keras-shared: {printable(file)} {has} a {'bright' if bright else 'dark'} ground, "
-                f"and this model reads {reads}: the answer is unreliable. {remedy} --invert.",
+                f"{advice}",
                 file=sys.stderr,
             )

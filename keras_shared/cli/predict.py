@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from keras_shared.errors import KerasSharedError, boundary, printable
-    from keras_shared.presets.names import class_name, version_dir
+    from keras_shared.presets.names import class_name, entry_names, version_dir
     from keras_shared.serving.answering import AnswerError, answer, answer_texts
     from keras_shared.tasks import TASKS, Shown
     from keras_shared.zoo import MODELS
@@ -79,7 +79,8 @@ def run(options: argparse.Namespace) -> None:
     model: Any = MODELS.get(kind)
     with boundary(f"{options.model} does not answer as {kind} does", AnswerError, "Publish again."):
         if sources and getattr(model, "bright_on_dark", False) and _names_digits(answers):
-            warn_of_ground(files, sources, bright_ink=True, inverted=options.invert)
+            learnt = "" if options.model in entry_names() else kind
+            warn_of_ground(files, sources, True, options.invert, learnt)
         if model and "scores" in answers[0]:
             _add_probabilities(answers, model.default_loss(**stored_arguments(options.model)))
         files, answers = _one_by_one(files, answers)

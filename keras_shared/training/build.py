@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,9 @@ from keras_shared.batching import TrainingData
 from keras_shared.batching.training_data import DIGEST
 from keras_shared.datasets import DataError
 from keras_shared.datasets.digest import digest_of
+from keras_shared.datasets.lazy_images import LazyImages
 from keras_shared.errors import boundary, shortened
+from keras_shared.files.pictures import bright_ground
 from keras_shared.lookup import find
 from keras_shared.losses import LOSSES
 from keras_shared.presets.loading import load
@@ -24,6 +27,8 @@ from keras_shared.tokenizing import Tokenizer
 from keras_shared.training.adam import Adam
 from keras_shared.training.muon import Muon
 from keras_shared.training.run import RunError
+
+LOOKED_AT = 50  # own images, for their ground
 
 
 def build_model(recipe: Recipe) -> keras.Model:
@@ -111,7 +116,32 @@ def training_data(recipe: Recipe, data_dir: str | None = None) -> TrainingData:
     data = recipe.task.training_data(split, recipe.data, training.batch_size, training.seeds[0])
     if getattr(recipe.data, "path", None):
         data = data._replace(sizes=data.sizes | {DIGEST: digest_of(split)})
+        _warn_of_ground(recipe, split)
     return data
+
+
+def _warn_of_ground(recipe: Recipe, split: Any) -> None:
+    """Own images may have dark ink for a model that reads bright ink, or the other way round."""
+    reads_bright_ink = getattr(recipe.model_class, "bright_ink", None)
+    images = getattr(split, "images", None)
+    if reads_bright_ink is None:  # a class of your own
+        return
+    bright_ink = reads_bright_ink(**recipe.model.model_dump(exclude={"class_name"}))
+    if bright_ink is None or images is None or not len(images):
+        return
+    chosen = images[np.linspace(0, len(images) - 1, min(LOOKED_AT, len(images))).astype(int)]
+    looked = chosen.read() if isinstance(chosen, LazyImages) else chosen
+    wrong = np.mean([bright_ground(image) == bright_ink for image in looked])
+    if wrong > 0.5:
+        has = "bright" if bright_ink else "dark"
+        reads = "bright ink on a dark" if bright_ink else "dark ink on a bright"
+        warnings.warn(
+            f"{recipe.data.path}: {wrong:.0%} of {len(looked)} images that were looked at have a "
+            f"{has} ground, and {recipe.model.class_name} reads {reads} one: it would take the "
+            "ground for ink. Invert them (255 - pixels) before training, and those that you ask "
+            "it about.",
+            stacklevel=3,
+        )
 
 
 def load_split(recipe: Recipe, split: str, data_dir: str | None = None) -> Any:

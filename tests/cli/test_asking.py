@@ -173,6 +173,17 @@ def test_dark_ink_is_warned_of_and_inverted(here, ask):
     assert ask("predict", "siamese_omniglot", "dark.png")[2] == ""  # it is made for paper
 
 
+def test_digits_of_ones_own_may_lie_on_paper(here, ask):
+    """Of a model that is not of the zoo nobody knows here what ink it learnt."""
+    from keras_shared.presets.names import version_dir
+
+    shutil.copytree(version_dir("lenet5_modern_mnist"), "mine/1")
+    Image.eval(seven(), lambda value: 255 - value).save("dark.png")
+    _, _, said = ask("predict", "./mine", "dark.png")
+    assert "LeNet5 is made for bright ink on a dark one. If it was not trained on pictures" in said
+    assert said.rstrip().endswith("the answer is unreliable: try --invert then.")
+
+
 @pytest.mark.slow
 def test_classes_of_ones_own_may_lie_on_paper(here, ask, monkeypatch):
     import keras_shared

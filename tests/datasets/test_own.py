@@ -236,6 +236,33 @@ def test_pairs_of_few_images_of_a_class(tmp_path, count, trains):
         pair_test_batches(test, data)
 
 
+@pytest.mark.parametrize("kind", ["npz", "folder"])
+def test_ink_that_a_model_does_not_read_is_told_before_training(tmp_path, kind):
+    def recipe(pixel_range, centered=True):
+        model = {"class_name": "SiameseNet", "image_shape": [24, 24, 1], "centered": centered}
+        data = {"name": "arrays" if kind == "npz" else "folder", "path": str(path)}
+        return recipe_from({
+            "name": "mine", "model": {**model, "pixel_range": pixel_range},
+            "data": {**data, "pairs_per_epoch": 64, "validation_pairs": 8, "test_pairs": 8},
+        })  # fmt: skip
+
+    pixels = np.zeros((24, 24, 24), "uint8")
+    pixels[:, 8:16, 8:16] = np.random.default_rng(0).integers(100, 256, (24, 8, 8))
+    path = tmp_path / ("mine.npz" if kind == "npz" else "mine")
+    if kind == "npz":
+        np.savez(path, x=pixels, y=np.arange(24) % 2)
+    else:
+        for number, image in enumerate(pixels):
+            (path / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path / "ab"[number % 2] / f"{number}.png")
+    with pytest.warns(UserWarning, match="100% of 20 .* dark ground, .*reads dark ink"):
+        training_data(recipe([1.0, 0.0]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        training_data(recipe([0.0, 1.0]))
+        training_data(recipe([1.0, 0.0], centered=False))
+
+
 def test_recipes_of_own_data(photos):
     for data, said in (
         ({"name": "folder"}, "`data.path` is missing"),
