@@ -1,11 +1,13 @@
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
 from keras_shared.tying.keras_private import arguments_of, flatten_layers, take_arguments
+
+CONVOLUTIONAL = (keras.layers.ConvLSTM1D, keras.layers.ConvLSTM2D, keras.layers.ConvLSTM3D)
 
 
 @keras.saving.register_keras_serializable("keras_shared")
@@ -125,18 +127,19 @@ class Shared(keras.layers.Wrapper):
         def of_use(key: str, value: Any) -> Any:
             if type(value) is not type(inputs) or len(value) != uses:
                 return value
-            if key == "initial_state" and self._takes_states(value):
+            if key == "initial_state" and isinstance(value, (list, tuple)) and self._takes(value):
                 return value
             return value[list(inputs)[i]] if isinstance(value, dict) else value[i]
 
         return {key: of_use(key, value) for key, value in kwargs.items()}
 
-    def _takes_states(self, states: Any) -> bool:
+    def _takes(self, states: Sequence[Any]) -> bool:
         """Whether these are the several states of one use, of an LSTM say, and not one for each."""
         inner = getattr(self.layer, "forward_layer", self.layer)  # of a Bidirectional
-        several = len(keras.tree.flatten(getattr(inner, "state_size", None))) > 1
-        several = several or inner is not self.layer
-        return several and not any(keras.tree.is_nested(one) for one in states)
+        needed = 2 if isinstance(inner, CONVOLUTIONAL) else _count(getattr(inner, "state_size", ()))
+        needed *= 1 if inner is self.layer else 2
+        each = all(_count(one) == needed for one in states)
+        return needed > 1 and not each and _count(states) == needed
 
     def _one_each(self, values: Any, inputs: Any, name: str) -> list[Any]:
         entries = list(values.values()) if isinstance(values, dict) else values
@@ -158,6 +161,8 @@ class Shared(keras.layers.Wrapper):
         rows = [keras.tree.flatten(x)[0].shape[0] for x in _values(inputs)]
 
         def joined(*values: Any) -> Any:
+            if all(value is None for value in values):
+                return None
             sizes = [tuple(getattr(value, "shape", ()))[:1] for value in values]
             fits = zip(sizes, rows, strict=True)
             if all(size in ((None,), (n,)) or (size and n is None) for size, n in fits):
@@ -172,7 +177,7 @@ class Shared(keras.layers.Wrapper):
         own = {key: [one[key] for one in given] for key in kwargs}
         return {
             key: value  # the same for each use
-            if all(one is value for one in own[key])
+            if all(one is value for one in own[key]) and key != "initial_state"
             else keras.tree.map_structure(joined, *own[key])
             for key, value in kwargs.items()
         }
@@ -197,6 +202,10 @@ class Shared(keras.layers.Wrapper):
             parts.append(keras.tree.map_structure(lambda y: y[start:end], outputs))  # noqa: B023
             start = end
         return parts
+
+
+def _count(tensors: Any) -> int:
+    return len(keras.tree.flatten(tensors))
 
 
 def _values(uses: Any) -> list[Any]:

@@ -239,7 +239,7 @@ def _weight(
 ) -> Weight:
     readers: dict[str, Reading] = {}
     for call, form in uses:
-        name = names.get(id(call.layer), call.layer.name)
+        name = names.get(id(call.layer)) or call.layer.name
         before = readers.get(name, Reading(form, 0))
         times = before.times + times_in(call, variable)
         readers[name] = Reading(before.form, times)
@@ -254,7 +254,7 @@ def _weight(
     regularizer = getattr(variable, "regularizer", None)
     return Weight(
         path=path,
-        owner=names.get(id(owner), owner.name),
+        owner=names.get(id(owner)) or owner.name,
         shape=shape,
         dtype=str(variable.dtype),
         bytes=math.prod(shape) * np.dtype(_numpy_dtype(variable.dtype)).itemsize,
@@ -322,7 +322,7 @@ def _warnings(
     for layer in flatten_layers(model):
         if isinstance(layer, keras.layers.BatchNormalization) and times[id(layer)] > 1:
             found.append(
-                f"'{names.get(id(layer), layer.name)}' is a BatchNormalization that is called "
+                f"'{names.get(id(layer)) or layer.name}' is a BatchNormalization that is called "
                 f"{times[id(layer)]} times: each "
                 "call normalises with its own statistics and moves the averages. "
                 "GroupNormalization has none."

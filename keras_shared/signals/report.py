@@ -196,7 +196,7 @@ def _signals(use: Use, jacobians: bool, names: dict[int, str]) -> LayerSignals:
     wide = gradients.astype("float64")
     examples = len(first(use.calls[0].outputs))
     return LayerSignals(
-        layer=names.get(id(use.layer), use.layer.name),
+        layer=names.get(id(use.layer)) or use.layer.name,
         kind=type(use.layer).__name__,
         use=use.number,
         steps=len(use.calls),

@@ -98,5 +98,5 @@ def _tie(weight: str, gradients: list[tuple[str, np.ndarray]]) -> Tie:
 
 
 def _named(use: Use, names: dict[int, str]) -> str:
-    name = names.get(id(use.layer), use.layer.name)
+    name = names.get(id(use.layer)) or use.layer.name
     return name if use.number == 1 else f"{name} ({use.number})"

@@ -78,6 +78,11 @@ def upstream_layers(tensors: Any) -> Iterator[keras.Layer]:
         stack.extend(node.input_tensors)
 
 
+def called_on(layer: keras.Layer) -> list[Any]:
+    """The symbolic tensors of each call of `layer` in a graph."""
+    return [node.input_tensors for node in layer._inbound_nodes]
+
+
 def run_graph(model: keras.Model, inputs: Any, call: Callable[..., Any]) -> Any:
     """The outputs of a functional model, with `call(layer, *args)` where it calls a layer."""
     return model._run_through_graph(keras.tree.flatten(inputs), call_fn=call)

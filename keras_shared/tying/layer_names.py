@@ -42,6 +42,6 @@ def weight_paths(
     weights = [*weights]
     times, held = Counter(v.path for v, _ in weights), held_paths(model)
     return {
-        id(v): v.path if times[v.path] == 1 else f"{held.get(id(owner), owner.name)}/{v.name}"
+        id(v): v.path if times[v.path] == 1 else f"{held.get(id(owner)) or owner.name}/{v.name}"
         for v, owner in weights
     }

@@ -35,9 +35,8 @@ class SourceReference:
 
     Names repeat: a model may hold two copies of a network. So a description also has the `id` of
     its source, which comes back with every copy: readers with different ids never bind to one
-    layer. The `instance` is another for every layer: it tells which readers of one `id` read one
-    layer, and which read a copy of it. And it says whether the source lay `upstream` of the reader
-    in its graph, where a copy of the graph must hold the copy of the source.
+    layer. It says whether the source lay `upstream` of the reader in its graph, where a copy of the
+    graph must hold the copy of the source; and whether it lay `apart` from every graph.
 
     Attributes:
         layer: the source, or None until it has been found. Once found it is never replaced: a
@@ -67,15 +66,13 @@ class SourceReference:
         if self.layer is None:
             return self._description
         if identified:
-            for known in (_ids, _instances):
-                known.setdefault(self.layer, uuid.uuid4().hex[:12])
+            _ids.setdefault(self.layer, uuid.uuid4().hex[:12])
         description = {
             "name": self.layer.name,
             "class_name": type(self.layer).__name__,
             "weight_shape": weight_shape(self.layer),
             "id": _ids.get(self.layer),
-            "instance": _instances.get(self.layer),
-            "upstream": self._upstream,
+            "upstream": bool(self._upstream),
         } | {name: getattr(self.layer, name, None) for name in self._attributes}
         if getattr(self.layer, "lora_enabled", False):
             description["lora_alpha"] = self.layer.lora_alpha
@@ -88,9 +85,7 @@ class SourceReference:
 
     def cut(self) -> None:
         """Keep of the source what the reader must know, and forget which layer it was."""
-        self._description = self.describe() | {
-            "name": None, "class_name": None, "id": None, "instance": None,
-        }  # fmt: skip
+        self._description = self.describe() | {"name": None, "class_name": None, "id": None}
         self.layer = None
 
     def bind(self, candidates: Iterable[keras.Layer], reader: keras.Layer) -> None:
@@ -116,12 +111,6 @@ class SourceReference:
                 f"'{wanted['name']}' (weight {wanted['weight_shape']}), but {len(fits)} layers of "
                 f"the model match this description. {BUILT} {LOADED} Then such a name is kept too."
             )
-        if rivals := self._rivals(fits[0], layers) if fits else []:
-            raise TieError(
-                f"{type(reader).__name__} '{reader.name}' is tied to one of several copies of the "
-                f"{wanted['class_name']} '{wanted['name']}', and {rivals} to another, but one "
-                f"layer of that name is left: was the other renamed? {LOADED}"
-            )
         if fits and self._doubt:
             raise TieError(
                 f"{type(reader).__name__} '{reader.name}' is a copy of a reader whose source lay "
@@ -144,30 +133,7 @@ class SourceReference:
 
         A layer that is like the source by chance may lie there in its place.
         """
-        known = self._description
-        return "instance" not in known or known.get("upstream") is not False
-
-    def _rivals(self, source: keras.Layer, layers: list[keras.Layer]) -> list[str]:
-        """Readers among `layers` of other copies of the source, for which only this one is left."""
-        wanted = self._description
-        others = [(la.name, getattr(la, "_reference", None)) for la in layers]
-        return [
-            f"'{name}'"
-            for name, other in others
-            if isinstance(other, SourceReference)
-            and wanted.get("instance") is not None
-            and other._instance() not in (None, wanted["instance"])
-            and other._id() == wanted.get("id")
-            and other.layer in (None, source)
-        ]
-
-    def _instance(self) -> str | None:
-        known: str | None = self._description.get("instance")
-        return known if self.layer is None or known else _instances.get(self.layer)
-
-    def _id(self) -> str | None:
-        known: str | None = self._description.get("id")
-        return known if self.layer is None else _ids.get(self.layer)
+        return not self._description.get("apart", False)
 
     def shape(self) -> Any:
         """The shape of the source's weight, as far as it is known; of a SeparableConv two."""
@@ -196,7 +162,6 @@ class SourceReference:
 
 # Which source a layer is, for as long as it lives: the original, or a copy that readers bound to
 _ids: "weakref.WeakKeyDictionary[keras.Layer, str]" = weakref.WeakKeyDictionary()
-_instances: "weakref.WeakKeyDictionary[keras.Layer, str]" = weakref.WeakKeyDictionary()
 
 
 def refuse_description(given: Any) -> None:

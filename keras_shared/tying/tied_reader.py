@@ -8,6 +8,7 @@ from keras_shared.errors import attempt, boundary
 from keras_shared.tying.effective_weight import effective_weight, weight_names, weight_shape
 from keras_shared.tying.keras_private import (
     SourceInSavedModel,
+    called_on,
     drop_layer,
     flatten_layers,
     frozen_into_program,
@@ -368,6 +369,15 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
         if self.untied:
             store["untied"] = [1]  # so that these weights do not pass for those of a tied layer
 
+    def _described(self) -> dict[str, Any]:
+        """The source in a config, and whether it lay apart from all graphs of the reader."""
+        described, source = self._reference.describe(identified=True), self._reference.layer
+        if source is None:
+            return described
+        graphs = [[*upstream_layers(tensors)] for tensors in called_on(self)]
+        apart = bool(graphs) and not any(one is source for graph in graphs for one in graph)
+        return {**described, "apart": apart}
+
     def load_own_variables(self, store: Any) -> None:
         if self.untied:
             kept = {key: store[key] for key in store.keys() if key != "untied"}  # noqa: SIM118
@@ -436,7 +446,7 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
             return layer
 
     def get_config(self) -> dict[str, Any]:
-        config = {**super().get_config(), "source": self._reference.describe(identified=True)}
+        config = {**super().get_config(), "source": self._described()}
         if self.own_layer is not None:
             config["own_layer"] = keras.saving.serialize_keras_object(self.own_layer)
         return config

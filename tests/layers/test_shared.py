@@ -126,16 +126,41 @@ def test_attention_that_is_not_built_yet(tmp_path, each):
             np.testing.assert_allclose(answer, attention(query, x[2]), atol=1e-6)
 
 
+@pytest.mark.parametrize("mode", ["looped", "joined"])
 @pytest.mark.parametrize("layer", [layers.LSTM(3), layers.Bidirectional(layers.GRU(3))])
-def test_states_that_are_several_tensors(layer):
+def test_states_that_are_several_tensors(layer, mode):
     """For two inputs a list of two tensors is one state of every use; of a GRU, one for each."""
     x = [X, X[:, ::-1]]
     h, c = np.ones((2, 3), "float32"), np.full((2, 3), -1, "float32")
-    for answer, given in zip(Shared(layer)(x, initial_state=[h, c]), x):
+    for answer, given in zip(Shared(layer, mode=mode)(x, initial_state=[h, c]), x):
         np.testing.assert_allclose(answer, layer(given, initial_state=[h, c]), atol=1e-6)
-    answers = Shared(layer)(x, initial_state=[[h, c], [c, h]])
+    answers = Shared(layer, mode=mode)(x, initial_state=[[h, c], [c, h]])
     for answer, given, states in zip(answers, x, ([h, c], [c, h])):
         np.testing.assert_allclose(answer, layer(given, initial_state=states), atol=1e-6)
     gru = layers.GRU(3)
     for answer, given, state in zip(Shared(gru)(x, initial_state=[h, c]), x, (h, c)):
         np.testing.assert_allclose(answer, gru(given, initial_state=state), atol=1e-6)
+
+
+def test_states_by_name_of_two_cells_and_of_images():
+    h, c = np.ones((2, 3), "float32"), np.full((2, 3), -1, "float32")
+    lstm = layers.LSTM(3)
+    named = Shared(lstm)({"a": X, "b": -X}, initial_state={"a": [h, c], "b": [c, h]})
+    np.testing.assert_allclose(named["b"], lstm(-X, initial_state=[c, h]), atol=1e-6)
+    two = layers.RNN([layers.LSTMCell(3), layers.LSTMCell(3)])
+    states = [[h, c], [c, h]]
+    for answer, given in zip(Shared(two)([X, -X], initial_state=states), (X, -X)):
+        np.testing.assert_allclose(answer, two(given, initial_state=states), atol=1e-6)
+    images = np.random.default_rng(2).normal(size=(2, 3, 6, 6, 1)).astype("float32")
+    convolutional = layers.ConvLSTM2D(2, 1)
+    state = np.ones((2, 6, 6, 2), "float32")
+    given = {"initial_state": [state, -state]}
+    for answer, x in zip(Shared(convolutional)([images, -images], **given), (images, -images)):
+        np.testing.assert_allclose(answer, convolutional(x, **given), atol=1e-5)
+
+
+def test_joined_attention():
+    attention = layers.MultiHeadAttention(2, 3)
+    x = [X, X[:, ::-1]]
+    for answer, query, value in zip(Shared(attention, mode="joined")(x, value=x[::-1]), x, x[::-1]):
+        np.testing.assert_allclose(answer, attention(query, value), atol=1e-6)

@@ -169,6 +169,22 @@ def test_layers_of_one_name_are_told_apart():
     assert report.weights[0].readers["tied/out"].form == "transposed"
 
 
+def test_a_weight_of_the_model_itself():
+    class Scaled(keras.Model):
+        def __init__(self):
+            super().__init__(name="scaled")
+            self.dense = layers.Dense(3)
+            self.gain = self.add_weight(shape=(3,), name="gain")
+
+        def call(self, inputs):
+            return self.dense(inputs) * self.gain
+
+    model = Scaled()
+    model(np.ones((1, 4), "float32"))
+    (gain,) = [w for w in sharing_report(model).weights if w.path.endswith("gain")]
+    assert gain.owner == "scaled" and list(gain.readers) == ["scaled"]
+
+
 def test_a_batch_normalization_of_a_name_that_others_have_is_found():
     def tower(name, width):
         norm = layers.BatchNormalization(name="norm")

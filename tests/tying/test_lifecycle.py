@@ -233,14 +233,68 @@ def test_advice_on_two_copies_of_a_net_works(tmp_path):
             np.testing.assert_allclose(mine, theirs, atol=1e-5)
 
 
-def test_a_copy_whose_source_was_renamed_does_not_read_another_copys(tmp_path):
-    two_copies(tmp_path)
-    loaded = keras.models.load_model(tmp_path / "both.keras")
-    owner_of(loaded.layers[2]).name = "code_2"  # before any reader has found its source
-    with pytest.raises(TieError, match="one of several copies of the Dense 'code'"):
-        loaded(X[:3])
-    with pytest.raises(TieError, match="one of several copies of the Dense 'code'"):
-        bind_ties(loaded)
+def test_copies_of_copies_that_were_never_called(tmp_path):
+    """One reader finds its source as its graph is built, the other waits for a call."""
+    x, z = keras.Input((6,)), keras.Input((4,))
+    code = keras.layers.Dense(4, name="code")
+    hidden = code(x)
+    encoder = keras.Model(x, [hidden, TiedDense(code, name="near")(hidden)], name="encoder")
+    decoder = keras.Model(z, TiedDense(code, name="far")(z), name="decoder")
+    encoded, near = encoder(x)
+    model = keras.Model(x, [near, decoder(encoded)])
+    model.save(tmp_path / "0.keras")
+    for number in range(2):
+        again = keras.models.load_model(tmp_path / f"{number}.keras")
+        again.save(tmp_path / f"{number + 1}.keras")
+    clone = keras.models.clone_model(keras.models.clone_model(model))
+    clone.set_weights(model.get_weights())
+    for other in (clone, keras.models.load_model(tmp_path / "2.keras")):
+        for mine, theirs in zip(other(X[:3]), model(X[:3])):
+            np.testing.assert_allclose(mine, theirs, atol=1e-6)
+
+
+def test_a_reader_of_two_graphs_finds_its_source_in_the_one_that_holds_it():
+    x, z = keras.Input((6,)), keras.Input((4,))
+    code = keras.layers.Dense(4, name="code")
+    code.build((None, 6))
+    reader = TiedDense(code, name="reader")
+    keras.Model(z, reader(z))
+    model = keras.Model(x, reader(code(x)))
+    for _ in range(2):
+        model = keras.models.clone_model(model)
+        assert model.get_layer("reader").source() is model.get_layer("code")
+    second = keras.models.clone_model(model)
+    model.name, second.name = "first", "second"
+    inputs = keras.Input((6,))
+    keras.Model(inputs, [model(inputs), second(inputs)])(X[:2])
+    assert second.get_layer("reader").source() is second.get_layer("code")
+
+
+def test_a_reader_made_from_the_config_of_another():
+    model = keras.models.clone_model(flat())
+    reader = model.get_layer("reader")
+    again = type(reader).from_config({**reader.get_config(), "name": "again"})
+    again(keras.layers.Dense(4)(model.output))
+    keras.Model(model.input, again(model.get_layer("code").output))
+    assert again.source() is model.get_layer("code")
+
+
+def test_tied_anew_among_layers_like_the_source(tmp_path):
+    source = keras.layers.Dense(4, name="code")
+    x, z, inputs = keras.Input((6,)), keras.Input((4,)), keras.Input((6,))
+    encoder = keras.Model(x, source(x), name="encoder")
+    like = keras.layers.Dense(4, name="code")(keras.layers.Dense(6, name="wide")(z))
+    decoder = keras.Model(z, TiedDense(source, name="reader")(like), name="decoder")
+    keras.Model(inputs, decoder(encoder(inputs))).save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    tie(loaded.get_layer("decoder").get_layer("reader"), loaded.get_layer("encoder").layers[1])
+    loaded.save(tmp_path / "again.keras")
+    with pytest.raises(TieError, match="2 layers of the model match this"):
+        bind_ties(keras.models.load_model(tmp_path / "again.keras"))
+    loaded.get_layer("encoder").layers[1].name = "source"  # as advised
+    loaded.save(tmp_path / "named.keras")
+    named = keras.models.load_model(tmp_path / "named.keras")
+    np.testing.assert_allclose(named(X[:2]), loaded(X[:2]), atol=1e-6)
 
 
 def test_source_renamed_by_a_clone_function():
