@@ -23,7 +23,7 @@ Negatives: TypeAlias = Literal["any", "same_group"]
 
 ENOUGH = (
     "Where a seed draws the splits, a fifth of each class tests and a fifth of the rest validates, "
-    "so that eight images of a class are enough: add some"
+    "so that ten images of a class are enough: add some"
 )
 
 
@@ -173,16 +173,12 @@ def _groups(split: LabelledImages) -> set[str]:
 
 
 def _other_images(split: LabelledImages, seed: int) -> tuple[LabelledImages, LabelledImages]:
-    """Images to train on, and others of the same classes to validate: two of each, if it can be."""
-    held_out, random = split.held_out, np.random.default_rng(seed)
+    """Images to train on, and others of the same classes to validate."""
+    held_out = split.held_out
     if held_out is None:
-        order = random.permutation(len(split.labels))
+        order = np.random.default_rng(seed).permutation(len(split.labels))
         held_out = order[: max(1, len(order) // 5)]
     rest = np.setdiff1d(np.arange(len(split.labels)), held_out)
-    alone = np.flatnonzero(np.bincount(split.labels[held_out]) == 1)
-    own = [rest[split.labels[rest] == label] for label in alone]
-    more = [random.choice(of_class) for of_class in own if len(of_class) > 2]
-    held_out, rest = np.union1d(held_out, more).astype(int), np.setdiff1d(rest, more)
     return split.part(rest), split.part(held_out)
 
 

@@ -65,6 +65,7 @@ def _from_arrays(
             f"{' and '.join(VALIDATION)} (and perhaps class_names). Read: {read}",
             stacklevel=2,
         )
+        arrays = {name: array for name, array in arrays.items() if name not in others}
     if own:
         names = [name.removeprefix("x_") for name in read if name.startswith("x_")]
         parts = {
@@ -77,6 +78,8 @@ def _from_arrays(
             train = _with_validation(where, train, parts["val"])
         if split == "train":
             _warn_of_copies(where, train, parts["test"])
+            if "val" in parts:
+                _warn_of_copies(where, parts["train"], parts["val"], "validation")
         return train if split == "train" else parts["test"]
     if not {"x", "y"} <= set(arrays):
         raise DataError(
@@ -110,7 +113,9 @@ def _with_validation(
     return joined.fitted(shapes[0])._replace(held_out=np.arange(count, count + more))
 
 
-def _warn_of_copies(where: str, train: LabelledImages, test: LabelledImages) -> None:
+def _warn_of_copies(
+    where: str, train: LabelledImages, test: LabelledImages, kind: str = "test"
+) -> None:
     known, own = (
         [hashlib.sha256(np.asarray(image).tobytes()).digest() for image in images]
         # as they were before they are resized
@@ -120,8 +125,8 @@ def _warn_of_copies(where: str, train: LabelledImages, test: LabelledImages) -> 
     both = [i for i, digest in enumerate(own) if digest in seen]
     if both:
         warnings.warn(
-            f"{where}: {len(both)} test images are among those that train too, and the test is no "
-            f"test of them: {both[:5]}",
+            f"{where}: {len(both)} {kind} images are among those that train too, and the {kind} "
+            f"says nothing of them: {both[:5]}",
             stacklevel=2,
         )
 
@@ -164,7 +169,7 @@ def _images(
     y = np.ravel(y)
     if not np.issubdtype(y.dtype, np.integer) or y.min(initial=0) < 0:
         raise DataError(f"{where}: expected labels as whole numbers from 0. Received: {y.dtype}")
-    labels = [v for k, v in arrays.items() if k in ("y", *KEYS[1::2], VALIDATION[1])]
+    labels = [v for k, v in arrays.items() if k.startswith("y")]
     known = int(max(v.max(initial=0) for v in labels)) + 1
     if known > sum(v.size for v in labels):
         raise DataError(f"{where}: labels go up to {known - 1:,}, and there are fewer images.")

@@ -1,15 +1,14 @@
-import csv
-import io
 import pathlib
 import warnings
 from typing import NamedTuple
 
 import numpy as np
 
+from keras_shared.datasets.csv_rows import csv_rows
 from keras_shared.datasets.dataset import DataError, Dataset
 from keras_shared.datasets.lazy_images import LazyImages, Shape
 from keras_shared.datasets.splitting import SHARE, check_split
-from keras_shared.errors import attempt, boundary
+from keras_shared.errors import boundary
 from keras_shared.files.bounded import read_text
 from keras_shared.files.pictures import why_no_picture
 
@@ -118,23 +117,13 @@ _Row = tuple[pathlib.Path, pathlib.Path, bool, str]
 
 
 def _rows(path: pathlib.Path) -> list[_Row]:
-    text = io.StringIO(read_text(path, DataError).removeprefix("\ufeff"), newline="")
-    reader = csv.reader(text, skipinitialspace=True, strict=True)
-    lines: list[tuple[int, list[str]]] = []
-    _, error = attempt(
-        lambda: lines.extend((reader.line_num, [cell.strip() for cell in row]) for row in reader),
-        csv.Error,
-    )
-    if error:
-        begins = lines[-1][0] + 1 if lines else 1
-        raise DataError(
-            f"{path} is not a CSV file of pairs, {HEADER}: the row from line {begins} on: {error}. "
-            'A path that begins with " ends with one.'
-        )
+    text = read_text(path, DataError).removeprefix("\ufeff")
+    rows = csv_rows(text, f"{path} is not a CSV file of pairs, {HEADER}")
+    lines = [(line, [cell.strip() for cell in row]) for line, row in rows]
     lines = [(i, row) for i, row in lines if any(row)]
     if lines and not any(_is_path(path, name) for name in lines[0][1][:2]):
         del lines[0]  # a header
-    wrong, rows = [], []
+    wrong, pairs = list[str](), list[_Row]()
     for i, row in lines:
         answer, where = (cell.lower() for cell in (*row[2:3], *row[3:4], "", "")[:2])
         if len(row) not in (3, 4):
@@ -147,14 +136,14 @@ def _rows(path: pathlib.Path) -> list[_Row]:
             wrong.append(f"line {i}: there is no file {path.parent / missing[0]}")
         else:
             files = [path.parent / name for name in row[:2]]
-            rows.append((files[0], files[1], answer in YES, where if len(row) == 4 else ""))
+            pairs.append((files[0], files[1], answer in YES, where if len(row) == 4 else ""))
     if wrong:
         more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
         said = "; ".join(wrong[:SHOWN])
         raise DataError(f"{path}: expected rows {HEADER}. {said}{more}.")
-    if len({bool(row[3]) for row in rows}) > 1:
+    if len({bool(row[3]) for row in pairs}) > 1:
         raise DataError(f"{path}: name the split in each row, or in none.")
-    return rows
+    return pairs
 
 
 def _is_path(listed: pathlib.Path, name: str) -> bool:

@@ -1,25 +1,20 @@
-import csv
-import io
 import os
 import pathlib
 import warnings
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 
+from keras_shared.datasets.csv_rows import csv_rows
 from keras_shared.datasets.dataset import DataError, Dataset
 from keras_shared.datasets.labelled_sentences import LabelledSentences
 from keras_shared.datasets.splitting import SHARE, check_split
 from keras_shared.datasets.text_file import read_text_file
-from keras_shared.errors import attempt, boundary
 
 COLUMNS = ("text", "label", "split")
 SPLITS = ("train", "validation", "test")
 SHOWN = 5  # rows that a message names
-QUOTES = (
-    'A text that begins with " ends with one; within it each " stands twice. One without commas '
-    "and line ends needs none."
-)
 LINE = "\n"  # key of a row's last line in the file, which no column has
 
 
@@ -51,25 +46,17 @@ def from_sentences(path: str | os.PathLike[str], split: str, seed: int = 1) -> L
     """
     name, split = os.fspath(path), check_split(split)
     text = read_text_file(path)
-    with boundary(f"{name} cannot be read as CSV", DataError):
-        reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
-        named = [(field or "").strip() for field in reader.fieldnames or ()]
-        # in capitals too, where no other column is called so
-        lower = [name.lower() for name in named]
-        reader.fieldnames = [
-            small if small in COLUMNS and lower.count(small) == 1 else name
-            for name, small in zip(named, lower, strict=True)
-        ]
-        rows: list[dict[str, Any]] = []
-        _, error = attempt(
-            lambda: rows.extend({**row, LINE: reader.line_num} for row in reader), csv.Error
-        )
-        if error:
-            raise DataError(
-                f"{name} cannot be read as CSV: the row from line {reader.line_num + 1} on: "
-                f"{error}. {QUOTES}"
-            )
-        header = list(reader.fieldnames)
+    (_, first_row), *others = csv_rows(text, f"{name} cannot be read as CSV") or [(1, list[str]())]
+    named = [field.strip() for field in first_row]
+    # in capitals too, where no other column is called so
+    lower = [name.lower() for name in named]
+    header = [
+        small if small in COLUMNS and lower.count(small) == 1 else name
+        for name, small in zip(named, lower, strict=True)
+    ]
+    rows: list[dict[Any, Any]] = [
+        _as_dict(header, row) | {LINE: line} for line, row in others if row
+    ]
     if missing := [column for column in ("text", "label") if column not in header]:
         first = ",".join(header)
         other = [sign for sign in (";", "\t", "|") if sign in first and len(header) == 1]
@@ -105,6 +92,12 @@ def from_sentences(path: str | os.PathLike[str], split: str, seed: int = 1) -> L
     training = np.sort(np.array([*parts["train"], *parts["validation"]], int))
     held_out = np.searchsorted(training, np.sort(parts["validation"]))
     return whole.part(training)._replace(held_out=held_out if len(held_out) else None)
+
+
+def _as_dict(header: list[str], row: list[str]) -> dict[Any, Any]:
+    """A row by the names of its columns: None where there is none, and what is beyond them."""
+    more = {None: row[len(header) :]} if len(row) > len(header) else {}
+    return dict(zip_longest(header, row[: len(header)])) | more
 
 
 def sentences_dataset(path: str, image_shape: Any, seed: int) -> Dataset:

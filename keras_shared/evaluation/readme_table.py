@@ -4,6 +4,7 @@ import pathlib
 from typing import Any
 from urllib.parse import quote
 
+from keras_shared.batching.training_data import counts_in
 from keras_shared.files.atomic import replace_text
 from keras_shared.files.bounded import read_json, read_text
 from keras_shared.presets.headline import headline
@@ -28,7 +29,7 @@ def readme_table(zoo_dir: pathlib.Path) -> str:
 
 def _data(metrics: dict[str, Any]) -> str:
     """The data set, and how much of it trains and validates."""
-    sizes = metrics["training"]["data"].items()
+    sizes = counts_in(metrics["training"]["data"]).items()
     parts = (f"{size:,} {key.replace('_', ' ')}" for key, size in sizes if size)
     return f"{metrics['data']}: {', '.join(parts)}"
 

@@ -93,7 +93,13 @@ class Recipe:
                 f"{self.path}: `data.name` = '{self.data.name}' gives images, and "
                 f"{self.model.class_name} takes none of a known size."
             )
-        return own.dataset(self.data.path, self.image_shape, getattr(self.data, "seed", 0))
+        path = self.data.path if own.suffix is None else self._found(self.data.path)
+        return own.dataset(path, self.image_shape, getattr(self.data, "seed", 0))
+
+    def _found(self, path: str) -> str:
+        """The whole path of your own data, which lie here or beside the recipe."""
+        here, beside = pathlib.Path(path), self.path.parent / path
+        return str((beside if beside.exists() and not here.exists() else here).resolve())
 
     @property
     def image_shape(self) -> tuple[int, int, int] | None:
@@ -227,22 +233,7 @@ def recipe_from(table: Mapping[str, Any], path: str | os.PathLike[str] = "recipe
         'rbf'
     """
     with boundary(f"{os.fspath(path)}: cannot be read", RecipeError):
-        return _checked(_frozen(_found(table, pathlib.Path(path))), pathlib.Path(path))
-
-
-def _found(table: Mapping[str, Any], recipe: pathlib.Path) -> Mapping[str, Any]:
-    """With the whole path of your own data, which may lie here or beside the recipe."""
-    from keras_shared.datasets import OWN
-
-    data = table.get("data")
-    if not isinstance(data, Mapping):
-        return table
-    given, kind = data.get("path"), OWN.get(str(data.get("name")))
-    if not given or not isinstance(given, str) or kind is None or kind.suffix is None:
-        return table
-    here, beside = pathlib.Path(given), recipe.parent / given
-    found = beside if beside.exists() and not here.exists() else here
-    return {**table, "data": {**data, "path": str(found.resolve())}}
+        return _checked(_frozen(table), pathlib.Path(path))
 
 
 def _checked(table: Mapping[str, Any], path: pathlib.Path) -> Recipe:

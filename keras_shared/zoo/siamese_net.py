@@ -454,7 +454,7 @@ class SiameseNet(ZooModel):
 
     @classmethod
     def bright_ink(cls, **config: Any) -> bool | None:
-        if not config.get("centered"):
+        if not config.get("centered") or "pixel_range" not in config:
             return None  # photographs, perhaps
         dark, bright = config["pixel_range"]
         return bool(dark < bright)

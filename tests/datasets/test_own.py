@@ -13,7 +13,6 @@ from keras_shared.batching.pairs import (
     PairData,
     pair_test_batches,
     pair_training_data,
-    training_and_validation,
 )
 from keras_shared.batching.training_data import counts_in
 from keras_shared.datasets import (
@@ -214,26 +213,22 @@ def test_pairs_of_a_folder(photos):
     assert test[1]["distance"].mean() == 0.5
 
 
-@pytest.mark.parametrize(("count", "trains"), [(6, 4), (8, 4), (12, 8)])
-def test_pairs_of_few_images_of_a_class(tmp_path, count, trains):
-    """Two of each class validate; with less than eight of a class one alone tests."""
+@pytest.mark.parametrize("count", [5, 8, 9, 10, 11])
+def test_pairs_of_few_images_of_a_class(tmp_path, count):
+    """What is too few to validate or to test is told before a training, and how many are enough."""
     x = np.random.default_rng(0).integers(0, 256, (3 * count, 8, 8), "uint8")
     file = tmp_path / "mine.npz"
     np.savez(file, x=x, y=np.arange(3 * count) % 3)
     train, test = (from_arrays(file, split, (8, 8, 1)) for split in ("train", "test"))
     data = PairData(name="arrays", path=str(file))
-    training, _, validating, _ = training_and_validation(train, data)
-    assert np.bincount(validating.labels).tolist() == [2, 2, 2]
-    assert np.bincount(training.labels).tolist() == [trains - (count == 6)] * 3
-    assert len({image.tobytes() for image in (*training.images, *validating.images)}) == len(
-        train.labels
-    )
-    pair_training_data(train, data, 8, 1)
-    if count >= 8:
-        pair_test_batches(test, data)
+    if count < 10:
+        with pytest.raises(DataError, match="two images of each class that validate.*ten images"):
+            pair_training_data(train, data, 8, 1)
         return
-    with pytest.raises(DataError, match="two images of each class that test.*eight images"):
-        pair_test_batches(test, data)
+    pair_training_data(train, data, 8, 1)
+    pair_test_batches(test, data)
+    with pytest.raises(DataError, match="two images of each class that test.*ten images"):
+        pair_test_batches(test.part(np.arange(len(test.labels) - 1)), data)
 
 
 @pytest.mark.parametrize("kind", ["npz", "folder"])
@@ -451,6 +446,12 @@ def test_arrays_that_validate(tmp_path):
         from_arrays(file, "train", (8, 8, 1))
     np.savez(file, x=x, y=y, x_train=x)
     with pytest.warns(UserWarning, match=r"\['x_train'\] are not read.*Read: \['x', 'y'\]"):
+        from_arrays(file, "train", (8, 8, 1))
+    np.savez(file, x=x, y=y, y_val=np.array(["a", "b"]))
+    with pytest.warns(UserWarning, match=r"\['y_val'\] are not read"):
+        assert from_arrays(file, "train", (8, 8, 1)).class_names == ("0", "1", "2")
+    np.savez(file, **arrays | {"x_val": x[:6]})
+    with pytest.warns(UserWarning, match="6 validation images are among those that train too"):
         from_arrays(file, "train", (8, 8, 1))
     np.savez(file, **arrays | {"x_val": x[18:24, :7]})
     with pytest.raises(DataError, match="of one size"):

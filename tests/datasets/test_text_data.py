@@ -243,3 +243,15 @@ def test_a_quote_that_does_not_end_is_no_text(tmp_path, rows):
         from_sentences(file, "train")
     file.write_text(f"text,label\n{good}")
     assert 'bad, so "bad" 1' in from_sentences(file, "train").sentences
+
+
+def test_spaces_behind_a_quote_and_blank_lines(tmp_path):
+    file = tmp_path / "mine.csv"
+    good = "".join(f'good {i},yes\n"bad, so {i}" , "no"\t\r\n' for i in range(8))
+    file.write_text(f'"text" ,"label" \n\n{good}\n')
+    train, test = from_sentences(file, "train"), from_sentences(file, "test")
+    assert train.class_names == ("no", "yes") and len(train.labels) + len(test.labels) == 16
+    assert "bad, so 1" in {*train.sentences, *test.sentences}
+    file.write_text(f'text,label\n{good}\n\n\n"Great" film,yes\n')
+    with pytest.raises(DataError, match="the row from line 21 on: ',' expected after"):
+        from_sentences(file, "train")

@@ -2,6 +2,7 @@ import json
 import pathlib
 import tomllib
 
+import numpy as np
 import pytest
 
 from keras_shared.datasets import DataError
@@ -122,26 +123,27 @@ def test_pairs(written):
 
 
 def test_own_data_are_found_here_or_beside_the_recipe(tmp_path, monkeypatch):
-    """And a recipe that is written elsewhere, as into the folder of a run, still has them."""
     table = tomllib.loads(LENET)
-    table["data"] = {"name": "folder", "path": "mine"}
-    for name in ("there", "here"):
+    table["data"] = {"name": "arrays", "path": "mine.npz"}
+    table["model"]["variant"] = "modern"
+    for number, name in enumerate(("there", "here")):
         (tmp_path / name).mkdir()
-    (tmp_path / "there" / "mine").mkdir()
-    file = tmp_path / "there" / "letters.toml"
-    recipe_from(table).write(file)
-    file.write_text(file.read_text().replace(str(pathlib.Path("mine").resolve()), "mine"))
+        x = np.random.default_rng(0).integers(0, 256, (30, 28, 28), "uint8")
+        np.savez(tmp_path / name / "mine.npz", x=x + number, y=np.arange(30) % 10)
+    recipe_from(table).write(tmp_path / "there" / "letters.toml")
+    monkeypatch.chdir(tmp_path / "there")
+    wanted = [read_recipe("letters.toml").dataset.load("train", None).images]
     monkeypatch.chdir(tmp_path / "here")
+    wanted.append(recipe_from(table).dataset.load("train", None).images)
     read = read_recipe("../there/letters.toml")
-    assert read.data.path == str(tmp_path / "there" / "mine")
-    (tmp_path / "here" / "mine").mkdir()
-    assert read_recipe("../there/letters.toml").data.path == str(tmp_path / "here" / "mine")
-    read.write("kept.toml")
-    monkeypatch.chdir(tmp_path)
-    assert read_recipe("here/kept.toml") == read
-    table["data"]["path"] = "nowhere"
-    with pytest.raises(DataError, match=f"There is no folder {tmp_path / 'nowhere'}"):
-        recipe_from(table).dataset.load("train", None)
+    assert read.data.path == "mine.npz"  # as it stands, so that a moved folder is the same recipe
+    np.testing.assert_array_equal(read.dataset.load("train", None).images, wanted[1])
+    (tmp_path / "here" / "mine.npz").unlink()
+    np.testing.assert_array_equal(read.dataset.load("train", None).images, wanted[0])
+    assert not np.array_equal(*wanted)
+    (tmp_path / "there" / "mine.npz").unlink()
+    with pytest.raises(DataError, match=f"There is no file {tmp_path}/here/mine.npz"):
+        read.dataset.load("train", None)
 
 
 def test_no_toml(tmp_path, written):
