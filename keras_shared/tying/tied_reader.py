@@ -396,11 +396,11 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
             raise TieError(
                 f"{type(self).__name__} '{self.name}' is tied to '{wanted['name']}' (weight "
                 f"{wanted['weight_shape']}) and owns variables {expected}; the file holds "
-                f"{found} for it. If a model without ties was saved, or one after `untie`, build "
-                "the model in Python as it was built there, and call it once on its inputs: "
-                "`keras_shared.load_weights(model, filepath)` takes the file into it and keeps the "
-                "tie; to load it untied, call `keras_shared.tying.untie(model)`, and then "
-                "`model.load_weights(filepath)`. If the config was edited, restore it."
+                f"{found} for it. If a model without ties was saved, or one after `untie`, call "
+                "`keras_shared.load_weights(model, filepath)`, which takes it into this one (of a "
+                "class of your own: build one as in Python there, and call it once before); to "
+                "load it untied, call `keras_shared.tying.untie` on this one before; if the config "
+                "was edited, restore it."
             )
         super().load_own_variables(store)
 

@@ -294,8 +294,8 @@ def test_a_source_of_another_geometry_is_refused():
     assert model(np.ones((1, 8, 8, 1)))[0].shape == (1, 8, 8, 1)
 
 
-@keras.saving.register_keras_serializable("tests")
-class Subclassed(keras.Model):
+@keras.saving.register_keras_serializable("tests.untie")
+class OwnAutoencoder(keras.Model):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.code = layers.Dense(2, name="code")
@@ -308,7 +308,7 @@ class Subclassed(keras.Model):
 def test_advice_on_an_untied_subclassed_model_works(tmp_path):
     """Its own `__init__` ties it, whatever was saved."""
     x = np.random.default_rng(0).normal(size=(3, 6)).astype("float32")
-    model, file = Subclassed(), tmp_path / "m.keras"
+    model, file = OwnAutoencoder(), tmp_path / "m.keras"
     wanted = model(x)
     untie(model)
     model.save(file)
@@ -316,7 +316,7 @@ def test_advice_on_an_untied_subclassed_model_works(tmp_path):
         keras_shared.load(file)
     assert "holds other weights than the model that its config builds" in str(caught.value)
     assert "corrupt" not in str(caught.value)
-    tied, untied = Subclassed(), Subclassed()
+    tied, untied = OwnAutoencoder(), OwnAutoencoder()
     for other in (tied, untied):
         other(x)
     keras_shared.load_weights(tied, file)
