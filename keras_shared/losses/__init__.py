@@ -27,6 +27,10 @@ def _hard_triplets() -> keras.losses.Loss:
     return TripletLoss(margin=None, mining="hard")
 
 
+def _rbf_far() -> keras.losses.Loss:
+    return RBFLoss(j=4.0)
+
+
 LOSSES: dict[str, Callable[[], keras.losses.Loss]] = {
     "binary_crossentropy": keras.losses.BinaryCrossentropy,
     "contrastive": ContrastiveLoss,
@@ -34,6 +38,7 @@ LOSSES: dict[str, Callable[[], keras.losses.Loss]] = {
     "n_pair": NPairLoss,
     "prototypical": PrototypicalLoss,
     "rbf": RBFLoss,
+    "rbf_far": _rbf_far,
     "sparse_categorical_crossentropy": _crossentropy_from_logits,
     "token_crossentropy": _crossentropy_of_tokens,
     "triplet": TripletLoss,

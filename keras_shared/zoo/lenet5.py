@@ -72,7 +72,7 @@ class LeNet5(ImageClassifier):
         Recognition", section II.B; Ioffe & Szegedy 2015, "Batch Normalization".
     """
 
-    loss_names = ("rbf", "sparse_categorical_crossentropy")
+    loss_names = ("rbf", "rbf_far", "sparse_categorical_crossentropy")
     description = (
         "Reads a centred image of 28x28 pixels, ink bright; its kernels are shared by all "
         "positions."

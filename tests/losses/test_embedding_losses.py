@@ -216,6 +216,7 @@ def test_config_and_names():
         again = keras.losses.deserialize(keras.losses.serialize(loss))
         assert again.get_config() == loss.get_config()
     assert LOSSES["triplet_hard"]().margin is None
+    assert (LOSSES["rbf"]().j, LOSSES["rbf_far"]().j) == (0.1, 4.0)
     with pytest.raises(ValueError, match="temperature=0"):
         NPairLoss(0)
     with pytest.raises(ValueError, match="None for a soft one. Received: margin=-1"):
