@@ -1,6 +1,7 @@
 """`predict` and `verify` with pictures as people have them."""
 
 import csv
+import importlib.resources
 import io
 import json
 import os
@@ -75,14 +76,16 @@ def test_label_and_probability(here, ask):
 
 def test_distances_leave_a_share_to_none_of_the_classes(here, ask):
     """LeCun 1998, equation 9, with the rubbish class as far as few digits are."""
+    picture = importlib.resources.files("keras_shared.pictures") / "digit.png"
+    (here / "digit.png").write_bytes(picture.read_bytes())
     Image.new("L", (28, 28)).save("nothing.png")
-    _, text, _ = ask("predict", "lenet5_mnist", "seven.png", "nothing.png", "--json")
+    _, text, _ = ask("predict", "lenet5_mnist", "digit.png", "nothing.png", "--json")
     digit, nothing = json.loads(text)
     assert digit["label"] == "7" and digit["probability"] > 0.9 and nothing["probability"] < 0.5
     odds = np.exp(digit["scores"])
     expected = odds / (odds.sum() + np.exp(-5.0))
     np.testing.assert_allclose(digit["probabilities"], expected, rtol=1e-5)
-    _, table, _ = ask("predict", "lenet5_mnist", "seven.png")
+    _, table, _ = ask("predict", "lenet5_mnist", "digit.png")
     assert "none of the classes" in column(table, "label")[0]
 
 
