@@ -93,11 +93,10 @@ class SourceReference:
         if self.layer is not None or self.untied:
             return
         wanted = self.describe()
-        layers = list(candidates)
         fits = list(
             {
                 id(c): c
-                for c in layers
+                for c in candidates
                 if c.name == wanted["name"]
                 and type(c).__name__ == wanted["class_name"]
                 and c is not reader
