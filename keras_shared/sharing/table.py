@@ -82,10 +82,10 @@ def _in_lines(path: str, width: int) -> list[str]:
     """A path in lines that end at its slashes and spaces, where it is longer than `width`."""
     lines = [""]
     for part in re.findall(r"[^/ ]*[/ ]|[^/ ]+", path):
-        if lines[-1] and len((lines[-1] + part).rstrip()) > width:
+        if lines[-1] and len((lines[-1] + part).rstrip(" ")) > width:
             lines.append("")
         lines[-1] += part
-    return [line.rstrip() for line in lines]
+    return [line.rstrip(" ") for line in lines]
 
 
 def _kind(weight: Weight, dtype: str) -> str:
