@@ -96,9 +96,7 @@ def _from_arrays(
 def _with_validation(
     where: str, train: LabelledImages, validates: LabelledImages
 ) -> LabelledImages:
-    shapes = [part.images.shape[1:] for part in (train, validates)]
-    if shapes[0] != shapes[1]:
-        raise DataError(f"{where}: x_train has images {shapes[0]}, and x_val {shapes[1]}.")
+    shape = train.images.shape[1:]  # that of the model, as of `validates`
     count, more = len(train.labels), len(validates.labels)
     # as they were before they are resized
     whole = [np.asarray(getattr(p.images, "sources", p.images)) for p in (train, validates)]
@@ -110,7 +108,7 @@ def _with_validation(
     joined = train._replace(
         images=np.concatenate(whole), labels=np.concatenate([train.labels, validates.labels])
     )
-    return joined.fitted(shapes[0])._replace(held_out=np.arange(count, count + more))
+    return joined.fitted(shape)._replace(held_out=np.arange(count, count + more))
 
 
 def _warn_of_copies(
