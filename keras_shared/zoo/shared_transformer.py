@@ -63,7 +63,7 @@ class SharedTransformer(LanguageModel):
         >>> from keras_shared.zoo import SharedTransformer
         >>> vocabulary = "a b c".split(" ")
         >>> model = SharedTransformer(
-        ...     vocabulary, num_layers=4, num_heads=2, hidden_dim=8, intermediate_dim=16,
+        ...     vocabulary, num_layers=2, num_heads=2, hidden_dim=8, intermediate_dim=16,
         ...     max_sequence_length=10)
         >>> model.compile()
         >>> tokens = model.tokenizer(["abcabc"])

@@ -56,7 +56,7 @@ class SharedTransformerClassifier(ZooModel):
         >>> import numpy as np
         >>> from keras_shared.zoo import SharedTransformerClassifier
         >>> model = SharedTransformerClassifier(
-        ...     ["good", "bad"], ("yes", "no"), num_layers=4, num_heads=2, hidden_dim=8,
+        ...     ["good", "bad"], ("yes", "no"), num_layers=2, num_heads=2, hidden_dim=8,
         ...     intermediate_dim=16, max_sequence_length=10)
         >>> model.compile()
         >>> history = model.fit(model.tokenizer(["good", "bad bad"]), np.array([0, 1]), verbose=0)
