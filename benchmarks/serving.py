@@ -6,7 +6,8 @@ The embedded engine runs in a process of its own, as `keras-shared serve` starts
 too, where it is found. Requests and calls alternate, so that a busy machine disturbs all alike.
 `added` is the median time of a request of one row less that of the call. Rows of a second are of
 32 rows a request: by one thread, which waits for each answer, and by four. A share is of the calls
-by as many threads; the last one of the calls by one thread, as most programs call a model.
+by as many threads; the last one of the calls by one thread, as most programs call a model. Asked
+about are the package's own pictures: noise in their place makes PNG files many times as large.
 """
 
 import os
@@ -35,16 +36,18 @@ from rich.console import Console
 from rich.table import Table
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
+import keras_shared
 from keras_shared.presets.names import locate, version_dir
 from keras_shared.serving.session import loaded, run
 
 ROWS, CALLERS, ROUNDS = 32, 4, int(os.environ.get("ROUNDS", "150"))
 TURNS, IN_A_TURN = 9, 48  # requests of 32 rows
-CASES = [  # model, signature, size of its images
-    ("lenet5_mnist", "classify", (28, 28, 1)),
-    ("lenet5_mnist", "classify_bytes", (28, 28, 1)),
-    ("siamese_omniglot", "verify_bytes", (105, 105, 3)),
+CASES = [  # model, signature, a picture for each of its inputs
+    ("lenet5_mnist", "classify", ["digit.png"]),
+    ("lenet5_mnist", "classify_bytes", ["digit.png"]),
+    ("siamese_omniglot", "verify_bytes", ["character_1.png", "character_2.png"]),
 ]
+PICTURES = pathlib.Path(keras_shared.__file__).parent / "pictures"
 
 
 @contextlib.contextmanager
@@ -68,11 +71,15 @@ def served(engine):
         process.wait()
 
 
-def made_up(names, size, rows):
-    """Images for each input, as pixels or as PNG."""
-    images = np.random.default_rng(0).integers(0, 256, (rows, *size), "uint8")
-    encoded = np.array([tf.io.encode_png(image).numpy() for image in images], object)
-    return {n: encoded if n.endswith("_bytes") else images.astype("float32") for n in names}
+def batch(names, pictures, rows):
+    """So many times the picture of each input, as PNG or as pixels."""
+    found = {}
+    for name, picture in zip(sorted(names), pictures, strict=True):
+        encoded = (PICTURES / picture).read_bytes()
+        pixels = tf.io.decode_png(encoded).numpy().astype("float32")
+        as_png = name.endswith("_bytes")
+        found[name] = np.array([encoded if as_png else pixels] * rows, object if as_png else None)
+    return found
 
 
 def over_rest(port, model, signature, inputs):
@@ -146,11 +153,11 @@ def main():
             stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
             ways[f"{named}REST"] = functools.partial(over_rest, rest_port)
             ways[f"{named}gRPC"] = functools.partial(over_grpc, stub)
-        for model, signature, size in CASES:
+        for model, signature, pictures in CASES:
             with loaded(version_dir(model)) as (session, signatures):
                 definition, functions = signatures[signature], {}
                 for rows in (1, ROWS):
-                    inputs = made_up(definition.inputs, size, rows)
+                    inputs = batch(definition.inputs, pictures, rows)
                     functions[rows] = {"call": functools.partial(run, session, definition, inputs)}
                     functions[rows] |= {n: way(model, signature, inputs) for n, way in ways.items()}
                 one = medians(functions[1])

@@ -13,7 +13,7 @@ from keras_shared.tying import TiedReader
 from keras_shared.tying.keras_private import flatten_layers
 from keras_shared.tying.layer_names import weight_paths
 from keras_shared.tying.state_kept import state_kept
-from keras_shared.tying.watching import WatchedCall, watched
+from keras_shared.tying.watching import WatchedCall, is_compiled, watched
 
 OWNED = ("kernel", "pointwise_kernel", "embeddings")  # what is scaled, of the layers that have it
 TOLERANCE = 0.05  # of the variance
@@ -86,7 +86,7 @@ def rescale(model: keras.Model, batch: Any) -> dict[str, float]:
             layer gives the same for all that it is given, or NaN. The weights are then as before.
 
     Warns:
-        UserWarning: for a weight whose uses do not come to variance 1.
+        UserWarning: for a weight whose uses do not come to variance 1, or that no call reads.
 
     Example:
         >>> import keras, numpy as np
@@ -107,6 +107,11 @@ def rescale(model: keras.Model, batch: Any) -> dict[str, float]:
     factors = {paths[key]: 1.0 for key in scalable}
     with _back_if_it_fails(model), state_kept(model):
         variances = _variances(model, batch, scalable)
+        if unread := [paths[key] for key in scalable if key not in variances]:
+            warnings.warn(
+                f"No layer that the model calls reads these weights: {unread}. They stay unscaled.",
+                stacklevel=2,
+            )
         for _ in range(SWEEPS):
             for key in variances:
                 if not _near(variances[key]):
@@ -168,6 +173,7 @@ def _variances(
     """id of a weight -> mean over its uses of the variance of what they give, in order of use."""
     found: dict[int, list[float]] = {}
     wrong: list[str] = []  # raised after the call, in which Keras would wrap it
+    compiled: dict[int, str] = {}
 
     def note(call: WatchedCall) -> None:
         if call.step is not None:
@@ -175,6 +181,9 @@ def _variances(
         for variable in _read_by(call.layer):
             if id(variable) in scalable:
                 output = keras.tree.flatten(call.outputs)[0]
+                if is_compiled(output):
+                    compiled[id(variable)] = call.layer.path
+                    continue
                 given = ops.cast(output if call.before is None else call.before, "float32")
                 variance = float(ops.var(given))
                 if not variance > 0 or not math.isfinite(variance):
@@ -190,6 +199,12 @@ def _variances(
 
     with watched(flatten_layers(model), note, seen=lambda _: None):
         model(batch, training=False)
+    if lost := [path for key, path in compiled.items() if key not in found]:
+        wrong.append(
+            f"The layers {lost} run inside of a loop that TensorFlow compiles, as "
+            "keras.ops.vectorized_map does: what they give cannot be measured. Give a model that "
+            "calls them by themselves."
+        )
     if wrong:
         raise ValueError(wrong[0])
     return {key: sum(each) / len(each) for key, each in found.items()}

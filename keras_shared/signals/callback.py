@@ -8,6 +8,7 @@ from keras_shared.signals.report import SignalReport, signal_report
 
 NUMBERS = (
     "mean", "deviation", "saturated", "dead", "gradient_mean", "gradient_deviation",
+    "kernel_gradient_deviation",
 )  # fmt: skip
 
 

@@ -8,16 +8,21 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_shared.errors import KerasSharedError
 from keras_shared.sharing.report import owners_in
 from keras_shared.tying import TiedReader
 from keras_shared.tying.keras_private import flatten_layers
 from keras_shared.tying.state_kept import state_kept
-from keras_shared.tying.watching import WatchedCall, watched
+from keras_shared.tying.watching import WatchedCall, is_compiled, watched
 
 ACTIVATIONS = (
     keras.layers.Activation, keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.PReLU,
     keras.layers.ELU, keras.layers.Softmax,
 )  # fmt: skip
+
+
+class SignalError(KerasSharedError, ValueError):
+    """The signals of a model cannot be measured; the message says what to do."""
 
 
 @dataclasses.dataclass
@@ -51,10 +56,14 @@ def collect(model: keras.Model, x: Any, loss_of: Callable[[Any], Any], examples:
 
     Returns:
         The uses of its layers, in order.
+
+    Raises:
+        SignalError: if it calls none, or only inside of a loop that TensorFlow compiles.
     """
     layers = reported(model)
     uses: list[Use] = []
     current: dict[int, Use] = {}
+    compiled: dict[int, keras.Layer] = {}
     with state_kept(model), tf.GradientTape() as tape:
 
         def seen(value: Any) -> None:
@@ -63,6 +72,9 @@ def collect(model: keras.Model, x: Any, loss_of: Callable[[Any], Any], examples:
 
         def note(call: WatchedCall) -> Any:
             if id(call.layer) not in layers or not isinstance(first(call.outputs), tf.Tensor):
+                return None
+            if is_compiled(first(call.outputs)):
+                compiled[id(call.layer)] = call.layer
                 return None
             call = call._replace(outputs=_copied(call.outputs))
             for output in keras.tree.flatten(call.outputs):
@@ -77,6 +89,14 @@ def collect(model: keras.Model, x: Any, loss_of: Callable[[Any], Any], examples:
 
         with watched(flatten_layers(model), note, seen):
             outputs = model(x, training=False)
+        if lost := [layer.path for key, layer in compiled.items() if key not in current]:
+            raise SignalError(
+                f"The layers {lost} run inside of a loop that TensorFlow compiles, as "
+                "keras.ops.vectorized_map does: what they give cannot be seen. Measure a model "
+                "that calls them by themselves."
+            )
+        if not uses:
+            raise SignalError(f"'{model.name}' calls none of its layers: nothing can be measured.")
         loss = tf.convert_to_tensor(loss_of(outputs)) * float(examples)
     sources = [[*outputs_of(c), *_before(c)] for use in uses for c in use.calls]
     flat = iter(tape.gradient(loss, [tensor for of_call in sources for tensor in of_call]))

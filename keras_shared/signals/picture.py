@@ -17,6 +17,7 @@ SHOWN = 24  # layers; of more, every second, third ...
 STRIPS = (
     ("deviation", "deviation of the outputs", True),
     ("gradient_deviation", "deviation of the gradient", True),
+    ("kernel_gradient_deviation", "deviation of the kernel's", True),
     ("saturated", "share saturated", False),
     ("dead", "share of units dead", False),
 )
@@ -27,9 +28,10 @@ def draw_signals(
 ) -> pathlib.Path:
     """Draw how signals pass through a model: histograms by layer, or a strip over epochs.
 
-    Of one report: for each layer how often its outputs, and the gradients that come back, take each
-    value, as in figures 6 and 7 of Glorot & Bengio 2010. Of several, as of
-    `keras_shared.signals.SignalLog`: layers down, epochs to the right.
+    Of one report: for each layer how often its outputs, the gradients that come back, and those of
+    its kernel take each value, as in figures 6, 7 and 8 of Glorot & Bengio 2010. Of several, as of
+    `keras_shared.signals.SignalLog`: layers down, epochs to the right, as figure 9 follows the
+    kernels' gradients through training.
 
     Args:
         reports: one, or several of one model.
@@ -65,18 +67,25 @@ def draw_signals(
 
 def histograms(report: SignalReport) -> Figure:
     """Outputs and gradients of each layer: how they are spread, one curve each, and how far."""
+    kinds = (
+        ("outputs", "deviation", "output", "forward: outputs"),
+        (
+            "gradients",
+            "gradient_deviation",
+            "gradient",
+            "backward: gradients of one example's loss",
+        ),
+        ("kernel_gradients", "kernel_gradient_deviation", "gradient", "gradients of the kernels"),
+    )
     every = -(-len(report.layers) // SHOWN)
     layers = report.layers[::every]
-    figure = Figure(figsize=(12, 7), layout="constrained")
-    (left, right), below = figure.subplots(2, 2, height_ratios=(3, 2))
+    figure = Figure(figsize=(16, 7), layout="constrained")
+    above, below = figure.subplots(2, 3, height_ratios=(3, 2))
     colours = colormaps["viridis"](np.linspace(0, 0.92, len(layers)))
-    outputs = [(one.outputs, one.deviation) for one in layers]
-    gradients = [(one.gradients, one.gradient_deviation or 0.0) for one in layers]
-    _curves(left, outputs, colours, [one.name for one in layers], "output")
-    _curves(right, gradients, colours, [one.name for one in layers], "gradient")
-    left.set(title="forward: outputs")
-    right.set(title="backward: gradients of the loss of one example")
-    for axes, key in zip(below, ("deviation", "gradient_deviation"), strict=True):
+    for upper, axes, (kind, key, of, title) in zip(above, below, kinds, strict=True):
+        curves = [(getattr(one, kind), getattr(one, key) or 0.0) for one in layers]
+        _curves(upper, curves, colours, [one.name for one in layers], of)
+        upper.set(title=title)
         known = [(i, getattr(one, key)) for i, one in enumerate(report.layers)]
         known = [(i, d) for i, d in known if d is not None and np.isfinite(d) and d > 0]
         axes.plot(*zip(*known, strict=True), "o-", markersize=3) if known else None
@@ -85,7 +94,7 @@ def histograms(report: SignalReport) -> Figure:
         names = [plot_label(one.name) for one in report.layers]
         axes.set_xticks(range(0, len(names), each), names[::each], rotation=60, ha="right",
                         fontsize=7)  # fmt: skip
-    handles, labels = left.get_legend_handles_labels()
+    handles, labels = above[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", fontsize=7)
     more = f"; above every {every} layers" if every > 1 else ""
     figure.suptitle(f"{plot_label(report.name)}: {report.examples} examples{more}", fontsize=11)

@@ -8,20 +8,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_shared.errors import KerasSharedError
 from keras_shared.signals.activations import passing
-from keras_shared.signals.collecting import Use, as_numpy, collect, first
+from keras_shared.signals.collecting import SignalError, Use, as_numpy, collect, first
 from keras_shared.signals.jacobians import Jacobian, jacobian_of
-from keras_shared.signals.ties import Tie, ties_of
+from keras_shared.signals.ties import Tie, ties_of, weight_gradient, weights_by_layer
 from keras_shared.signals.warnings import Weighed, warnings_of
 from keras_shared.tying.keras_private import expect_layer, flatten_layers
 from keras_shared.tying.layer_names import held_paths
 
 BINS = 60  # of a histogram
-
-
-class SignalError(KerasSharedError, ValueError):
-    """The signals of a model cannot be measured; the message says what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +47,11 @@ class LayerSignals:
             into the activation (by what the layer gives, without one); None if none arrives.
         gradient_norm: its root of the mean square, times the root of the number of elements of one
             example: how long it is.
+        kernel_gradient_deviation: of what this use adds to the gradient of the mean loss by the
+            kernel (the first weight of two axes or more); None without one, or if none arrives.
         jacobian: singular values of the layer at the first example; None where they were not asked
             for, or its input is no real number.
-        outputs, gradients: histograms of both.
+        outputs, gradients, kernel_gradients: histograms of these.
     """
 
     layer: str
@@ -69,9 +66,11 @@ class LayerSignals:
     gradient_mean: float | None
     gradient_deviation: float | None
     gradient_norm: float | None
+    kernel_gradient_deviation: float | None
     jacobian: Jacobian | None
     outputs: Histogram | None
     gradients: Histogram | None
+    kernel_gradients: Histogram | None
 
     @property
     def name(self) -> str:
@@ -167,9 +166,11 @@ def signal_report(
     examples = len(first(x))
     loss_of, loss_name = _loss_of(model, x, y, sample_weight, loss)
     uses = collect(model, x, loss_of, examples)
-    names = _names(model)
-    layers = tuple(_signals(use, jacobians, names) for use in uses)
-    ties = ties_of(model, uses)
+    names, weights = _names(model), weights_by_layer(model)
+    layers = tuple(
+        _signals(use, jacobians, names, weights.get(id(use.layer), []), examples) for use in uses
+    )
+    ties = ties_of(model, uses, examples)
     weighed = [Weighed(use, layer.gradient_norm) for use, layer in zip(uses, layers, strict=True)]
     warnings = warnings_of(layers, ties, weighed)
     return SignalReport(model.name, examples, loss_name, layers, tuple(ties), tuple(warnings))
@@ -186,7 +187,13 @@ def _names(model: keras.Model) -> dict[int, str]:
     }
 
 
-def _signals(use: Use, jacobians: bool, names: dict[int, str]) -> LayerSignals:
+def _signals(
+    use: Use,
+    jacobians: bool,
+    names: dict[int, str],
+    weights: list[keras.Variable],
+    examples: int,
+) -> LayerSignals:
     outputs = as_numpy([first(call.outputs) for call in use.calls])
     of_outputs = [of_call[0] if of_call else None for of_call in use.gradients]
     gradients = as_numpy(of_outputs if use.before[0] is None else use.before)
@@ -194,7 +201,10 @@ def _signals(use: Use, jacobians: bool, names: dict[int, str]) -> LayerSignals:
     arrived = gradients.size > 0
     passes = passing(use)
     wide = gradients.astype("float64")
-    examples = len(first(use.calls[0].outputs))
+    kernel = next((v for v in weights if len(v.shape) > 1), None)
+    of_kernel = None
+    if arrived and kernel is not None:
+        of_kernel = weight_gradient(use, kernel) / examples
     return LayerSignals(
         layer=names.get(id(use.layer)) or use.layer.name,
         kind=type(use.layer).__name__,
@@ -207,10 +217,14 @@ def _signals(use: Use, jacobians: bool, names: dict[int, str]) -> LayerSignals:
         dead=passes.dead,
         gradient_mean=float(wide.mean()) if arrived else None,
         gradient_deviation=float(wide.std()) if arrived else None,
-        gradient_norm=float(np.sqrt((wide**2).sum() / examples)) if arrived else None,
+        gradient_norm=float(np.sqrt((wide**2).sum() / len(first(use.calls[0].outputs))))
+        if arrived
+        else None,
+        kernel_gradient_deviation=None if of_kernel is None else float(of_kernel.std()),
         jacobian=jacobian_of(use) if jacobians else None,
         outputs=_histogram(outputs),
         gradients=_histogram(gradients),
+        kernel_gradients=None if of_kernel is None else _histogram(of_kernel),
     )
 
 
@@ -265,19 +279,20 @@ def _loss_of(
         chosen = keras.losses.get(loss)
         name = getattr(chosen, "name", getattr(chosen, "__name__", type(chosen).__name__))
         of_keras = getattr(chosen, "__module__", "").startswith("keras.")
+        summed = len(first(x)) if getattr(chosen, "reduction", None) == "sum" else 1
         if not isinstance(chosen, keras.losses.Loss) and sample_weight is not None:
             chosen = _Mean(chosen, name)  # a function, which takes no weights
 
         def by_outputs(outputs: Any) -> Any:
             if sample_weight is None and not (of_keras and keras.tree.is_nested(outputs)):
-                return tf.reduce_mean(chosen(y, outputs))
+                return tf.reduce_mean(chosen(y, outputs)) / summed
             if keras.tree.is_nested(outputs):
                 raise SignalError(
                     f"`loss` is for a model of one output, and '{model.name}' gives "
                     f"{len(keras.tree.flatten(outputs))}. Compile it with the loss of each, and "
                     "leave `loss` out."
                 )
-            return tf.reduce_mean(chosen(y, outputs, sample_weight=sample_weight))
+            return tf.reduce_mean(chosen(y, outputs, sample_weight=sample_weight)) / summed
 
         return by_outputs, name
     if not model.compiled or model.loss is None:
@@ -285,9 +300,16 @@ def _loss_of(
             f"'{model.name}' has no loss for the targets. Compile it first, give a `loss`, or "
             "leave the targets out."
         )
-    return lambda outputs: model.compute_loss(
-        x=x, y=y, y_pred=outputs, sample_weight=sample_weight, training=False
-    ), "the model's own"
+    kinds = {getattr(one, "reduction", None) for one in keras.tree.flatten(model.loss)}
+    summed = len(first(x)) if kinds == {"sum"} else 1
+
+    def of_model(outputs: Any) -> Any:
+        loss = model.compute_loss(
+            x=x, y=y, y_pred=outputs, sample_weight=sample_weight, training=False
+        )
+        return tf.reduce_mean(loss) / summed
+
+    return of_model, "the model's own"
 
 
 class _Mean(keras.losses.Loss):

@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras_shared.sharing.report import owners_in
 from keras_shared.signals.collecting import Use, outputs_of
 from keras_shared.tying import TiedReader
+from keras_shared.tying.keras_private import flatten_layers
 from keras_shared.tying.layer_names import short_names, weight_paths
 from keras_shared.tying.watching import WatchedCall, watched
 
@@ -23,8 +24,8 @@ class Tie:
         weight: its path.
         shape: its shape.
         uses: what reads it: the layer and the number of its use.
-        norms: of the gradient that each use adds, of the loss of one example.
-        norm: of their sum, the gradient that training sees.
+        norms: of the gradient that each use adds, of the mean loss over the examples.
+        norm: of their sum, the gradient that training sees, unless its loss is a sum.
         cosine: the smallest between two uses: 1 where they agree, -1 where they cancel; None
             where a gradient is 0.
     """
@@ -37,30 +38,42 @@ class Tie:
     cosine: float | None
 
 
-def ties_of(model: keras.Model, uses: list[Use]) -> list[Tie]:
-    """The shared weights of a model, by the uses of one forward and backward pass."""
-    owned: dict[int, list[keras.Variable]] = {}
-    owners, names = owners_in(model), short_names(model)
-    paths = weight_paths(model, owners)
-    for variable, owner in owners:
-        owned.setdefault(id(owner), []).append(variable)
+def ties_of(model: keras.Model, uses: list[Use], examples: int) -> list[Tie]:
+    """The shared weights of a model, by the uses of one pass of some examples."""
+    names, paths = short_names(model), weight_paths(model, owners_in(model))
     found: dict[int, list[tuple[str, Any]]] = {}
-    weights = {id(v): v for v, _ in owners if keras.backend.is_float_dtype(v.dtype)}
+    weights: dict[int, keras.Variable] = {}
+    read = weights_by_layer(model)
     for use in uses:
-        read = use.layer.read_variables() if isinstance(use.layer, TiedReader) else []
-        for variable in (*owned.get(id(use.layer), ()), *read):
-            if id(variable) in weights:
-                found.setdefault(id(variable), []).append((_named(use, names), use))
+        for variable in read.get(id(use.layer), ()):
+            weights[id(variable)] = variable
+            found.setdefault(id(variable), []).append((_named(use, names), use))
     ties = []
     for key, of_weight in found.items():
         if sum(len(use.calls) for _, use in of_weight) > 1 and len(of_weight) > 1:
-            gradients = [(name, weight_gradient(use, weights[key])) for name, use in of_weight]
+            weight = weights[key]
+            gradients = [(name, weight_gradient(use, weight) / examples) for name, use in of_weight]
             ties.append(_tie(paths[key], gradients))
     return ties
 
 
+def weights_by_layer(model: keras.Model) -> dict[int, list[keras.Variable]]:
+    """id of a layer -> the weights with a gradient that it has, and those that it reads."""
+    found: dict[int, list[keras.Variable]] = {}
+    owners = owners_in(model)
+    for variable, owner in owners:
+        if keras.backend.is_float_dtype(variable.dtype):
+            found.setdefault(id(owner), []).append(variable)
+    owned = {id(v) for of_layer in found.values() for v in of_layer}
+    for layer in flatten_layers(model):
+        if isinstance(layer, TiedReader):
+            read = [v for v in layer.read_variables() if id(v) in owned]
+            found[id(layer)] = found.get(id(layer), []) + read
+    return found
+
+
 def weight_gradient(use: Use, variable: keras.Variable) -> np.ndarray:
-    """What one use adds to the gradient of a weight, of the loss of one example."""
+    """What one use adds to the gradient of a weight, of the loss summed over the examples."""
     total: np.ndarray = np.zeros(tuple(variable.shape), "float64")
     for call, along, before in zip(use.calls, use.gradients, use.before, strict=True):
         again: list[WatchedCall] = []

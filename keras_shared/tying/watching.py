@@ -32,7 +32,7 @@ def watched(
     note: Callable[[WatchedCall], Any],
     seen: Callable[[Any], None] | None = None,
 ) -> Iterator[None]:
-    """Note each call of these layers while the context is open.
+    """Note each call of these layers while the context is open, `tf.function`s run eagerly.
 
     Args:
         layers: those to watch; each once.
@@ -90,10 +90,36 @@ def watched(
             own = vars(layer).get("activation")  # of an RNN it is a property, and its cell's
             if seen is not None and own is not None and not isinstance(own, keras.Layer):
                 watch_activation(layer, seen)
-        yield
+        with _functions_run_eagerly():
+            yield
     finally:
         for layer, name, original in attributes:
             if original is None:
                 delattr(layer, name)
             else:
                 setattr(layer, name, original)
+
+
+@contextmanager
+def _functions_run_eagerly() -> Iterator[None]:
+    """A `tf.function` that was traced before calls no layer."""
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
+def is_compiled(tensor: Any) -> bool:
+    """Whether a tensor has no value, since TensorFlow compiles what makes it."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return bool(tf.is_symbolic_tensor(tensor))

@@ -70,17 +70,20 @@ def test_pictures(tmp_path):
         with Image.open(draw_signals(reports, tmp_path / name)) as image:
             assert image.size[0] > 600 and len(image.convert("RGB").getcolors(10**6)) > 50
     assert draw_signals(log.reports[0], tmp_path / "one.svg").read_text().startswith("<?xml")
-    left, right, *below = histograms(log.reports[0]).axes
-    assert len(left.lines) == len(right.lines) == 3
+    left, right, kernels, *below = histograms(log.reports[0]).axes
+    assert len(left.lines) == len(right.lines) == len(kernels.lines) == 3
     for line in left.lines:  # densities
         x, y = line.get_data()
         assert np.nansum(y) * (x[1] - x[0]) == pytest.approx(1)
     given = [layer.gradient_deviation for layer in log.reports[0].layers]
     np.testing.assert_allclose(below[1].lines[0].get_ydata(), given)
+    of_kernels = [layer.kernel_gradient_deviation for layer in log.reports[0].layers]
+    np.testing.assert_allclose(below[2].lines[0].get_ydata(), of_kernels)
     panels = [axes for axes in strip(log.reports).axes if axes.images]
-    assert [p.get_title() for p in panels][:2] == [
+    assert [p.get_title() for p in panels][:3] == [
         "deviation of the outputs",
         "deviation of the gradient",
+        "deviation of the kernel's",
     ]
     shown = panels[0].images[0].get_array()
     assert shown.shape == (3, 4) and shown[0, 0] == log.reports[0].layers[0].deviation

@@ -47,7 +47,11 @@ def test_every_number_by_hand():
     report = signal_report(model, (X, Y))
     outputs, gradients, weights = by_hand(model)
     assert [layer.name for layer in report.layers] == ["d0", "d1", "d2"]
-    for layer, a, g, (kernel, _) in zip(report.layers, outputs, gradients, weights):
+    given = [X, *outputs]
+    for layer, x, a, g, (kernel, _) in zip(report.layers, given, outputs, gradients, weights):
+        of_kernel = x.T @ g / len(X)
+        assert layer.kernel_gradient_deviation == pytest.approx(of_kernel.std(), rel=1e-4)
+        assert layer.kernel_gradients.high == pytest.approx(of_kernel.max(), rel=1e-3)
         assert layer.mean == pytest.approx(a.mean(), abs=1e-6)
         assert layer.deviation == pytest.approx(a.std(), rel=1e-5)
         assert layer.gradient_mean == pytest.approx(g.mean(), abs=1e-6)
@@ -125,12 +129,11 @@ def test_dead_units_are_those_no_example_wakes():
 
 
 def total_gradient(model, variable, x, y):
-    """Of the sum of the losses over the examples, by one tape."""
+    """Of the loss that training sees, by one tape."""
     with tf.GradientTape() as tape:
         tape.watch(variable.value)
         loss = model.compute_loss(x=x, y=y, y_pred=model(x, training=False), training=False)
-    examples = len(keras.tree.flatten(x)[0])
-    return tf.convert_to_tensor(tape.gradient(loss, variable.value)).numpy() * examples
+    return tf.convert_to_tensor(tape.gradient(loss, variable.value)).numpy()
 
 
 def test_the_uses_of_a_shared_layer_add_up_to_its_gradient():
@@ -148,7 +151,7 @@ def test_the_uses_of_a_shared_layer_add_up_to_its_gradient():
     parts = []
     for i in (3, 2, 1):
         gradient = gradient * (1 - states[i] ** 2)
-        parts.insert(0, states[i - 1].T @ gradient)
+        parts.insert(0, states[i - 1].T @ gradient / len(X))
         gradient = gradient @ kernel.T
     np.testing.assert_allclose(tie.norms, [np.linalg.norm(p) for p in parts], rtol=1e-4)
     assert tie.norm == pytest.approx(np.linalg.norm(sum(parts)), rel=1e-4)
@@ -156,6 +159,62 @@ def test_the_uses_of_a_shared_layer_add_up_to_its_gradient():
                for a, b in ((0, 1), (0, 2), (1, 2))]  # fmt: skip
     assert tie.cosine == pytest.approx(min(cosines), abs=1e-4)
     assert tie.uses == ("again", "again (2)", "again (3)") and tie.shape == (6, 6)
+
+
+def test_more_of_the_same_examples_change_nothing():
+    layer = keras.layers.Dense(6, "tanh")
+    model = keras.Sequential([keras.Input((6,)), layer, layer, keras.layers.Dense(2)])
+    model.compile("sgd", "mse")
+    once = signal_report(model, (X, Y), jacobians=False)
+    thrice = signal_report(model, (np.tile(X, (3, 1)), np.tile(Y, (3, 1))), jacobians=False)
+    summed = signal_report(model, (X, Y), keras.losses.MeanSquaredError(reduction="sum"), False)
+    model.compile("sgd", keras.losses.MeanSquaredError(reduction="sum"))
+    for other in (thrice, summed, signal_report(model, (X, Y), jacobians=False)):
+        for one, two in zip(once.layers, other.layers):
+            assert two.gradient_norm == pytest.approx(one.gradient_norm, rel=1e-4)
+            deviation = one.kernel_gradient_deviation
+            assert two.kernel_gradient_deviation == pytest.approx(deviation, rel=1e-4)
+        assert other.ties[0].norm == pytest.approx(once.ties[0].norm, rel=1e-4)
+
+
+class Traced(keras.Model):
+    """Its layers are called when TensorFlow traces it, and then no more."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.scores = keras.layers.Dense(8, "relu"), keras.layers.Dense(8)
+
+    def build(self, shape):  # else the first trace holds the initial weights as constants
+        self.hidden.build(shape)
+        self.scores.build((None, 8))
+
+    @tf.function
+    def call(self, x):
+        return self.scores(self.hidden(x))
+
+
+class ByRow(keras.layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.hidden = keras.layers.Dense(6)
+        self.hidden.build((None, 6))
+
+    def call(self, x):
+        return keras.ops.vectorized_map(lambda row: self.hidden(row[None])[0], x)
+
+
+def test_calls_that_tensorflow_compiles():
+    model = Traced()
+    model(X)
+    assert [one.kind for one in signal_report(model, X).layers] == ["Dense", "Dense"]
+    LSUV(model, 100 * X)
+    assert np.var(model(100 * X)) == pytest.approx(1, abs=0.1)
+    mapped = keras.Sequential([keras.Input((6,)), ByRow()])
+    with pytest.raises(SignalError, match="inside of a loop that TensorFlow compiles"):
+        signal_report(mapped, X)
+    with pytest.raises(ValueError, match="inside of a loop that TensorFlow compiles"):
+        LSUV(mapped, X)
+    assert not tf.config.functions_run_eagerly()
 
 
 @pytest.mark.parametrize(
