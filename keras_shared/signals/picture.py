@@ -150,3 +150,4 @@ def _curves(
         axes.plot(middle, np.where(density > 0, density, np.nan), color=colour, linewidth=1.2,
                   label=plot_label(name))  # fmt: skip
     axes.set(yscale="log", ylabel="density", xlabel=f"{of}, by its own deviation" if own else of)
+    axes.locator_params(axis="x", nbins=5)
