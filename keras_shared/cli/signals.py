@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     import json
+    import os
     import pathlib
 
     from keras_shared.errors import KerasSharedError
@@ -46,6 +47,10 @@ def run(options: argparse.Namespace) -> None:
         )
     if options.png and pathlib.Path(options.png).suffix not in (".png", ".svg"):
         raise KerasSharedError(f"--png takes a .png or .svg file. Received: {options.png}")
+    for path in (options.json, options.png):  # before a training
+        folder = pathlib.Path(path or "").absolute().parent
+        if path and not os.access(folder, os.W_OK):
+            raise KerasSharedError(f"{path} cannot be written: {folder} is no folder to write to.")
     model = None
     if pathlib.Path(options.recipe).is_dir():
         best = Run(options.recipe).best()

@@ -15,7 +15,12 @@ from keras_shared.tying.layer_names import weight_paths
 from keras_shared.tying.state_kept import state_kept
 from keras_shared.tying.watching import WatchedCall, is_compiled, watched
 
-OWNED = ("kernel", "pointwise_kernel", "embeddings")  # what is scaled, of the layers that have it
+OWNED = (
+    "kernel",
+    "pointwise_kernel",
+    "embeddings",
+    "codebook",
+)  # what is scaled, of the layers that have it
 TOLERANCE = 0.05  # of the variance
 TRIES = 10  # for one weight
 SWEEPS = 5  # over all of them: a shared weight changes what those before it are read for
@@ -30,7 +35,8 @@ def LSUV(model: keras.Model, batch: Any) -> dict[str, float]:  # noqa: N802  (it
     for one activation and for inputs that the data may not be like.
 
     Args:
-        model: as of `rescale`; its kernels are drawn anew. Biases stay.
+        model: as of `rescale`; its kernels are drawn anew, but for those of layers that share
+            inside of their matrix (HashedDense, a codebook), which are scaled alone. Biases stay.
         batch: as of `rescale`.
 
     Returns:
@@ -57,7 +63,8 @@ def LSUV(model: keras.Model, batch: Any) -> dict[str, float]:  # noqa: N802  (it
     draw = SVD()
     with _back_if_it_fails(model):
         for _, variable in _scalable(model):
-            variable.assign(draw(tuple(variable.shape), variable.dtype))
+            if len(variable.shape) > 1:
+                variable.assign(draw(tuple(variable.shape), variable.dtype))
         return rescale(model, batch)
 
 
@@ -76,7 +83,8 @@ def rescale(model: keras.Model, batch: Any) -> dict[str, float]:
     Args:
         model: a built model. Dropout is off; statistics and seeds stay as they are.
         batch: what the model is called on, for some hundreds of examples: an array, or a list,
-            tuple or dict of them.
+            tuple or dict of them; or a `tf.data.Dataset` of batches as `fit` takes it, of which the
+            inputs of the first are taken.
 
     Returns:
         Path of a weight -> the number that it was multiplied by.
@@ -225,9 +233,13 @@ def _scalable(model: keras.Model) -> Iterator[tuple[keras.Layer, keras.Variable]
         if isinstance(layer, TiedReader) or id(layer) in cells:
             continue
         for variable in _read_by(layer):
-            kernel = len(variable.shape) > 1 and math.prod(variable.shape) > 1
             floating = keras.backend.is_float_dtype(variable.dtype)
-            if kernel and floating and variable.trainable and id(variable) not in seen:
+            if (
+                math.prod(variable.shape) > 1
+                and floating
+                and variable.trainable
+                and id(variable) not in seen
+            ):
                 seen.add(id(variable))
                 yield layer, variable
 
@@ -240,12 +252,15 @@ def _check_built(model: keras.Model) -> None:
         )
     if not any(True for _ in _scalable(model)):
         raise ValueError(
-            f"'{model.name}' has no kernel that can be scaled: it is frozen, or has layers without "
-            "kernels alone."
+            f"'{model.name}' has no kernel that can be scaled: those that it has, if any, are "
+            "frozen, quantised or inside of an RNN."
         )
 
 
 def _checked_batch(batch: Any) -> Any:
+    if hasattr(batch, "element_spec"):  # a tf.data.Dataset
+        batch = next(iter(batch.take(1)), ())
+        batch = batch[0] if isinstance(batch, tuple) and batch else batch
     arrays = [np.asarray(ops.convert_to_numpy(a)) for a in keras.tree.flatten(batch)]
     if not arrays or any(not a.size for a in arrays):
         raise ValueError(

@@ -34,7 +34,8 @@ class SVD(keras.initializers.Initializer):
         ord: which norm that is: `"fro"` (the root of the sum of squares), `2` (the largest singular
             value) or `"nuc"` (their sum), as of `numpy.linalg.norm`.
         matrix: a matrix, or a whole kernel, whose directions are kept in place of a draw.
-        delta: whether kernels of a convolution are zero but for their middle.
+        delta: whether kernels of a convolution are zero but for their middle. It is for those
+            alone: a kernel of attention has three axes as one of Conv1D, and would lose nearly all.
         seed: a number, for the same draw at each call, in each layer of one shape. By default every
             call draws anew, so that one object given to several layers starts each by itself.
 
@@ -168,3 +169,13 @@ def _checked_matrix(matrix: Any, singular_values: Any) -> np.ndarray:
             + (", or singular_values=None to keep its own." if rank else ".")
         )
     return array
+
+
+def refuse_delta(initializer: Any, layer: keras.Layer) -> None:
+    """See that a layer whose kernels have no middle is not given a delta-orthogonal one."""
+    if getattr(initializer, "delta", False):
+        raise ValueError(
+            f"{type(layer).__name__} '{layer.name}' has no kernel (rows, columns, channels, "
+            "filters) with a middle that delta-orthogonal values could stand in: nearly all its "
+            "weights would be 0. Use keras_shared.initializers.SVD(), or its name 'svd', here."
+        )

@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_shared.initializers import refuse_delta
+
 
 @keras.saving.register_keras_serializable("keras_shared")
 class ConnectionTableConv2D(keras.layers.Layer):
@@ -64,6 +66,7 @@ class ConnectionTableConv2D(keras.layers.Layer):
         self.kernel_size = kernel_size
         self.activation = keras.activations.get(activation)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        refuse_delta(self.kernel_initializer, self)
         self.bias_initializer = keras.initializers.get(bias_initializer)
 
     def build(self, input_shape: tuple[int, ...]) -> None:

@@ -1,4 +1,5 @@
 import math
+import numbers
 from typing import Any, Literal
 
 import keras
@@ -63,14 +64,15 @@ class GaussianRBF(keras.layers.Layer):
         super().__init__(**kwargs)
         if width not in ("own", "shared"):
             raise ValueError(f"`width` must be 'own' or 'shared'. Received: width={width!r}")
-        if not isinstance(initial_width, (int, float)) or not 0 < initial_width < math.inf:
+        number = isinstance(initial_width, numbers.Real) and not isinstance(initial_width, bool)
+        if not number or not 0 < initial_width < math.inf:
             raise ValueError(
                 "`initial_width` must be a positive number, of all units. Received: "
                 f"initial_width={initial_width!r}"
             )
         self.units = positive("units", units)
         self.width = width
-        self.initial_width = initial_width
+        self.initial_width = float(initial_width)
         self.train_centers = train_centers
         self.centers_initializer = keras.initializers.get(centers_initializer)
 

@@ -66,6 +66,7 @@ class TransformerBlock(keras.layers.Layer):
         self.activation = keras.activations.get(activation)
         self.causal = causal
         self.kernel_initializer = initializers.get(kernel_initializer)
+        initializers.refuse_delta(self.kernel_initializer, self)
         self.supports_masking = True
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:

@@ -1,3 +1,4 @@
+import warnings
 from typing import Any
 
 import keras
@@ -21,6 +22,7 @@ _CLUSTERED: dict[type[keras.Layer], Any] = {
     kind.plain_class: kind
     for kind in (ClusteredDense, ClusteredConv1D, ClusteredConv2D, ClusteredConv3D)
 } | {Conv2D: ClusteredConv2D}
+_MADE = {*_CLUSTERED.values()}
 _WRAPPERS = (keras.layers.TimeDistributed, Shared, OverFields)  # which own nothing but `layer`
 
 
@@ -51,6 +53,9 @@ def cluster(model: keras.Model, codes: int = 16) -> keras.Model:
             holds NaN or infinity, or a layer that lies inside of one without a graph.
         ValueError: for another number of codes.
 
+    Warns:
+        UserWarning: for layers of classes derived from these, which stay as they are.
+
     Example:
         >>> import keras
         >>> from keras_shared import cluster, sharing_report
@@ -66,11 +71,23 @@ def cluster(model: keras.Model, codes: int = 16) -> keras.Model:
     refuse_without_graph(model)
     if not isinstance(codes, (int, np.integer)) or not 2 <= codes <= 256:
         raise ValueError(f"`codes` must be a whole number from 2 to 256. Received: codes={codes!r}")
-    kernels = [layer for layer in flatten_layers(model) if type(layer) in _CLUSTERED]
+    layers: list[Any] = flatten_layers(model)
+    kernels = [layer for layer in layers if type(layer) in _CLUSTERED]
+    derived: list[Any] = [
+        layer for layer in layers
+        if isinstance(layer, tuple(_CLUSTERED)) and type(layer) not in {*_CLUSTERED, *_MADE}
+    ]  # fmt: skip
+    left = [f"{type(layer).__name__} '{layer.name}'" for layer in derived]
     if not kernels:
+        names = dict.fromkeys(kind.__name__ for kind in _CLUSTERED)
+        given = f" It has {left}, of classes of their own." if left else ""
         raise TieError(
-            f"'{model.name}' has no layer to cluster: expected one of "
-            f"{[kind.__name__ for kind in _CLUSTERED]}."
+            f"'{model.name}' has no layer to cluster: expected one of {[*names]} itself.{given}"
+        )
+    if left:
+        warnings.warn(
+            f"{left} stay as they are: what a class of its own does with its kernel is not known.",
+            stacklevel=2,
         )
     return _Copy([*kernels, *readers_of(model)], codes).of_model(model)
 

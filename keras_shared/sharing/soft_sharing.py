@@ -6,7 +6,7 @@ import numpy as np
 from keras import ops
 
 from keras_shared.errors import KerasSharedError
-from keras_shared.sharing.copying import Copies
+from keras_shared.sharing.copying import Copies, refuse_without_graph
 from keras_shared.tying import TieError
 from keras_shared.tying.keras_private import flatten_layers
 
@@ -147,6 +147,7 @@ class SoftSharing(keras.Model):
         **kwargs: `name`, as of `keras.Model`.
 
     Raises:
+        TieError: for a model without a graph of layers.
         KerasSharedError: for a model without a kernel, or with a loss of its own that trains
             weights; in training, without a trainable kernel, or with LoRA or quantised layers.
         ValueError: for a number of examples or a strength that is not positive.
@@ -185,8 +186,12 @@ class SoftSharing(keras.Model):
                 f"`model` must be a trained Keras model. Received: {model!r} (of type "
                 f"{type(model).__name__})"
             )
+        if not getattr(model, "inputs", None):
+            refuse_without_graph(model)
         _refuse(model)
         self.model = model
+        if hasattr(model, "output_names"):  # by which `compile` knows losses of each
+            self.output_names = model.output_names
         self.mixture = MixtureRegularizer(components, zero_share)
         self.mixture_variables = self.mixture.variables  # which Keras finds by this
         self.weight_of_penalty = strength / examples

@@ -20,6 +20,8 @@ _NOT_ALIKE = (  # these look at the size of a map, or at places in it
     keras.layers.GroupNormalization,
     keras.layers.Resizing,
     keras.layers.CenterCrop,
+    keras.layers.GlobalAveragePooling2D,  # with keepdims, which leaves maps of one pixel
+    keras.layers.GlobalMaxPooling2D,
 )
 
 
@@ -143,6 +145,12 @@ def window_of(converted: keras.Model) -> Window:
 
         size.append(bisect.bisect_left(sides, 1, key=along))
         step.append(bisect.bisect_left(sides, 2, key=along) - size[-1])
+        if size[-1] + step[-1] >= _LARGEST:
+            raise ConvolutionError(
+                f"'{converted.name}' gives {along(_LARGEST)} positions for an image of {_LARGEST} "
+                f"pixels along axis {axis + 1}: expected a map that grows with the image. A layer "
+                "in it looks at a whole map, or the step is larger than that."
+            )
     return Window((size[0], size[1]), (step[0], step[1]))
 
 

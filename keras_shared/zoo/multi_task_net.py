@@ -373,8 +373,11 @@ def _refuse_layer_in_two(parts: list[keras.Layer]) -> None:
 
 
 def _again(trunk: keras.Model, task: str) -> keras.Model:
-    """A trunk of the same architecture, drawn anew."""
-    return type(trunk).from_config({**trunk.get_config(), "name": f"{trunk.name}_{task}"})
+    """A trunk of the same architecture, drawn anew, and so trained also where the first is not."""
+    drawn = type(trunk).from_config({**trunk.get_config(), "name": f"{trunk.name}_{task}"})
+    for layer in flatten_layers(drawn):
+        layer.trainable = True
+    return drawn
 
 
 class _OfFunction(keras.losses.Loss):

@@ -109,7 +109,7 @@ class RBFNet(ImageClassifier):
         self.units = units
         self.centers = centers
         self.width = width
-        self.initial_width = initial_width
+        self.initial_width = float(initial_width)
         self.kernel_initializer = kernel_initializer
         self.image_shape = tuple(image_shape)
         self.class_names = class_names

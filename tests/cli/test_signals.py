@@ -56,6 +56,9 @@ def test_pairs_and_a_loss_of_embeddings(recipe):
 
 
 def test_another_picture_is_refused_before_training(capsys):
+    for option, file in (("--json", "nowhere/s.json"), ("--png", "nowhere/s.png")):
+        assert main(["signals", "missing.toml", "--epochs", "3", option, file]) == 1
+        assert "nowhere is no folder to write to" in capsys.readouterr().err
     assert main(["signals", "missing.toml", "--epochs", "3", "--png", "signals.jpg"]) == 1
     assert "--png takes a .png or .svg file" in capsys.readouterr().err
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_shared.initializers import LSUV, rescale
-from keras_shared.layers import Shared, TiedDense
+from keras_shared.layers import ClusteredDense, HashedDense, Shared, TiedDense
 
 NUMBERS = 30 * np.random.default_rng(0).normal(size=(200, 12)).astype("float32") + 5
 
@@ -175,6 +175,47 @@ def test_what_is_left_as_it_is():
     for weight in model.weights:
         if weight.path not in factors:
             np.testing.assert_array_equal(before[weight.path], weight)
+
+
+@pytest.mark.parametrize(
+    "layer", [HashedDense(8, 2), ClusteredDense(8, codes=4)], ids=["hashed", "clustered"]
+)
+def test_layers_that_share_inside_of_one_matrix_are_scaled(layer):
+    model = keras.Sequential([keras.Input((12,)), layer, keras.layers.Dense(2)])
+    (weight,) = [v for v in layer.trainable_variables if v.name != "bias"]
+    before = np.asarray(weight)
+    factors = LSUV(model, NUMBERS)
+    assert len(factors) == 2 and np.var(layer(NUMBERS)) == pytest.approx(1, abs=0.05)
+    np.testing.assert_allclose(weight, factors[weight.path] * before, rtol=1e-4)
+
+
+def test_a_data_set_as_of_fit():
+    import tensorflow as tf
+
+    model, again = deep(depth=2), deep(depth=2)
+    again.set_weights(model.get_weights())
+    data = tf.data.Dataset.from_tensor_slices((NUMBERS, NUMBERS)).batch(len(NUMBERS))
+    assert [*rescale(model, data).values()] == [*rescale(again, NUMBERS).values()]
+
+
+class Idle(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.used, self.idle = keras.layers.Dense(3), keras.layers.Dense(3)
+
+    def build(self, shape):
+        self.used.build(shape)
+        self.idle.build(shape)
+
+    def call(self, x):
+        return self.used(x)
+
+
+def test_a_kernel_that_no_call_reads():
+    model = Idle()
+    model(NUMBERS)
+    with pytest.warns(UserWarning, match="No layer that the model calls reads .*idle/dense"):
+        rescale(model, NUMBERS)
 
 
 def test_a_bias_that_no_kernel_makes_up_for():

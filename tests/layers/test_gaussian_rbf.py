@@ -1,3 +1,5 @@
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -83,6 +85,7 @@ def test_refuses():
         ({"width": "one"}, "'own' or 'shared'. Received: width='one'"),
         ({"initial_width": 0.0}, "a positive number, of all units. Received: initial_width=0.0"),
         ({"initial_width": float("inf")}, "Received: initial_width=inf"),
+        ({"initial_width": True}, "Received: initial_width=True"),
         ({"initial_width": "1"}, "Received: initial_width='1'"),
         ({"initial_width": [1.0, 2.0]}, r"Received: initial_width=\[1.0, 2.0\]"),
     ):
@@ -100,3 +103,9 @@ def test_half_precision_holds_distances_that_float16_does_not():
     pixels = np.full((1, 64), 60.0)  # 64 * 60^2 is above 65504
     layer = GaussianRBF(1, "shared", 200.0, centers_initializer="zeros", dtype="mixed_float16")
     np.testing.assert_allclose(layer(pixels), [[np.exp(-64 * 60**2 / 2 / 200**2)]], rtol=3e-2)
+
+
+@pytest.mark.parametrize("width", [np.float32(0.5), np.int64(2)])
+def test_widths_as_numpy_has_them(width):
+    layer = GaussianRBF(2, initial_width=width)
+    assert json.loads(json.dumps(layer.get_config()))["initial_width"] == float(width)

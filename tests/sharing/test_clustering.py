@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 
 import keras
 import numpy as np
@@ -280,6 +281,24 @@ def test_lora_is_merged_and_quantised_layers_are_refused():
         cluster(model).get_layer("d").enable_lora(2)
     with pytest.raises(TieError, match="'q' is quantised as 'int8'"):
         cluster(quantized)
+
+
+class OwnDense(layers.Dense):
+    pass
+
+
+def test_classes_derived_from_these_stay_and_are_named():
+    model = keras.Sequential([keras.Input((6,)), OwnDense(5, name="own"), layers.Dense(4)])
+    with pytest.warns(UserWarning, match=r"OwnDense 'own'.* stay as they are"):
+        small = cluster(model, 4)
+    assert [type(layer).__name__ for layer in small.layers] == ["OwnDense", "ClusteredDense"]
+    x = noise(3, 6)
+    np.testing.assert_allclose(small.layers[0](x), model.layers[0](x))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cluster(net(), 4)
+    with pytest.raises(TieError, match="itself. It has .*OwnDense 'own'"):
+        cluster(keras.Sequential([keras.Input((6,)), OwnDense(5, name="own")]), 4)
 
 
 def test_refuses():

@@ -153,7 +153,34 @@ def test_collapsed_is_of_the_same_class():
     assert len(np.unique(small.trunk.layers[0].kernel)) <= 4
 
 
+def test_losses_by_the_names_of_outputs():
+    x, y = np.ones((8, 6), "float32"), {"k": np.ones((8, 3)), "s": np.ones((8, 1))}
+    a, b = keras.Input((6,)), keras.Input((6,))
+    both = keras.layers.Add()([a, b])
+    outputs = [keras.layers.Dense(n, name=name)(both) for n, name in ((3, "k"), (1, "s"))]
+    soft = SoftSharing(keras.Model([a, b], outputs), examples=8, components=4)
+    soft.compile("sgd", {"k": "mse", "s": "mae"})
+    k, s = soft([x, x])
+    loss = soft.compute_loss(y=y, y_pred=[k, s]) - soft.weight_of_penalty * soft.penalty()
+    wanted = np.mean((k - 1) ** 2) + np.mean(np.abs(s - 1))
+    np.testing.assert_allclose(loss, wanted, rtol=1e-4)
+    soft.fit([x, x], y, verbose=0)
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(3)
+
+    def call(self, x):
+        return self.dense(x)
+
+
 def test_refuses():
+    subclassed = Subclassed()
+    subclassed(np.ones((2, 6)))
+    with pytest.raises(TieError, match="has no graph of layers to copy"):
+        SoftSharing(subclassed, examples=3)
     for wrong in ({"components": 1}, {"components": 2.5}, {"zero_share": 1.0}, {"zero_share": "a"}):
         (given,) = wrong.values()
         with pytest.raises(ValueError, match=f"from 2, and `zero_share`.*={given!r}"):
@@ -164,9 +191,10 @@ def test_refuses():
             SoftSharing(net(), **{"examples": 3, **wrong})
     with pytest.raises(ValueError, match="must be a trained Keras model. Received: 'net'"):
         SoftSharing("net", examples=3)
-    for wrong in (keras.Sequential([keras.layers.Dense(2)]), cluster(net(), 4)):
-        with pytest.raises(KerasSharedError, match="no kernel whose values could be shared"):
-            SoftSharing(wrong, examples=3)
+    with pytest.raises(TieError, match="has no graph of layers to copy"):
+        SoftSharing(keras.Sequential([keras.layers.Dense(2)]), examples=3)
+    with pytest.raises(KerasSharedError, match="no kernel whose values could be shared"):
+        SoftSharing(cluster(net(), 4), examples=3)
     with pytest.raises(KerasSharedError, match=r"own, which trains its \['log_variances'\]"):
         SoftSharing(MultiTaskNet(width=2, weighting="uncertainty"), examples=3)
 

@@ -227,6 +227,7 @@ class Centred(layers.Layer):
         (lambda: layers.ZeroPadding2D(name="z"), "ZeroPadding2D 'z' puts zeros around maps"),
         (lambda: layers.GroupNormalization(2, name="g"), "'g' looks at a whole map"),
         (lambda: LocallyConnected2D(2, 3, name="l"), "of any size.*layer 'l' is incompatible"),
+        (lambda: layers.GlobalMaxPooling2D(keepdims=True, name="m"), "'m' looks at a whole map"),
         (lambda: Centred(name="mean"), r"other maps in a larger image.*Centred 'mean'"),
     ],
 )  # fmt: skip
@@ -270,6 +271,10 @@ def test_refuses():
     for wrong in (LeNet5(), keras.Sequential([layers.Dense(2)]), layers.Dense(2), None):
         with pytest.raises(ConvolutionError, match="window_of takes a model from images of any"):
             window_of(wrong)
+    any_size = keras.Input((None, None, 3))
+    whole = layers.GlobalAveragePooling2D(keepdims=True)(layers.Conv2D(4, 3)(any_size))
+    with pytest.raises(ConvolutionError, match="gives 1 positions for an image of 8192 pixels"):
+        window_of(keras.Model(any_size, whole))
     for wrong in (keras.Sequential([layers.Dense(2)]), layers.Dense(2), None):
         with pytest.raises(ConvolutionError, match="takes a built functional model"):
             to_convolutional(wrong)

@@ -122,3 +122,10 @@ def test_the_class_of_an_initialiser_stands_for_its_object():
     again = TiedAutoencoder.from_config(model.get_config())
     first = again.get_layer("encoder").get_layer("encoder_1")
     assert isinstance(first.kernel_initializer, initializers.SVD)
+
+
+@pytest.mark.parametrize("name", ["SharedTransformer", "LeNet5"])
+def test_a_delta_where_there_is_no_middle_is_refused(name):
+    """A kernel of attention has three axes, as one of Conv1D: all but one row would be 0."""
+    with pytest.raises(ValueError, match="no kernel .* with a middle.* 'svd', here"):
+        MODELS[name](**SMALL[name][0], kernel_initializer="delta_orthogonal")

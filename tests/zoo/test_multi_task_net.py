@@ -328,3 +328,17 @@ def test_a_metric_by_its_name_is_each_tasks():
     y = np.zeros((4, 1))
     found = net.evaluate(np.ones((4, 3)), {"a": y, "b": y}, verbose=0, return_dict=True)
     assert {"a_mae", "b_mae"} < {*found}
+
+
+def test_one_of_two_trunks_frozen(tmp_path):
+    """The other one is drawn anew, and so it is trained; a file does not freeze it either."""
+    net = MultiTaskNet(width=2, shared=False, image_shape=(20, 20, 1))
+    net.trunk.trainable = False
+    trained = len(net.trainable_weights)
+    net.save(tmp_path / "net.keras")
+    loaded = keras.models.load_model(tmp_path / "net.keras")
+    assert trained == len(loaded.trainable_weights) == len(net.weights) - len(net.trunk.weights)
+    frozen = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4)], name="t")
+    frozen.trainable = False
+    heads = {"a": keras.layers.Dense(2), "b": keras.layers.Dense(2)}
+    assert len(MultiTaskNet(frozen, heads, shared=False).trainable_weights) == 6
