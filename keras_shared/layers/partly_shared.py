@@ -48,7 +48,12 @@ def layers_named(block: keras.Layer, names: list[str]) -> list[keras.Layer]:
     for name in [*vars(block), *vars(block).get("_modules", {})]:
         value = getattr(block, name, None)
         parts = keras.tree.flatten(value) if isinstance(value, (list, dict, tuple)) else [value]
-        if name != "_layers" and parts and all(id(part) in children for part in parts):
+        if (
+            name != "_layers"
+            and not name.startswith("_self_")
+            and parts
+            and all(id(part) in children for part in parts)
+        ):
             found[name] = parts
     missing = [name for name in names if name not in found]
     if missing or not names:

@@ -128,6 +128,10 @@ class RelaxedDense(TiedReader):
         self.lora_kernel_a.assign(u[:, :rank] * root)
         self.lora_kernel_b.assign(root[:, None] * vt[:rank])
 
+    def without_sharing(self, weight: keras.Variable) -> int:
+        """None of the factors: a kernel of its own holds the difference."""
+        return 0
+
     def read_variables(self) -> list[keras.Variable]:
         owner = self.own_layer or self.source()
         variables: list[keras.Variable] = owner.variables

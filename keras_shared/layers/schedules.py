@@ -32,7 +32,7 @@ def uses_of(schedule: str | Sequence[int], depth: int, distinct: int) -> list[in
     for name, number in (("depth", depth), ("distinct", distinct)):
         positive(name, number)
     if not isinstance(schedule, str):
-        return _listed(list(schedule), depth, distinct)
+        return _listed(schedule, depth, distinct)
     if schedule not in SCHEDULES:
         raise ValueError(
             f"`schedule` must be one of {', '.join(map(repr, SCHEDULES))}, or a list with the "
@@ -73,12 +73,14 @@ def positive(name: str, number: Any, expected: str = "a positive integer") -> in
     return int(number)
 
 
-def _listed(indices: list[int], depth: int, distinct: int) -> list[int]:
-    whole = all(isinstance(i, int) and not isinstance(i, bool) for i in indices)
+def _listed(indices: Any, depth: int, distinct: int) -> list[int]:
+    indices = [*indices] if isinstance(indices, Sequence) else indices
+    whole = isinstance(indices, list) and all(type(i) is int for i in indices)
     if not whole or len(indices) != depth or set(indices) != set(range(distinct)):
         raise ValueError(
             f"`schedule` as a list has for each of the {depth} uses the index of its block, and "
             f"names each of the {distinct} blocks from 0 to {distinct - 1}. Received: "
             f"schedule={indices!r}"
         )
-    return indices
+    found: list[int] = indices
+    return found

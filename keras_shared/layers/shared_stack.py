@@ -20,6 +20,7 @@ from keras_shared.layers.relaxed_dense import RelaxedDense
 from keras_shared.layers.schedules import positive, uses_of
 from keras_shared.layers.step_embedding import StepEmbedding
 from keras_shared.tying import TiedReader, TieError
+from keras_shared.tying.alike import differing
 from keras_shared.tying.keras_private import (
     arguments_of,
     flatten_layers,
@@ -111,9 +112,21 @@ class SharedStack(keras.layers.Layer):
         if rank is not None:
             rank = positive("rank", rank, "a positive integer or None")
         depth = positive("depth", depth)
+        for name, flag in (
+            ("own_normalization", own_normalization),
+            ("step_embedding", step_embedding),
+        ):
+            if not isinstance(flag, (bool, np.bool_)):
+                raise ValueError(f"`{name}` must be True or False. Received: {name}={flag!r}")
+        if not isinstance(share, str) and not (
+            isinstance(share, (list, tuple)) and all(isinstance(name, str) for name in share)
+        ):
+            raise ValueError(
+                f"`share` must be 'all', a name, or a list of names. Received: share={share!r}"
+            )
         schedule = schedule if isinstance(schedule, str) else np.asarray(schedule).tolist()
         if distinct is None:
-            distinct = 1 if isinstance(schedule, str) else len(set(schedule))
+            distinct = len({*map(repr, schedule)}) if isinstance(schedule, list) else 1
         distinct = positive("distinct", distinct)
         indices = uses_of(schedule, depth, distinct)
         super().__init__(**kwargs)
@@ -347,8 +360,8 @@ class SharedStack(keras.layers.Layer):
         from the layer in whose place it is.
 
         Args:
-            layers: built layers or models of one class and shape, as they are called one after
-                another; they stay as they are.
+            layers: built layers or models of one class, shape and config, as they are called one
+                after another; they stay as they are. A block is frozen where one of them is.
             distinct: number of blocks.
             schedule: see `SharedStack`.
             start: `"mean"` of the layers in whose place a block is, the `"first"` of them, or
@@ -357,8 +370,8 @@ class SharedStack(keras.layers.Layer):
             **kwargs: other arguments of `SharedStack`.
 
         Raises:
-            ValueError: for layers that are not built or not alike, for another `start`, or for
-                `"svd"` without `rank`.
+            ValueError: for layers that are not built or compute differently, for another `start`,
+                or for `"svd"` without `rank`.
 
         Example:
             >>> import keras
@@ -384,10 +397,20 @@ class SharedStack(keras.layers.Layer):
             )
         layers = list(layers)
         kinds = {(type(one), *(tuple(v.shape) for v in one.variables)) for one in layers}
+        for one in layers[1:]:
+            if type(one) is type(layers[0]) and (differ := differing(layers[0], one)):
+                raise ValueError(
+                    "SharedStack.from_layers takes layers that one block can stand for. "
+                    f"'{layers[0].name}' and '{one.name}' differ in {differ}"
+                )
         if len(kinds) != 1 or not all(one.built for one in layers):
+            given = [
+                (one.name, type(one).__name__, [tuple(v.shape) for v in one.variables])
+                for one in layers
+            ]
             raise ValueError(
                 "SharedStack.from_layers takes built layers of one class with weights of the same "
-                f"shapes. Received: {[(one.name, type(one).__name__, one.built) for one in layers]}"
+                f"shapes. Received: {given}"
             )
         block = copy_of(layers[0], layers[0].name, 0)
         stack = cls(block, len(layers), distinct, schedule, **kwargs)
@@ -404,6 +427,8 @@ class SharedStack(keras.layers.Layer):
                 if isinstance(layer, RelaxedDense):
                     relaxed.append((layer, model))
                     owner = layer.source()
+                if not model.trainable:
+                    layer.trainable = owner.trainable = False
                 for variable, value in zip(own_part(owner), own_part(model), strict=True):
                     _, found = values.setdefault(id(variable), (variable, []))
                     found.append(ops.convert_to_numpy(value))
@@ -421,7 +446,8 @@ def _shapes(tensors: Any) -> Any:
 
 def _build_config(layer: keras.Layer) -> dict[str, Any]:
     if getattr(layer, "inputs", None):
-        shape = keras.tree.map_structure(lambda tensor: tensor.shape, layer.input)
+        given = layer.inputs[0] if isinstance(layer, keras.Sequential) else layer.input
+        shape = keras.tree.map_structure(lambda tensor: tensor.shape, given)
         return {"input_shape": shape}
     config: dict[str, Any] = layer.get_build_config() or {}
     return config

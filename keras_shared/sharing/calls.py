@@ -21,7 +21,7 @@ class Call(NamedTuple):
         layer: what was called.
         inputs: shape of its first input, batch included.
         outputs: shape of its first output.
-        steps: how often an RNN called it, once at each of its steps; None outside of RNNs.
+        steps: how often an RNN or a TimeDistributed called it, once at each step; None outside.
         open_steps: whether the model leaves that number open, and `steps` stands for it.
         examples: how many of its examples are of one of the model's, where positions were moved to
             the batch axis.
@@ -82,6 +82,8 @@ def _calls_on(model: keras.Model, inputs: list[Any], named: dict[str, Any]) -> l
                     c._replace(steps=number, open_steps=is_open) if c.steps == 0 else c
                     for c in calls
                 ]
+            if isinstance(call.layer, keras.layers.TimeDistributed):
+                _in_time(calls, call.layer, shapes[0][1])
             if isinstance(call.layer, Shared) and call.layer.mode == "joined":
                 _joined(calls, call.layer, len(given[0]))
 
@@ -101,7 +103,22 @@ def _joined(calls: list[Call], shared: Shared, uses: int) -> None:
         calls[place] = calls[place]._replace(uses=uses * calls[place].uses)
 
 
-def _is_open_in_time(rnn: keras.layers.RNN) -> bool:
+def _in_time(calls: list[Call], layer: keras.layers.TimeDistributed, steps: int) -> None:
+    """Make one call of those that are alike at each step; they end the list, before its own."""
+    inside = {id(part) for part in flatten_layers(layer.layer)}
+    first = len(calls) - 1
+    while first and id(calls[first - 1].layer) in inside:
+        first -= 1
+    of_a_step = calls[first:-1][: (len(calls) - 1 - first) // steps]
+    is_open = _is_open_in_time(layer)
+    calls[first:-1] = [
+        # an RNN at each step has steps of its own
+        c._replace(steps=steps * (c.steps or 1), open_steps=is_open or c.open_steps)
+        for c in of_a_step
+    ]
+
+
+def _is_open_in_time(rnn: keras.Layer) -> bool:
     config = rnn.get_build_config() or {}
     shapes = [config.get("input_shape"), *config.get("shapes_dict", {}).values()]
     known = [shape for shape in shapes if shape is not None]

@@ -1,7 +1,6 @@
 """From a model whose layers own their weights to one in which some read those of others."""
 
 import fnmatch
-import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -13,6 +12,7 @@ from keras_shared.layers import TiedConv, TiedConvTranspose, TiedDense, TiedLaye
 from keras_shared.layers.convolution_reader import ConvolutionReader
 from keras_shared.sharing.copying import Copies, layer_named, names_in, refuse_without_graph
 from keras_shared.tying import TiedReader, TieError, bind_ties, readers_of
+from keras_shared.tying.alike import differing
 from keras_shared.tying.effective_weight import effective_weight, is_derived, weight_names
 from keras_shared.tying.keras_private import flatten_layers
 from keras_shared.tying.layer_names import short_names
@@ -29,9 +29,6 @@ CONVOLUTIONS = ConvolutionReader.source_classes
 OF_ITS_OWN = {  # of a TiedConv
     "strides", "padding", "dilation_rate", "activation", "use_bias", "activity_regularizer",
 }  # fmt: skip
-NOT_COMPARED = re.compile(
-    r"name|trainable|frozen|.*_initializer|(?!activity).*_regularizer|.*_constraint|lora_.*"
-)
 
 
 def tie_weights(
@@ -190,11 +187,7 @@ class _Copy(Copies):
         if turned and not (whole and self._transpose is False):
             assert kind is not None
             return self._with_bias(kind, layer, source, owner)
-        configs = [_without_names(one.get_config()) for one in (layer, source)]
-        differ = [
-            key for key in dict.fromkeys([*configs[0], *configs[1]])
-            if configs[0].get(key) != configs[1].get(key) and not NOT_COMPARED.fullmatch(key)
-        ]  # fmt: skip
+        differ = differing(layer, source)
         number = len(weight_names(source))
         kernels = type(layer) is type(source) and shapes[0][:number] == shapes[1][:number]
         if kernels and differ and isinstance(source, CONVOLUTIONS) and set(differ) <= OF_ITS_OWN:
@@ -264,35 +257,6 @@ class _Copy(Copies):
                 "Received: keep=None"
             )
         return not same and self._keep == "reader"
-
-
-def _without_names(config: Any, places: Mapping[str, int] | None = None) -> Any:
-    """A config of layers in layers, without what Keras calls those inside.
-
-    Args:
-        config: of a layer, or a part of it.
-        places: name of each layer of the graph that it is a part of, with its number.
-    """
-    places = places or {}
-    if isinstance(config, dict):
-        inner = config.get("layers")
-        if isinstance(inner, list) and all(isinstance(one, dict) for one in inner):  # of a graph
-            places = {str(one.get("name")): number for number, one in enumerate(inner)}
-        found = {key: _without_names(value, places) for key, value in config.items()}
-        if {"name", "trainable"} <= set(config):  # of a layer
-            return {key: v for key, v in found.items() if not NOT_COMPARED.fullmatch(key)}
-        if "DTypePolicy" in str(config.get("class_name", "DTypePolicy")):
-            return found  # a dtype is called by its name, and other dicts are arguments
-        found.pop("name", None)
-        if isinstance(found.get("config"), dict):  # an InputLayer is not trained
-            found["config"] = {k: v for k, v in found["config"].items() if k != "name"}
-        return found
-    if isinstance(config, (list, tuple)):
-        # name of a layer, number of its call, number of the output
-        if len(config) == 3 and isinstance(config[0], str) and config[0] in places:
-            return [places[config[0]], *config[1:]]
-        return [_without_names(one, places) for one in config]
-    return config
 
 
 def _as_read(source: keras.Layer) -> tuple[int, ...]:

@@ -1,3 +1,4 @@
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -104,6 +105,12 @@ def unshare(
     return narrow
 
 
+def _may_be_equal(one: tuple[int | None, ...], other: tuple[int | None, ...]) -> bool:
+    """Whether two shapes are the same, as far as their sizes are known."""
+    sizes = zip(one, other, strict=False)
+    return len(one) == len(other) and all(a == b or None in (a, b) for a, b in sizes)
+
+
 class _Copies:
     """Calls layers, each time through a layer that is new."""
 
@@ -128,7 +135,7 @@ class _Copies:
         )
         copy = keras.Model(inputs, self.of_call(model, inputs), name=f"{model.name}_unshared")
         shapes = [[t.shape for t in of.outputs] for of in (model, copy)]
-        if shapes[0] != shapes[1]:
+        if not all(itertools.starmap(_may_be_equal, zip(*shapes, strict=True))):
             raise ValueError(
                 f"Narrower layers would change the outputs of '{model.name}' from {shapes[0]} to "
                 f"{shapes[1]}. Only the width of a Dense or a convolution at the end of a model is "

@@ -117,6 +117,8 @@ class LanguageModel(ZooModel):
         if seed is None:
             seed = int(np.random.default_rng().integers(2**30))
         _check_range("seed", seed, 0, 2**31 - 1)
+        if not isinstance(prompts, (str, list, tuple, np.ndarray)):
+            raise ValueError(f"`prompts` must be a text or a list of texts. Received: {prompts!r}")
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
         numbers = self._numbers(texts)
         seeds = (seed + np.arange(len(texts))) % 2**31

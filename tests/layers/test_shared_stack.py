@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from keras import layers
 
 import keras_shared
-from keras_shared.layers import RelaxedDense, SharedStack
+from keras_shared.layers import RelaxedDense, SharedStack, TransformerBlock
 from keras_shared.layers.partly_shared import own_part
 from keras_shared.layers.schedules import SCHEDULES, uses_of
 from keras_shared.tying.keras_private import flatten_layers
@@ -466,6 +466,15 @@ class Gated(layers.Layer):
          "must return what it takes"),
         (lambda: SharedStack(layers.LSTM(8, return_sequences=True, stateful=True), 2)(TOKENS),
          "stateful layer"),
+        (lambda: SharedStack(Block(), 3, schedule=3), "each of the 3 uses.*Received: schedule=3"),
+        (lambda: SharedStack(Block(), 3, schedule=None), "Received: schedule=None"),
+        (lambda: SharedStack(Block(), 2, schedule=[[0], [1]]), r"schedule=\[\[0\], \[1\]\]"),
+        (lambda: SharedStack(Block(), 2, share=None), "or a list of names. Received: share=None"),
+        (lambda: SharedStack(Block(), 2, share=3), "Received: share=3"),
+        (lambda: SharedStack(Block(), 2, step_embedding="no"), "Received: step_embedding='no'"),
+        (lambda: SharedStack(Block(), 2, own_normalization="no"), "own_normalization='no'"),
+        (lambda: SharedStack(Block(), 2, share="_self_unconditional_dependency_names")(TOKENS),
+         r"or more of \['attention'"),
         (lambda: SharedStack.from_layers([Block()]), "built layers of one class"),
         (lambda: SharedStack.from_layers([]), "built layers of one class"),
         (lambda: SharedStack.from_layers([*layers_apart(1), layers.Dense(3)]), "one class"),
@@ -476,6 +485,47 @@ class Gated(layers.Layer):
 def test_bad_input(make, message):
     with pytest.raises(ValueError, match=f"(?s){message}"):
         make()
+
+
+@pytest.mark.parametrize(
+    ("make", "argument"),
+    [
+        (lambda kind: layers.Conv1D(8, 3, padding=kind), ("same", "causal")),
+        (lambda causal: TransformerBlock(2, 16, causal=causal), (True, False)),
+        (lambda dropout: TransformerBlock(2, 16, dropout), (0.0, 0.5)),
+        (lambda epsilon: layers.BatchNormalization(epsilon=epsilon), (1e-3, 1.0)),
+        (lambda kind: keras.Sequential([keras.Input((5, 8)), layers.Dense(8, kind)]),
+         ("relu", "tanh")),
+        (layers.Dense, (8, 9)),
+    ],
+    ids=["padding", "causal", "dropout", "epsilon", "layers", "units"],
+)  # fmt: skip
+def test_layers_that_compute_differently_are_refused(make, argument, request):
+    blocks = [make(value) for value in argument]
+    for block in blocks:
+        block.build((None, 5, 8))
+    name = request.node.callspec.id
+    with pytest.raises(ValueError, match=f"differ in .*'{name}'"):
+        SharedStack.from_layers(blocks, 2)
+
+
+def test_from_layers_that_were_called_on_arrays_alone():
+    blocks = [keras.Sequential([keras.Input((5, 8)), layers.Dense(8, "relu")]) for _ in range(2)]
+    wanted = one_after_another(blocks)
+    stack = SharedStack.from_layers(blocks, 2)
+    np.testing.assert_allclose(stack(TOKENS), wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rank", [None, 2])
+def test_from_layers_of_which_one_is_frozen(rank):
+    blocks = [layers.Dense(8) for _ in range(3)]
+    for block in blocks:
+        block.build((None, 5, 8))
+    blocks[1].trainable = False
+    stack = SharedStack.from_layers(blocks, 3, rank=rank)
+    assert [use.trainable for use in stack.uses] == [True, False, True]
+    assert [block.trainable for block in stack.blocks] == [True, False, True]
+    assert not SharedStack.from_layers(blocks, 1, rank=rank).blocks[0].trainable
 
 
 @settings(max_examples=8, deadline=None)

@@ -12,7 +12,14 @@ from rich.console import Console
 
 import keras_shared
 from keras_shared.cli import main
-from keras_shared.layers import Shared, TiedConv2DTranspose, TiedDense, TiedLayer
+from keras_shared.layers import (
+    Shared,
+    SharedStack,
+    TiedConv2DTranspose,
+    TiedDense,
+    TiedLayer,
+    TransformerBlock,
+)
 from keras_shared.sharing import Reading, draw_sharing, sharing_report, stored_report, unshare
 from keras_shared.sharing.picture import picture
 from keras_shared.sharing.table import print_report
@@ -439,3 +446,40 @@ def test_no_deprecation_warning_of_our_own_calls():
         unshare(model)
         reader = untie(model).decoder.layers[-1]
         tie(reader, model.encoder.get_layer("encoder_1"))
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        lambda: layers.Dense(8),
+        lambda: layers.EinsumDense("abc,cd->abd", (None, 8), bias_axes="d"),
+        lambda: TransformerBlock(2, 16),
+    ],
+    ids=["dense", "einsum", "transformer"],
+)
+def test_low_rank_differences_are_part_of_no_plain_net(block):
+    inputs = keras.Input((5, 8))
+    model = keras.Model(inputs, SharedStack(block(), 4, rank=2)(inputs))
+    totals = sharing_report(model).totals
+    assert totals["parameters"] == model.count_params()
+    assert totals["parameters_without_sharing"] == unshare(model).count_params()
+
+
+@pytest.mark.parametrize("length", [6, None])
+@pytest.mark.parametrize("depth", [1, 3])
+def test_a_layer_at_each_step_of_time(length, depth):
+    """As the cell of an RNN: it is one use, of all steps."""
+    inputs = keras.Input((length, 8))
+    inner = keras.Sequential([keras.Input((8,)), layers.Dense(4, name="a"), layers.Dense(8)])
+    each = layers.TimeDistributed(inner)
+    outputs = inputs
+    for _ in range(depth):
+        outputs = each(outputs)
+    report = sharing_report(keras.Model(inputs, outputs))
+    kernel = next(w for w in report.weights if w.shape == (8, 4))
+    (reading,) = kernel.readers.values()
+    steps = "at each step" if length is None else "at each of 6 steps"
+    assert (reading.form, reading.times) == (f"as is, {steps}", depth)
+    assert report.totals["ratio"] == depth
+    if length:
+        assert kernel.multiply_adds == depth * 6 * 32

@@ -282,6 +282,9 @@ def test_arguments_that_are_none(arguments, said):
         ([], {}, "at least one text"),
         (["a", ""], {}, "Received: ''"),
         ([3], {}, "Received: 3"),
+        (None, {}, "a text or a list of texts. Received: None"),
+        (3, {}, "a text or a list of texts. Received: 3"),
+        (b"a", {}, "a text or a list of texts. Received: b'a'"),
         ("a\u00e9", {}, "the character '\u00e9', which is not among the 9"),
         (
             "a",
