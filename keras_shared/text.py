@@ -29,7 +29,9 @@ def one_line(value: object) -> str:
 def log_line(text: str) -> None:
     """Print a text on stderr, if there is anybody who reads it: a server goes on even so."""
     with suppress(OSError):
-        print(printable(text), file=sys.stderr, flush=True)
+        # in one piece: threads write at once
+        sys.stderr.write(f"{printable(text)}\n")
+        sys.stderr.flush()
 
 
 def markdown(value: object) -> str:

@@ -2,6 +2,8 @@
 
 import io
 import re
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -133,3 +135,13 @@ def test_yaml_holds_any_text(text):
 
     assert yaml.safe_load(f"{{a: {quoted(text)}}}") == {"a": text}
     assert yaml.safe_load(_compose(text)).replace("$$", "$") == text
+
+
+def test_lines_of_many_threads_stay_apart():
+    program = """if True:
+        import concurrent.futures
+        from keras_shared.text import log_line
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            list(pool.map(log_line, ["x" * 60] * 4000))"""
+    done = subprocess.run([sys.executable, "-u", "-c", program], stderr=subprocess.PIPE, text=True)
+    assert done.stderr.split("\n") == ["x" * 60] * 4000 + [""]

@@ -5,7 +5,8 @@ import math
 import os
 import pathlib
 import types
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from keras_shared.errors import KerasSharedError, boundary, printable
 from keras_shared.files.npy import MAGIC, read_npy
 from keras_shared.files.pictures import png_bytes, read_picture
 from keras_shared.presets.names import version_dir
+from keras_shared.serving.messages import cast
 from keras_shared.serving.session import loaded, run
 from keras_shared.text import NOT_UTF8
 
@@ -80,8 +82,9 @@ def answer(
                 if not name.startswith("__saved_model_")
                 and all(info.name for info in signature.inputs.values())  # no ragged or sparse ones
             }
-        inputs = [one for of_signature in taken.values() for one in of_signature]
-        reads_texts = any(one.text for one in inputs) and not any(one.picture for one in inputs)
+        reads_texts = bool(taken) and all(
+            any(one.text for one in inputs) for inputs in taken.values()
+        )
         if reads_texts and not all(is_npy(file) for files in requests for file in files):
             raise AnswerError(
                 f"{path} reads texts, and no files. Give it the text itself: keras-shared predict "
@@ -102,7 +105,7 @@ def _answer(
     vector = len(read) == 1 and read[0].picture
     named = [file if isinstance(file, str) else "the standard input" for file in files]
     # the default first: of an autoencoder it takes pictures, and a square code is none
-    for name in sorted(taken, key=lambda name: (name != "serving_default", name)):
+    for name in _default_first(taken):
         if len(taken[name]) != len(read):
             continue
         with boundary(f"The signature '{name}' of {path} fails for {named}", AnswerError):
@@ -110,7 +113,7 @@ def _answer(
             sent = [(into.key, _sent(given, into, vector)) for given, into in pairs]
             inputs = {key: value for key, value in sent if value is not None}
             if len(inputs) == len(read):
-                return dict(sorted(run(session, signatures[name], inputs).items()))
+                return _outputs(session, name, signatures[name], inputs)
     shown = {name: [str(one) for one in inputs] for name, inputs in taken.items()}
     given = [str(one) for one in read]
     raise AnswerError(
@@ -146,7 +149,9 @@ def answer_texts(
     with contextlib.ExitStack() as stack:
         with boundary(failed, AnswerError, "Publish it again; `keras-shared check` says more."):
             session, signatures = stack.enter_context(loaded(path))
-            best = max(signatures, key=lambda name: _takes_text(signatures[name], options))
+            best = max(
+                _default_first(signatures), key=lambda name: _takes_text(signatures[name], options)
+            )
         if not _takes_text(signatures[best], options):
             names = sorted(name for name in signatures if not name.startswith("__saved_model_"))
             raise AnswerError(
@@ -161,8 +166,27 @@ def answer_texts(
                     else np.array([options[key]], into.dtype.as_numpy_dtype)
                     for key, info in signatures[best].inputs.items()
                 }
-                answers.append(dict(sorted(run(session, signatures[best], sent).items())))
+                answers.append(_outputs(session, best, signatures[best], sent))
         return answers
+
+
+def _outputs(
+    session: Any, name: str, signature: Any, inputs: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """What a signature gives, by name; ragged and sparse outputs are none that can be shown."""
+    left = sorted(key for key, info in signature.outputs.items() if not info.name)
+    said = f"The outputs {left} of the signature '{name}' are ragged or sparse"
+    if len(left) == len(signature.outputs):
+        raise AnswerError(
+            f"{said}: it has no other. Ask another signature, or let it give tensors."
+        )
+    if left:
+        warnings.warn(f"{said}, and left out.", stacklevel=2)
+    return dict(sorted(run(session, signature, inputs).items()))
+
+
+def _default_first(names: Iterable[str]) -> list[str]:
+    return sorted(names, key=lambda name: (name != "serving_default", name))
 
 
 def _takes_text(signature: Any, options: Mapping[str, float]) -> int:
@@ -216,11 +240,14 @@ def _input_of(item: tuple[str, Any]) -> _Input:
 def _sent(given: _Read, into: _Input, vector: bool) -> np.ndarray | None:
     """What goes to an input, or None if it takes no such thing."""
     if not given.picture:
-        sent = given.array
+        array = given.array  # or one row of a batch
+        sent = array if into.shape.is_compatible_with(array.shape) else np.atleast_2d(array)
         whole = into.dtype.is_integer or into.dtype.is_bool
         if into.dtype == tf.string or (whole and not np.array_equal(sent, np.trunc(sent))):
             return None
-        sent = sent.astype(into.dtype.as_numpy_dtype)
+        if not into.shape.is_compatible_with(sent.shape):
+            return None
+        sent = cast(sent, np.dtype(into.dtype.as_numpy_dtype).name)
     elif into.picture:
         sent = np.array([png_bytes(given.array)], object)
     elif vector and into.dtype.is_floating and _side(into.shape):
@@ -254,7 +281,7 @@ def _pixels(file: str | bytes, invert: bool) -> _Read:
 
 
 def _numbers(file: str | bytes) -> _Read:
-    return _Read(np.atleast_2d(read_npy(file, AnswerError)), picture=False)
+    return _Read(read_npy(file, AnswerError), picture=False)
 
 
 def as_text(value: np.ndarray) -> str:

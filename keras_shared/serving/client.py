@@ -83,11 +83,14 @@ class Client:
         token: str | None = None,
         certificates: str | os.PathLike[str] | None = None,
     ) -> None:
-        parts = urllib.parse.urlsplit(url if "://" in url else f"grpc://{url}")
+        expected = f"Expected http://host:8501 (REST) or grpc://host:8500 (gRPC). Received: {url!r}"
+        with boundary(expected, ValueError):
+            parts = urllib.parse.urlsplit(url if "://" in url else f"grpc://{url}")
+            port = parts.port
         if parts.scheme not in ("http", "https", "grpc", "grpcs") or not parts.hostname:
-            raise ValueError(
-                f"Expected http://host:8501 (REST) or grpc://host:8500 (gRPC). Received: {url!r}"
-            )
+            raise ValueError(expected)
+        if re.search(r"/v1(/|$)", parts.path):
+            raise ValueError(f"{expected}. The names of models are given to the methods")
         is_grpc, tls = parts.scheme.startswith("grpc"), parts.scheme.endswith("s")
         if is_grpc and parts.username is not None:
             raise ValueError(
@@ -117,7 +120,7 @@ class Client:
         if is_grpc:
             from keras_shared.serving import over_grpc  # TensorFlow, which REST does not need
 
-            address = parts.netloc if parts.port else f"{parts.netloc}:8500"
+            address = parts.netloc if port else f"{parts.netloc}:8500"
             self._transport = over_grpc.Grpc(address, timeout, tls, pem, token)
         else:
             self._transport = Rest(parts, pem, token)
@@ -164,9 +167,16 @@ class Client:
             arrays = _arrays(signature, signatures, inputs)
             definition = signatures[signature]
             most = self.max_response_bytes or _promised(definition, arrays)
-            return self._transport.predict(
-                name, number, signature, definition, arrays, deadline, most
-            )
+            try:
+                return self._transport.predict(
+                    name, number, signature, definition, arrays, deadline, most
+                )
+            except ServingError as error:
+                if "equal 0th-dimension size" not in error.message:
+                    raise
+                rows = {key: len(array) for key, array in arrays.items() if array.ndim}
+                text = f"{error.message}. Received rows: {rows}"
+                raise ServingError(error.code, text, predict=True) from error
 
         return self._call(ask, swapped=not isinstance(version, int))
 

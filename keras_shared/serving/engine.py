@@ -152,7 +152,8 @@ def serve(
                     _wait_for_port(process, (address, rest_port), timeout, received)
                 else:
                     _wait(process, url, list(folders), timeout, received)
-                status = _served(process, here, url, grpc_port, list(folders), received)
+                access = {key: str(embedded.get(key, "")) for key in ("token_file", "certificate")}
+                status = _served(process, here, url, grpc_port, list(folders), received, **access)
             except EngineError as error:
                 process.terminate()
                 process.wait()
@@ -170,12 +171,13 @@ def _served(
     grpc_port: int,
     names: Sequence[str],
     received: list[int],
+    **access: str,
 ) -> int:
     """The status of a server that is ready, once it has ended."""
     if process.poll() is None and not received:
         what = "The embedded engine" if here else "TF Serving"
         page = f"\n  a page to try the models: {url}/" if here else ""
-        print(f"{what} {_ready(url, grpc_port, names, page)}", flush=True)
+        print(f"{what} {_ready(url, grpc_port, names, page, **access)}", flush=True)
     status = process.wait()
     if status == -signal.SIGKILL and not received:
         _say("The server was killed, as the system does when memory is short.")
@@ -362,21 +364,42 @@ def _wait_for_port(
         time.sleep(0.1)
 
 
-def _ready(url: str, grpc_port: int, names: Sequence[str], page: str = "") -> str:
+def _ready(
+    url: str,
+    grpc_port: int,
+    names: Sequence[str],
+    page: str = "",
+    token_file: str = "",
+    certificate: str = "",
+) -> str:
     host = url.partition("://")[2].rpartition(":")[0]
     lines = [f"is ready. gRPC: {host}:{grpc_port}\n  metrics: {url}{METRICS}{page}"]
     lines += [f"  {_of_model(url, name)}" for name in names]
     # an example is not worth ending a server for
-    example, _ = attempt(lambda: _request(url, names[0], Client(url).metadata(names[0])))
+    example, _ = attempt(lambda: _example(url, names[0], token_file, certificate))
     lines += ["try:", example] if example else []
     return "\n".join(lines)
+
+
+def _example(url: str, name: str, token_file: str, certificate: str) -> str:
+    """A command that asks one model, with what its server wants to see."""
+    curl, token = ["curl", "-s"], None
+    if certificate:
+        curl += ["--cacert", shlex.quote(certificate)]
+    if token_file:
+        token = pathlib.Path(token_file).read_text().strip()
+        curl += ["-H", f'"Authorization: Bearer $(cat {shlex.quote(token_file)})"']
+    client = Client(url, token=token, certificates=certificate or None)
+    return _request(url, name, client.metadata(name), " ".join(curl))
 
 
 def _of_model(url: str, name: str) -> str:
     return f"{url}/v1/models/{urllib.parse.quote(name, safe='')}"
 
 
-def _request(url: str, name: str, signatures: Mapping[str, SignatureDef]) -> str:
+def _request(
+    url: str, name: str, signatures: Mapping[str, SignatureDef], curl: str = "curl -s"
+) -> str:
     """A command that asks one model, with a picture of one pixel or with zeros."""
     taking = {key: s.inputs for key, s in signatures.items() if s.inputs}
     encoded = [key for key, names in taking.items() if all(n.endswith("_bytes") for n in names)]
@@ -385,7 +408,7 @@ def _request(url: str, name: str, signatures: Mapping[str, SignatureDef]) -> str
         chosen = min(encoded)
         images = {key: [{"b64": PIXEL}] for key in taking[chosen]}
         body = json.dumps({"signature_name": chosen, "inputs": images})
-        return f"curl -s {target} -d {shlex.quote(body)}"
+        return f"{curl} {target} -d {shlex.quote(body)}"
     chosen = "serving_default" if "serving_default" in taking else min(taking)
     columns = []
     for key, tensor in taking[chosen].items():
@@ -397,7 +420,7 @@ def _request(url: str, name: str, signatures: Mapping[str, SignatureDef]) -> str
     inputs = ", ".join(columns)
     body = f'{{"signature_name": {json.dumps(chosen)}, "inputs": {{{inputs}}}}}'
     program = f"import json; print(json.dumps({body}))"
-    return f"python3 -c {shlex.quote(program)} | curl -s {target} -d @-"
+    return f"python3 -c {shlex.quote(program)} | {curl} {target} -d @-"
 
 
 def _log(stream: IO[bytes], last: collections.deque[str]) -> None:

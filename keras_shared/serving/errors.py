@@ -30,8 +30,8 @@ ADVICE = {
     "UNAVAILABLE": "Is the server running, and is this its port? By default REST uses port 8501, "
     "gRPC port 8500.",
     "INTERNAL": "See the server's log; `keras-shared check` reports what TF Serving cannot run.",
-    "RESOURCE_EXHAUSTED": "Send smaller batches, or allow larger answers with "
-    "Client(url, max_response_bytes=number).",
+    "RESOURCE_EXHAUSTED": "Send smaller batches; where it is the answer that is too large for this "
+    "client, allow more with Client(url, max_response_bytes=number).",
     "UNKNOWN": "Check that this is TF Serving, and the port of this protocol: http://host:8501 "
     "for REST, grpc://host:8500 for gRPC.",
 }

@@ -99,6 +99,12 @@ class Rest:
 
         unfit = functools.partial(ServingError, "INVALID_ARGUMENT", sent=False)
         with boundary("the inputs cannot be sent over REST", unfit):
+            for key, array in inputs.items():
+                if not array.size and array.ndim > 1:
+                    raise ValueError(
+                        f"'{key}' has the shape {array.shape}, and an empty list of JSON has no "
+                        "further sizes: ask over gRPC, or leave an empty batch out"
+                    )
             columns = {key: _encoded(array) for key, array in inputs.items()}
             body = json.dumps({"signature_name": signature, "inputs": columns}).encode()
         return self._ask(f"{_quoted(name)}/versions/{version}:predict", parse, deadline, most, body)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_shared.errors import KerasSharedError, attempt, boundary, whole_reason
+from keras_shared.errors import KerasSharedError, attempt, boundary, printable, whole_reason
 from keras_shared.files.bounded import read_bytes
 from keras_shared.serving.finding import NOT_TRIED, TOO_MUCH, Finding
 from keras_shared.serving.limits import (
@@ -94,6 +94,8 @@ def reason(error: Exception) -> str:
 
     if isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError)):
         return f"{TOO_MUCH} the {memory() // 10**9} GB of memory that a trial may"
+    if isinstance(error, UnicodeDecodeError):  # what a graph says, which may quote any bytes
+        return printable(error.object.decode("utf-8", "replace"))
     return whole_reason(error)
 
 
@@ -149,9 +151,14 @@ def _ways(signature: Any, typical: Inputs | None, image: bytes) -> Iterator[_Row
     text = typical is None and any(i.dtype == tf.string.as_datatype_enum for i in infos)
     rank = typical is None and any(i.tensor_shape.unknown_rank for i in infos)
     # a signature does not say what a string holds; b"": tf.Example
-    for content in (image, b"0", b"") if text else (b"",):
+    contents = (image, b"0", b"") if _reads_pictures(signature) else (b"0", b"", image)
+    for content in contents if text else (b"",):
         for dimensions in (1, 0, 2, 4) if rank else (1,):
             yield _Rows(signature, typical, content, dimensions)
+
+
+def _reads_pictures(signature: Any) -> bool:
+    return any(key.endswith("_bytes") for key in signature.inputs)
 
 
 def _numbers(signature: Any) -> int:
@@ -186,21 +193,22 @@ def _try_signature(
     )
     if not any(map(_may_be_batched, infos)):
         sizes = (1,)  # whose number of rows is their own
-    failed: list[tuple[int, Exception]] = []
+    failed: list[tuple[int, bool, Exception]] = []  # whether it was an empty tf.Example
     for way in _ways(signature, typical, image):
         unlike: list[tuple[int, dict[str, tuple[int, ...]]]] = []
         for batch in sizes:
             yield f"running {name} at batch {batch}"
             outputs, error = attempt(functools.partial(_answer, session, signature, way, batch))
             if error:
-                failed.append((batch, error))
+                failed.append((batch, way.text == b"" and not _reads_pictures(signature), error))
                 break
             wrong = {k: v.shape for k, v in outputs.items() if v.shape[:1] != (batch,)}
             unlike += [(batch, wrong)] if wrong else []
         else:
             break
     else:
-        batch, last = max(failed, key=lambda one: one[0])  # the way that came farthest
+        # the way that came farthest; a model of examples says of an empty one what it lacks
+        batch, _, last = max(failed, key=lambda one: one[:2])
         later = batch > sizes[0]
         inside = (tf.errors.FailedPreconditionError, tf.errors.UnimplementedError)
         large = (tf.errors.ResourceExhaustedError, MemoryError)

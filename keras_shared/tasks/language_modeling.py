@@ -21,31 +21,37 @@ TEMPERATURE = 0.8
 LEAST = 20  # windows that a mean over them is drawn of
 
 
-def language_metrics(losses: np.ndarray, targets: np.ndarray, characters: int) -> dict[str, Any]:
+def language_metrics(
+    losses: np.ndarray, targets: np.ndarray, characters: int, words: int | None = None
+) -> dict[str, Any]:
     """How well each token is told from those before it.
 
     With `l` the mean of `-ln p(token | tokens before it)` over all N tokens that are asked for, the
-    loss per token, in nats: the perplexity is `exp(l)` per token, which is per word or per
-    character as the model's tokens are; and a text of C characters takes `N l / (C ln 2)` bits per
-    character, the same measure for words and for characters. A token that is not in the vocabulary
-    is to be told as "unknown"; the ends of lines are tokens.
+    loss per token, in nats: the perplexity is `exp(l)` per token, which is a word or a character
+    as the model's tokens are. Two measures are the same for both: a text of C characters takes
+    `N l / (C ln 2)` bits per character, and one of W words and ends of lines has the perplexity
+    `exp(l N / W)` per word. A token that is not in the vocabulary is to be told as "unknown"; the
+    ends of lines are tokens.
 
     Args:
         losses: (windows, length), `-ln p` of each target.
         targets: (windows, length); 0 is not asked for.
         characters: of the text that the tokens are of.
+        words: of that text, with the ends of lines; None where the tokens are these.
 
     Returns:
-        Numbers of tokens and of unknown ones among them; loss_per_token, perplexity and
-        bits_per_character.
+        Numbers of tokens and of unknown ones among them; loss_per_token, perplexity,
+        perplexity_per_word and bits_per_character.
 
     Example:
         >>> import numpy as np
         >>> from keras_shared.tasks.language_modeling import language_metrics
         >>> sure_of_half = np.full((1, 4), np.log(2))
-        >>> metrics = language_metrics(sure_of_half, np.array([[5, 2, 2, 0]]), characters=3)
+        >>> metrics = language_metrics(sure_of_half, np.array([[5, 2, 2, 0]]), 3, words=1)
         >>> metrics["tokens"], metrics["perplexity"], metrics["bits_per_character"]
         (3, 2.0, 1.0)
+        >>> metrics["perplexity_per_word"]  # a word of three tokens: 2 ** 3
+        8.0
     """
     asked = targets != PADDING
     tokens = int(asked.sum())
@@ -55,6 +61,7 @@ def language_metrics(losses: np.ndarray, targets: np.ndarray, characters: int) -
         "unknown_tokens": int(np.sum(targets == UNKNOWN)),
         "loss_per_token": round(total / tokens, 4),
         "perplexity": round(math.exp(min(total / tokens, 700)), 4),
+        "perplexity_per_word": round(math.exp(min(total / (words or tokens), 700)), 4),
         "bits_per_character": round(total / (characters * math.log(2)), 4),
     }
 
@@ -71,7 +78,10 @@ def _outputs(model: keras.Model, batches: tf.data.Dataset) -> np.ndarray:
 
 
 def _measure(test: Tested) -> dict[str, Any]:
-    return language_metrics(test.outputs, test.truth, len(test.split.text))
+    text = test.split.text
+    own = test.split.tokenizer.split == "whitespace"
+    words = None if own else len(text.split()) + text.count("\n")
+    return language_metrics(test.outputs, test.truth, len(text), words)
 
 
 def unigram_loss(train: np.ndarray, test: np.ndarray, size: int) -> float:

@@ -79,9 +79,19 @@ class LanguageModel(ZooModel):
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.predict`; an array that holds no tokens of this model is refused."""
-        return super().predict(
-            self._checked(x) if isinstance(x, (np.ndarray, list)) else x, *args, **kwargs
-        )
+        return super().predict(self._known(x, "x"), *args, **kwargs)
+
+    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.fit`, for arrays of tokens that this model knows."""
+        return super().fit(self._known(x, "x"), self._known(y, "y"), *args, **kwargs)
+
+    def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.evaluate`, for arrays of tokens that this model knows."""
+        return super().evaluate(self._known(x, "x"), self._known(y, "y"), *args, **kwargs)
+
+    def _known(self, tokens: Any, name: str) -> Any:
+        """Arrays and lists checked; data sets as they are."""
+        return self._checked(tokens, name) if isinstance(tokens, (np.ndarray, list)) else tokens
 
     def generate(
         self,
@@ -265,17 +275,17 @@ class LanguageModel(ZooModel):
             )
         return numbers
 
-    def _checked(self, tokens: Any) -> np.ndarray:
+    def _checked(self, tokens: Any, name: str = "x") -> np.ndarray:
         array: np.ndarray = np.asarray(tokens)
         most = len(self.vocabulary) + SPECIAL
         if array.ndim != 2 or not np.issubdtype(array.dtype, np.integer) or not array.size:
             raise ValueError(
-                "`x` must be whole numbers of shape (batch, length), as `tokenizer` makes them of "
-                f"texts. Received: an array of shape {array.shape} and dtype {array.dtype}"
+                f"`{name}` must be whole numbers of shape (batch, length), as `tokenizer` makes "
+                f"them of texts. Received: an array of shape {array.shape} and dtype {array.dtype}"
             )
         if array.min() < 0 or array.max() >= most:
             raise ValueError(
-                f"`x` must hold tokens from 0 to {most - 1}: the vocabulary has "
+                f"`{name}` must hold tokens from 0 to {most - 1}: the vocabulary has "
                 f"{len(self.vocabulary):,} after padding and unknown ones. Received: "
                 f"{array.min()} to {array.max()}"
             )

@@ -86,6 +86,9 @@ def _methods(graph):
     graph.signature_def["wide"].method_name = "tensorflow/serving/regress"
     graph.signature_def["odd"].CopyFrom(graph.signature_def["serving_default"])
     graph.signature_def["odd"].outputs["y"].coo_sparse.values_tensor_name = "y:0"
+    partly = graph.signature_def["partly"]
+    partly.CopyFrom(graph.signature_def["serving_default"])
+    partly.outputs["words"].CopyFrom(graph.signature_def["odd"].outputs["y"])
 
 
 def everything(base):

@@ -98,6 +98,17 @@ def test_bytes_and_text(client, server):
     assert back["name"].tolist() == [["é", 'say "a\\b"'], ["", "\udcff"]]  # no UTF-8
 
 
+def test_an_empty_batch(client, server, url):
+    sides = {"x": ("float32", (None, 2)), "n": ("float32", (None,))}
+    server.models["m"] = {1: from_function(lambda x, n: {"x": x, "n": n}, sides, sides)}
+    none = {"x": np.zeros((0, 2)), "n": np.zeros(0)}
+    if url.startswith("http"):
+        with pytest.raises(ServingError, match=r"'x' has the shape \(0, 2\).*ask over gRPC"):
+            client.predict("m", none)
+    else:
+        assert client.predict("m", none)["x"].shape == (0, 2)
+
+
 def test_one_output_that_holds_no_rows(client, server):
     outputs = {"boxes": ("float32", (None, 4)), "n": ("int32", (None,))}
 
@@ -355,7 +366,11 @@ def test_what_goes_over_the_wire_in_rest(server):
     }
 
 
-@pytest.mark.parametrize("wrong", ["ftp://host:1", "http://", "", "grpc://"])
+@pytest.mark.parametrize(
+    "wrong",
+    ["ftp://host:1", "http://", "", "grpc://", "http://host:99999", "http://host:x", None,
+     "http://host:8501/v1/models/m", "http://host:8501/v1/", b"http://host"],
+)  # fmt: skip
 def test_a_wrong_url(wrong):
     with pytest.raises(ValueError, match=r"Expected http://host:8501 .*Received: "):
         Client(wrong)

@@ -11,6 +11,7 @@ import tensorflow as tf
 sys.path.insert(0, __file__.rpartition("/")[0])
 from embedded_server import serving
 
+from keras_shared.serving import Client, ServingError
 from keras_shared.serving.batching_parameters import Batching, BatchingError, batching_of
 from keras_shared.serving.configuration import configuration_files
 from keras_shared.serving.embedded.batching import Batcher
@@ -250,3 +251,15 @@ def test_a_version_says_how_its_requests_are_answered_together(tmp_path):
     wrong = pytest.raises(ConfigError, match=r"own/1/batching_params.pbtxt holds no batching param")
     with wrong, serving(folders, enable_per_model_batching_parameters=True, **together):
         pass
+
+
+def test_the_client_names_rows_of_unequal_number(tmp_path):
+    a, b = (tf.TensorSpec((None, n), "float32", name) for n, name in ((3, "a"), (1, "b")))
+    write(tmp_path / "m" / "1", lambda kernel, a, b: {"y": a @ kernel + b}, a, b)
+    (tmp_path / "batching.config").write_text("max_batch_size { value: 4 }")
+    batching = {"batching_parameters_file": str(tmp_path / "batching.config")}
+    with serving({"m": tmp_path / "m"}, **batching) as server:
+        for url in (server.rest, server.grpc):
+            with Client(url) as client, pytest.raises(ServingError) as caught:
+                client.predict("m", {"a": np.ones((2, 3)), "b": np.ones((1, 1))})
+            assert "Received rows: {'a': 2, 'b': 1}" in str(caught.value)

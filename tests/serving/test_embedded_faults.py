@@ -29,6 +29,7 @@ from real import free_port
 from keras_shared.serving import Client, ServingError
 from keras_shared.serving.embedded import server as engine
 from keras_shared.serving.embedded.options import ConfigError, Options
+from keras_shared.serving.engine import _ready
 from saved_models import write
 
 GOOD = json.dumps({"instances": [[1, 2, 3]]}).encode()
@@ -224,8 +225,9 @@ def test_a_token(folder, tmp_path):
                                  ("GET", "/monitoring/prometheus/metrics")):  # fmt: skip
                 assert server.ask(method, path, GOOD, **headers)[0] == 401
         assert server.ask("GET", "/health")[0] == 200
-        bearer = {"Authorization": "Bearer s3cret"}
-        assert server.ask("POST", "/v1/models/m:predict", GOOD, **bearer)[0] == 200
+        for scheme in ("Bearer", "bearer", "BEARER "):  # RFC 9110: its case does not count
+            bearer = {"Authorization": f"{scheme} s3cret"}
+            assert server.ask("POST", "/v1/models/m:predict", GOOD, **bearer)[0] == 200
         with grpc.insecure_channel(server.grpc) as channel:
             stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
             request = predict_pb2.PredictRequest()
@@ -461,6 +463,16 @@ def test_the_client_knows_tokens_tls_and_labels(folder, pair, tmp_path):
                 client.status("m")
             assert caught.value.code == "UNAUTHENTICATED"
             assert "is not trusted" in str(caught.value) and "self" in str(caught.value)
+
+
+def test_the_request_that_is_printed_is_let_in(folder, pair, tmp_path):
+    (tmp_path / "to ken").write_text("s3cret")
+    access = {"token_file": str(tmp_path / "to ken"), "certificate": pair["certificate"]}
+    with serving({"m": folder / "wide"}, **access, key=pair["key"]) as server:
+        shown = _ready(f"https://localhost:{server.rest_port}", 1, ["m"], **access)
+        command = shown.partition("try:\n")[2]
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert json.loads(done.stdout) == {"outputs": [[0.0, 0.0]]}, done
 
 
 def test_tokens_and_certificates_that_cannot_be(pair):

@@ -110,6 +110,16 @@ def test_errors(stub):
     refused(stub.Predict, request, "INVALID_ARGUMENT", "too large")
 
 
+def test_a_dense_output_beside_a_sparse_one(stub):
+    request = predict_request()
+    request.model_spec.signature_name = "partly"
+    refused(stub.Predict, request, "INVALID_ARGUMENT", "'words' of the signature 'partly' is not")
+    request.output_filter.append("y")
+    assert tf.make_ndarray(stub.Predict(request, timeout=30).outputs["y"]).tolist() == [[2, 4]]
+    request.output_filter.append("words")
+    refused(stub.Predict, request, "INVALID_ARGUMENT", "'words' of the signature 'partly' is not")
+
+
 def test_a_deadline_is_kept(stub):
     large = predict_request(x=np.zeros((200_000, 2), "float32"))  # gRPC makes a millisecond of 0
     with pytest.raises(grpc.RpcError) as caught:

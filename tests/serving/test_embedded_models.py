@@ -262,6 +262,19 @@ def test_a_model_that_reads_files_is_refused_unless_allowed(tmp_path):
         assert found == (200, {"predictions": ["secret"]})
 
 
+def test_a_graph_that_calls_its_program_is_refused_with_advice(tmp_path):
+    def call(kernel, x):
+        return {"y": tf.py_function(lambda a: a * 2, [x], tf.float32)}
+
+    write(tmp_path / "m" / "1", call)
+    with (
+        pytest.raises(ConfigError, match="calls back into Python .EagerPyFunc.*replace") as caught,
+        serving({"m": tmp_path / "m"}),
+    ):
+        pass
+    assert "--allow-file-operations" not in str(caught.value)
+
+
 def warm(folder, name, array):
     log = prediction_log_pb2.PredictionLog()
     log.predict_log.request.inputs[name].CopyFrom(tf.make_tensor_proto(array))

@@ -169,6 +169,8 @@ LONG = [[0.0] * 300]
         ({"inputs": [{"b64": "-_"}]}, {"x": tf.string}, "Unable to base64 decode"),
         ({"inputs": [{"c": 1}]}, {"x": tf.string}, "not formatted correctly for base64 data"),
         (b'{"inputs": ["\\ud800"]}', {"x": tf.string}, "The surrogate pair in string is invalid"),
+        (b'{"inputs": ["\\\\\\udcff"]}', {"x": tf.string}, "The surrogate pair in string is"),
+        (b'{"inputs": ["\\uDCFF"]}', {"x": tf.string}, "The surrogate pair in string is invalid"),
     ],
 )  # fmt: skip
 def test_what_is_refused(document, dtypes, message):

@@ -390,6 +390,12 @@ def test_text_inputs_are_tried_with_images_numbers_and_examples(tmp_path):
     unknown = write(tmp_path / "4", needed, TEXT)
     assert errors(unknown) == []
     assert "could not be tried with made-up inputs" in str(check(unknown))
+    assert "Feature: x (data type: float) is required but could not be" in str(check(unknown))
+    upper = write(tmp_path / "5", lambda k, text: {"t": tf.strings.upper(text)}, TEXT)
+    assert errors(upper) == []
+    as_it_is = tf.TensorSpec((None,), tf.string, "image_bytes")
+    same = write(tmp_path / "6", lambda k, image_bytes: {"t": image_bytes}, as_it_is)
+    assert "not UTF-8" in only_error(same)
     example = tf.train.Example()
     example.features.feature["x"].float_list.value.append(1.0)
     warm_up(unknown, record(text=[example.SerializeToString()]))

@@ -45,11 +45,14 @@ def test_loss_metric_and_test_are_one_number():
     batches = tf.data.Dataset.from_tensor_slices((INPUTS, TARGETS)).batch(2)
     losses = LANGUAGE.outputs(model, batches)
     np.testing.assert_allclose(losses, by_hand(), rtol=1e-5)
-    metrics = language_metrics(losses, TARGETS, characters=25)
+    metrics = language_metrics(losses, TARGETS, characters=25, words=4)
     assert metrics["tokens"] == 10 and metrics["unknown_tokens"] == 1
     assert metrics["loss_per_token"] == pytest.approx(expected, abs=1e-4)
     assert metrics["perplexity"] == pytest.approx(np.exp(expected), abs=1e-3)
     assert metrics["bits_per_character"] == pytest.approx(10 * expected / 25 / np.log(2), abs=1e-4)
+    assert metrics["perplexity_per_word"] == pytest.approx(np.exp(expected * 10 / 4), rel=1e-5)
+    of_words = language_metrics(losses, TARGETS, characters=25)
+    assert of_words["perplexity_per_word"] == of_words["perplexity"]
 
 
 def test_a_regularizer_is_not_part_of_the_loss_per_token():

@@ -318,6 +318,13 @@ def test_prompts_that_are_none(prompts, arguments, said):
 def test_arrays_that_hold_no_tokens(tokens, said):
     with pytest.raises(ValueError, match=said):
         small().predict(tokens, verbose=0)
+    model, good = small(), np.ones((1, 2), "int32")
+    model.compile()
+    for ask in (model.fit, model.evaluate):
+        with pytest.raises(ValueError, match=said):
+            ask(tokens, good, verbose=0)
+        with pytest.raises(ValueError, match=f"(?s)`y` must.*{said}"):
+            ask(good, tokens, verbose=0)
 
 
 # === Kept ===

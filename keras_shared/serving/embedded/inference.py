@@ -40,7 +40,8 @@ def predict(
             )
         if name in outputs[:number]:
             raise invalid(f"duplicate output tensor alias: {name}")
-    for name, info in (*definition.inputs.items(), *definition.outputs.items()):
+    asked = {name: definition.outputs[name] for name in outputs} or definition.outputs
+    for name, info in (*definition.inputs.items(), *asked.items()):
         if not info.name:
             raise invalid(f"'{name}' of the signature '{signature}' is not a dense tensor")
     return servable.run(signature, inputs, deadline, outputs)

@@ -28,6 +28,10 @@ KINDS = {
 FLOATS = ("float32", "float64")
 INF = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|\bInf\b')  # a text, which stays as it is, or Inf
 SPACE = "\ufeff \t\r\n"
+# a pair of surrogates; or the second of one alone, which stands here for a byte that is no UTF-8
+ESCAPED = re.compile(
+    rb"\\(?:u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w|(?P<alone>u[dD][c-fC-F]\w\w)|.)", re.DOTALL
+)
 MOST_BITS = 1023  # of a whole number that a double holds in any case
 TOO_BIG = "JSON Parse error: Number too big to be stored in double."
 
@@ -51,6 +55,8 @@ def document_of(body: bytes) -> dict[str, Any]:
     """The JSON object at the beginning of a body; NaN, Inf and Infinity are numbers."""
     if not body:
         raise invalid("JSON Parse error: The document is empty")
+    if any(found["alone"] for found in ESCAPED.finditer(body)):
+        raise invalid("JSON Parse error: The surrogate pair in string is invalid")
     text = body.decode("utf-8", "surrogateescape")  # strings need not be UTF-8
     begin = next((at for at, sign in enumerate(text) if sign not in SPACE), 0)
     found, error = attempt(lambda: DECODER.raw_decode(text, begin), ValueError, RecursionError)

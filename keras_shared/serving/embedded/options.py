@@ -62,14 +62,14 @@ class Options:
         return cls(**vars(parser.parse_args(arguments)))
 
     def bearer(self) -> bytes:
-        """What the header of a request must hold; nothing if there is no token."""
+        """The token that a request must bear; nothing if there is none."""
         if not self.token_file:
             return b""
         with boundary(f"{self.token_file} cannot be read", ConfigError):
             token = pathlib.Path(self.token_file).read_bytes().strip()
         if not token:
             raise ConfigError(f"{self.token_file} holds no token.")
-        return b"Bearer " + token
+        return token
 
     def pair(self) -> tuple[bytes, bytes] | None:
         """Key and certificate, if there is TLS."""

@@ -68,5 +68,8 @@ def refusal_of(error: BaseException) -> Refused:
 
 def check_bearer(given: bytes, expected: bytes) -> None:
     """Refuse a request without the token that the server asks for, if it asks for one."""
-    if expected and not hmac.compare_digest(given, expected):
+    scheme, _, token = given.partition(b" ")
+    if expected and not (
+        scheme.lower() == b"bearer" and hmac.compare_digest(token.strip(), expected)
+    ):
         raise Refused("UNAUTHENTICATED", NO_TOKEN, 401)

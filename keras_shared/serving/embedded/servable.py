@@ -153,6 +153,11 @@ def _refuse(folder: pathlib.Path, trusted: bool) -> None:
         if finding.severity == "error":
             raise UnservableError(f"{finding.what}: {finding.remedy}.")
     touched = {} if trusted else effects(graph, OF_SERVING)
+    if python := touched.pop("Python", []):
+        raise UnservableError(
+            f"its graph calls back into Python ({', '.join(python)}), into the program that "
+            "exported it: replace tf.py_function and tf.numpy_function by operations of TensorFlow."
+        )
     if touched:
         named = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in touched.items())
         raise UnservableError(
