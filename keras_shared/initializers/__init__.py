@@ -13,7 +13,6 @@ from keras_shared.errors import attempt, boundary
 from keras_shared.initializers.lsuv import LSUV as LSUV
 from keras_shared.initializers.lsuv import rescale as rescale
 from keras_shared.initializers.svd import SVD as SVD
-from keras_shared.initializers.svd import refuse_delta as refuse_delta
 from keras_shared.initializers.tied_scaling import TiedScaling as TiedScaling
 from keras_shared.initializers.tied_scaling import tied_scale as tied_scale
 from keras_shared.lookup import UnknownNameError, find

@@ -8,12 +8,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_shared.eager import is_compiled
 from keras_shared.initializers.svd import SVD
 from keras_shared.tying import TiedReader
-from keras_shared.tying.keras_private import flatten_layers
+from keras_shared.tying.keras_private import flatten_layers, shapes_alone_matter
 from keras_shared.tying.layer_names import weight_paths
 from keras_shared.tying.state_kept import state_kept
-from keras_shared.tying.watching import WatchedCall, is_compiled, watched
+from keras_shared.tying.watching import WatchedCall, watched
 
 OWNED = (
     "kernel",
@@ -190,7 +191,8 @@ def _variances(
             if id(variable) in scalable:
                 output = keras.tree.flatten(call.outputs)[0]
                 if is_compiled(output):
-                    compiled[id(variable)] = call.layer.path
+                    if not shapes_alone_matter():
+                        compiled[id(variable)] = call.layer.path
                     continue
                 given = ops.cast(output if call.before is None else call.before, "float32")
                 variance = float(ops.var(given))
@@ -207,7 +209,7 @@ def _variances(
 
     with watched(flatten_layers(model), note, seen=lambda _: None):
         model(batch, training=False)
-    if lost := [path for key, path in compiled.items() if key not in found]:
+    if lost := [*compiled.values()]:
         wrong.append(
             f"The layers {lost} run inside of a loop that TensorFlow compiles, as "
             "keras.ops.vectorized_map does: what they give cannot be measured. Give a model that "
@@ -258,7 +260,7 @@ def _check_built(model: keras.Model) -> None:
 
 
 def _checked_batch(batch: Any) -> Any:
-    if hasattr(batch, "element_spec"):  # a tf.data.Dataset
+    if hasattr(batch, "element_spec") and hasattr(batch, "take"):  # a tf.data.Dataset
         batch = next(iter(batch.take(1)), ())
         batch = batch[0] if isinstance(batch, tuple) and batch else batch
     arrays = [np.asarray(ops.convert_to_numpy(a)) for a in keras.tree.flatten(batch)]

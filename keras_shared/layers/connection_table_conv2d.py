@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_shared.initializers import refuse_delta
+from keras_shared.initializers.svd import refuse_delta
 
 
 @keras.saving.register_keras_serializable("keras_shared")

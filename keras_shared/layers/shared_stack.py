@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_shared.errors import attempt, whole_reason
+from keras_shared.layers.hashed_dense import HashedDense
 from keras_shared.layers.partly_shared import (
     NORMALIZATIONS,
     PartlyShared,
@@ -124,7 +125,8 @@ class SharedStack(keras.layers.Layer):
             raise ValueError(
                 f"`share` must be 'all', a name, or a list of names. Received: share={share!r}"
             )
-        schedule = schedule if isinstance(schedule, str) else np.asarray(schedule).tolist()
+        if isinstance(schedule, (list, tuple, np.ndarray)):
+            schedule = [int(i) if isinstance(i, np.integer) else i for i in schedule]
         if distinct is None:
             distinct = len({*map(repr, schedule)}) if isinstance(schedule, list) else 1
         distinct = positive("distinct", distinct)
@@ -401,7 +403,8 @@ class SharedStack(keras.layers.Layer):
             if type(one) is type(layers[0]) and (differ := differing(layers[0], one)):
                 raise ValueError(
                     "SharedStack.from_layers takes layers that one block can stand for. "
-                    f"'{layers[0].name}' and '{one.name}' differ in {differ}"
+                    f"'{layers[0].name}' and '{one.name}' differ in {differ}: give all the same, "
+                    "or leave out those that differ."
                 )
         if len(kinds) != 1 or not all(one.built for one in layers):
             given = [
@@ -412,6 +415,12 @@ class SharedStack(keras.layers.Layer):
                 "SharedStack.from_layers takes built layers of one class with weights of the same "
                 f"shapes. Received: {given}"
             )
+        hashed = [part.name for part in flatten_layers(layers[0]) if isinstance(part, HashedDense)]
+        if hashed and distinct not in (None, 1):
+            raise ValueError(
+                f"Each block of a stack has a hash of its own, and '{hashed[0]}' of all `layers` "
+                f"the same: expected distinct=1. Received: distinct={distinct}"
+            )
         block = copy_of(layers[0], layers[0].name, 0)
         stack = cls(block, len(layers), distinct, schedule, **kwargs)
         stack.build_from_config(_build_config(layers[0]))
@@ -421,6 +430,8 @@ class SharedStack(keras.layers.Layer):
     def _start_from(self, layers: list[keras.Layer], start: str) -> None:
         values: dict[int, tuple[keras.Variable, list[np.ndarray]]] = {}
         relaxed: list[tuple[RelaxedDense, keras.Layer]] = []
+        for layer in flatten_layers(self):
+            layer.trainable = True
         for mine, theirs in zip(self.uses, layers, strict=True):
             for layer, model in zip(flatten_layers(mine), flatten_layers(theirs), strict=True):
                 owner = layer

@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 
+from keras_shared.errors import attempt, boundary
 from keras_shared.tying import TiedReader, TieError, untie
 from keras_shared.tying.keras_private import (
     arguments_of,
@@ -99,19 +100,42 @@ class TiedLayer(TiedReader):
                 self.output_shape = source.compute_output_shape(input_shape)
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
+        if self.own_layer is None and self._reference.layer is None and shapes_alone_matter():
+            _, lost = attempt(self.source, TieError)
+            known = self._known_shape(args)
+            if lost and known is not None:  # within a layer that is built before the model
+                return keras.tree.map_shape_structure(lambda s: self._zeros(s, args), known)
         if self.own_layer is None:
             self._refuse_constant(self.source())
-        return self.as_calls(lambda layer, *a, **k: layer(*a, **k), *args, **kwargs)
+        outputs = self.as_calls(lambda layer, *a, **k: layer(*a, **k), *args, **kwargs)
+        if shapes_alone_matter():
+            self._note_shapes(args, outputs)
+        return outputs
+
+    def _note_shapes(self, args: tuple[Any, ...], outputs: Any) -> None:
+        self.output_shape = keras.tree.map_structure(lambda t: tuple(t.shape), outputs)
+        if args:
+            self.output_shapes[_key(_shapes(args[0]))] = self.output_shape
+
+    def _known_shape(self, args: tuple[Any, ...]) -> Any:
+        """What the source gives for inputs of these shapes, as the config says."""
+        return self.output_shapes.get(_key(_shapes(args[0])) if args else "", self.output_shape)
+
+    def _zeros(self, shape: Sequence[int | None], args: tuple[Any, ...]) -> Any:
+        first = keras.tree.flatten(args)[0] if args else None
+        sides = () if first is None else keras.ops.shape(first)
+        known = [
+            side if side is not None else sides[axis] if axis < len(sides) else 1
+            for axis, side in enumerate(shape)
+        ]
+        return keras.ops.zeros(known, self.compute_dtype)
 
     def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
         if self.own_layer is None and self._reference.layer is None:
             return super().compute_output_spec(*args, **kwargs)
         # by a trial of `call`: the source may take and give several tensors
         outputs = keras.Operation.compute_output_spec(self, *args, **kwargs)
-        self.output_shape = keras.tree.map_structure(lambda spec: spec.shape, outputs)
-        if args:
-            shapes = keras.tree.map_structure(lambda spec: spec.shape, args[0])
-            self.output_shapes[_key(shapes)] = self.output_shape
+        self._note_shapes(args, outputs)
         return outputs
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -150,9 +174,13 @@ class TiedLayer(TiedReader):
         return None  # the output already carries the mask that the source gave it
 
     def _own(self, source: keras.Layer) -> None:
-        config = source.get_config() | {"name": f"{source.name}_of_{self.name}"}
-        copy, within = type(source).from_config(config), flatten_layers(source)
+        failed = f"{type(source).__name__} '{source.name}' cannot be copied for '{self.name}'"
+        with boundary(failed, TieError, "Give its class a `get_config` with all its arguments."):
+            config = source.get_config() | {"name": f"{source.name}_of_{self.name}"}
+            copy, within = type(source).from_config(config), flatten_layers(source)
         take_values(copy, source)
+        if not self.trainable:
+            copy.trainable = False
         for mine, theirs in zip(flatten_layers(copy), within, strict=True):
             # a reader inside whose source lies outside gets a weight of its own as well
             if isinstance(theirs, TiedReader) and not theirs.untied:
@@ -170,6 +198,10 @@ class TiedLayer(TiedReader):
         if values is not None:
             source.set_weights(values)
         super()._disown(None, source)
+
+
+def _shapes(tensors: Any) -> Any:
+    return keras.tree.map_structure(lambda t: tuple(t.shape), tensors)
 
 
 def _key(shapes: Any) -> str:

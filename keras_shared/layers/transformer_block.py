@@ -4,6 +4,7 @@ import keras
 from keras import layers, ops
 
 from keras_shared import initializers
+from keras_shared.initializers.svd import refuse_delta
 
 
 @keras.saving.register_keras_serializable("keras_shared")
@@ -66,7 +67,7 @@ class TransformerBlock(keras.layers.Layer):
         self.activation = keras.activations.get(activation)
         self.causal = causal
         self.kernel_initializer = initializers.get(kernel_initializer)
-        initializers.refuse_delta(self.kernel_initializer, self)
+        refuse_delta(self.kernel_initializer, self)
         self.supports_masking = True
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:

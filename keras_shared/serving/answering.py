@@ -82,9 +82,9 @@ def answer(
                 if not name.startswith("__saved_model_")
                 and all(info.name for info in signature.inputs.values())  # no ragged or sparse ones
             }
-        reads_texts = bool(taken) and all(
-            any(one.text for one in inputs) for inputs in taken.values()
-        )
+        without = [one for s in taken.values() if not any(o.text for o in s) for one in s]
+        reads_texts = any(one.text for of_signature in taken.values() for one in of_signature)
+        reads_texts = reads_texts and not any(o.picture or o.dtype.is_floating for o in without)
         if reads_texts and not all(is_npy(file) for files in requests for file in files):
             raise AnswerError(
                 f"{path} reads texts, and no files. Give it the text itself: keras-shared predict "
@@ -161,7 +161,7 @@ def answer_texts(
         for text in texts:
             with boundary(f"The signature '{best}' of {path} fails for {text!r}", AnswerError):
                 sent = {
-                    key: np.array([text.encode()], object)
+                    key: np.full((1,) * (into.shape.rank or 0), text.encode(), object)
                     if (into := _input_of((key, info))).dtype == tf.string
                     else np.array([options[key]], into.dtype.as_numpy_dtype)
                     for key, info in signatures[best].inputs.items()
@@ -192,7 +192,7 @@ def _default_first(names: Iterable[str]) -> list[str]:
 def _takes_text(signature: Any, options: Mapping[str, float]) -> int:
     """How many inputs it has, if one is a text and the options name the others; else 0."""
     inputs = [_input_of(item) for item in signature.inputs.items()]
-    texts = [one.key for one in inputs if one.dtype == tf.string and one.shape.rank == 1]
+    texts = [one.key for one in inputs if one.dtype == tf.string and one.shape.rank in (0, 1, 2)]
     others = {one.key for one in inputs} - {*texts}
     known = len(texts) == 1 and not texts[0].endswith("_bytes") and others <= {*options}
     return len(inputs) if known else 0
@@ -241,7 +241,8 @@ def _sent(given: _Read, into: _Input, vector: bool) -> np.ndarray | None:
     """What goes to an input, or None if it takes no such thing."""
     if not given.picture:
         array = given.array  # or one row of a batch
-        sent = array if into.shape.is_compatible_with(array.shape) else np.atleast_2d(array)
+        fits = into.shape.rank is not None and into.shape.is_compatible_with(array.shape)
+        sent = array if fits else np.atleast_2d(array)
         whole = into.dtype.is_integer or into.dtype.is_bool
         if into.dtype == tf.string or (whole and not np.array_equal(sent, np.trunc(sent))):
             return None

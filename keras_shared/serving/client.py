@@ -89,7 +89,7 @@ class Client:
             port = parts.port
         if parts.scheme not in ("http", "https", "grpc", "grpcs") or not parts.hostname:
             raise ValueError(expected)
-        if re.search(r"/v1(/|$)", parts.path):
+        if re.search(r"/v1/models(/|$)", parts.path):
             raise ValueError(f"{expected}. The names of models are given to the methods")
         is_grpc, tls = parts.scheme.startswith("grpc"), parts.scheme.endswith("s")
         if is_grpc and parts.username is not None:

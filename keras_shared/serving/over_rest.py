@@ -100,7 +100,7 @@ class Rest:
         unfit = functools.partial(ServingError, "INVALID_ARGUMENT", sent=False)
         with boundary("the inputs cannot be sent over REST", unfit):
             for key, array in inputs.items():
-                if not array.size and array.ndim > 1:
+                if 0 in array.shape[:-1]:
                     raise ValueError(
                         f"'{key}' has the shape {array.shape}, and an empty list of JSON has no "
                         "further sizes: ask over gRPC, or leave an empty batch out"

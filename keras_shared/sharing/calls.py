@@ -106,10 +106,12 @@ def _joined(calls: list[Call], shared: Shared, uses: int) -> None:
 def _in_time(calls: list[Call], layer: keras.layers.TimeDistributed, steps: int) -> None:
     """Make one call of those that are alike at each step; they end the list, before its own."""
     inside = {id(part) for part in flatten_layers(layer.layer)}
-    first = len(calls) - 1
-    while first and id(calls[first - 1].layer) in inside:
-        first -= 1
-    of_a_step = calls[first:-1][: (len(calls) - 1 - first) // steps]
+    last = len(calls) - 2  # of what lies inside, which is noted after what it calls
+    begins = last
+    while begins and id(calls[begins - 1].layer) in inside - {id(layer.layer)}:
+        begins -= 1
+    of_a_step = calls[begins : last + 1]
+    first = last + 1 - steps * len(of_a_step)
     is_open = _is_open_in_time(layer)
     calls[first:-1] = [
         # an RNN at each step has steps of its own

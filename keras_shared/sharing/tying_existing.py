@@ -1,6 +1,7 @@
 """From a model whose layers own their weights to one in which some read those of others."""
 
 import fnmatch
+import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -13,7 +14,12 @@ from keras_shared.layers.convolution_reader import ConvolutionReader
 from keras_shared.sharing.copying import Copies, layer_named, names_in, refuse_without_graph
 from keras_shared.tying import TiedReader, TieError, bind_ties, readers_of
 from keras_shared.tying.alike import differing
-from keras_shared.tying.effective_weight import effective_weight, is_derived, weight_names
+from keras_shared.tying.effective_weight import (
+    effective_weight,
+    is_derived,
+    weight_names,
+    weight_shape,
+)
 from keras_shared.tying.keras_private import flatten_layers
 from keras_shared.tying.layer_names import short_names
 
@@ -174,6 +180,13 @@ class _Copy(Copies):
                 "`enable_lora`; or save the model and load its weights into one without LoRA, "
                 "which merges it."
             )
+        for inner in flatten_layers(layer):
+            if mode := getattr(inner, "quantization_mode", None):
+                raise TieError(
+                    f"'{layer.name}' is quantised as {mode!r}, so its kernel cannot be compared "
+                    "with another. Tie the model first, and quantise it then."
+                )
+        _warn_of_penalties(layer, source)
         shapes = [[tuple(w.shape) for w in one.weights] for one in (layer, source)]
         kinds = [k for of, by, k in TRANSPOSED if type(layer) is of and isinstance(source, by)]
         kind = kinds[0] if kinds else None
@@ -259,10 +272,28 @@ class _Copy(Copies):
         return not same and self._keep == "reader"
 
 
+def _warn_of_penalties(layer: keras.Layer, source: keras.Layer) -> None:
+    """What acts on the reader's kernel alone acts on nothing once it reads the source's."""
+    lost = [
+        f"{name}_{kind}"
+        for name in ("kernel", "embeddings", "depthwise", "pointwise", "recurrent")
+        for kind in ("regularizer", "constraint")
+        if getattr(layer, f"{name}_{kind}", None)
+        and not any(getattr(source, f"{n}_{kind}", None) for n in (name, "kernel", "embeddings"))
+    ]
+    if lost:
+        warnings.warn(
+            f"'{layer.name}' has {lost}, which '{source.name}' has not: they are left out, since "
+            f"'{source.name}' owns the weight. Give them to '{source.name}' to keep them.",
+            stacklevel=2,
+        )
+
+
 def _as_read(source: keras.Layer) -> tuple[int, ...]:
     """The shape of the kernel that a layer must own to be the transpose of `source`."""
-    shape = tuple(source.weights[0].shape)
-    return shape if isinstance(source, CONVOLUTIONS) else shape[::-1]
+    shape: Any = weight_shape(source)
+    read: tuple[int, ...] = shape if isinstance(source, CONVOLUTIONS) else shape[::-1]
+    return read
 
 
 def _plain(value: Any) -> Any:

@@ -218,7 +218,11 @@ class _Copies:
             elif _takes_same(layer, args, kwargs):  # of narrower inputs no means are known
                 take_adapted(copy, layer)
         elif self._copy_values and values:
-            copy.build_from_config(layer.get_build_config())
+            if local:  # of the size of this call, whatever the first one had
+                copy.build(_first(layer, args, kwargs).shape)
+                copy.built = True
+            else:
+                copy.build_from_config(layer.get_build_config())
             copy.set_weights(values)
         outputs = copy(*args, **kwargs)
         if tied and layer.plain_axes and not self._copy_values:

@@ -8,12 +8,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_shared.eager import is_compiled
 from keras_shared.errors import KerasSharedError
 from keras_shared.sharing.report import owners_in
 from keras_shared.tying import TiedReader
-from keras_shared.tying.keras_private import flatten_layers
+from keras_shared.tying.keras_private import flatten_layers, shapes_alone_matter
 from keras_shared.tying.state_kept import state_kept
-from keras_shared.tying.watching import WatchedCall, is_compiled, watched
+from keras_shared.tying.watching import WatchedCall, watched
 
 ACTIVATIONS = (
     keras.layers.Activation, keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.PReLU,
@@ -74,10 +75,11 @@ def collect(model: keras.Model, x: Any, loss_of: Callable[[Any], Any], examples:
             if id(call.layer) not in layers or not isinstance(first(call.outputs), tf.Tensor):
                 return None
             if is_compiled(first(call.outputs)):
-                compiled[id(call.layer)] = call.layer
+                if not shapes_alone_matter():
+                    compiled[id(call.layer)] = call.layer
                 return None
             call = call._replace(outputs=_copied(call.outputs))
-            for output in keras.tree.flatten(call.outputs):
+            for output in outputs_of(call):
                 seen(output)
             use = current.get(id(call.layer))
             if use is None or not call.step:
@@ -89,7 +91,7 @@ def collect(model: keras.Model, x: Any, loss_of: Callable[[Any], Any], examples:
 
         with watched(flatten_layers(model), note, seen):
             outputs = model(x, training=False)
-        if lost := [layer.path for key, layer in compiled.items() if key not in current]:
+        if lost := [layer.path for layer in compiled.values()]:
             raise SignalError(
                 f"The layers {lost} run inside of a loop that TensorFlow compiles, as "
                 "keras.ops.vectorized_map does: what they give cannot be seen. Measure a model "

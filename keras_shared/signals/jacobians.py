@@ -73,7 +73,8 @@ def jacobian_of(use: Use) -> Jacobian | None:
 def _place(call: WatchedCall) -> int | None:
     """Which of the flattened arguments to change: the first that holds real numbers."""
     flat = keras.tree.flatten((call.args, call.kwargs))
-    real = [i for i, v in enumerate(flat) if tf.is_tensor(v) and v.dtype.is_floating and v.ndim]
+    tensors = [(i, v) for i, v in enumerate(flat) if isinstance(v, tf.Tensor)]
+    real = [i for i, v in tensors if v.dtype.is_floating and v.ndim]
     if call.step is not None and len(real) > 1:  # of a cell the state goes on, not the input
         return real[1]
     return real[0] if real else None

@@ -15,6 +15,7 @@ from keras_shared.signals.ties import Tie, ties_of, weight_gradient, weights_by_
 from keras_shared.signals.warnings import Weighed, warnings_of
 from keras_shared.tying.keras_private import expect_layer, flatten_layers
 from keras_shared.tying.layer_names import held_paths
+from keras_shared.tying.state_kept import state_kept
 
 BINS = 60  # of a histogram
 
@@ -167,12 +168,15 @@ def signal_report(
     loss_of, loss_name = _loss_of(model, x, y, sample_weight, loss)
     uses = collect(model, x, loss_of, examples)
     names, weights = _names(model), weights_by_layer(model)
-    layers = tuple(
-        _signals(use, jacobians, names, weights.get(id(use.layer), []), examples) for use in uses
-    )
-    ties = ties_of(model, uses, examples)
-    weighed = [Weighed(use, layer.gradient_norm) for use, layer in zip(uses, layers, strict=True)]
-    warnings = warnings_of(layers, ties, weighed)
+    with state_kept(model):  # layers are called again
+        layers = tuple(
+            _signals(use, jacobians, names, weights.get(id(use.layer), []), examples)
+            for use in uses
+        )
+        ties = ties_of(model, uses, examples)
+        norms = (layer.gradient_norm for layer in layers)
+        weighed = [Weighed(use, norm) for use, norm in zip(uses, norms, strict=True)]
+        warnings = warnings_of(layers, ties, weighed)
     return SignalReport(model.name, examples, loss_name, layers, tuple(ties), tuple(warnings))
 
 
@@ -201,7 +205,8 @@ def _signals(
     arrived = gradients.size > 0
     passes = passing(use)
     wide = gradients.astype("float64")
-    kernel = next((v for v in weights if len(v.shape) > 1), None)
+    matrices = (v for v in weights if len(v.shape) > 1)
+    kernel = next((v for v in matrices if not v.name.endswith(("_scale", "_zero"))), None)
     of_kernel = None
     if arrived and kernel is not None:
         of_kernel = weight_gradient(use, kernel) / examples
@@ -300,7 +305,8 @@ def _loss_of(
             f"'{model.name}' has no loss for the targets. Compile it first, give a `loss`, or "
             "leave the targets out."
         )
-    kinds = {getattr(one, "reduction", None) for one in keras.tree.flatten(model.loss)}
+    losses = [one for one in keras.tree.flatten(model.loss) if one is not None]
+    kinds = {getattr(one, "reduction", None) for one in losses}
     summed = len(first(x)) if kinds == {"sum"} else 1
 
     def of_model(outputs: Any) -> Any:

@@ -68,7 +68,7 @@ def weights_by_layer(model: keras.Model) -> dict[int, list[keras.Variable]]:
     for layer in flatten_layers(model):
         if isinstance(layer, TiedReader):
             read = [v for v in layer.read_variables() if id(v) in owned]
-            found[id(layer)] = found.get(id(layer), []) + read
+            found[id(layer)] = read + found.get(id(layer), [])
     return found
 
 

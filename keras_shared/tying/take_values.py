@@ -33,6 +33,12 @@ def take_values(copy: keras.Layer, layer: keras.Layer) -> None:
         >>> [str(word) for word in copy.get_vocabulary()]
         ['[UNK]', 'tied', 'weights']
     """
+    parts = flatten_layers(layer)
+    if float8 := [p.name for p in parts if getattr(p, "quantization_mode", None) == "float8"]:
+        raise TieError(
+            f"'{layer.name}' cannot be copied: {float8} is quantised as 'float8', whose weights "
+            "Keras cannot set. Untie, unshare or tie the model first, and quantise it then."
+        )
     with boundary(f"{type(layer).__name__} '{layer.name}' cannot be copied", TieError):
         if layer.weights:
             if not copy.built:

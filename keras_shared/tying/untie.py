@@ -1,11 +1,13 @@
 """Cut a reader from its source, and tie it again."""
 
+import contextlib
 import warnings
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 import numpy as np
 
+from keras_shared.tying.alike import differing
 from keras_shared.tying.bind_ties import readers_of
 from keras_shared.tying.effective_weight import is_derived, weight_shape
 from keras_shared.tying.keras_private import expect_layer, variables_may_change
@@ -17,8 +19,9 @@ from keras_shared.tying.tied_reader import TiedReader
 def untie(layer_or_model: keras.Layer) -> keras.Layer:
     """Cut each reader inside `layer_or_model` from its source, in place, without changing a value.
 
-    Each reader gets a trainable copy of the weight that it reads now (LoRA merged, dequantised, a
-    whole kernel in place of a codebook), and saves it as its own from then on. A decoder that was
+    Each reader gets a copy of the weight that it reads now (LoRA merged, dequantised, a
+    whole kernel in place of a codebook), trained unless the reader is frozen, and saves it as its
+    own from then on; if one of them cannot be cut, none is. A decoder that was
     untied can be saved, loaded and trained alone. Compile every model that contains the reader
     again: its optimizer does not know the new variables, and a `predict` that it traced before goes
     on reading the source.
@@ -55,16 +58,20 @@ def untie(layer_or_model: keras.Layer) -> keras.Layer:
             "`keras_shared.unshare`, which gives a new model.",
             stacklevel=2,
         )
+    sources = [reader.source() for reader in readers]
     for reader in readers:
-        source = reader.source()
         if not reader.built:
             raise TieError(
                 f"{type(reader).__name__} '{reader.name}' was never called, so it is not built "
                 "yet. Call it, or the model that contains it, once before `untie`."
             )
-        with variables_may_change(reader):
-            reader._own(source)
-        reader._reference.cut()
+    with contextlib.ExitStack() as if_it_fails:
+        for reader, source in zip(readers, sources, strict=True):
+            with variables_may_change(reader):
+                reader._own(source)
+            reader._reference.cut()
+            if_it_fails.callback(_again, reader, source)
+        if_it_fails.pop_all()
     _forget_compiled(layer_or_model)
     return layer_or_model
 
@@ -136,8 +143,15 @@ def tie(
             f"{ {key: known.get(key) for key in differ} }, and '{source.name}' has "
             f"{ {key: found.get(key) for key in differ} }. Pass a source that has the same."
         )
+    whole = hasattr(reader, "as_calls")
+    kind, wanted = type(source).__name__, known["class_name"]
+    if whole and (reader.own_layer is None and kind != wanted):
+        raise TieError(
+            f"{type(reader).__name__} '{reader.name}' was built for a {wanted}, and "
+            f"'{source.name}' is a {kind}. Pass a source of that class."
+        )
     if lost:
-        if weight_shape(source) != reader.tied_weight_shape():
+        if known["weight_shape"] and weight_shape(source) != reader.tied_weight_shape():
             raise TieError(
                 f"{type(reader).__name__} '{reader.name}' reads a weight of shape "
                 f"{reader.tied_weight_shape()}, but the source '{source.name}' has "
@@ -145,6 +159,13 @@ def tie(
             )
         reader._reference = SourceReference(source, reader.source_attributes)
         return reader
+    differ = differing(reader.own_layer, source) if whole and reader.own_layer else []
+    if differ := [key for key in differ if key not in ("dtype", "quantization_config")]:
+        raise TieError(
+            f"'{reader.name}' calls a {type(reader.own_layer).__name__} of its own, and the source "
+            f"'{source.name}' differs from that in {differ}: tied, it would compute something "
+            "else. Pass a source that has the same."
+        )
     owned, shared = reader._owned(), reader._shared(source)
     shapes = [[value.shape for value in values] for values in (owned, shared)]
     if shapes[0] != shapes[1]:
@@ -166,10 +187,14 @@ def tie(
             f"'{reader.name}' cannot be copied into it. Pass keep='source', or another source. "
             "Received: keep='reader'"
         )
-    with variables_may_change(reader):
-        reader._disown(owned if keep == "reader" and not same else None, source)
-    reader._reference = SourceReference(source, reader.source_attributes)
+    _again(reader, source, owned if keep == "reader" and not same else None)
     return reader
+
+
+def _again(reader: TiedReader, source: keras.Layer, values: list[Any] | None = None) -> None:
+    with variables_may_change(reader):
+        reader._disown(values, source)
+    reader._reference = SourceReference(source, reader.source_attributes)
 
 
 def _forget_compiled(model: keras.Layer) -> None:

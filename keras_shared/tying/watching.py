@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import keras
 
+from keras_shared.eager import functions_run_eagerly
+
 
 class WatchedCall(NamedTuple):
     """One call of a layer.
@@ -90,7 +92,7 @@ def watched(
             own = vars(layer).get("activation")  # of an RNN it is a property, and its cell's
             if seen is not None and own is not None and not isinstance(own, keras.Layer):
                 watch_activation(layer, seen)
-        with _functions_run_eagerly():
+        with functions_run_eagerly():
             yield
     finally:
         for layer, name, original in attributes:
@@ -98,28 +100,3 @@ def watched(
                 delattr(layer, name)
             else:
                 setattr(layer, name, original)
-
-
-@contextmanager
-def _functions_run_eagerly() -> Iterator[None]:
-    """A `tf.function` that was traced before calls no layer."""
-    if keras.backend.backend() != "tensorflow":
-        yield
-        return
-    import tensorflow as tf
-
-    before = tf.config.functions_run_eagerly()
-    tf.config.run_functions_eagerly(True)
-    try:
-        yield
-    finally:
-        tf.config.run_functions_eagerly(before)
-
-
-def is_compiled(tensor: Any) -> bool:
-    """Whether a tensor has no value, since TensorFlow compiles what makes it."""
-    if keras.backend.backend() != "tensorflow":
-        return False
-    import tensorflow as tf
-
-    return bool(tf.is_symbolic_tensor(tensor))

@@ -83,15 +83,30 @@ class LanguageModel(ZooModel):
 
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.fit`, for arrays of tokens that this model knows."""
-        return super().fit(self._known(x, "x"), self._known(y, "y"), *args, **kwargs)
+        self._check_targets(y)
+        return super().fit(self._known(x, "x"), y, *args, **kwargs)
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.evaluate`, for arrays of tokens that this model knows."""
-        return super().evaluate(self._known(x, "x"), self._known(y, "y"), *args, **kwargs)
+        self._check_targets(y)
+        return super().evaluate(self._known(x, "x"), y, *args, **kwargs)
 
     def _known(self, tokens: Any, name: str) -> Any:
-        """Arrays and lists checked; data sets as they are."""
-        return self._checked(tokens, name) if isinstance(tokens, (np.ndarray, list)) else tokens
+        """Arrays, and lists of numbers, checked; data sets and lists of arrays as they are."""
+        of_arrays = isinstance(tokens, list) and tokens and hasattr(tokens[0], "shape")
+        known = isinstance(tokens, (np.ndarray, list)) and not of_arrays
+        return self._checked(tokens, name) if known else tokens
+
+    def _check_targets(self, y: Any) -> None:
+        """Whole numbers are tokens; a negative one may be the mark of a loss."""
+        most = len(self.vocabulary) + SPECIAL
+        whole = isinstance(y, np.ndarray) and y.ndim == 2 and np.issubdtype(y.dtype, np.integer)
+        if whole and y.size and y.max() >= most:
+            raise ValueError(
+                f"`y` must hold tokens from 0 to {most - 1}: the vocabulary has "
+                f"{len(self.vocabulary):,} after padding and unknown ones. Received: up to "
+                f"{y.max()}"
+            )
 
     def generate(
         self,
@@ -127,7 +142,7 @@ class LanguageModel(ZooModel):
         if seed is None:
             seed = int(np.random.default_rng().integers(2**30))
         _check_range("seed", seed, 0, 2**31 - 1)
-        if not isinstance(prompts, (str, list, tuple, np.ndarray)):
+        if not isinstance(prompts, (str, list, tuple)) and np.ndim(prompts) != 1:
             raise ValueError(f"`prompts` must be a text or a list of texts. Received: {prompts!r}")
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
         numbers = self._numbers(texts)

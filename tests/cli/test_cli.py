@@ -148,7 +148,7 @@ def test_predict(images, tmp_path, capsys, monkeypatch):
     np.save(tmp_path / "w.npy", np.zeros(5))
     assert main(["predict", "tied_autoencoder_mnist", str(tmp_path / "w.npy")]) == 1
     error = capsys.readouterr().err
-    assert "numbers of shape (1, 5)" in error and "numbers of shape (None, 784)" in error
+    assert "numbers of shape (5,)" in error and "numbers of shape (None, 784)" in error
     assert main(["predict", "tied_autoencoder_mnist", images[0], "--out", str(tmp_path)]) == 0
     assert (tmp_path / "one_reconstruction.png").exists()
     np.save(tmp_path / "code.npy", np.zeros(30))

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from keras import layers
 
 import keras_shared
-from keras_shared.layers import RelaxedDense, SharedStack, TransformerBlock
+from keras_shared.layers import HashedDense, RelaxedDense, SharedStack, TiedDense, TransformerBlock
 from keras_shared.layers.partly_shared import own_part
 from keras_shared.layers.schedules import SCHEDULES, uses_of
+from keras_shared.tying.alike import differing
 from keras_shared.tying.keras_private import flatten_layers
 
 X = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
@@ -509,6 +510,38 @@ def test_layers_that_compute_differently_are_refused(make, argument, request):
         SharedStack.from_layers(blocks, 2)
 
 
+def autoencoder():
+    inputs = keras.Input((5, 8))
+    code = layers.Dense(3, kernel_initializer=keras.initializers.GlorotUniform(seed=1))
+    return keras.Model(inputs, TiedDense(code)(code(inputs)))
+
+
+class WithArray(layers.Dense):
+    def get_config(self):
+        return {**super().get_config(), "told": np.ones(3), "init": keras.initializers.Zeros()}
+
+
+def test_layers_that_compute_alike_are_taken():
+    for make in (autoencoder, lambda: WithArray(8)):
+        blocks = [make() for _ in range(2)]
+        for block in blocks:
+            block(TOKENS)
+        if make is autoencoder:
+            stack = SharedStack.from_layers(blocks, 2)
+            np.testing.assert_allclose(stack(TOKENS), one_after_another(blocks), rtol=1e-5)
+        else:
+            assert differing(*blocks) == []
+    called = [keras.Sequential([layers.Dense(8)]) for _ in range(2)]
+    for rows, block in enumerate(called, 2):
+        block(np.ones((rows, 5, 8)))
+    SharedStack.from_layers(called, 2)
+    hashed = [HashedDense(8, 8) for _ in range(2)]
+    for block in hashed:
+        block.build((None, 5, 8))
+    with pytest.raises(ValueError, match="a hash of its own.*expected distinct=1"):
+        SharedStack.from_layers(hashed, 2)
+
+
 def test_from_layers_that_were_called_on_arrays_alone():
     blocks = [keras.Sequential([keras.Input((5, 8)), layers.Dense(8, "relu")]) for _ in range(2)]
     wanted = one_after_another(blocks)
@@ -526,6 +559,8 @@ def test_from_layers_of_which_one_is_frozen(rank):
     assert [use.trainable for use in stack.uses] == [True, False, True]
     assert [block.trainable for block in stack.blocks] == [True, False, True]
     assert not SharedStack.from_layers(blocks, 1, rank=rank).blocks[0].trainable
+    blocks[0].trainable, blocks[1].trainable = False, True
+    assert [b.trainable for b in SharedStack.from_layers(blocks, 3).blocks] == [False, True, True]
 
 
 @settings(max_examples=8, deadline=None)

@@ -369,11 +369,15 @@ def test_what_goes_over_the_wire_in_rest(server):
 @pytest.mark.parametrize(
     "wrong",
     ["ftp://host:1", "http://", "", "grpc://", "http://host:99999", "http://host:x", None,
-     "http://host:8501/v1/models/m", "http://host:8501/v1/", b"http://host"],
+     "http://host:8501/v1/models/m", "http://host:8501/v1/models/", b"http://host"],
 )  # fmt: skip
 def test_a_wrong_url(wrong):
     with pytest.raises(ValueError, match=r"Expected http://host:8501 .*Received: "):
         Client(wrong)
+
+
+def test_a_prefix_of_a_proxy_may_hold_v1():
+    Client("https://gateway.example.com/api/v1/serving").close()
 
 
 def test_the_port_of_the_other_protocol(server):

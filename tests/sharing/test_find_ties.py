@@ -130,7 +130,7 @@ def test_readers_of_ones_own_and_wrappers():
     inner = Doubled(dense, name="inner")
     outputs = layers.TimeDistributed(inner, name="each")(layers.TimeDistributed(dense)(x))
     found = find_ties(keras.Model(x, outputs))
-    assert shared(found)["dense/kernel"]["inner"].form == "doubled"
+    assert shared(found)["dense/kernel"]["inner"].form == "doubled, at each of 5 steps"
     both = layers.Bidirectional(layers.GRU(4), name="both")
     assert find_ties(keras.Model(x, both(x))).shared == ()
 

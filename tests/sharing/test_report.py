@@ -483,3 +483,18 @@ def test_a_layer_at_each_step_of_time(length, depth):
     assert report.totals["ratio"] == depth
     if length:
         assert kernel.multiply_adds == depth * 6 * 32
+
+
+def test_a_direct_call_before_the_steps_of_time():
+    inputs = keras.Input((5, 8))
+    dense = layers.Dense(8)
+    for outputs in (
+        layers.TimeDistributed(dense)(dense(inputs)), dense(layers.TimeDistributed(dense)(inputs)),
+    ):  # fmt: skip
+        kernel = sharing_report(keras.Model(inputs, outputs)).weights[0]
+        assert (kernel.uses, kernel.multiply_adds, kernel.without_sharing) == (2, 640, 128)
+    tower = keras.Sequential([keras.Input((8,)), layers.Dense(8, name="a"), layers.Dense(8)])
+    first = tower.layers[0]
+    model = keras.Model(inputs, layers.TimeDistributed(tower)(first(first(inputs))))
+    kernel = next(w for w in sharing_report(model).weights if w.path.endswith("a/kernel"))
+    assert kernel.uses == 3

@@ -7,7 +7,7 @@ from keras import layers
 
 import keras_shared
 from keras_shared import TieError, tie_weights, untie
-from keras_shared.layers import TiedConvTranspose, TiedDense, TiedLayer
+from keras_shared.layers import HashedDense, TiedConvTranspose, TiedDense, TiedLayer
 from keras_shared.tying import check_ties, readers_of, tie
 
 RANDOM = np.random.default_rng(5)
@@ -383,3 +383,38 @@ def test_layers_that_compute_in_other_dtypes_are_not_one():
     model = keras.Model(x, rounded(layers.Dense(6, name="source")(x)))
     with pytest.raises(TieError, match=r"differ in \['dtype'\]"):
         tie_weights(model, {"rounded": "source"}, keep="source", transpose=False)
+
+
+def test_penalties_of_the_reader_alone_are_named():
+    x = keras.Input((6,))
+    reader = layers.Dense(6, kernel_regularizer="l2", kernel_constraint="non_neg", name="dec")
+    model = keras.Model(x, reader(layers.Dense(4, name="enc")(x)))
+    said = r"'dec' has \['kernel_regularizer', 'kernel_constraint'\], which 'enc' has not"
+    with pytest.warns(UserWarning, match=said):
+        tie_weights(model, {"dec": "enc"}, keep="source")
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_quantised_layers(use_bias):
+    x = keras.Input((6,))
+    enc = layers.Dense(4, name="enc", use_bias=use_bias)
+    model = keras.Model(x, layers.Dense(6, name="dec")(enc(x)))
+    enc.quantize("int8")
+    tied = tie_weights(model, {"dec": "enc"}, keep="source")
+    kernel = keras_shared.tying.effective_weight(enc, "float32")
+    code = enc(np.ones((1, 6), "float32"))
+    np.testing.assert_allclose(
+        tied(np.ones((1, 6), "float32")), code @ np.transpose(kernel), atol=1e-4
+    )
+    model.get_layer("dec").quantize("int8")
+    with pytest.raises(TieError, match="'dec' is quantised as 'int8'.*Tie the model first"):
+        tie_weights(model, {"dec": "enc"}, keep="source")
+
+
+def test_another_hash_is_another_layer():
+    x = keras.Input((8,))
+    first, second = (HashedDense(8, 8, seed=n, name=f"h{n}") for n in (1, 2))
+    model = keras.Model(x, second(first(x)))
+    second.set_weights(first.get_weights())
+    with pytest.raises(TieError, match=r"differ in \['seed'\]"):
+        tie_weights(model, {"h2": "h1"})

@@ -165,3 +165,14 @@ def test_narrow_refusals():
 def test_refusals():
     with pytest.raises(ValueError, match="no graph of layers"):
         unshare(keras.Sequential([layers.Dense(2)]))
+
+
+def test_a_convolution_at_two_scales():
+    convolution = layers.Conv2D(4, 3)
+    a, b = keras.Input((9, 9, 3)), keras.Input((5, 5, 3))
+    model = keras.Model([a, b], [convolution(a), convolution(b)])
+    apart = unshare(model, convolutions=True)
+    images = [np.random.default_rng(0).normal(size=(2, n, n, 3)).astype("float32") for n in (9, 5)]
+    for one, two in zip(model(images), apart(images), strict=True):
+        np.testing.assert_allclose(two, one, atol=1e-5)
+    assert apart.count_params() == (7 * 7 + 3 * 3) * (27 + 1) * 4

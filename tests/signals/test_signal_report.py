@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import keras_shared
 from keras_shared.initializers import LSUV
-from keras_shared.layers import Shared, TiedDense
+from keras_shared.layers import Shared, SharedStack, TiedDense
 from keras_shared.signals import SignalError, jacobians, signal_report
 from keras_shared.tying.keras_private import flatten_layers
 
@@ -203,6 +203,38 @@ class ByRow(keras.layers.Layer):
         return keras.ops.vectorized_map(lambda row: self.hidden(row[None])[0], x)
 
 
+class Counting(keras.layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.noise = keras.random.SeedGenerator(3)
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(6, 6), name="kernel")
+        self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False, name="calls")
+
+    def call(self, x):
+        self.calls.assign_add(1)
+        return x @ self.kernel + keras.random.normal((6,), seed=self.noise)
+
+
+def test_nothing_moves_and_the_kernel_is_the_one_that_is_read():
+    layer = Counting()
+    model = keras.Sequential([keras.Input((6,)), layer])
+    before = [np.asarray(v) for v in model.variables]
+    signal_report(model, X)
+    for one, two in zip(before, model.variables, strict=True):
+        np.testing.assert_array_equal(one, two)
+    inputs = keras.Input((6,))
+    stack = keras.Model(inputs, SharedStack(keras.layers.Dense(6), 2, rank=2)(inputs))
+    tie = signal_report(stack, X).ties[0]
+    deviations = [u.kernel_gradient_deviation for u in signal_report(stack, X).layers]
+    assert tie.shape == (6, 6) and min(deviations) > 0
+    lstm = keras.Sequential(
+        [keras.Input(batch_shape=(10, 5, 6)), keras.layers.LSTM(4, stateful=True)]
+    )
+    signal_report(lstm, np.ones((10, 5, 6), "float32"))
+
+
 def test_calls_that_tensorflow_compiles():
     model = Traced()
     model(X)
@@ -214,6 +246,10 @@ def test_calls_that_tensorflow_compiles():
         signal_report(mapped, X)
     with pytest.raises(ValueError, match="inside of a loop that TensorFlow compiles"):
         LSUV(mapped, X)
+    hidden, inputs = mapped.layers[0].hidden, keras.Input((6,))
+    both = keras.Model(inputs, mapped.layers[0](hidden(inputs)))
+    with pytest.raises(SignalError, match="inside of a loop that TensorFlow compiles"):
+        signal_report(both, X)
     assert not tf.config.functions_run_eagerly()
 
 

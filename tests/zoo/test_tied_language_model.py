@@ -318,13 +318,25 @@ def test_prompts_that_are_none(prompts, arguments, said):
 def test_arrays_that_hold_no_tokens(tokens, said):
     with pytest.raises(ValueError, match=said):
         small().predict(tokens, verbose=0)
-    model, good = small(), np.ones((1, 2), "int32")
+    model = small()
     model.compile()
     for ask in (model.fit, model.evaluate):
         with pytest.raises(ValueError, match=said):
-            ask(tokens, good, verbose=0)
-        with pytest.raises(ValueError, match=f"(?s)`y` must.*{said}"):
-            ask(good, tokens, verbose=0)
+            ask(tokens, np.ones((1, 2), "int32"), verbose=0)
+
+
+def test_targets_that_are_no_tokens():
+    model, good = small(), np.ones((1, 2), "int32")
+    model.compile()
+    for ask in (model.fit, model.evaluate):
+        with pytest.raises(ValueError, match="`y` must hold tokens from 0 to 10.*up to 11"):
+            ask(good, np.array([[1, 11]]), verbose=0)
+        ask([good], good, verbose=0)
+    marked = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
+    model.compile("sgd", marked)
+    model.fit(good, np.array([[3, -1]]), verbose=0)
+    model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
+    model.fit(good, np.eye(11, dtype="int32")[[[1, 2]]], verbose=0)
 
 
 # === Kept ===
