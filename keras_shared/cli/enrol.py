@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> None:
         if options.remove:
             gallery.remove(options.name)
         else:
-            _, images = pictures(options.files, gallery.model, options.invert)
+            _, images = pictures(options.files, gallery.model, options.invert, options.model)
             gallery.enrol(options.name, images, keep="mean" if options.mean else "all")
         gallery.save(options.gallery)
     say(f"{options.gallery}: {len(gallery.names)} names, {len(gallery)} embeddings")

@@ -32,18 +32,22 @@ def open_gallery(options: argparse.Namespace, new: bool) -> "Gallery":
     return Gallery.load(options.gallery, model)
 
 
-def pictures(given: list[str], model: Any, invert: bool = False) -> tuple[list[str], "np.ndarray"]:
+def pictures(
+    given: list[str], model: Any, invert: bool = False, preset: str = ""
+) -> tuple[list[str], "np.ndarray"]:
     """The files, those in folders too, and what the model takes of them, as its graph resizes."""
     import numpy as np
 
     from keras_shared.cli.predict import contents
     from keras_shared.datasets.lazy_images import fit_image
     from keras_shared.files.pictures import read_picture
+    from keras_shared.presets.names import entry_names
 
     files = [file for one in given for file in files_in(one, vectors=False)]
     shape = type(model).image_shape_of(model.image_shape)
     sources = contents(files)
     if (bright_ink := model.bright_ink(**model.get_config())) is not None:
-        warn_of_ground(files, sources, bright_ink, invert)
+        learnt = "" if preset in entry_names() else type(model).__name__
+        warn_of_ground(files, sources, bright_ink, invert, learnt)
     images = np.stack([fit_image(read_picture(one), shape) for one in sources])
     return files, 255 - images if invert else images

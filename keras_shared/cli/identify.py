@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> None:
     gallery = open_gallery(options, new=False)
     if options.threshold is not None:
         gallery.threshold = options.threshold
-    files, images = pictures(options.files, gallery.model, options.invert)
+    files, images = pictures(options.files, gallery.model, options.invert, options.model)
     identities = gallery.identify(images, options.top)
     if options.json:
         found = [

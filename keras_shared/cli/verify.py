@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     from keras_shared.cli.predict import contents, stored_arguments
     from keras_shared.errors import boundary, printable
-    from keras_shared.presets.names import class_name
+    from keras_shared.presets.names import class_name, entry_names
     from keras_shared.serving.answering import AnswerError, answer
     from keras_shared.tasks.verification import show_pair
     from keras_shared.zoo import MODELS
@@ -36,6 +36,7 @@ def run(options: argparse.Namespace) -> None:
     model: Any = MODELS.get(class_name(options.model) or "")
     bright_ink = model and model.bright_ink(**stored_arguments(options.model))
     if bright_ink is not None:
-        warn_of_ground(files, sources, bright_ink, options.invert)
+        learnt = "" if options.model in entry_names() else class_name(options.model) or ""
+        warn_of_ground(files, sources, bright_ink, options.invert, learnt)
     with boundary(f"{options.model} does not say whether two images show the same", AnswerError):
         print(printable(show_pair(outputs, options.threshold).text))

@@ -2,14 +2,16 @@
 
 import json
 import pathlib
+import shlex
 from typing import Any
 
 from keras_shared.batching.training_data import counts_in
 from keras_shared.evaluation.comparison_lines import comparison_lines
 from keras_shared.files.atomic import replace_text
 from keras_shared.presets.headline import headline
-from keras_shared.presets.names import entry_names
-from keras_shared.recipes import Recipe
+from keras_shared.presets.names import entry_dir, entry_names
+from keras_shared.recipes import Recipe, read_recipe
+from keras_shared.recipes.own_data import LEFT_OPEN
 from keras_shared.text import code, fenced, markdown, one_line
 
 CAPTIONS = {"learning_curves": "Learning curves"}
@@ -27,9 +29,10 @@ def write_card(
     model_class, captions = recipe.model_class, {**CAPTIONS, **recipe.task.captions}
     kind = model_class.__name__
     module = "keras_shared.zoo" if ":" not in metrics["model"] else model_class.__module__
-    again = f"keras-shared train {name if name in entry_names() else 'recipe.toml'}"
+    own = name in entry_names() and _entry_trains(name, recipe)
+    again = f"keras-shared train {name if own else 'recipe.toml'}"
     if "base" in training:
-        again = f"keras-shared fine-tune {training['base']['name']} recipe.toml"
+        again = f"keras-shared fine-tune {shlex.quote(training['base']['name'])} recipe.toml"
     description = recipe.description or model_class.description
     limits = recipe.limits or model_class.limits
     rows = [
@@ -148,3 +151,12 @@ def _seeds_table(seeds: list[dict[str, Any]]) -> list[str]:
         ]
         lines.append(f"| {' | '.join(map(markdown, cells))} |")
     return lines
+
+
+def _entry_trains(name: str, recipe: Recipe) -> bool:
+    """Whether an entry's own recipe trains the same, whatever was set for this run."""
+    entry = read_recipe(entry_dir(name) / "recipe.toml")
+    filled = {name: None for name in LEFT_OPEN if hasattr(recipe.model, name)}  # by the data
+    models = [one.model.model_copy(update=filled) for one in (entry, recipe)]
+    alike = entry.data == recipe.data and entry.training == recipe.training
+    return alike and models[0] == models[1]

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from keras_shared.tasks import Task
 
 LEFT_OPEN = ("class_names", "num_classes", "vocabulary")  # for the data to say
+ENOUGH = 640  # images for 32,000 pairs an epoch
 FINE_TUNING = {"epochs": 20, "batch_size": 16}  # for the tens to hundreds of images people bring
 
 
@@ -82,6 +83,17 @@ def _name(model: str, path: str) -> str:
     return name if name.isidentifier() else f"model_{name}"
 
 
+def _pairs(own: pathlib.Path, task: "Task") -> dict[str, int]:
+    """Pairs for as many images as lie in a folder: the defaults are for some hundreds and more."""
+    fields = task.data.model_fields
+    if "pairs_per_epoch" not in fields or not own.is_dir():
+        return {}
+    images = sum(1 for path in own.rglob("*") if path.is_file())
+    share = min(1.0, images / ENOUGH)
+    sizes = ("pairs_per_epoch", "validation_pairs", "test_pairs")
+    return {n: max(64, int(fields[n].default * share) // 64 * 64) for n in sizes if share < 1}
+
+
 def _data(path: str, task: "Task") -> dict[str, Any]:
     from keras_shared.datasets import OWN
 
@@ -94,7 +106,7 @@ def _data(path: str, task: "Task") -> dict[str, Any]:
     known = {kind.suffix: name for name, kind in kinds.items()}
     suffix = "" if own.is_dir() else own.suffix.lower()
     if suffix in known and (own.is_dir() or (suffix and own.is_file())):
-        return {"name": known[suffix], "path": str(own)}
+        return {"name": known[suffix], "path": str(own), **_pairs(own, task)}
     if not own.exists():
         home = " A ~ is expanded by the shell at the beginning of a word alone." * path.startswith(
             "~"

@@ -2,8 +2,9 @@
 
 import hashlib
 import os
+import pathlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -20,7 +21,7 @@ from keras_shared.files.pictures import bright_ground
 from keras_shared.lookup import find
 from keras_shared.losses import LOSSES
 from keras_shared.presets.loading import load
-from keras_shared.presets.names import entry_dir, entry_names
+from keras_shared.presets.names import entry_dir, entry_names, locate
 from keras_shared.recipes import Recipe, read_recipe
 from keras_shared.sharing import sharing_report, unshare
 from keras_shared.tokenizing import Tokenizer
@@ -67,8 +68,16 @@ def start_model(recipe: Recipe, path_or_name: str | os.PathLike[str]) -> keras.M
     keras.utils.set_random_seed(recipe.training.seeds[0])
     model = load(path_or_name, compile=False)
     names = getattr(recipe.model, "class_names", None)
-    if hasattr(model, "with_classes") and names not in (None, model.class_names):
-        model = model.with_classes(names)
+    if names is not None and (known := getattr(model, "class_names", names)) != names:
+        failed = (
+            f"'{os.fspath(path_or_name)}' tells {len(known)} classes apart, {_few(known)}, and "
+            f"cannot be trained on {len(names)} others, {_few(names)}"
+        )
+        advice = "Start from a model whose classes are open, such as lenet5_modern_mnist."
+        if not hasattr(model, "with_classes"):
+            raise RunError(f"{failed}. {advice}")
+        with boundary(failed, RunError, advice):
+            model = model.with_classes(names)
     shape = getattr(recipe.model, "image_shape", None)
     if hasattr(model, "with_image_shape") and shape not in (None, model.image_shape):
         model = model.with_image_shape(shape)
@@ -76,9 +85,15 @@ def start_model(recipe: Recipe, path_or_name: str | os.PathLike[str]) -> keras.M
     return model
 
 
+def _few(names: Sequence[str]) -> str:
+    return shortened(repr([*names]))
+
+
 def base_of(path_or_name: str) -> dict[str, str]:
     """What a card says of the model that a fine-tuning started from: its name and its data."""
     base = {"name": path_or_name}
+    if path_or_name not in entry_names():  # a folder, also from where the run stands
+        base["name"] = str(pathlib.Path(locate(path_or_name)).resolve())
     if path_or_name in entry_names():
         recipe = read_recipe(entry_dir(path_or_name) / "recipe.toml")
         base["data"] = recipe.dataset.credit

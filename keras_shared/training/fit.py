@@ -91,7 +91,7 @@ def train(
         keras.utils.set_random_seed(seed)
         run.see_same_data(data.sizes)
         record = Record(recipe.with_seed(seed), start_text(recipe, begins), [], data.sizes)
-        with boundary(f"The model of {recipe.path} cannot be built", RunError, TOO_LARGE):
+        with boundary(f"The model of {recipe.path} cannot be built", RunError):
             model = start or build_model(recipe)
         check_data(model, recipe, data)
         part, batches = trained_part(model, recipe, data)

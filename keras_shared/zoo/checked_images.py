@@ -71,8 +71,9 @@ def checked_images(
                 "dark", "dark ink on a bright"
             )  # fmt: skip
             warnings.warn(
-                f"{wrong:.0%} of `{name}` have a {has} ground, and this model reads {reads} one: "
-                f"its answers are unreliable. Give it 255 - {name}.",
+                f"{wrong:.0%} of `{name}` have a {has} ground, and this model is made for {reads} "
+                "one: if it was not trained on such images, its answers are unreliable. Give it "
+                f"255 - {name} then.",
                 stacklevel=3,
             )
     return array

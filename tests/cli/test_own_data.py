@@ -13,8 +13,12 @@ import keras_shared
 from keras_shared.cli import main
 from keras_shared.cli.options import recipe_of
 from keras_shared.errors import KerasSharedError
+from keras_shared.evaluation.card import _entry_trains
 from keras_shared.presets.names import entry_dir
 from keras_shared.recipes import read_recipe
+from keras_shared.recipes.changes import changed
+from keras_shared.recipes.own_data import fine_tuning
+from keras_shared.training.build import base_of
 
 
 @pytest.fixture
@@ -73,6 +77,30 @@ def test_train_from_nothing_on_a_folder(shapes):
     assert 'class_names = [\n    "bar",' in kept and '/photos"' in kept
 
 
+def test_pairs_follow_the_number_of_images(shapes):
+    recipe = fine_tuning(
+        "siamese_omniglot", keras_shared.zoo.SiameseNet(image_shape=(28, 28, 1)), "photos"
+    )
+    images = sum(path.is_file() for path in pathlib.Path("photos").rglob("*"))
+    assert 64 <= recipe.data.pairs_per_epoch <= 32_000 * images / 640
+    assert recipe.data.pairs_per_epoch > recipe.data.test_pairs > recipe.data.validation_pairs
+
+
+def test_a_base_that_is_a_folder_is_named_for_any_place(shapes):
+    keras_shared.publish(keras_shared.zoo.LeNet5(), "mine")
+    assert base_of("lenet5_mnist")["name"] == "lenet5_mnist"
+    assert base_of("mine")["name"] == str(pathlib.Path("mine").resolve())
+
+
+def test_the_card_of_a_changed_entry_names_its_own_recipe():
+    entry = read_recipe(entry_dir("lecun_1989") / "recipe.toml")
+    assert _entry_trains("lecun_1989", entry)
+    assert not _entry_trains("lecun_1989", changed(entry, ["training.epochs=1"]))
+    words = read_recipe(entry_dir("tied_lm_wikitext2") / "recipe.toml")
+    filled = words.with_changes({"model.vocabulary": ["a", "b"]})
+    assert _entry_trains("tied_lm_wikitext2", filled)
+
+
 @pytest.mark.slow
 def test_fine_tune_a_siamese_net(shapes):
     few = ["--set", "training.epochs=1", "--set", "data.pairs_per_epoch=64",
@@ -86,7 +114,11 @@ def test_what_goes_wrong(shapes, capsys):
     for call, said in (
         (["fine-tune", "lenet5_modern_mnist"], "needs --data FOLDER"),
         (["fine-tune", "lenet5_modern_mnist", "--data", "mine.zip"], "--data takes a folder"),
-        (["fine-tune", "lenet5_mnist", "--data", "photos"], "ten classes for variant '1998'"),
+        (["fine-tune", "lenet5_mnist", "--data", "photos"], "such as lenet5_modern_mnist"),
+        (
+            ["fine-tune", "rbf_net_digits", "--data", "photos"],
+            "cannot be trained on 3 others, ['bar', 'disc', 'frame']",
+        ),
         (["train", "lenet5_modern_mnist", "--data", "photos/bar"], "has no sub-folders"),
     ):
         assert main(call) == 1

@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_shared
+from keras_shared.exporting.checks import _noise
 from keras_shared.layers import PositionEmbedding, Shared, TiedDense
 from keras_shared.zoo import LeNet5, SiameseNet, TiedAutoencoder
 
@@ -363,3 +364,26 @@ def test_addresses_that_no_folder_has(tmp_path, monkeypatch, name, said):
         with pytest.raises(ValueError, match=said):
             write(model, name)
     assert not [*tmp_path.iterdir()]
+
+
+class Noisy(keras.layers.Layer):
+    def call(self, x):
+        return x + keras.random.uniform((1,), seed=3) * keras.ops.cast(
+            keras.ops.shape(x)[0], "float32"
+        )
+
+
+def test_only_rounding_loosens_a_check():
+    """Large numbers round by the size of the batch; another answer is no noise."""
+    x = np.random.default_rng(0).normal(size=(7, 64)).astype("float32")
+    inputs = keras.Input((64,))
+    wide = keras.layers.Dense(512, kernel_initializer="random_normal")(1e4 * inputs)
+    out = keras.layers.Dense(2)(wide) - keras.layers.Dense(2)(wide)
+    plain, other = keras.Model(inputs, out), keras.Model(inputs, Noisy()(inputs))
+    for model, least, most in ((plain, 0.0, 1e-3), (other, 0.0, 0.0)):
+
+        def call(x, model=model):
+            return {"y": model(x)}
+
+        found = _noise(model, call(x), call, {"x": keras.ops.convert_to_tensor(x)})
+        assert least <= found["y"] <= most
