@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from keras_shared.batching import TrainingData
-from keras_shared.errors import boundary
+from keras_shared.errors import attempt, boundary
 from keras_shared.files.atomic import replace_text
 from keras_shared.presets.loading import load
 from keras_shared.recipes import Recipe
@@ -91,8 +91,12 @@ def train(
         keras.utils.set_random_seed(seed)
         run.see_same_data(data.sizes)
         record = Record(recipe.with_seed(seed), start_text(recipe, begins), [], data.sizes)
-        with boundary(f"The model of {recipe.path} cannot be built", RunError):
-            model = start or build_model(recipe)
+        failed = f"The model of {recipe.path} cannot be built"
+        with boundary(failed, RunError, TOO_LARGE):
+            model, wrong = attempt(lambda: start or build_model(recipe), ValueError)
+        with boundary(failed, RunError):  # arguments that do not go together
+            if wrong:
+                raise wrong
         check_data(model, recipe, data)
         part, batches = trained_part(model, recipe, data)
         trained = part
