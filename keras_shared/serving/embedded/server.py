@@ -64,6 +64,7 @@ def running(options: Options, configs: Sequence[Any] | None = None) -> Iterator[
             config = uvicorn.Config(
                 Rest(models, options, bearer), http=_Patient, ws="none", lifespan="off",
                 log_config=None, access_log=False, server_header=False, backlog=2048,
+                proxy_headers=False,  # the log shows who is connected, not what a header says
                 timeout_keep_alive=int(PATIENCE) + 1, timeout_graceful_shutdown=int(DRAIN),
                 ssl_certfile=options.certificate if tls else None,
                 ssl_keyfile=options.key if tls else None,
