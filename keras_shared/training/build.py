@@ -67,8 +67,9 @@ def start_model(recipe: Recipe, path_or_name: str | os.PathLike[str]) -> keras.M
     """
     keras.utils.set_random_seed(recipe.training.seeds[0])
     model = load(path_or_name, compile=False)
-    names = getattr(recipe.model, "class_names", None)
-    if names is not None and (known := getattr(model, "class_names", names)) != names:
+    names, known = (getattr(one, "class_names", None) or () for one in (recipe.model, model))
+    lists = all(isinstance(one, (list, tuple)) for one in (names, known))  # not of several tasks
+    if lists and names and [*names] != [*known]:
         failed = (
             f"'{os.fspath(path_or_name)}' tells {len(known)} classes apart, {_few(known)}, and "
             f"cannot be trained on {len(names)} others, {_few(names)}"
