@@ -9,7 +9,7 @@ import keras
 
 @contextmanager
 def functions_run_eagerly() -> Iterator[None]:
-    """A `tf.function` that was traced before calls no layer."""
+    """Run `tf.function`s call by call: one that was traced before calls no layer."""
     if keras.backend.backend() != "tensorflow":
         yield
         return

@@ -16,12 +16,8 @@ from keras_shared.tying.layer_names import weight_paths
 from keras_shared.tying.state_kept import state_kept
 from keras_shared.tying.watching import WatchedCall, watched
 
-OWNED = (
-    "kernel",
-    "pointwise_kernel",
-    "embeddings",
-    "codebook",
-)  # what is scaled, of the layers that have it
+# what is scaled, of the layers that have it
+OWNED = ("kernel", "pointwise_kernel", "embeddings", "codebook")
 TOLERANCE = 0.05  # of the variance
 TRIES = 10  # for one weight
 SWEEPS = 5  # over all of them: a shared weight changes what those before it are read for

@@ -79,23 +79,23 @@ class LanguageModel(ZooModel):
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.predict`; an array that holds no tokens of this model is refused."""
-        return super().predict(self._known(x, "x"), *args, **kwargs)
+        return super().predict(self._known(x), *args, **kwargs)
 
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.fit`, for arrays of tokens that this model knows."""
         self._check_targets(y)
-        return super().fit(self._known(x, "x"), y, *args, **kwargs)
+        return super().fit(self._known(x), y, *args, **kwargs)
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.evaluate`, for arrays of tokens that this model knows."""
         self._check_targets(y)
-        return super().evaluate(self._known(x, "x"), y, *args, **kwargs)
+        return super().evaluate(self._known(x), y, *args, **kwargs)
 
-    def _known(self, tokens: Any, name: str) -> Any:
+    def _known(self, tokens: Any) -> Any:
         """Arrays, and lists of numbers, checked; data sets and lists of arrays as they are."""
         of_arrays = isinstance(tokens, list) and tokens and hasattr(tokens[0], "shape")
         known = isinstance(tokens, (np.ndarray, list)) and not of_arrays
-        return self._checked(tokens, name) if known else tokens
+        return self._checked(tokens) if known else tokens
 
     def _check_targets(self, y: Any) -> None:
         """Whole numbers are tokens; a negative one may be the mark of a loss."""
@@ -290,17 +290,17 @@ class LanguageModel(ZooModel):
             )
         return numbers
 
-    def _checked(self, tokens: Any, name: str = "x") -> np.ndarray:
+    def _checked(self, tokens: Any) -> np.ndarray:
         array: np.ndarray = np.asarray(tokens)
         most = len(self.vocabulary) + SPECIAL
         if array.ndim != 2 or not np.issubdtype(array.dtype, np.integer) or not array.size:
             raise ValueError(
-                f"`{name}` must be whole numbers of shape (batch, length), as `tokenizer` makes "
-                f"them of texts. Received: an array of shape {array.shape} and dtype {array.dtype}"
+                "`x` must be whole numbers of shape (batch, length), as `tokenizer` makes them of "
+                f"texts. Received: an array of shape {array.shape} and dtype {array.dtype}"
             )
         if array.min() < 0 or array.max() >= most:
             raise ValueError(
-                f"`{name}` must hold tokens from 0 to {most - 1}: the vocabulary has "
+                f"`x` must hold tokens from 0 to {most - 1}: the vocabulary has "
                 f"{len(self.vocabulary):,} after padding and unknown ones. Received: "
                 f"{array.min()} to {array.max()}"
             )

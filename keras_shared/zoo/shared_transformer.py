@@ -158,13 +158,13 @@ class SharedTransformer(LanguageModel):
         if not tied:
             untie(self.layers[-1])
 
-    def _checked(self, tokens: Any, name: str = "x") -> Any:
-        array = super()._checked(tokens, name)
+    def _checked(self, tokens: Any) -> Any:
+        array = super()._checked(tokens)
         if array.shape[1] > self.max_sequence_length:
             raise ValueError(
-                f"`{name}` must have at most {self.max_sequence_length} tokens in a row, which "
-                f"have a position. Received: an array of shape {array.shape}. Cut it, or build the "
-                "model with a larger `max_sequence_length`."
+                f"`x` must have at most {self.max_sequence_length} tokens in a row, which have a "
+                f"position. Received: an array of shape {array.shape}. Cut it, or build the model "
+                "with a larger `max_sequence_length`."
             )
         return array
 
