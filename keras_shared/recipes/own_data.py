@@ -5,7 +5,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from keras_shared.lookup import find
-from keras_shared.recipes.recipe import Recipe, RecipeError, recipe_from
+from keras_shared.recipes.recipe import Recipe, RecipeError, holds_none, recipe_from
 
 if TYPE_CHECKING:
     from keras_shared.tasks import Task
@@ -63,7 +63,12 @@ def fine_tuning(name: str, model: Any, path: str) -> Recipe:
     config = model.get_config()
     short = cls.__name__ if MODELS.get(cls.__name__) is cls else f"{cls.__module__}:{cls.__name__}"
     # a vocabulary stays as it was learnt
-    known = set(model_section(cls).model_fields) - {"class_name", "class_names", "num_classes"}
+    fields = model_section(cls).model_fields
+    known = set(fields) - {"class_name", "class_names", "num_classes"}
+    if holds_none(config.get("image_shape", ())):  # of any size: TOML has no None
+        open_shape = config.pop("image_shape")
+        if open_shape != fields["image_shape"].default:
+            config["image_shape"] = cls.image_shape_of(open_shape)  # type: ignore[attr-defined]
     written = {k: v for k, v in config.items() if v is not None and not isinstance(v, dict)}
     arguments = {key: written[key] for key in sorted(known & set(written))}
     return recipe_from(

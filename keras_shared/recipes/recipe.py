@@ -158,7 +158,7 @@ class Recipe:
         for key in ("model", "data", "training"):
             section = getattr(self, key).model_dump()
             # TOML has no null: what holds one is left to its default
-            table[key] = {k: v for k, v in section.items() if not _holds_none(v)}
+            table[key] = {k: v for k, v in section.items() if not holds_none(v)}
         if self.comparison is not None:
             arms = [arm.model_dump(exclude_defaults=True) for arm in self.comparison.arms]
             flat = [{**{k: v for k, v in arm.items() if k != "changes"},
@@ -282,8 +282,9 @@ def json_schema(recipe: Recipe) -> dict[str, Any]:
     return schema.model_json_schema()
 
 
-def _holds_none(value: Any) -> bool:
-    return value is None or (isinstance(value, tuple) and any(map(_holds_none, value)))
+def holds_none(value: Any) -> bool:
+    """Whether TOML cannot write a value, which is None or has one in it."""
+    return value is None or (isinstance(value, tuple) and any(map(holds_none, value)))
 
 
 def _frozen(value: Any) -> Any:

@@ -18,7 +18,7 @@ from keras_shared.presets.names import entry_dir
 from keras_shared.recipes import read_recipe
 from keras_shared.recipes.changes import changed
 from keras_shared.recipes.own_data import fine_tuning
-from keras_shared.training.build import base_of
+from keras_shared.training.build import base_of, start_model
 
 
 @pytest.fixture
@@ -99,6 +99,21 @@ def test_the_card_of_a_changed_entry_names_its_own_recipe():
     words = read_recipe(entry_dir("tied_lm_wikitext2") / "recipe.toml")
     filled = words.with_changes({"model.vocabulary": ["a", "b"]})
     assert _entry_trains("tied_lm_wikitext2", filled)
+
+
+@pytest.mark.parametrize(
+    ("shape", "tuned"), [((None, None, 1), (None, None, 1)), ((None, 60, 3), (28, 60, 3))]
+)
+def test_fine_tune_a_net_for_images_of_any_size(shapes, shape, tuned):
+    """The size that the tower reads stands for what TOML cannot write."""
+    model = keras_shared.zoo.SiameseNet(image_shape=shape)
+    recipe = fine_tuning("mine", model, "photos")
+    recipe.write("recipe.toml")
+    data = read_recipe("recipe.toml").dataset.load("train", None)
+    model.save("mine.keras")
+    start = start_model(recipe, "mine.keras")
+    assert start.image_shape == tuned
+    assert start.embedder(data.images.read(slice(2))).shape == (2, 576)
 
 
 @pytest.mark.slow
