@@ -196,12 +196,26 @@ class Shared(keras.layers.Wrapper):
         joined = keras.tree.map_structure(lambda *x: ops.concatenate(x, axis=0), *uses)
         given = self._joined_arguments(len(uses), inputs, kwargs)
         outputs = self.layer(joined, **given)
+        outputs = keras.tree.map_structure(lambda y: self._of_rows(y, sum(sizes)), outputs)
         parts, start = [], 0
         for size in sizes:
             end = start + size
             parts.append(keras.tree.map_structure(lambda y: y[start:end], outputs))  # noqa: B023
             start = end
         return parts
+
+    def _of_rows(self, output: Any, rows: Any) -> Any:
+        """An output of all uses, which must have a row for each of theirs."""
+        found = tuple(output.shape)
+        known = isinstance(rows, int) and None not in found[:1]
+        if known and found[:1] != (rows,):
+            raise ValueError(
+                f"Shared '{self.name}' with mode='joined' calls '{self.layer.name}' once for the "
+                f"{rows} rows of all uses, and expects as many of it. Received: an output of shape "
+                f"{found}. Use mode='looped'."
+            )
+        # where they are known when it runs, another number of values fails there
+        return output if known else ops.reshape(output, (rows, *ops.shape(output)[1:]))
 
 
 def _count(tensors: Any) -> int:

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -70,9 +71,12 @@ class TiedConv(ConvolutionReader):
         **kwargs: Any,
     ) -> None:
         super().__init__(source, activation, use_bias, **kwargs)
-        self.strides = strides
+        # lists, as JSON gives them back, Keras would wrap, and its operations want tuples
+        self.strides = tuple(strides) if isinstance(strides, Sequence) else strides
         self.padding = padding.lower() if isinstance(padding, str) else padding
-        self.dilation_rate = dilation_rate
+        self.dilation_rate = (
+            tuple(dilation_rate) if isinstance(dilation_rate, Sequence) else dilation_rate
+        )
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         channels, filters = self.channels_and_filters()

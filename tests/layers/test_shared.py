@@ -159,6 +159,25 @@ def test_states_by_name_of_two_cells_and_of_images():
         np.testing.assert_allclose(answer, convolutional(x, **given), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("change", "shape"),
+    [
+        (lambda x: keras.ops.reshape(x, (-1, 3)), (3,)),  # more rows
+        (lambda x: keras.ops.transpose(x, (1, 0, 2)), (2, 3)),  # the rows elsewhere
+        (lambda x: keras.ops.mean(x, 0), (3,)),  # no rows
+    ],
+)
+def test_joined_needs_a_row_for_a_row(change, shape):
+    x = np.arange(24, dtype="float32").reshape(2, 4, 3)
+    shared = Shared(layers.Lambda(change, output_shape=shape), mode="joined")
+    with pytest.raises(ValueError, match="the 5 rows of all uses.*mode='looped'"):
+        shared([x, x[[0, 1, 1]]])
+    inputs = [keras.Input((4, 3)), keras.Input((4, 3))]
+    model = keras.Model(inputs, shared(inputs))
+    with pytest.raises(Exception, match="reshape|rows of all uses"):
+        model.predict([x[:1], x[:1]], verbose=0)
+
+
 def test_joined_attention():
     attention = layers.MultiHeadAttention(2, 3)
     x = [X, X[:, ::-1]]

@@ -324,6 +324,21 @@ def test_a_config_of_an_earlier_version():
     assert layer.compute_output_shape((None, 4, 4, 4)) == (None, 8, 8, 1)
 
 
+@pytest.mark.parametrize("name", sorted(SOURCES))
+@pytest.mark.parametrize("own", ["strides", "dilation_rate"])
+def test_sizes_for_each_axis_come_back_from_a_file(name, own, tmp_path):
+    kind, arguments, rank = SOURCES[name]
+    source = kind(kernel_size=3, **arguments)
+    x = keras.Input((9,) * rank + (CHANNELS,))
+    y = source(x)
+    model = keras.Model(x, [y, TiedConv(source, **{own: (2,) * rank})(x)])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    images = np.random.default_rng(1).normal(size=(2, *x.shape[1:])).astype("float32")
+    for again, before in zip(loaded(images), model(images), strict=True):
+        np.testing.assert_array_equal(again, before)
+
+
 def test_wrong_channels_wrong_source_and_wrong_geometry():
     conv = layers.Conv2D(4, 3)
     conv.build((None, 8, 8, 1))

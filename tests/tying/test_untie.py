@@ -294,6 +294,17 @@ def test_a_source_of_another_geometry_is_refused():
     assert model(np.ones((1, 8, 8, 1)))[0].shape == (1, 8, 8, 1)
 
 
+def test_a_reader_that_needs_more_than_a_source():
+    table = layers.Embedding(11, 4)
+    table.build()
+    reader = TiedEinsumDense(table, equation="btd,vd->btv")
+    before = reader(np.ones((2, 5, 4)))
+    assert tie(untie(reader), table).source() is table
+    np.testing.assert_array_equal(reader(np.ones((2, 5, 4))), before)
+    lost = TiedEinsumDense.from_config(reader.get_config())
+    assert tie(lost, table).source() is table
+
+
 @keras.saving.register_keras_serializable("tests.untie")
 class OwnAutoencoder(keras.Model):
     def __init__(self, **kwargs):
