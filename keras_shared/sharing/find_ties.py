@@ -20,6 +20,7 @@ from keras_shared.sharing.report import Reading, apart_in, owners_in, times_in, 
 from keras_shared.sharing.stored_layers import dtype_of, stored_layers, values_of
 from keras_shared.sharing.table import Row, as_form, as_read, as_shape, as_text
 from keras_shared.tying import TiedReader, TieError, readers_of
+from keras_shared.tying.bind_ties import sources_inside
 from keras_shared.tying.check_ties import held_twice
 from keras_shared.tying.keras_private import children_of, flatten_layers
 from keras_shared.tying.layer_names import held_paths, short_names
@@ -154,6 +155,9 @@ def find_ties(model: keras.Model, filepath: str | os.PathLike[str] | None = None
     if error:
         calls = []
         notes.append(f"How often each layer is called cannot be seen: {whole_reason(error)}")
+    _, outside = attempt(lambda: sources_inside(model), TieError)
+    if outside:
+        notes.append(str(outside))
     paths = {id(v): f"{names.get(id(o), o.name)}/{v.name}".lstrip("/") for v, o in owners}
     reading = _readings(model, owners, calls, names)
     holders = _holders(model, names)

@@ -16,6 +16,7 @@ from keras_shared.tying.keras_private import (
     shapes_alone_matter,
     upstream_layers,
 )
+from keras_shared.tying.source_in_file import KEY, holds_another, written_of
 from keras_shared.tying.source_reference import SourceReference, refuse_description
 from keras_shared.tying.tie_error import TieError
 
@@ -368,6 +369,8 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
         super().save_own_variables(store)
         if self.untied:
             store["untied"] = [1]  # so that these weights do not pass for those of a tied layer
+        elif self._reference.layer is not None:
+            store[KEY] = written_of(self._reference.layer)
 
     def _described(self) -> dict[str, Any]:
         """The source in a config, and whether it lay apart from all graphs of the reader."""
@@ -389,7 +392,16 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
                 )
             super().load_own_variables(kept)
             return
-        found = [tuple(store[key].shape) for key in store.keys()]  # noqa: SIM118
+        if another := holds_another(store, self._reference.layer):
+            raise TieError(
+                f"{type(self).__name__} '{self.name}' read a '{another}' of another model when "
+                f"this file was written, and the '{another}' in the file is not that one: the file "
+                "does not contain the weight. In the model that was saved, call "
+                "`keras_shared.tying.untie` on the layer, so that it keeps the weight, and save "
+                "again."
+            )
+        kept = {key: store[key] for key in store.keys() if key != KEY}  # noqa: SIM118
+        found = [tuple(value.shape) for value in kept.values()]
         expected = [tuple(v.shape) for v in self.variables]
         if found != expected:
             wanted = self._reference.describe()
@@ -402,7 +414,7 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
                 "load it untied, call `keras_shared.tying.untie` on this one before; if the config "
                 "was edited, restore it."
             )
-        super().load_own_variables(store)
+        super().load_own_variables(kept)
 
     def quantize(self, mode: Any = None, *args: Any, **kwargs: Any) -> None:
         """Of an untied layer its own weight; nothing to do while tied, for the source owns it."""

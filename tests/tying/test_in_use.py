@@ -1,5 +1,7 @@
 """Ties and shared layers as people use them: copies, names, several tensors, states, advice."""
 
+import copy
+
 import keras
 import numpy as np
 import pytest
@@ -34,6 +36,55 @@ def in_two_models(kind):
 
 
 # === Which layer is the source ===
+
+
+def decoder_behind_another_encoder():
+    (encoder, _), (_, decoder) = in_two_models("one"), in_two_models("other")
+    x = keras.Input((6,))
+    return keras.Model(x, decoder(encoder(x)))
+
+
+@pytest.mark.parametrize(
+    "again", [keras.models.load_model, keras_shared.load, lambda file: copy.deepcopy(file)]
+)
+def test_a_weight_of_another_model_is_not_lost_in_silence(again, tmp_path):
+    model = decoder_behind_another_encoder()
+    model.save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match="read a 'code' of another model.*`keras_shared.tying.un"):
+        again(tmp_path / "model.keras" if again.__name__ != "<lambda>" else model)
+    (note,) = keras_shared.find_ties(model).notes
+    assert "'code', which is not part of the model" in note
+    with pytest.raises(PublishError, match="read a 'code' of another model"):
+        keras_shared.publish(model, tmp_path / "published")
+    x = noise(3, 6)
+    before = model.predict(x, verbose=0)
+    untie(model)  # as the error says
+    model.save(tmp_path / "model.keras")
+    after = keras_shared.load(tmp_path / "model.keras").predict(x, verbose=0)
+    np.testing.assert_allclose(after, before, rtol=1e-6)
+
+
+def test_weights_of_a_source_that_is_not_in_their_file(tmp_path):
+    file, x = tmp_path / "some.weights.h5", noise(3, 6)
+    model = decoder_behind_another_encoder()
+    before = model.predict(x, verbose=0)
+    model.save_weights(file)
+    with pytest.raises(ValueError, match="the .code. in the file is not that one"):
+        decoder_behind_another_encoder().load_weights(file)
+    model.load_weights(file)  # here its source still has the weight
+    np.testing.assert_array_equal(model.predict(x, verbose=0), before)
+
+    encoder, decoder = in_two_models("kept")
+    whole = keras.Sequential([encoder, decoder])
+    before = whole.predict(x, verbose=0)
+    for part in (encoder, decoder):
+        part.save_weights(tmp_path / f"{part.name}.weights.h5")
+    encoder, decoder = in_two_models("kept")
+    for part in (decoder, encoder):  # the decoder's file holds no source at all
+        part.load_weights(tmp_path / f"{part.name}.weights.h5")
+    np.testing.assert_array_equal(
+        keras.Sequential([encoder, decoder]).predict(x, verbose=0), before
+    )
 
 
 def renamed(layer):
