@@ -15,7 +15,6 @@ from keras_shared.errors import boundary
 from keras_shared.files.archives import open_archive, open_hdf5, read_part
 from keras_shared.files.bounded import read_json
 from keras_shared.presets.names import INNER_MODEL, LoadError, version_dir
-from keras_shared.tying.source_in_file import KEY
 
 WEIGHTS = "model.weights.h5"  # inside of a .keras file
 TOP_LEVEL = "top_level_model_weights"  # in an .h5 file: what belongs to the model itself
@@ -175,9 +174,7 @@ def _of_keras_3(files: list[h5py.File]) -> list[StoredLayer]:
         chain = [names[p] for p in above if p in names and p and not p.endswith("/own_layer")]
         name = "/".join(chain) if all(chain) else ""
         ordered = [
-            variables[key]
-            for key in sorted(variables, key=in_file_order)
-            if key not in ("untied", KEY)  # notes of readers
+            variables[key] for key in sorted(variables, key=in_file_order) if key != "untied"
         ]
         place = path.replace("/own_layer", "")
         if place in layers:

@@ -28,11 +28,26 @@ from keras.src.utils.naming import to_snake_case
 from keras_shared.errors import attempt
 from keras_shared.tying.tie_error import TieError
 
+_SAVES = (  # functions of Keras whose argument `model` is what they write
+    "_save_model_to_fileobj", "_save_model_to_dir", "save_model_to_hdf5", "save_weights_only",
+)  # fmt: skip
+
 
 def outermost_layer() -> keras.Layer | None:
     """The layer or model whose call the program is in, seen from the outside."""
     context = global_state.get_global_attribute("current_call_ctx")
     return None if context is None else context.entry_layer
+
+
+def being_saved() -> tuple[keras.Model | None, bool]:
+    """The model that Keras writes to a file now, and whether with its config."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        name, module = frame.f_code.co_name, str(frame.f_globals.get("__name__"))
+        if name in _SAVES and module.startswith("keras."):
+            return frame.f_locals["model"], name != "save_weights_only"
+        frame = frame.f_back
+    return None, False
 
 
 def expect_layer(value: Any) -> None:

@@ -1,3 +1,4 @@
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ from keras_shared.errors import attempt, boundary
 from keras_shared.tying.effective_weight import effective_weight, weight_names, weight_shape
 from keras_shared.tying.keras_private import (
     SourceInSavedModel,
+    being_saved,
     called_on,
     drop_layer,
     flatten_layers,
@@ -16,7 +18,6 @@ from keras_shared.tying.keras_private import (
     shapes_alone_matter,
     upstream_layers,
 )
-from keras_shared.tying.source_in_file import KEY, holds_another, written_of
 from keras_shared.tying.source_reference import SourceReference, refuse_description
 from keras_shared.tying.tie_error import TieError
 
@@ -366,11 +367,27 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
             )
 
     def save_own_variables(self, store: Any) -> None:
+        model, whole = being_saved()
+        if model is not None and not whole and (said := self._lost_in(model)):
+            warnings.warn(f"The weights of '{model.name}' are not complete: {said}", stacklevel=2)
         super().save_own_variables(store)
         if self.untied:
             store["untied"] = [1]  # so that these weights do not pass for those of a tied layer
-        elif self._reference.layer is not None:
-            store[KEY] = written_of(self._reference.layer)
+
+    def _lost_in(self, model: keras.Layer) -> str:
+        """Why a file of a model would be misread, if it would: what stands for the source there."""
+        source, layers = self._reference.layer, flatten_layers(model)
+        if source is None or any(layer is source for layer in layers):
+            return ""
+        copy = SourceReference(self._reference.describe())
+        if not any(copy.fits(layer) and layer is not self for layer in layers):
+            return ""  # of a decoder alone, say, which then looks for its source
+        return (
+            f"{type(self).__name__} '{self.name}' reads the weight of a '{source.name}' that is "
+            f"not part of it, and '{model.name}' has another '{source.name}', which would be read "
+            "in its place. Call `keras_shared.tying.untie` on the reader, which then keeps the "
+            "weight as its own, or build a model that contains the source."
+        )
 
     def _described(self) -> dict[str, Any]:
         """The source in a config, and whether it lay apart from all graphs of the reader."""
@@ -392,16 +409,7 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
                 )
             super().load_own_variables(kept)
             return
-        if another := holds_another(store, self._reference.layer):
-            raise TieError(
-                f"{type(self).__name__} '{self.name}' read a '{another}' of another model when "
-                f"this file was written, and the '{another}' in the file is not that one: the file "
-                "does not contain the weight. In the model that was saved, call "
-                "`keras_shared.tying.untie` on the layer, so that it keeps the weight, and save "
-                "again."
-            )
-        kept = {key: store[key] for key in store.keys() if key != KEY}  # noqa: SIM118
-        found = [tuple(value.shape) for value in kept.values()]
+        found = [tuple(store[key].shape) for key in store.keys()]  # noqa: SIM118
         expected = [tuple(v.shape) for v in self.variables]
         if found != expected:
             wanted = self._reference.describe()
@@ -414,7 +422,7 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
                 "load it untied, call `keras_shared.tying.untie` on this one before; if the config "
                 "was edited, restore it."
             )
-        super().load_own_variables(kept)
+        super().load_own_variables(store)
 
     def quantize(self, mode: Any = None, *args: Any, **kwargs: Any) -> None:
         """Of an untied layer its own weight; nothing to do while tied, for the source owns it."""
@@ -458,6 +466,9 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
             return layer
 
     def get_config(self) -> dict[str, Any]:
+        model, whole = being_saved()
+        if model is not None and whole and (said := self._lost_in(model)):
+            raise TieError(f"'{model.name}' cannot be saved: {said}")
         config = {**super().get_config(), "source": self._described()}
         if self.own_layer is not None:
             config["own_layer"] = keras.saving.serialize_keras_object(self.own_layer)

@@ -28,6 +28,29 @@ def test_outermost_layer_is_the_model_that_is_called():
     assert keras_private.outermost_layer() is None
 
 
+@pytest.mark.parametrize("name", ["m.keras", "m.h5", "m.weights.h5", None])
+def test_the_model_that_is_being_saved(name, tmp_path):
+    seen = []
+
+    class Look(layers.Dense):
+        def get_config(self):
+            seen.append(keras_private.being_saved())
+            return super().get_config()
+
+        def save_own_variables(self, store):
+            seen.append(keras_private.being_saved())
+            super().save_own_variables(store)
+
+    model = keras.Sequential([keras.Input((2,)), Look(1)])
+    whole = name != "m.weights.h5"
+    if name is None:
+        model.to_json()
+        assert seen and all(found == (None, False) for found in seen)
+        return
+    (model.save if whole else model.save_weights)(tmp_path / name)
+    assert seen and all(saved is model and known is whole for saved, known in seen)
+
+
 def test_upstream_layers_looks_into_sub_models_and_not_downstream():
     a, b, c = layers.Dense(2), layers.Dense(2), layers.Dense(2)
     x, inputs = keras.Input((2,)), keras.Input((2,))
