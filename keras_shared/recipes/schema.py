@@ -29,8 +29,9 @@ class Training(Section):
         beta_1: share that the optimizer's mean of the gradients keeps in each step.
         beta_2: the same for their squares (Adam); a training of a few hundred steps gains by less.
         averaging: share that a moving average of the weights keeps in each step; the rate then
-            stays, and the average is what is validated and kept (Polyak & Juditsky 1992). 0 for
-            none.
+            stays, and the average is what is validated and kept (Polyak & Juditsky 1992). Where
+            1 / (1 - averaging) steps are more than a tenth of the training, it is over that tenth.
+            0 for none.
         epochs: number of epochs.
         batch_size: examples in a batch.
         seeds: each is a run of its own, with its own start and order of the data. Of several, the

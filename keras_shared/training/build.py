@@ -30,6 +30,7 @@ from keras_shared.training.muon import Muon
 from keras_shared.training.run import RunError
 
 LOOKED_AT = 50  # own images, for their ground
+TENTH = 10  # of the training, over which weights are averaged at most
 
 
 def build_model(recipe: Recipe) -> keras.Model:
@@ -280,7 +281,11 @@ def compile_model(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> N
     rate: Any = training.learning_rate
     if not training.averaging:
         rate = keras.optimizers.schedules.CosineDecay(rate, training.epochs * steps_per_epoch)
-    averaging = {"use_ema": True, "ema_momentum": training.averaging} if training.averaging else {}
+    # a short training would be averaged with the weights that it began with
+    most = max(0.0, 1 - TENTH / (training.epochs * steps_per_epoch))
+    averaging: dict[str, Any] = {}
+    if training.averaging:
+        averaging = {"use_ema": True, "ema_momentum": min(training.averaging, most)}
     if training.optimizer == "muon" and all(len(v.shape) != 4 for v in model.trainable_variables):
         raise RunError(
             f"{recipe.path}: `training.optimizer` is 'muon', which is for kernels of convolutions "
