@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--label", metavar="NAME:LABEL=VERSION", action="append", default=[], type=_label,
-        help="serve a version by a label, such as lenet5_mnist:stable=1; may be repeated",
+        help="serve a version by a label, such as my_model:stable=1; may be repeated",
     )  # fmt: skip
 
 

@@ -6,11 +6,13 @@ import pathlib
 import string
 import textwrap
 import urllib.parse
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras_shared.errors import KerasSharedError
 from keras_shared.files.atomic import make_folder, replace_text
+from keras_shared.presets.names import version_numbers
 from keras_shared.serving.configuration import (
     GRPC_PORT,
     METRICS,
@@ -76,6 +78,9 @@ def write_manifests(
     Returns:
         The files.
 
+    Warns:
+        UserWarning: for a label of a version that a folder does not hold (yet).
+
     Raises:
         LoadError: for a name or folder that TF Serving could not serve.
         BatchingError: for a file of batching parameters that it could not read.
@@ -99,6 +104,14 @@ def write_manifests(
             f"models. Received: {sorted([*folders, *in_buckets])}, latest={latest}, "
             f"labels={dict(labels or {})}"
         )
+    for name, path in folders.items():
+        numbers, labelled = version_numbers(path), {*(labels or {}).get(name, {}).values()}
+        if absent := sorted(labelled - {*numbers}):
+            warnings.warn(
+                f"{name} has the versions {numbers} here, and {absent} got a label: until the "
+                "server finds them, it does not answer for them.",
+                stacklevel=2,
+            )
     files = configuration_files(paths, THREADS, latest, labels, batching)
     more = ["--model_config_file_poll_wait_seconds=60"]
     if labels:  # of versions that are not loaded yet

@@ -141,7 +141,8 @@ def test_versions_labels_and_buckets(tmp_path):
     labels = ["--label", "lenet5_mnist:stable=1", "--label", "lenet5_mnist:canary=3"]
     more = ["--latest", "2", "--no-batching", "--image", "mine/serving:1"]
     models = [*NAMES, "gs://bucket/models/far/"]
-    assert main(["manifests", *models, *labels, *more, "--to", str(out)]) == 0
+    with pytest.warns(UserWarning, match=r"here, and \[1, 3\] got a label"):
+        assert main(["manifests", *models, *labels, *more, "--to", str(out)]) == 0
     found = models_of(out)
     assert dict(found["lenet5_mnist"].version_labels) == {"stable": 1, "canary": 3}
     assert [*found["lenet5_mnist"].model_version_policy.specific.versions] == [1, 3]
