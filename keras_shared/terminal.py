@@ -51,8 +51,8 @@ class TextTable(Table):
             self.add_column(header)
 
     def add_column(self, header: Any = "", *given: Any, **options: Any) -> None:
-        """Add a column, as `rich.table.Table` has it."""
-        super().add_column(Text(one_line(header)), *given, **options)
+        """Add a column, as `rich.table.Table` has it; long words go on in the next line."""
+        super().add_column(Text(one_line(header)), *given, **{"overflow": "fold"} | options)
 
     def add_row(self, *cells: Any, **options: Any) -> None:
         """Add a row; a cell is text in one line, or a list of such lines."""

@@ -37,6 +37,7 @@ COMMANDS = (
     serve, manifests, compare, signals, recipe, pictures, demo,
 )  # fmt: skip
 
+DEBUG = "show the traceback of an error"
 _EPILOG = """\
 examples:
   keras-shared demo                          the whole way, without network
@@ -55,7 +56,7 @@ examples:
   keras-shared verify character_1.png character_2.png
   keras-shared enrol people.npz anna anna.png
   keras-shared identify people.npz who.png
-  keras-shared check runs/mine/export        what TF Serving would do with it
+  keras-shared check lenet5_mnist            what TF Serving would do with it
   keras-shared serve lenet5_mnist            ask it over REST and gRPC
   keras-shared manifests lenet5_mnist --to deploy/
 
@@ -145,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,  # else --data would be taken for --data-dir where there is no --data
     )
     parser.add_argument("--version", action="version", version=keras_shared.__version__)
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("--debug", action="store_true", help=DEBUG)
     parser.add_argument(
         "--print-completion",
         action=_PrintCompletion,
@@ -154,10 +155,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
+        sentence = command.HELP[0].upper() + command.HELP[1:]
         sub = commands.add_parser(
             command.NAME,
             help=command.HELP,
-            description=f"{command.HELP[0].upper()}{command.HELP[1:]}.",
+            description=sentence if sentence.endswith("?") else f"{sentence}.",
             epilog=f"example:\n  keras-shared {command.EXAMPLE}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
@@ -168,6 +170,6 @@ def _parser() -> argparse.ArgumentParser:
             trains=getattr(command, "TRAINS", False),
         )
         # also after the command; SUPPRESS keeps the value given before it
-        sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS)
+        sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=DEBUG)
         command.add_arguments(sub)
     return parser

@@ -65,9 +65,9 @@ def _as_rich(table: "NarrowTable") -> "TextTable":
     for i, name in enumerate(table.header):
         longest = max(len(row[i]) for row in table.rows)
         if name in ("verdict", "paper"):
-            shown.add_column(name, overflow="fold")
+            shown.add_column(name)
         elif name == "arm":
-            shown.add_column(name, overflow="fold", width=max(len(name), min(longest, ARM)))
+            shown.add_column(name, width=max(len(name), min(longest, ARM)))
         else:
             width = max(longest, NUMBER, *map(len, name.split()))
             shown.add_column(name, justify="right", width=width)

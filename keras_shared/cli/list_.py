@@ -15,10 +15,7 @@ def run(options: argparse.Namespace) -> None:
     from keras_shared.presets.names import list_presets
     from keras_shared.terminal import TextTable, console
 
-    table = TextTable()
-    table.add_column("name, model", no_wrap=True)
-    table.add_column("parameters")
-    table.add_column("on test data, or where it lies", overflow="fold")
+    table = TextTable("name, model", "parameters", "on test data, or where it lies")
     for name, preset in list_presets().items():
         metrics = preset["metrics"]
         parameters = f"{metrics['parameters']['trainable']:,}" if metrics else ""

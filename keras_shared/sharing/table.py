@@ -56,7 +56,7 @@ def print_report(report: SharingReport, to: Console) -> None:
         number = name in ("bytes", "uses", "multiply-adds")
         justify: Literal["left", "right"] = "right" if number else "left"
         whole = _width(name, cells) if number or name == "shape" else None
-        table.add_column(name, justify=justify, width=whole, overflow="fold")
+        table.add_column(name, justify=justify, width=whole)
     rows = zip(*columns.values(), strict=True)
     for w, row in zip(report.weights, rows, strict=True):
         table.add_row(*row, style="bold" if w.uses > 1 else None)
@@ -119,7 +119,7 @@ def as_text(sections: Sequence[tuple[str, Sequence[Row]]]) -> str:
         to.print(one_line(title))
         table = TextTable(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
         for number in range(len(rows[0]) if rows else 0):
-            table.add_column(overflow="fold", max_width=36 if number == 0 else None)
+            table.add_column(max_width=36 if number == 0 else None)
         for row in rows:
             table.add_row(*row)
         if rows:

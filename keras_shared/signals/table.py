@@ -22,7 +22,7 @@ def as_table(report: "SignalReport") -> str:
         title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0),
         pad_edge=False,
     )  # fmt: skip
-    table.add_column("layer (use)", overflow="fold")
+    table.add_column("layer (use)")
     for name in COLUMNS:
         table.add_column(name, justify="right")
     for layer in report.layers:
@@ -32,7 +32,7 @@ def as_table(report: "SignalReport") -> str:
         shared = TextTable(title="gradient of shared kernels, by use", title_justify="left",
                            box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)  # fmt: skip
         for name in ("weight", "uses", "length", "sum", "cosine"):
-            shared.add_column(name, overflow="fold")
+            shared.add_column(name)
         for tie in ties:
             lengths = [_number(norm) for norm in tie.norms]
             shared.add_row(tie.weight, list(tie.uses), lengths, _number(tie.norm),
