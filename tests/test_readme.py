@@ -3,9 +3,11 @@ import pathlib
 import re
 import subprocess
 import sys
+import warnings
 
 import pytest
 
+from keras_shared.cli import main
 from keras_shared.evaluation.readme_table import TABLE_BEGINS, TABLE_ENDS, readme_table
 from keras_shared.serving import check
 
@@ -26,7 +28,10 @@ def test_table_is_generated_from_the_metrics():
 )
 def test_python_works_as_typed(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, "README.md", "exec"), {})
+    main(["pictures"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # an example gives what the model expects
+        exec(compile(code, "README.md", "exec"), {})
 
 
 def test_links_lead_somewhere():
