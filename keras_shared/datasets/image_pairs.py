@@ -1,4 +1,5 @@
 import pathlib
+import re
 import warnings
 from typing import NamedTuple
 
@@ -15,6 +16,9 @@ from keras_shared.files.pictures import why_no_picture
 YES, NO = ("1", "same", "true", "yes"), ("0", "different", "false", "no")
 SPLITS = ("train", "validation", "test")
 HEADER = "image_a,image_b,same"
+TITLE = re.compile(  # of the third column, where 1 can only be the same
+    r"(is[ _-]?)?(same[a-z _-]*|match|equal|identical|duplicate)|labels?|target|answer|y"
+)
 SHOWN = 5  # rows that a message names
 
 
@@ -56,7 +60,8 @@ def from_pairs(
     validate. Images are read when they are needed.
 
     Args:
-        path: the file, with or without a header.
+        path: the file, with or without a header, which names the third column "same", "match",
+            "label" or the like: 1 is the same under each of these.
         split: `"train"` (with the pairs that validate) or `"test"`.
         image_shape: height, width and channels to which images are brought.
         seed: of the draw.
@@ -121,8 +126,8 @@ def _rows(path: pathlib.Path) -> list[_Row]:
     rows = csv_rows(text, f"{path} is not a CSV file of pairs, {HEADER}")
     lines = [(line, [cell.strip() for cell in row]) for line, row in rows]
     lines = [(i, row) for i, row in lines if any(row)]
-    if lines and not any(_is_path(path, name) for name in lines[0][1][:2]):
-        del lines[0]  # a header
+    if lines and _is_header(path, *lines[0]):
+        del lines[0]
     wrong, pairs = list[str](), list[_Row]()
     for i, row in lines:
         answer, where = (cell.lower() for cell in (*row[2:3], *row[3:4], "", "")[:2])
@@ -146,8 +151,25 @@ def _rows(path: pathlib.Path) -> list[_Row]:
     return pairs
 
 
+def _is_header(listed: pathlib.Path, line: int, row: list[str]) -> bool:
+    """Whether the first row names the columns; its third one must be what 1 and 0 say here."""
+    if len(row) < 3:
+        return False
+    title = row[2].lower()
+    answers = title in YES + NO and title not in ("same", "different")  # which are titles too
+    if answers or any(_is_path(listed, name) for name in row[:2]):
+        return False
+    if not TITLE.fullmatch(title):
+        raise DataError(
+            f"{listed}: line {line} names the third column {row[2][:60]!r}, expected 'same', "
+            "'match' or 'label', with 1 for two pictures that show the same, and 0 for others. "
+            "Name it so, where its numbers mean that, or else turn them round."
+        )
+    return True
+
+
 def _is_path(listed: pathlib.Path, name: str) -> bool:
-    return bool(pathlib.Path(name).suffix) or (listed.parent / name).is_file()
+    return bool(re.search(r"[./\\]", name)) or (listed.parent / name).is_file()
 
 
 def _readable(path: pathlib.Path, rows: list[_Row]) -> list[_Row]:

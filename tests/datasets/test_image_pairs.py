@@ -128,6 +128,42 @@ def test_a_wrong_row_is_named(listed, row, said):
         from_pairs(listed, "train", SHAPE)
 
 
+@pytest.mark.parametrize(
+    "title", ["same", "Same", "is_same", "same person", "label", "Match", "isMatch", "target"]
+)
+def test_a_header_names_the_answer(listed, title):
+    plain = from_pairs(listed, "train", SHAPE)
+    listed.write_text(listed.read_text().replace("left,right,same", f"left, right, {title}"))
+    np.testing.assert_array_equal(from_pairs(listed, "train", SHAPE).same, plain.same)
+
+
+@pytest.mark.parametrize("title", ["distance", "different", "Dissimilar", "not_same", "same=0"])
+def test_a_header_that_may_mean_the_reverse_is_refused(listed, title):
+    for rest in ("", ",split"):
+        listed.write_text(f"img1,img2,{title}{rest}\na/1.png,b/1.png,1")
+        said = f"line 1 names the third column '{title}', expected 'same', 'match' or 'label', with"
+        with pytest.raises(DataError, match=said):
+            from_pairs(listed, "train", SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("a/xx,b/yy,1", "line 1: there is no file .*xx"),
+        ("xx,yy,1", "line 1: there is no file .*xx"),
+        ("xx,yy,No", "line 1: there is no file .*xx"),
+        ("a/xx,b/yy,same", "line 1: there is no file .*xx"),
+        ("xx.png,yy.png,different", "line 1: there is no file .*xx"),
+        ("a/1.png,b/1.png,maybe", "line 1: same is 'maybe', expected 1 or 0"),
+        ("a/1.png;b/1.png;1", "line 1 has 1 columns"),
+    ],
+)
+def test_a_wrong_first_row_is_no_header(listed, row, said):
+    listed.write_text(listed.read_text().replace("left,right,same", row))
+    with pytest.raises(DataError, match=said):
+        from_pairs(listed, "train", SHAPE)
+
+
 def test_files_that_are_no_lists(tmp_path, listed):
     with pytest.raises(DataError, match="There is no file .*none.csv"):
         from_pairs(tmp_path / "none.csv", "train", SHAPE)
