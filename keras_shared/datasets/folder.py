@@ -193,26 +193,24 @@ def _hidden(file: pathlib.Path, folder: pathlib.Path) -> bool:
     return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
-def _digests(files: Iterable[str]) -> dict[str, str]:
-    """A digest of each file that has the size of another one; the rest are no copies."""
+def copies_among(files: Iterable[str]) -> dict[str, str]:
+    """Files that hold what an earlier one holds, under whatever names -> the first of those."""
     sizes: dict[int, list[str]] = {}
     for file in files:
         sizes.setdefault(pathlib.Path(file).stat().st_size, []).append(file)
-    return {
-        file: hashlib.sha256(read_bytes(file, MOST_PICTURE, DataError)).hexdigest()
-        for same in sizes.values()
-        if len(same) > 1
-        for file in same
-    }
+    copies = {}
+    for alike in sizes.values():
+        first: dict[bytes, str] = {}
+        for file in alike if len(alike) > 1 else ():  # of another size than all: no copy
+            digest = hashlib.sha256(read_bytes(file, MOST_PICTURE, DataError)).digest()
+            if first.setdefault(digest, file) != file:
+                copies[file] = first[digest]
+    return copies
 
 
 def _without_copies(folder: pathlib.Path, images: LabelledImages) -> LabelledImages:
     """Each picture once, so that none can be in two splits; the others are named in a warning."""
-    first: dict[str, str] = {}
-    copies = {}
-    for file, digest in _digests(_files(images)).items():
-        if first.setdefault(digest, file) != file:
-            copies[file] = first[digest]
+    copies = copies_among(_files(images))
     if not copies:
         return images
     named = "; ".join(f"{copy} is {original}" for copy, original in list(copies.items())[:SHOWN])
@@ -226,12 +224,11 @@ def _without_copies(folder: pathlib.Path, images: LabelledImages) -> LabelledIma
 
 def _warn_of_copies(folder: pathlib.Path, parts: dict[str, LabelledImages]) -> None:
     home = {str(f): name for name, images in parts.items() for f in _files(images)}
-    seen: dict[str, str] = {}
-    both = []
-    for file, digest in _digests(home).items():
-        other = seen.setdefault(digest, file)
-        if home[other] != home[file]:
-            both.append(f"{file} ({home[file]}) is {other} ({home[other]})")
+    both = [
+        f"{file} ({home[file]}) is {other} ({home[other]})"
+        for file, other in copies_among(home).items()
+        if home[other] != home[file]
+    ]
     if both:
         warnings.warn(
             f"{folder}: {len(both)} pictures are in two splits, and the test is no test of them: "

@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_shared.datasets.csv_rows import csv_rows
 from keras_shared.datasets.dataset import DataError, Dataset
+from keras_shared.datasets.folder import copies_among
 from keras_shared.datasets.lazy_images import LazyImages, Shape
 from keras_shared.datasets.splitting import SHARE, check_split
 from keras_shared.errors import boundary
@@ -67,11 +68,12 @@ def from_pairs(
         seed: of the draw.
 
     Raises:
-        DataError: for a file that is none, or rows that are none, by their numbers; or too few.
+        DataError: for a file that is none, or rows that are none, or that contradict each other, by
+            their numbers; or too few.
 
     Warns:
         UserWarning: for pairs whose pictures cannot be read, which are left out, and for pictures
-            that train and test.
+            that train and test, be it as copies under other names.
 
     Example:
         >>> import pathlib, tempfile
@@ -90,21 +92,27 @@ def from_pairs(
     path, split = pathlib.Path(path), check_split(split)
     with boundary(f"{path} is not a CSV file of pairs, {HEADER}", DataError):
         rows = _readable(path, _rows(path))
-    files = sorted({file for row in rows for file in row[:2]})
+        paths = sorted({file for row in rows for file in (row.left, row.right)})
+        files = [str(file) for file in paths]
+        copies = copies_among(files)
+    files, listed = [file for file in files if file not in copies], files
     number = {file: i for i, file in enumerate(files)}
+    number |= {copy: number[file] for copy, file in copies.items()}
     pairs = ImagePairs(
-        LazyImages(np.array([str(file) for file in files], dtype=str), image_shape),
-        np.array([number[a] for a, *_ in rows], int),
-        np.array([number[b] for _, b, *_ in rows], int),
-        np.array([same for *_, same, _ in rows], bool),
+        LazyImages(np.array(files, dtype=str), image_shape),
+        np.array([number[str(row.left)] for row in rows], int),
+        np.array([number[str(row.right)] for row in rows], int),
+        np.array([row.same for row in rows], bool),
     )
-    train, test = _parted(path, pairs, [where for *_, where in rows], seed)
+    _refuse_contradictions(path, pairs, [row.line for row in rows])
+    train, test = _parted(path, pairs, [row.split for row in rows], seed)
     both = set(np.r_[train.left, train.right]) & set(np.r_[test.left, test.right])
     if both and split == "train":
-        named = [pathlib.Path(files[i]).name for i in sorted(both)[:SHOWN]]
+        named = [" = ".join(f for f in listed if number[f] == i) for i in sorted(both)[:SHOWN]]
         warnings.warn(
-            f"{path}: {len(both)} pictures train and test, which flatters the test: {named}. Name "
-            "the splits in a fourth column to keep them apart.",
+            f"{path}: {len(both)} pictures train and test, which flatters the test: "
+            f"{'; '.join(named)}. Give each picture, and its copies, to one split, and name the "
+            "splits in a fourth column.",
             stacklevel=2,
         )
     return train if split == "train" else test
@@ -118,7 +126,12 @@ def pairs_dataset(path: str, image_shape: Shape, seed: int) -> Dataset:
     )  # fmt: skip
 
 
-_Row = tuple[pathlib.Path, pathlib.Path, bool, str]
+class _Row(NamedTuple):
+    line: int
+    left: pathlib.Path
+    right: pathlib.Path
+    same: bool
+    split: str
 
 
 def _rows(path: pathlib.Path) -> list[_Row]:
@@ -141,12 +154,10 @@ def _rows(path: pathlib.Path) -> list[_Row]:
             wrong.append(f"line {i}: there is no file {path.parent / missing[0]}")
         else:
             files = [path.parent / name for name in row[:2]]
-            pairs.append((files[0], files[1], answer in YES, where if len(row) == 4 else ""))
+            pairs.append(_Row(i, files[0], files[1], answer in YES, where if row[3:] else ""))
     if wrong:
-        more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
-        said = "; ".join(wrong[:SHOWN])
-        raise DataError(f"{path}: expected rows {HEADER}. {said}{more}.")
-    if len({bool(row[3]) for row in pairs}) > 1:
+        raise DataError(f"{path}: expected rows {HEADER}. {_first(wrong)}.")
+    if len({bool(row.split) for row in pairs}) > 1:
         raise DataError(f"{path}: name the split in each row, or in none.")
     return pairs
 
@@ -172,14 +183,33 @@ def _is_path(listed: pathlib.Path, name: str) -> bool:
     return bool(re.search(r"[./\\]", name)) or (listed.parent / name).is_file()
 
 
+def _first(wrong: list[str]) -> str:
+    more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+    return "; ".join(wrong[:SHOWN]) + more
+
+
+def _refuse_contradictions(path: pathlib.Path, pairs: ImagePairs, lines: list[int]) -> None:
+    """Each pair has one answer, whichever picture comes first, and itself each picture shows."""
+    answers: dict[tuple[int, int], tuple[bool, int]] = {}
+    wrong = list[str]()
+    for a, b, same, line in zip(pairs.left, pairs.right, pairs.same, lines, strict=True):
+        known, before = answers.setdefault((min(a, b), max(a, b)), (same, line))
+        if a == b and not same:
+            wrong.append(f"line {line} calls a picture different from itself, or from its copy")
+        elif known != same:
+            wrong.append(f"lines {before} and {line} answer the same pair with yes and no")
+    if wrong:
+        raise DataError(f"{path}: {_first(wrong)}. Correct these rows, or leave them out.")
+
+
 def _readable(path: pathlib.Path, rows: list[_Row]) -> list[_Row]:
     """Without the pairs of which a picture cannot be read."""
-    files = dict.fromkeys(file for row in rows for file in row[:2])
+    files = dict.fromkeys(file for row in rows for file in (row.left, row.right))
     bad = {file: why for file in files if (why := why_no_picture(file))}
     if bad:
         reasons = "; ".join(sorted(bad.values())[:SHOWN])
         warnings.warn(f"{path}: pairs with {len(bad)} files are left out: {reasons}", stacklevel=3)
-    return [row for row in rows if row[0] not in bad and row[1] not in bad]
+    return [row for row in rows if row.left not in bad and row.right not in bad]
 
 
 def _parted(

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import warnings
 
 import numpy as np
@@ -192,11 +193,62 @@ def test_pictures_that_cannot_be_read_or_that_train_and_test(listed):
     with pytest.warns(UserWarning, match="pairs with 1 files are left out: .*3.png is not a pict"):
         train = from_pairs(listed, "train", SHAPE)
     assert len(train.same) + len(from_pairs(listed, "test", SHAPE).same) == 19
-    listed.write_text(listed.read_text().replace("b/", "a/"))
     lines = listed.read_text().split("\n")
     listed.write_text("\n".join([*lines, *(f"a/{i}.png,a/0.png,{i % 2}" for i in range(5, 15))]))
     with pytest.warns(UserWarning, match="pictures train and test, which flatters the test"):
         from_pairs(listed, "train", SHAPE)
+
+
+def split_named(listed):
+    """The same pairs, with their split: those from number 16 on test."""
+    rows = listed.read_text().strip().split("\n")[1:]
+    return [f"{row},{'train' if i < 16 else 'test'}" for i, row in enumerate(rows)]
+
+
+@pytest.mark.parametrize("way", ["copied", "by another path", "linked", "absolute"])
+def test_one_picture_under_two_names_is_one(listed, way):
+    folder, rows = listed.parent, split_named(listed)
+    listed.write_text("\n".join(rows))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        from_pairs(listed, "train", SHAPE)
+    name = {"by another path": "b/../a/1.png", "absolute": str(folder / "a" / "1.png")}.get(way)
+    if way == "copied":
+        shutil.copy(folder / "a" / "1.png", folder / "copy.png")
+    elif way == "linked":
+        (folder / "copy.png").symlink_to("a/1.png")
+    rows[17] = rows[17].replace("a/17.png", name or "copy.png")
+    listed.write_text("\n".join(rows))
+    both = "1 pictures train and test.*a/1.png" + ("" if way == "absolute" else " = ")
+    with pytest.warns(UserWarning, match=both):
+        train = from_pairs(listed, "train", SHAPE)
+    assert len(train.images) == 39
+    assert greys(from_pairs(listed, "test", SHAPE), "left").tolist() == [64, 4, 72, 76]
+    listed.write_text("\n".join(row for i, row in enumerate(rows) if i != 17))  # as it advises
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        from_pairs(listed, "train", SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("a/1.png,b/1.png,0", "lines 3 and 22 answer the same pair with yes and no"),
+        ("b/1.png,a/1.png,0", "lines 3 and 22 answer the same pair with yes and no"),
+        ("b/../b/2.png,copy.png,1", "lines 4 and 22 answer the same pair with yes and no"),
+        ("a/3.png,a/3.png,no", "line 22 calls a picture different from itself"),
+        ("a/2.png,copy.png,different", "line 22 calls a picture different from itself, or from"),
+    ],
+)
+def test_answers_that_contradict_each_other(listed, row, said):
+    shutil.copy(listed.parent / "a" / "2.png", listed.parent / "copy.png")
+    right = ["b/1.png,a/1.png,1", "a/2.png,copy.png,1", "a/1.png,b/1.png,same"]
+    rows = listed.read_text().strip().split("\n")
+    listed.write_text("\n".join([*rows, row, *right]))
+    with pytest.raises(DataError, match=f"{said}.*Correct these rows, or leave them out"):
+        from_pairs(listed, "test", SHAPE)
+    listed.write_text("\n".join([*rows, *right]))
+    from_pairs(listed, "test", SHAPE)
 
 
 @pytest.mark.slow
