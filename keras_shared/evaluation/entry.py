@@ -9,11 +9,11 @@ import keras
 import numpy as np
 
 from keras_shared.batching.training_data import counts_in, same_data
-from keras_shared.errors import KerasSharedError, boundary
+from keras_shared.errors import boundary
 from keras_shared.evaluation.card import write_card
 from keras_shared.evaluation.comparison_lines import comparison_lines
 from keras_shared.evaluation.learning_curves import plot_learning_curves
-from keras_shared.evaluation.measuring import measure
+from keras_shared.evaluation.measuring import EvaluationError, measure, plain
 from keras_shared.files.atomic import make_folder, replace_text, save_plots
 from keras_shared.files.bounded import read_json
 from keras_shared.recipes import Recipe
@@ -27,10 +27,6 @@ from keras_shared.training.build import (
 
 METRICS = "metrics.json"
 COMPARISON = "comparison.json"
-
-
-class EvaluationError(KerasSharedError, ValueError):
-    """A model cannot be evaluated so; the message says what to do."""
 
 
 def evaluate(
@@ -62,8 +58,9 @@ def evaluate(
     Raises:
         DataError: if the data set cannot be had.
         DivergedError: if outputs are not finite.
-        EvaluationError: if the recipe unshares the model, which has no card, or if comparison.json
-            or metrics.json in `out_dir` is of another recipe, or not what was written there.
+        EvaluationError: if the recipe unshares the model, which has no card, if its task measures
+            something else than it must, or if comparison.json or metrics.json in `out_dir` is of
+            another recipe, or not what was written there.
     """
     if recipe.training.sharing != "shared":
         raise EvaluationError(
@@ -85,8 +82,8 @@ def evaluate(
     plots, baselines = task.plots(test), dict[str, float]()
     if task.baselines is not None:
         training_batches = task.test_batches(train, recipe.data, own.training.seeds[0])
-        baselines, more = task.baselines(model, training_batches, test)
-        plots |= more
+        measured, more = task.baselines(model, training_batches, test)
+        baselines, plots = plain(measured), plots | more
     if from_nothing is not None:
         key = task.headline.key
         baselines[f"from_nothing_{key}"] = measure(from_nothing, own, split, batches)[0][key]
@@ -192,5 +189,5 @@ def _spread(tests: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     return {
         key: {"mean": round(float(np.mean(c)), 4), "std": round(float(np.std(c, ddof=1)), 4)}
         for key, c in columns.items()
-        if len(set(c)) > 1
+        if all(isinstance(value, (int, float)) for value in c) and len(set(c)) > 1
     }

@@ -7,7 +7,7 @@ import keras
 
 from keras_shared.datasets import read_one_shot_runs
 from keras_shared.errors import boundary
-from keras_shared.evaluation.entry import EvaluationError
+from keras_shared.evaluation.measuring import EvaluationError
 from keras_shared.files.atomic import make_folder, replace_text, save_plots
 from keras_shared.recipes import Recipe
 

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Self
 import keras
 
 import keras_shared.layers as _layers  # noqa: F401  (a saved tower may hold any of them)
+from keras_shared.errors import KerasSharedError
 from keras_shared.lookup import suggestion
 from keras_shared.losses import LOSSES
 from keras_shared.presets.names import list_presets
@@ -25,6 +26,23 @@ class _Presets:
         return {name: p for name, p in list_presets().items() if p["class_name"] in wanted}
 
 
+class UnfinishedError(KerasSharedError, AttributeError):
+    """A class of models lacks what is asked of it; the message shows how to write it."""
+
+
+class _ToWrite:
+    """What a subclass must give where it is asked for; the error shows how to write it."""
+
+    def __init__(self, example: str) -> None:
+        self.example = example
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, model: Any, owner: type) -> Any:
+        raise UnfinishedError(f"{owner.__name__} has no `{self.name}`. Write {self.example}")
+
+
 class ZooModel(keras.Model):
     """What the zoo's models have in common: presets, named signatures, an export that keeps ties.
 
@@ -39,17 +57,27 @@ class ZooModel(keras.Model):
 
     Attributes:
         task: name of its task in `keras_shared.tasks`.
-        description: a sentence for its card.
-        limits: a sentence for its card on what it is not made for.
+        description: a sentence for its card; empty for none.
+        limits: a sentence for its card on what it is not made for; empty for none.
         loss_names: losses that it can be trained with, as recipes name them.
         default_metrics: metrics of `compile()` without arguments.
+        class_names: of a model whose signatures name classes, set by its constructor.
         presets: published models of this class: name -> facts, as of `keras_shared.list_presets`.
     """
 
-    task: ClassVar[str]
-    description: ClassVar[str]
-    limits: ClassVar[str]
-    loss_names: ClassVar[tuple[str, ...]]
+    task: ClassVar[Any] = _ToWrite(
+        'in the class: task = "classification", or another one of keras_shared.tasks.TASKS, or '
+        "'package.module:NAME' of your own."
+    )
+    description: ClassVar[str] = ""
+    limits: ClassVar[str] = ""
+    loss_names: ClassVar[Any] = _ToWrite(
+        'in the class: loss_names = ("mean_squared_error",), or other names of '
+        "keras_shared.losses.LOSSES. Or give `compile` a loss."
+    )
+    class_names: Any = _ToWrite(
+        'in its constructor: self.class_names = ("a", "b"), a name for each output.'
+    )
     default_metrics: ClassVar[tuple[str, ...]] = ()
     presets: ClassVar[Any] = _Presets()
 
@@ -114,7 +142,8 @@ class ZooModel(keras.Model):
     @classmethod
     def default_loss(cls, **arguments: Any) -> str:
         """Name of the loss that a model with these constructor arguments is trained with."""
-        return cls.loss_names[0]
+        name: str = cls.loss_names[0]
+        return name
 
     @classmethod
     def image_shape_of(cls, **arguments: Any) -> tuple[int, int, int] | None:
@@ -162,7 +191,11 @@ class ZooModel(keras.Model):
 
     def signatures(self) -> dict[str, Signature]:
         """The ways to ask this model once it is exported; the first is `serving_default` too."""
-        raise NotImplementedError
+        raise UnfinishedError(
+            f"{type(self).__name__} has no `signatures`. Write in the class: def signatures(self), "
+            "which returns a dict from the name of each way to ask it to a "
+            "keras_shared.signature.Signature."
+        )
 
     def export(
         self, filepath: str | os.PathLike[str], format: str | None = None, **kwargs: Any

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -5,6 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from matplotlib.figure import Figure
 
 from keras_shared.batching.training_data import counts_in
@@ -12,10 +14,12 @@ from keras_shared.datasets import from_folder
 from keras_shared.evaluation import evaluate
 from keras_shared.evaluation.card import write_card
 from keras_shared.evaluation.learning_curves import plot_learning_curves, show_the_end
+from keras_shared.evaluation.measuring import EvaluationError
 from keras_shared.files.pictures import png_bytes
 from keras_shared.presets.headline import headline
 from keras_shared.presets.names import entry_dir, entry_names
 from keras_shared.recipes import read_recipe
+from keras_shared.tasks import TASKS
 from keras_shared.training import build_model, training_data
 
 FACTS = {"epochs": 3, "seed": 1, "seconds": 9.5, "data": {"pairs_per_epoch": 128},
@@ -62,6 +66,78 @@ def test_the_card_says_what_the_recipe_says(recipe, tmp_path):
     evaluate(build_model(plain), plain, tmp_path, training=FACTS)
     card = (tmp_path / "README.md").read_text()
     assert plain.model_class.description in card and plain.model_class.limits in card
+
+
+@pytest.fixture
+def measuring(recipe, monkeypatch):
+    """A recipe whose task measures this, besides or in place of its headline."""
+
+    def make(measured, **changes):
+        own = dataclasses.replace(
+            TASKS["reconstruction"], name="own", measure=lambda test: measured,
+            plots=lambda test: {"two_lines": Figure()}, captions={}, **changes,
+        )  # fmt: skip
+        monkeypatch.setitem(TASKS, "reconstruction", own)
+        return recipe("autoencoder")
+
+    return make
+
+
+KEY = TASKS["reconstruction"].headline.key
+
+
+def test_an_own_task_measures_what_it_likes(measuring, tmp_path):
+    own = measuring(
+        {KEY: np.float32(0.25), "images": np.int64(1234), "note": "a|b", "none": None,
+         "of": {"a": tf.constant(1.5)}, "each": np.arange(3), "sure": np.bool_(True)},
+        baselines=lambda model, train, test: ({"mean image": np.float32(2.5), "why": "so"}, {}),
+    )  # fmt: skip
+    seed = {"seed": 2, "epochs": 3, "seconds": 9.5, "last_epoch": {"loss": 0.25}}
+    others = [(None, {**seed, "test": {KEY: 0.75, "note": "c", "of": {}, "none": 1}})]
+    result = evaluate(build_model(own), own, tmp_path, training=FACTS, others=others)
+    assert json.loads((tmp_path / "metrics.json").read_text()) == result
+    assert result["test"] == {
+        KEY: 0.25, "images": 1234, "note": "a|b", "none": None,
+        "of": {"a": 1.5}, "each": [0, 1, 2], "sure": True,
+    }  # fmt: skip
+    assert result["over_seeds"] == {KEY: {"mean": 0.5, "std": 0.3536}}
+    card = (tmp_path / "README.md").read_text()
+    for line in ("| images | 1,234 |", "| note | a&#124;b |", "| none | None |",
+                 "| of | {'a': 1.5} |", "| mean image | 2.5 |", "| why | so |",
+                 "| sure | True |"):  # fmt: skip
+        assert line in card
+    assert "![two lines](two_lines.png)" in card and "| each |" not in card
+
+
+@pytest.mark.parametrize(
+    ("measured", "received"),
+    [
+        (None, "None"),
+        (0.5, "0.5"),
+        ({}, r"the keys \[\]"),
+        ({"right": 0.5}, r"the keys \['right'\]"),
+        ({KEY: None}, f"{KEY} = None"),
+        ({KEY: "0.5"}, f"{KEY} = '0.5'"),
+        ({KEY: np.ones(2)}, rf"{KEY} = \[1.0, 1.0\]"),
+        ({KEY: 0.5, "seen": {1, 2}}, "Object of type set is not JSON serializable"),
+    ],
+)
+def test_an_own_task_that_measures_too_little(measuring, tmp_path, measured, received):
+    own = measuring(measured)
+    said = f"`measure` of the task 'own' must give .* a number for '{KEY}'.* Received: .*{received}"
+    with pytest.raises(EvaluationError, match=said):
+        evaluate(build_model(own), own, tmp_path, training=FACTS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_class_without_sentences_has_a_card(measuring, tmp_path, monkeypatch):
+    own = measuring({KEY: 0.5})
+    for name in ("description", "limits"):
+        monkeypatch.delattr(own.model_class, name)
+    evaluate(build_model(own), own, tmp_path, training=FACTS)
+    card = (tmp_path / "README.md").read_text()
+    assert "metrics.json. -->\n\n```python\n" in card
+    assert "and as a start for fine-tuning.\n" in card
 
 
 @pytest.mark.parametrize("metric", ["loss", "accuracy"])

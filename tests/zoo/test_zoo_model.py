@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 
 import keras_shared
+from keras_shared.errors import KerasSharedError
+from keras_shared.recipes import recipe_from
 from keras_shared.tying import readers_of
 from keras_shared.zoo import (
+    ImageClassifier,
     LeCun1989,
     LeNet5,
     MultiTaskNet,
@@ -15,6 +18,7 @@ from keras_shared.zoo import (
     TiedAutoencoder,
     TimeDelayNet,
     WeightAgnosticNet,
+    ZooModel,
 )
 
 SMALL = (
@@ -56,6 +60,40 @@ def test_a_clone_is_plain_and_the_advice_keeps_the_class(make):
         assert len(readers_of(again)) == len(readers_of(model))
     mine = {id(v) for v in model.weights}
     assert not any(id(v) in mine for v in copy.weights)
+
+
+def test_what_a_class_of_ones_own_lacks_is_named(tmp_path, monkeypatch):
+    class Bare(ZooModel):
+        def __init__(self, **kwargs):
+            x = keras.Input((3,))
+            super().__init__(x, keras.layers.Dense(2)(x), **kwargs)
+
+    class BareClassifier(ImageClassifier):
+        def __init__(self, **kwargs):
+            x = keras.Input((2, 2, 1))
+            super().__init__(x, keras.layers.Dense(2)(keras.layers.Flatten()(x)), **kwargs)
+
+    monkeypatch.setattr("test_zoo_model.Bare", Bare, raising=False)
+    bare, classifier = Bare(), BareClassifier()
+    named = {"model": {"class_name": "test_zoo_model:Bare"}, "data": {"name": "digits"}}
+    for use, lacking, write in (
+        (lambda: recipe_from({"name": "own", **named}), "Bare has no `task`", 'task = "class'),
+        (lambda: bare.compile(), "Bare has no `loss_names`", r"loss_names = \(\"mean_squ"),
+        (lambda: keras_shared.publish(bare, tmp_path), "Bare has no `signatures`", "def sig"),
+        (lambda: keras_shared.publish(classifier, tmp_path), "BareClassifier has no `class_names`",
+         r"self.class_names = \(\"a\", \"b\"\)"),
+        (lambda: classifier.classify(np.zeros((1, 2, 2, 1))), "has no `class_names`", "self.class"),
+    ):  # fmt: skip
+        with pytest.raises(KerasSharedError, match=f"{lacking}. Write in .*: {write}"):
+            use()
+    assert (Bare.description, Bare.limits) == ("", "")
+    assert not hasattr(bare, "class_names") and not hasattr(Bare, "loss_names")
+    bare.compile("adam", "mean_squared_error")  # as the error advises
+    bare.fit(np.ones((4, 3)), np.ones((4, 2)), verbose=0)
+    classifier.class_names = ("a", "b")
+    classifier.compile()
+    assert classifier.classify(np.zeros((1, 2, 2, 1)))[0] in "ab"
+    assert list(classifier.signatures()) == ["classify"]
 
 
 @pytest.mark.slow
