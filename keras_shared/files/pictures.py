@@ -191,6 +191,8 @@ def _opened(source: str | os.PathLike[str] | bytes, name: str) -> "Image":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(source), formats=FORMATS)
+        if image.format == "PNG" and "transparency" in image.info:
+            _scale_clear(image, depth=source[24])
     except Image.DecompressionBombError:
         raise PictureError(f"{name} has more than the {MOST_PIXELS:,} pixels allowed.") from None
     except Exception as error:  # of which Pillow raises many kinds
@@ -200,3 +202,14 @@ def _opened(source: str | os.PathLike[str] | bytes, name: str) -> "Image":
         size = f"{image.width} x {image.height}"
         raise PictureError(f"{name} has {size} pixels, more than the {MOST_PIXELS:,} allowed.")
     return image
+
+
+def _scale_clear(image: "Image", depth: int) -> None:
+    """Bring what a PNG calls transparent to 8 bits, as Pillow brings the pixels alone."""
+    clear = image.info["transparency"]
+    if image.mode == "L" and depth in (2, 4):
+        most = 2**depth - 1
+        image.info["transparency"] = (clear & most) * (255 // most)
+    elif image.mode == "RGB" and depth == 16:
+        # of the pixels Pillow keeps no more: those that differ in their low bits are clear too
+        image.info["transparency"] = tuple(value >> 8 for value in clear)

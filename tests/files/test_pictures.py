@@ -109,18 +109,35 @@ def test_transparency_is_white_paper():
 @pytest.mark.parametrize(
     ("depth", "kind", "clear", "row", "seen"),
     [
-        (8, 0, ">H", bytes([7, 9]), [[255], [9]]),
-        (16, 0, ">H", struct.pack(">2H", 7, 65535), [[255], [255]]),
-        (1, 0, ">H", bytes([0b01000000]), None),
-        (8, 2, ">3H", bytes([7, 7, 7, 1, 2, 3]), [[255, 255, 255], [1, 2, 3]]),
+        (1, 0, [0], bytes([0b01000000]), [255, 255]),
+        (1, 0, [1], bytes([0b01000000]), [0, 255]),
+        (2, 0, [1], bytes([0b00011011]), [0, 255, 170, 255]),
+        (2, 0, [2], bytes([0b00011011]), [0, 85, 255, 255]),
+        (2, 0, [0xFF00], bytes([0b00011011]), [255, 85, 170, 255]),  # its low bits count
+        (4, 0, [0], bytes([0x01, 0x9F]), [255, 17, 153, 255]),
+        (4, 0, [9], bytes([0x01, 0x9F]), [0, 17, 255, 255]),
+        (8, 0, [7], bytes([7, 9]), [255, 9]),
+        (16, 0, [7], struct.pack(">2H", 7, 65535), [255, 255]),
+        (16, 0, [0x0900], struct.pack(">3H", 0x0700, 0x0900, 0x0901), [7, 255, 9]),
+        (8, 2, [7, 7, 7], bytes([7, 7, 7, 1, 2, 3]), [[255, 255, 255], [1, 2, 3]]),
+        (16, 2, [0x0102, 0xFF00, 0], struct.pack(">6H", 0x0102, 0xFF00, 0, 0x0202, 0xFF00, 0),
+         [[255, 255, 255], [2, 255, 0]]),
+        (16, 2, [7, 8, 9], struct.pack(">6H", 7, 8, 9, 0x0708, 0x0809, 0x090A),
+         [[255, 255, 255], [7, 8, 9]]),
     ],
-)
+)  # fmt: skip
 def test_a_colour_that_a_png_calls_transparent(depth, kind, clear, row, seen):
-    values = [7] * (3 if kind == 2 else 1)
-    if depth == 1:
-        values, seen = [0], [[255], [255]]
-    content = png(2, 1, depth, kind, [row], chunk(b"tRNS", struct.pack(clear, *values)))
-    np.testing.assert_array_equal(read_picture(content)[0], seen)
+    more = chunk(b"tRNS", struct.pack(f">{len(clear)}H", *clear))
+    content = png(len(seen), 1, depth, kind, [row], more)
+    for pixels in (read_picture(content), read_picture(plain_picture(content))):
+        np.testing.assert_array_equal(pixels[0].squeeze(-1) if kind == 0 else pixels[0], seen)
+
+
+@pytest.mark.parametrize(("depth", "row"), [(1, 0b01000000), (2, 0b00010000), (4, 0x01)])
+def test_a_colour_of_a_palette_that_a_png_calls_transparent(depth, row):
+    more = chunk(b"PLTE", bytes([9] * 6)), chunk(b"tRNS", bytes([255, 0]))
+    pixels = read_picture(png(2, 1, depth, 3, [bytes([row])], *more))
+    np.testing.assert_array_equal(pixels[0, :, 0], [9, 255])
 
 
 def test_few_and_many_bits():
