@@ -259,9 +259,19 @@ def test_data(recipe: Recipe, data_dir: str | None = None) -> tuple[Any, tf.data
         data_dir: folder of prepared TFDS data sets.
 
     Raises:
-        DataError: if the data set cannot be had, or is too small for the recipe.
+        DataError: if the data set cannot be had, is too small for the recipe, or is one of your own
+            whose splits name their classes differently.
     """
     split = load_split(recipe, "test", data_dir)
+    if ":" in recipe.data.name:  # of another package; ours are known to agree
+        known = training_data(recipe, data_dir).class_names  # None where test classes are others
+        if known is not None and _by_task(known) != _by_task(split.class_names):
+            named = [shortened(repr(names)) for names in (known, split.class_names)]
+            raise DataError(
+                f"{recipe.path}: the training split of '{recipe.data.name}' has the classes "
+                f"{named[0]}, and the test split {named[1]}. Give both the same `class_names`, and "
+                "number their labels by them."
+            )
     return split, recipe.task.test_batches(split, recipe.data, recipe.training.seeds[0])
 
 
@@ -314,21 +324,13 @@ def check_data(model: keras.Model, recipe: Recipe, data: TrainingData) -> None:
     """See that the model takes the data.
 
     Raises:
-        RunError: if the shapes of its inputs are others.
+        RunError: if the shapes of its inputs are others, or it names the classes of the data in
+            another order.
     """
     specs = keras.tree.flatten((data.validation or data.batches(0, 1)).element_spec[0])
     if data.through is not None:  # each input of the model is as those of its part
         specs = specs[:1] * len(model.inputs)
-    names = getattr(model, "class_names", None)
-    known, wanted = _numbers(data.class_names or names), _numbers(names)
-    if names is not None and known != wanted:
-        fixed = "class_names" not in type(recipe.model).model_fields
-        advice = "Name each class, or leave the names out."
-        raise RunError(
-            f"{recipe.path}: the data set '{recipe.data.name}' has {known} classes, and "
-            + (f"{recipe.model.class_name} always has {wanted}. Choose another model." if fixed
-               else f"`model.class_names` has {wanted} names. {advice}")
-        )  # fmt: skip
+    _check_names(getattr(model, "class_names", None), recipe, data.class_names)
     for given, tensor in zip(specs, model.inputs, strict=True):
         if not given.shape[1:].is_compatible_with(tensor.shape[1:]):
             raise RunError(
@@ -338,11 +340,42 @@ def check_data(model: keras.Model, recipe: Recipe, data: TrainingData) -> None:
             )
 
 
-def _numbers(names: Any) -> Any:
-    """How many classes there are; of several tasks, how many in each."""
-    if isinstance(names, Mapping):
-        return {task: len(own) for task, own in names.items()}
-    return None if names is None else len(names)
+def _check_names(names: Any, recipe: Recipe, known: Any) -> None:
+    """See that the model names the classes as the data do, or renames all of them."""
+    if names is None or known is None:
+        return
+    of_model, of_data = _by_task(names), _by_task(known)
+    fields, name = type(recipe.model).model_fields, recipe.model.class_name
+    has = f"{recipe.path}: the data set '{recipe.data.name}' has"
+    counts = [{task: len(own) for task, own in one.items()} for one in (of_data, of_model)]
+    if counts[0] != counts[1]:
+        given, wanted = (count.get("", count) for count in counts)
+        raise RunError(
+            f"{has} {given} classes, and "
+            + (f"`model.class_names` has {wanted} names. Name each class, or leave the names out."
+               if "class_names" in fields
+               else f"{name} always has {wanted}. Choose another model.")
+        )  # fmt: skip
+    for task, own in of_data.items():
+        if own == of_model[task] or not {*own} & {*of_model[task]}:
+            continue
+        advice = "Number the classes of the data in that order"
+        if "class_names" in fields:
+            keys = ("class_names", "num_classes")
+            left = [f"`model.{key}`" for key in keys if key in fields and not fields[key].default]
+            leave = f"Leave {' and '.join(left)} out, or write" if left else "Write"
+            advice = f"{leave} `model.class_names` in the order of the data"
+        raise RunError(
+            f"{has} the classes {_few(own)}{f' of {task!r}' if task else ''}, and the model names "
+            f"them {_few(of_model[task])}: answers would have wrong names. {advice}; only names "
+            "that are all others rename the classes."
+        )
+
+
+def _by_task(names: Any) -> dict[str, list[str]]:
+    """Names of classes by task; of one task alone by ''."""
+    of_each = names if isinstance(names, Mapping) else {"": names}
+    return {task: [*map(str, own)] for task, own in of_each.items()}
 
 
 def _check_start(model: keras.Model, recipe: Recipe, start: str) -> None:

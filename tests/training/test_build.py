@@ -1,0 +1,90 @@
+"""What is wrong with one's own data, loss and model is said before anything is trained."""
+
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from keras_shared.datasets import DataError, Dataset, LabelledImages, SeveralLabels
+from keras_shared.recipes import recipe_from
+from keras_shared.training import RunError, build_model, start_model, training_data
+from keras_shared.training.build import check_data, test_data, with_arguments_from
+
+NAMES = ("ant", "bee", "cat")
+LABELS = np.arange(180) % 3
+IMAGES = np.random.default_rng(0).integers(0, 256, (180, 28, 28, 1), "uint8")
+SPLIT = LabelledImages(IMAGES, LABELS, np.arange(3), NAMES, NAMES)
+LENET5 = {"class_name": "LeNet5", "variant": "modern"}
+
+
+@pytest.fixture
+def own(monkeypatch):
+    """A recipe on a data set of one's own, of splits that may be others than `SPLIT`."""
+    module = types.ModuleType("mine")
+    monkeypatch.setitem(sys.modules, "mine", module)
+
+    def make(train=SPLIT, test=None, model=LENET5, **training):
+        splits = {"train": train, "test": train if test is None else test}
+        module.DATA = Dataset("Mine", "", "", type(train), lambda split, data_dir: splits[split])
+        table = {"name": "mine", "data": {"name": "mine:DATA"}, "training": training}
+        return recipe_from({**table, "model": model})
+
+    make.module = module
+    return make
+
+
+def check(recipe, start=None):
+    data = training_data(recipe)
+    recipe = with_arguments_from(recipe, data)
+    check_data(start_model(recipe, start) if start else build_model(recipe), recipe, data)
+
+
+@pytest.mark.parametrize("start", [None, "lenet5_modern_mnist"])
+def test_names_of_classes_stand_in_the_order_of_the_data(own, start):
+    named = {n: own(model={**LENET5, "class_names": list(n)}) for n in (NAMES, ("x", "y", "z"))}
+    for recipe in (own(), *named.values()):  # left out, the same, all renamed
+        check(recipe, start)
+    for names in (("cat", "bee", "ant"), ("ant", "dog", "bee"), ("ant", "bee", "cow")):
+        with pytest.raises(RunError, match=r"\['ant', 'bee', 'cat'\], and .*Leave") as error:
+            check(own(model={**LENET5, "class_names": list(names)}), start)
+        assert str([*names]) in str(error.value) and "in the order of the data" in str(error.value)
+    numbered = SPLIT._replace(class_names=("1", "2", "0"))
+    with pytest.raises(RunError, match="Leave `model.class_names` and `model.num_classes` out"):
+        check(own(numbered, model={**LENET5, "num_classes": 3}))
+    check(own(numbered))  # as the message says
+
+
+def test_names_of_a_model_that_has_them_by_itself(own):
+    labels, names = np.arange(180) % 10, tuple("1234567890")
+    split = LabelledImages(IMAGES[:, :16, :16], labels, np.arange(10), names, names)
+    with pytest.raises(RunError, match="Number the classes of the data in that order"):
+        check(own(split, model={"class_name": "LeCun1989"}))
+    check(own(split._replace(class_names=tuple("0123456789")), model={"class_name": "LeCun1989"}))
+
+
+def test_names_of_each_of_several_tasks(own):
+    names = {"pet": NAMES, "size": ("small", "large")}
+    split = SeveralLabels(IMAGES, np.stack([LABELS, LABELS % 2], 1), names)
+    model = {"class_name": "MultiTaskNet", "width": 2, "image_shape": [28, 28, 1]}
+    check(own(split, model=model))
+    other = {"size": ["large", "small"], "pet": list(NAMES)}
+    with pytest.raises(RunError, match=r"\['small', 'large'\] of 'size', .*\['large', 'small'\]"):
+        check(own(split, model={**model, "class_names": other}))
+    check(own(split, model={**model, "class_names": {**other, "size": ["S", "L"]}}))
+    swapped = split._replace(class_names={**names, "size": ("large", "small")})
+    with pytest.raises(DataError, match="'large', 'small'"):
+        test_data(own(split, swapped, model=model))
+    turned = split._replace(labels=split.labels[:, ::-1], class_names=dict(reversed(names.items())))
+    test_data(own(split, turned, model=model))
+
+
+@pytest.mark.parametrize("names", [NAMES[::-1], ("ant", "bee", "cow"), ("x", "y", "z")])
+def test_both_splits_name_the_classes_alike(own, names):
+    other = SPLIT._replace(class_names=names)
+    with pytest.raises(DataError, match=r"'cat'\), and the test split .*Give both the same"):
+        test_data(own(test=other))
+    test_data(own(other, other))
+    # of pairs, new classes test
+    verify = {"class_name": "SiameseNet", "image_shape": [28, 28, 1]}
+    test_data(own(test=other, model=verify))
