@@ -4,15 +4,14 @@ import warnings
 
 import numpy as np
 
+from keras_shared.datasets.checks import checked_labels, checked_pixels
 from keras_shared.datasets.dataset import DataError, Dataset
 from keras_shared.datasets.labelled_images import LabelledImages
 from keras_shared.datasets.lazy_images import Shape
 from keras_shared.datasets.splitting import check_classes, check_split, split_by_seed
 from keras_shared.errors import boundary
 from keras_shared.files.npy import read_npz
-from keras_shared.files.scales import DARK, rescaling
 
-FRACTION = 1.5  # what goes up to here are fractions
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 VALIDATION = ("x_val", "y_val")
 
@@ -140,33 +139,8 @@ def arrays_dataset(path: str, image_shape: Shape, seed: int) -> Dataset:
 def _images(
     where: str, x: np.ndarray, y: np.ndarray, arrays: dict[str, np.ndarray], shape: Shape
 ) -> LabelledImages:
-    x = x[..., None] if x.ndim == 3 else x
-    if x.ndim != 4 or x.shape[-1] not in (1, 3) or not x.size or y.shape[:1] != x.shape[:1]:
-        raise DataError(
-            f"{where}: expected x as (images, height, width) or with 1 or 3 channels, and y with a "
-            f"label for each. Received: x {x.shape}, y {y.shape}"
-        )
-    if y.size != len(x):
-        raise DataError(
-            f"{where}: expected one label for each image. Received: y {y.shape}. Of labels that "
-            "are one-hot take y.argmax(axis=1)."
-        )
-    low, high = float(x.min()), float(x.max())
-    if not (low >= 0 and (high == 0 or FRACTION < high <= 255.5)):
-        raise DataError(
-            f"{where}: expected pixels from 0 to 255. Received: {x.dtype} from {low:g} to "
-            f"{high:g}. {rescaling('x', low, high)}"
-        )
-    if 0 < high < DARK:
-        warnings.warn(
-            f"{where}: pixels go up to {high:g}, of 255: the images are almost black. "
-            f"{rescaling('x', low, high)}",
-            stacklevel=2,
-        )
-    x = x if x.dtype == np.uint8 else np.clip(np.round(x), 0, 255).astype("uint8")
-    y = np.ravel(y)
-    if not np.issubdtype(y.dtype, np.integer) or y.min(initial=0) < 0:
-        raise DataError(f"{where}: expected labels as whole numbers from 0. Received: {y.dtype}")
+    x = checked_pixels(x, where, "x", shape)
+    y = checked_labels(y, where, "y", len(x))
     labels = [v for k, v in arrays.items() if k.startswith("y")]
     known = int(max(v.max(initial=0) for v in labels)) + 1
     if known > sum(v.size for v in labels):
@@ -178,4 +152,4 @@ def _images(
         raise DataError(f"{where}: expected a class_name of its own for each. Received: {names}")
     if len(names) < known:
         raise DataError(f"{where}: {len(names)} class_names for labels up to {known - 1}.")
-    return LabelledImages(x, y.astype(int), np.arange(len(names)), names, names).fitted(shape)
+    return LabelledImages(x, y, np.arange(len(names)), names, names).fitted(shape)

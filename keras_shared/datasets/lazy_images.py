@@ -22,12 +22,21 @@ def fit_image(image: np.ndarray, shape: Shape) -> np.ndarray:
         image: uint8 (height, width, 1 or 3).
         shape: what comes out.
 
+    Raises:
+        ValueError: for numbers of another type, which would be cut off.
+
     Example:
         >>> import numpy as np
         >>> from keras_shared.datasets.lazy_images import fit_image
         >>> fit_image(np.full((10, 20, 3), 7, "uint8"), (4, 4, 1)).shape
         (4, 4, 1)
     """
+    if image.dtype != np.uint8:
+        raise ValueError(
+            f"`image` must be pixels from 0 to 255 as uint8. Received: {image.dtype} from "
+            f"{image.min():g} to {image.max():g}. Use np.round(image).astype('uint8') for such "
+            "pixels."
+        )
     if image.shape[-1] == 3 and shape[-1] == 1:
         image = np.round(image @ [0.299, 0.587, 0.114]).astype("uint8")[..., None]
     elif image.shape[-1] == 1 and shape[-1] == 3:

@@ -1,5 +1,6 @@
 import numpy as np
 
+from keras_shared.datasets.checks import checked_split
 from keras_shared.datasets.dataset import DataError, Dataset
 from keras_shared.datasets.labelled_images import LabelledImages
 from keras_shared.datasets.lazy_images import Shape
@@ -25,4 +26,5 @@ def _load(name: str, split: str, data_dir: str | None, shape: Shape) -> Labelled
     names = tuple(getattr(feature, "names", None) or map(str, range(feature.num_classes)))
     labels = arrays["label"].astype(int)
     images = LabelledImages(arrays["image"], labels, np.arange(len(names)), names, names)
-    return images.fitted(shape)
+    checked: LabelledImages = checked_split(images, f"'{name}' of TFDS", shape)
+    return checked.fitted(shape)

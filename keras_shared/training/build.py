@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from keras_shared.batching import TrainingData
 from keras_shared.batching.training_data import DIGEST
-from keras_shared.datasets import DataError
+from keras_shared.datasets import OWN, DataError
+from keras_shared.datasets.checks import checked_split
 from keras_shared.datasets.digest import digest_of
 from keras_shared.datasets.lazy_images import LazyImages
 from keras_shared.errors import boundary, shortened
@@ -165,9 +166,14 @@ def load_split(recipe: Recipe, split: str, data_dir: str | None = None) -> Any:
     """A split of a recipe's data set; images and texts are brought to what the model takes.
 
     Raises:
-        DataError: if the data set cannot be had, or has labels without a class.
+        DataError: if the data set cannot be had, has images or labels that are none, or labels
+            without a class.
     """
     loaded, shape = recipe.dataset.load(split, data_dir), recipe.image_shape
+    where = f"{recipe.path}: the data set '{recipe.data.name}'"
+    if recipe.data.name not in OWN:  # what is read from files is checked there
+        with boundary(f"{where} cannot be read", DataError):
+            loaded = checked_split(loaded, where, shape)
     labels, names = getattr(loaded, "labels", None), getattr(loaded, "class_names", None)
     if labels is not None and names is not None and len(labels):
         for own, classes in _of_each_task(labels, names):
@@ -175,8 +181,8 @@ def load_split(recipe: Recipe, split: str, data_dir: str | None = None) -> Any:
             if lowest >= 0 and highest < len(classes):
                 continue
             raise DataError(
-                f"{recipe.path}: the data set '{recipe.data.name}' has labels from {lowest} to "
-                f"{highest}, and {len(classes)} names of classes. Expected a name for each, from 0."
+                f"{where} has labels from {lowest} to {highest}, and {len(classes)} names of "
+                "classes. Expected a name for each, from 0."
             )
     if hasattr(loaded, "tokenized"):
         given = {key: getattr(recipe.model, key, None) for key in Tokenizer._fields}

@@ -155,7 +155,7 @@ def test_arrays(tmp_path):
     for arrays, said in (
         ({"a": x}, r"holds \['a'\]: expected x and y"),
         ({"x": x / 255, "y": y}, r"expected pixels from 0 to 255.*Use x \* 255"),
-        ({"x": x, "y": y[:5]}, r"x \(30, 12, 12, 1\), y \(5,\)"),
+        ({"x": x, "y": y[:5]}, r"a label for each of 30 .*\(30,\). Received: y \(5,\)"),
         ({"x": x, "y": y / 2}, "labels as whole numbers"),
         ({"x": x, "y": y, "class_names": ["one"]}, "1 class_names for labels up to 2"),
     ):
@@ -174,6 +174,10 @@ def test_fitting_by_hand():
     np.testing.assert_array_equal(fit_image(image[..., :1], (6, 6, 3)), image[..., [0, 0, 0]])
     flat = fit_image(np.full((40, 30, 1), 77, "uint8"), (7, 5, 1))
     assert flat.shape == (7, 5, 1) and np.all(flat == 77)
+    for numbers in (image / 255, image.astype("uint16") * 257, image.astype("int64")):
+        for shape in ((6, 6, 1), (6, 6, 3), (7, 5, 3)):
+            with pytest.raises(ValueError, match=f"as uint8. Received: {numbers.dtype} from"):
+                fit_image(numbers, shape)
 
 
 def recipe_on(path, **model):
@@ -306,7 +310,7 @@ def test_labels_without_end(tmp_path):
         with pytest.raises(DataError, match=said):
             from_arrays(tmp_path / "mine.npz", "train", SHAPE)
     np.savez(tmp_path / "mine.npz", x=x[:0], y=many[:0])
-    with pytest.raises(DataError, match="a label for each"):
+    with pytest.raises(DataError, match=r"one image or more.*\(0, 8, 8, 1\)"):
         from_arrays(tmp_path / "mine.npz", "train", SHAPE)
 
 

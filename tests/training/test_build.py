@@ -2,20 +2,37 @@
 
 import sys
 import types
+import warnings
 
+import keras
 import numpy as np
 import pytest
 
 from keras_shared.datasets import DataError, Dataset, LabelledImages, SeveralLabels
+from keras_shared.datasets.lazy_images import LazyImages
 from keras_shared.recipes import recipe_from
 from keras_shared.training import RunError, build_model, start_model, training_data
-from keras_shared.training.build import check_data, test_data, with_arguments_from
+from keras_shared.training.build import check_data, load_split, test_data, with_arguments_from
+from keras_shared.zoo import ImageClassifier
 
 NAMES = ("ant", "bee", "cat")
 LABELS = np.arange(180) % 3
 IMAGES = np.random.default_rng(0).integers(0, 256, (180, 28, 28, 1), "uint8")
 SPLIT = LabelledImages(IMAGES, LABELS, np.arange(3), NAMES, NAMES)
 LENET5 = {"class_name": "LeNet5", "variant": "modern"}
+
+
+@keras.saving.register_keras_serializable("mine")
+class Net(ImageClassifier):
+    """A model of one's own that says nothing of its images."""
+
+    task = "classification"
+    class_names = NAMES
+
+    def __init__(self, dtype=None, **kwargs):
+        image = keras.Input((28, 28, 1), name="image")
+        x = keras.layers.Flatten(name="flat")(keras.layers.Rescaling(1 / 255)(image))
+        super().__init__(image, keras.layers.Dense(3, name="logits")(x), **kwargs)
 
 
 @pytest.fixture
@@ -88,3 +105,79 @@ def test_both_splits_name_the_classes_alike(own, names):
     # of pairs, new classes test
     verify = {"class_name": "SiameseNet", "image_shape": [28, 28, 1]}
     test_data(own(test=other, model=verify))
+
+
+SCALES = [
+    (IMAGES / 255, r"float64 from 0 to 1. Use images \* 255"),
+    (IMAGES / np.float32(127.5) - 1, r"float32 from -1 to 1. Use \(images \+ 1\) \* 127.5"),
+    (IMAGES.astype("uint16") * 257, r"uint16 from 0 to 65535. Use images \* \(255 / 65535\)"),
+    (np.where(IMAGES > 3, IMAGES, np.nan), "Replace what is no number"),
+    (IMAGES > 99, r"bool from 0 to 1. Use images \* 255"),
+]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        *[({"images": images}, said) for images, said in SCALES],
+        ({"images": LazyImages(IMAGES / 255, (28, 28, 1))}, "float64 from 0 to 1"),
+        ({"images": np.repeat(IMAGES, 4, -1)}, r"with 1 or 3 channels.*28, 28, 4\)"),
+        ({"images": IMAGES.astype(str)}, "Received: images of <U"),
+        ({"images": [IMAGES[0], *IMAGES[1:, 1:]]}, "cannot be read: ValueError"),
+        ({"labels": LABELS + 0.4}, "labels of float64, such as 0.4"),
+        ({"labels": np.array(NAMES)[LABELS]}, "<U3, such as 'ant'"),
+        ({"labels": LABELS - 1}, "such as -1"),
+        ({"labels": np.eye(3)[LABELS]}, r"one-hot take labels.argmax\(axis=1\)"),
+        ({"labels": LABELS[1:]}, r"shape \(180,\). Received: labels \(179,\)"),
+    ],
+)
+def test_images_and_labels_of_ones_own(own, changes, said):
+    wrong = own(SPLIT._replace(**changes))
+    with pytest.raises(DataError, match=said):
+        training_data(wrong)
+    with pytest.raises(DataError, match=said):
+        test_data(own(test=SPLIT._replace(**changes)))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"images": IMAGES[..., 0]},
+        {"images": IMAGES.astype("float32") - np.float32(0.4) * (IMAGES > 0)},
+        {"images": IMAGES.tolist(), "class_names": np.array(NAMES)},
+        {"labels": LABELS.tolist()},
+        {"labels": LABELS.astype("float32")},
+        {"labels": LABELS[:, None].astype("uint8")},
+    ],
+)
+def test_other_forms_of_the_same_images_and_labels(own, changes):
+    recipe = own(SPLIT._replace(**changes))
+    split = load_split(recipe, "train")
+    np.testing.assert_array_equal(split.images, IMAGES)
+    np.testing.assert_array_equal(split.labels, LABELS)
+    assert split.images.dtype == "uint8" and split.class_names == NAMES
+
+
+def test_labels_of_several_tasks_are_checked_alike(own):
+    labels, names = np.stack([LABELS, LABELS % 2], 1), {"pet": NAMES, "size": ("S", "L")}
+    model = {"class_name": "MultiTaskNet", "width": 2, "image_shape": [28, 28, 1]}
+    for wrong, said in ((labels + 0.4, "such as 0.4"), (LABELS, r"shape \(180, 2\).*\(180,\)")):
+        with pytest.raises(DataError, match=said):
+            load_split(own(SeveralLabels(IMAGES, wrong, names), model=model), "train")
+    split = load_split(own(SeveralLabels(IMAGES, labels.tolist(), names), model=model), "train")
+    np.testing.assert_array_equal(split.labels, labels)
+
+
+def test_a_model_that_does_not_say_what_it_takes_takes_anything(own):
+    """It may be made for vectors, or for other numbers than pixels."""
+    own.module.Net = Net
+    model = {"class_name": "mine:Net"}
+    for numbers in (IMAGES[:, 0, :5, 0] / 255, IMAGES.repeat(4, -1) / 255, IMAGES):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            split = load_split(own(SPLIT._replace(images=numbers), model=model), "train")
+        assert split.images is numbers
+    for numbers, said in SCALES:
+        with pytest.warns(UserWarning, match=f"{said}.*may ignore that"):
+            split = load_split(own(SPLIT._replace(images=numbers), model=model), "train")
+        assert split.images is numbers
