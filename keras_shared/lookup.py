@@ -2,6 +2,8 @@
 
 import difflib
 import importlib
+import inspect
+import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -19,7 +21,9 @@ class UnknownNameError(KerasSharedError, ValueError):
     """A name stands for nothing; the message has the nearest ones."""
 
 
-def find(name: str, known: Mapping[str, T], what: str, also: Iterable[str] = ()) -> T:
+def find(
+    name: str, known: Mapping[str, T], what: str, also: Iterable[str] = (), kind: Any = object
+) -> T:
     """The object of this name: one of the library's, or `package.module:NAME` from any package.
 
     Args:
@@ -27,10 +31,11 @@ def find(name: str, known: Mapping[str, T], what: str, also: Iterable[str] = ())
         known: the library's own.
         what: what they are, for the message: "data set", "model".
         also: further names that the message may suggest.
+        kind: class of what they are; `type[C]` for classes derived from C.
 
     Raises:
-        UnknownNameError: for an unknown name (the nearest ones are in the message), or a module or
-            attribute that cannot be imported.
+        UnknownNameError: for an unknown name (the nearest ones are in the message), a module or
+            attribute that cannot be imported, or one of another kind.
 
     Example:
         >>> from keras_shared.lookup import find
@@ -49,7 +54,26 @@ def find(name: str, known: Mapping[str, T], what: str, also: Iterable[str] = ())
     advice = "Expected 'package.module:NAME' with a module that Python finds from here."
     with boundary(f"The {what} '{name[:MOST_SHOWN]}' cannot be imported", UnknownNameError, advice):
         found: T = getattr(importlib.import_module(module), attribute)
+    base = next(iter(typing.get_args(kind)), None)
+    right = isinstance(found, type) and issubclass(found, base) if base else isinstance(found, kind)
+    if not right:
+        package = base.__module__.partition(".")[0] if base else ""
+        wanted = f"class derived from {package}.{base.__name__}" if base else kind.__name__
+        raise UnknownNameError(f"'{name[:MOST_SHOWN]}' is {described(found)}; expected a {wanted}.")
     return found
+
+
+def described(found: Any) -> str:
+    """What a thing is, for a message.
+
+    Example:
+        >>> from keras_shared.lookup import described
+        >>> described(len), described(int), described((1, 2))
+        ('a function', "the class 'int'", 'an object of tuple')
+    """
+    if isinstance(found, type):
+        return f"the class '{found.__name__}'"
+    return "a function" if inspect.isroutine(found) else f"an object of {type(found).__name__}"
 
 
 def needed(extra: str, *modules: str) -> Any:

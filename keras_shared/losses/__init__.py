@@ -1,9 +1,13 @@
 """Losses by the name that a recipe gives them. A new one is a file here and a line in `LOSSES`."""
 
+import inspect
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
+from keras_shared.errors import attempt, boundary
+from keras_shared.lookup import UnknownNameError, described, find
 from keras_shared.losses.contrastive_loss import ContrastiveLoss as ContrastiveLoss
 from keras_shared.losses.embedding_loss import EmbeddingLoss as EmbeddingLoss
 from keras_shared.losses.loss_per_token import LossPerToken as LossPerToken
@@ -44,3 +48,44 @@ LOSSES: dict[str, Callable[[], keras.losses.Loss]] = {
     "triplet": TripletLoss,
     "triplet_hard": _hard_triplets,
 }
+
+
+def get(name: str) -> keras.losses.Loss | Callable[[Any, Any], Any]:
+    """A loss by its name: one of the library's, or `package.module:NAME` from any package.
+
+    There may stand a class of losses, a function that makes one, or a loss itself: an object, or a
+    function of labels and predictions.
+
+    Args:
+        name: a key of `LOSSES`, or where Python finds it.
+
+    Raises:
+        UnknownNameError: for a name that stands for none, or for anything else. It is a ValueError.
+
+    Example:
+        >>> from keras_shared import losses
+        >>> losses.get("contrastive").name, losses.get("keras.losses:mean_squared_error").__name__
+        ('contrastive_loss', 'mean_squared_error')
+    """
+    found: Any = find(name, LOSSES, "loss")
+    of_class = inspect.isclass(found) and issubclass(found, keras.losses.Loss)
+    if of_class or name in LOSSES or _takes(found):
+        advice = "Name an object in place of the class."
+        with boundary(
+            f"The loss '{name}' cannot be made without arguments", UnknownNameError, advice
+        ):
+            found = found()
+    if isinstance(found, keras.losses.Loss) or _takes(found, "y_true", "y_pred"):
+        return found
+    raise UnknownNameError(
+        f"'{name}' is {described(found)}; expected a class derived from keras.losses.Loss, an "
+        "object of one, or a function of (y_true, y_pred)."
+    )
+
+
+def _takes(found: Any, *arguments: str) -> bool:
+    """Whether it is a function that can be called with so many arguments."""
+    if not inspect.isfunction(found):
+        return False
+    _, wrong = attempt(lambda: inspect.signature(found).bind(*arguments), TypeError)
+    return wrong is None

@@ -8,12 +8,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from keras_shared import losses
 from keras_shared.batching import PairData, TrainingData
 from keras_shared.batching.pairs import LISTED, pair_test_batches, pair_training_data
 from keras_shared.datasets import ImagePairs, LabelledImages
 from keras_shared.errors import attempt
-from keras_shared.lookup import find
-from keras_shared.losses import LOSSES, ContrastiveLoss, EmbeddingLoss
+from keras_shared.lookup import UnknownNameError
+from keras_shared.losses import ContrastiveLoss, EmbeddingLoss
 from keras_shared.tasks.embedding_map import plot_map
 from keras_shared.tasks.one_shot import one_shot_accuracy
 from keras_shared.tasks.own_runs import answer_runs
@@ -133,10 +134,10 @@ def _trunk(model: keras.Model, data: TrainingData) -> tuple[keras.Model, Trainin
 
 def _settle(data: PairData, loss: str) -> PairData:
     """Pairs or batches of classes, as the loss wants them."""
-    made, unknown = attempt(lambda: [find(loss, LOSSES, "loss")()], ValueError)
+    made, unknown = attempt(lambda: losses.get(loss), UnknownNameError)
     if unknown:  # of another package, which is not there: training says so
         return data
-    whole = isinstance(made[0], EmbeddingLoss)
+    whole = isinstance(made, EmbeddingLoss)
     if data.name == LISTED:
         if whole:
             raise ValueError(

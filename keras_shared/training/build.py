@@ -11,19 +11,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_shared import losses
 from keras_shared.batching import TrainingData
 from keras_shared.batching.training_data import DIGEST
 from keras_shared.datasets import OWN, DataError
 from keras_shared.datasets.checks import checked_split
 from keras_shared.datasets.digest import digest_of
 from keras_shared.datasets.lazy_images import LazyImages
-from keras_shared.errors import boundary, shortened
+from keras_shared.errors import attempt, boundary, shortened
 from keras_shared.files.pictures import bright_ground
-from keras_shared.lookup import find
-from keras_shared.losses import LOSSES
+from keras_shared.lookup import UnknownNameError
 from keras_shared.presets.loading import load
 from keras_shared.presets.names import entry_dir, entry_names, locate
-from keras_shared.recipes import Recipe, read_recipe
+from keras_shared.recipes import Recipe, RecipeError, read_recipe
 from keras_shared.sharing import sharing_report, unshare
 from keras_shared.tokenizing import Tokenizer
 from keras_shared.training.adam import Adam
@@ -169,7 +169,8 @@ def load_split(recipe: Recipe, split: str, data_dir: str | None = None) -> Any:
         DataError: if the data set cannot be had, has images or labels that are none, or labels
             without a class.
     """
-    loaded, shape = recipe.dataset.load(split, data_dir), recipe.image_shape
+    dataset, shape = recipe.dataset, recipe.image_shape
+    loaded = dataset.load(split, data_dir)
     where = f"{recipe.path}: the data set '{recipe.data.name}'"
     if recipe.data.name not in OWN:  # what is read from files is checked there
         with boundary(f"{where} cannot be read", DataError):
@@ -284,10 +285,17 @@ def test_data(recipe: Recipe, data_dir: str | None = None) -> tuple[Any, tf.data
 test_data.__test__ = False  # type: ignore[attr-defined]  # no test, whatever pytest thinks
 
 
-def loss_of(recipe: Recipe) -> keras.losses.Loss:
-    """The loss that a recipe names."""
-    assert recipe.training.loss is not None  # a recipe that was read has one
-    loss: keras.losses.Loss = find(recipe.training.loss, LOSSES, "loss")()
+def loss_of(recipe: Recipe) -> Any:
+    """The loss that a recipe names, as Keras takes it.
+
+    Raises:
+        RecipeError: if there is none of this name.
+    """
+    name = recipe.training.loss
+    assert name is not None  # a recipe that was read has one
+    loss, wrong = attempt(lambda: losses.get(name), UnknownNameError)
+    if wrong:
+        raise RecipeError(f"{recipe.path}: `training.loss`: {wrong}") from wrong
     return loss
 
 

@@ -1,10 +1,12 @@
 """From a recipe and its data to a trained model and its history."""
 
+import inspect
 import json
 import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -19,6 +21,7 @@ from keras_shared.training.build import (
     check_data,
     compile_model,
     fingerprint,
+    loss_of,
     trained_part,
     with_arguments_from,
 )
@@ -101,7 +104,8 @@ def train(
         part, batches = trained_part(model, recipe, data)
         trained = part
         if run.checkpoint.exists():
-            trained = (workers.load if workers else load)(run.checkpoint)
+            with keras.saving.custom_object_scope(_with_its_name(loss_of(recipe))):
+                trained = (workers.load if workers else load)(run.checkpoint)
             _see_that_same_model(run, trained, part)
             steps = int(trained.optimizer.iterations.numpy())
             record.history.extend(run.history_of_checkpoint(steps // data.steps_per_epoch))
@@ -156,6 +160,12 @@ def train(
         run.save(model, run.model_file, record)
         _write_facts(run, record, data, base)
     return model
+
+
+def _with_its_name(loss: Any) -> dict[str, Any]:
+    """A loss as a checkpoint names it, whether it is registered or not."""
+    kind = loss if inspect.isfunction(loss) else type(loss)
+    return {kind.__name__: kind}
 
 
 @contextmanager

@@ -10,9 +10,16 @@ import pytest
 
 from keras_shared.datasets import DataError, Dataset, LabelledImages, SeveralLabels
 from keras_shared.datasets.lazy_images import LazyImages
-from keras_shared.recipes import recipe_from
-from keras_shared.training import RunError, build_model, start_model, training_data
-from keras_shared.training.build import check_data, load_split, test_data, with_arguments_from
+from keras_shared.recipes import RecipeError, recipe_from
+from keras_shared.training import Run, RunError, build_model, start_model, train, training_data
+from keras_shared.training.build import (
+    check_data,
+    compile_model,
+    load_split,
+    loss_of,
+    test_data,
+    with_arguments_from,
+)
 from keras_shared.zoo import ImageClassifier
 
 NAMES = ("ant", "bee", "cat")
@@ -181,3 +188,78 @@ def test_a_model_that_does_not_say_what_it_takes_takes_anything(own):
         with pytest.warns(UserWarning, match=f"{said}.*may ignore that"):
             split = load_split(own(SPLIT._replace(images=numbers), model=model), "train")
         assert split.images is numbers
+
+
+class OwnLoss(keras.losses.Loss):
+    def __init__(self, scale=0.5, **kwargs):
+        super().__init__(**kwargs)
+        self.scale = scale
+
+    def get_config(self):
+        return {**super().get_config(), "scale": self.scale}
+
+    def call(self, y_true, y_pred):
+        return self.scale * own_loss(y_true, y_pred)
+
+
+def own_loss(y_true, y_pred):
+    return keras.losses.sparse_categorical_crossentropy(y_true, y_pred, from_logits=True)
+
+
+class ScaledLoss(OwnLoss):
+    def __init__(self, scale, **kwargs):
+        super().__init__(scale, **kwargs)
+
+
+class Stop(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+
+LOSSES = {
+    "class": (OwnLoss, 0.5), "object": (ScaledLoss(2.0), 2.0), "function": (own_loss, 1.0),
+    "factory": (lambda scale=0.25: OwnLoss(scale), 0.25),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", LOSSES)
+def test_a_loss_of_ones_own_is_a_class_an_object_or_a_function(own, tmp_path, form):
+    own.module.Net, (own.module.loss, scale) = Net, LOSSES[form]
+    recipe = own(model={"class_name": "mine:Net"}, loss="mine:loss", epochs=2)
+    data = training_data(recipe)
+    keras.utils.set_random_seed(1)
+    model = build_model(recipe)
+    compile_model(model, recipe, data.steps_per_epoch)
+    found = model.evaluate(IMAGES, LABELS, verbose=0, return_dict=True)["loss"]
+    wanted = scale * float(np.mean(own_loss(LABELS, model.predict(IMAGES, verbose=0))))
+    assert found == pytest.approx(wanted, rel=1e-4)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("keras_shared.training.fit.EpochSeeds", lambda seed: Stop())
+        train(recipe, data, tmp_path, verbose=0)
+    train(recipe, data, tmp_path, verbose=0)  # not registered, it is found again by its name
+    assert Run(tmp_path).epochs_done() == 2
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        (
+            ("a", "tuple"),
+            "'mine:loss' is an object of tuple; expected a class derived from keras.l",
+        ),
+        (keras.Model, "is the class 'Model'; expected"),
+        (lambda y_true: y_true, r"is a function; .* function of \(y_true, y_pred\)"),
+        (lambda: "mse", "is an object of str; expected"),
+        (ScaledLoss, "cannot be made without arguments: .*'scale'.* Name an object in place"),
+        (keras.metrics.Accuracy(), "is an object of Accuracy; expected"),
+    ],
+)
+def test_what_is_no_loss(own, loss, said):
+    own.module.loss = loss
+    with pytest.raises(RecipeError, match=f"recipe.toml: `training.loss`: .*{said}"):
+        loss_of(own(loss="mine:loss"))
+    with pytest.raises(RecipeError, match=f"`training.loss`: .*{said}"):
+        loss_of(own(model={"class_name": "SiameseNet"}, loss="mine:loss"))
+    with pytest.raises(RecipeError, match="`training.loss`: .*cannot be imported"):
+        loss_of(own(loss="mine:nothing"))
