@@ -20,7 +20,7 @@ from keras_shared.errors import KerasSharedError, attempt, boundary
 from keras_shared.files.atomic import replace_text
 from keras_shared.files.bounded import read_text
 from keras_shared.files.limits import MOST_DEPTH, MOST_RECIPE
-from keras_shared.lookup import find, suggestion
+from keras_shared.lookup import UnknownNameError, find, suggestion
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -295,21 +295,29 @@ def _frozen(value: Any) -> Any:
 
 
 def _model_class(name: str) -> Any:
+    import keras
+
     from keras_shared.zoo import MODELS
 
-    return find(name, MODELS, "model")
+    return find(name, MODELS, "model", kind=type[keras.Model])
 
 
 def _task(model_class: Any) -> "Task":
-    from keras_shared.tasks import TASKS
+    from keras_shared.tasks import TASKS, Task
 
-    return find(model_class.task, TASKS, "task")
+    name = getattr(model_class, "task", None)
+    if not isinstance(name, str):
+        raise UnknownNameError(
+            f"{model_class.__name__} has no task: expected `task` in its class, with one of "
+            f"{sorted(TASKS)} or 'package.module:NAME'. Received: task={name!r}"
+        )
+    return find(name, TASKS, "task", kind=Task)
 
 
 def _dataset(name: str) -> "Dataset":
-    from keras_shared.datasets import DATASETS, OWN
+    from keras_shared.datasets import DATASETS, OWN, Dataset
 
-    return find(name, DATASETS, "data set", also=OWN)
+    return find(name, DATASETS, "data set", also=OWN, kind=Dataset)
 
 
 def _schema_for(table: Mapping[str, Any]) -> "tuple[type[BaseModel], list[str]]":

@@ -20,7 +20,7 @@ from keras_shared.datasets.digest import digest_of
 from keras_shared.datasets.lazy_images import LazyImages
 from keras_shared.errors import attempt, boundary, shortened
 from keras_shared.files.pictures import bright_ground
-from keras_shared.lookup import UnknownNameError
+from keras_shared.lookup import UnknownNameError, described
 from keras_shared.presets.loading import load
 from keras_shared.presets.names import entry_dir, entry_names, locate
 from keras_shared.recipes import Recipe, RecipeError, read_recipe
@@ -172,6 +172,11 @@ def load_split(recipe: Recipe, split: str, data_dir: str | None = None) -> Any:
     dataset, shape = recipe.dataset, recipe.image_shape
     loaded = dataset.load(split, data_dir)
     where = f"{recipe.path}: the data set '{recipe.data.name}'"
+    if not isinstance(loaded, dataset.kind):
+        raise DataError(
+            f"{where} says that its splits are {dataset.kind.__name__}, and its `load` gave "
+            f"{described(loaded)}. Return what `kind` names."
+        )
     if recipe.data.name not in OWN:  # what is read from files is checked there
         with boundary(f"{where} cannot be read", DataError):
             loaded = checked_split(loaded, where, shape)

@@ -1,5 +1,6 @@
 import json
 import pathlib
+import sys
 import tomllib
 
 import numpy as np
@@ -304,7 +305,8 @@ def test_what_holds_none_is_left_out(written, tmp_path):
 
 def test_a_list_of_an_own_model(tmp_path, monkeypatch):
     (tmp_path / "own_net.py").write_text("""
-class Net:
+import keras
+class Net(keras.Model):
     task = "classification"
     def __init__(self, units: list[int] = [4, 2], other: list[int] | None = None): ...
 """)
@@ -313,6 +315,34 @@ class Net:
     recipe = recipe_from(table)
     assert recipe.model.units == (4, 2) and recipe_from(recipe.to_dict()) == recipe
     assert recipe.with_changes({"model.units": [3]}).model.units == (3,)
+
+
+MODEL = r"expected a class derived from keras\.Model"
+
+
+@pytest.mark.parametrize(
+    ("section", "found", "said"),
+    [
+        ("data", "def NAME(split, data_dir=None): ...", "is a function; expected a Dataset"),
+        ("data", "NAME = ('a', 'tuple')", "is an object of tuple; expected a Dataset"),
+        ("data", "class NAME: ...", "is the class 'NAME'; expected a Dataset"),
+        ("model", "def NAME(width=4): ...", f"is a function; {MODEL}"),
+        ("model", "NAME = keras.Sequential()", f"is an object of Sequential; {MODEL}"),
+        ("model", "class NAME: ...", f"is the class 'NAME'; {MODEL}"),
+        ("model", "NAME = keras.Sequential", "Sequential has no task.*'classification'.*task=None"),
+        ("model", "class NAME(keras.Model): task = keras", "NAME has no task.*Received: task=<mod"),
+        ("model", "class NAME(keras.Model): task = 'json:loads'", "is a function; expected a Task"),
+    ],
+)
+def test_a_name_of_another_kind_of_thing(tmp_path, monkeypatch, section, found, said):
+    (tmp_path / "own_thing.py").write_text(f"import keras\n{found}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_thing", raising=False)
+    key = {"data": "name", "model": "class_name"}[section]
+    table = {"name": "own", "model": {"class_name": "LeNet5"}, "data": {"name": "digits"}}
+    table[section] = {key: "own_thing:NAME"}
+    with pytest.raises(RecipeError, match=f"`{section}.{key}`: .*{said}"):
+        recipe_from(table)
 
 
 def test_the_class_is_changed_first(written):

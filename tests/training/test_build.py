@@ -165,6 +165,17 @@ def test_other_forms_of_the_same_images_and_labels(own, changes):
     assert split.images.dtype == "uint8" and split.class_names == NAMES
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [((IMAGES, LABELS), "tuple"), (None, "NoneType"), (SeveralLabels(*SPLIT[:3]), "SeveralLabels")],
+)
+def test_a_split_is_of_the_kind_that_its_data_set_names(own, given, said):
+    recipe = own()
+    own.module.DATA = own.module.DATA._replace(load=lambda split, data_dir: given)
+    with pytest.raises(DataError, match=f"LabelledImages, and its `load` gave an object of {said}"):
+        training_data(recipe)
+
+
 def test_labels_of_several_tasks_are_checked_alike(own):
     labels, names = np.stack([LABELS, LABELS % 2], 1), {"pet": NAMES, "size": ("S", "L")}
     model = {"class_name": "MultiTaskNet", "width": 2, "image_shape": [28, 28, 1]}
