@@ -72,7 +72,8 @@ def train(
     Raises:
         RunError: if another process trains in `run_dir`, if it holds a run of another recipe, on
             other data or from another start, if its files do not agree, if the data do not fit the
-            model, if TensorFlow fails: it runs out of memory, or another worker is gone, for two.
+            model, if its class is not registered with Keras, if TensorFlow fails: it runs out of
+            memory, or another worker is gone, for two.
 
     Example:
         >>> import tempfile
@@ -94,12 +95,8 @@ def train(
         keras.utils.set_random_seed(seed)
         run.see_same_data(data.sizes)
         record = Record(recipe.with_seed(seed), start_text(recipe, begins), [], data.sizes)
-        failed = f"The model of {recipe.path} cannot be built"
-        with boundary(failed, RunError, TOO_LARGE):
-            model, wrong = attempt(lambda: start or build_model(recipe), ValueError)
-        with boundary(failed, RunError):  # arguments that do not go together
-            if wrong:
-                raise wrong
+        model = start or _built(recipe)
+        _check_class(type(model), recipe)
         check_data(model, recipe, data)
         part, batches = trained_part(model, recipe, data)
         trained = part
@@ -160,6 +157,36 @@ def train(
         run.save(model, run.model_file, record)
         _write_facts(run, record, data, base)
     return model
+
+
+def _built(recipe: Recipe) -> keras.Model:
+    failed = f"The model of {recipe.path} cannot be built"
+    with boundary(failed, RunError, TOO_LARGE):
+        model, wrong = attempt(lambda: build_model(recipe), ValueError)
+    with boundary(failed, RunError):  # arguments that do not go together
+        if wrong:
+            raise wrong
+    return model
+
+
+def _check_class(cls: type, recipe: Recipe) -> None:
+    """See that Keras finds the class again by the name that the run's files will hold."""
+    name = keras.saving.get_registered_name(cls)
+    found = keras.saving.get_registered_object(name)
+    if cls.__module__.partition(".")[0] == "keras" or _place(found) == _place(cls):
+        return
+    line = "@keras.saving.register_keras_serializable"
+    raise RunError(
+        f"{recipe.path}: the class '{cls.__name__}' of {cls.__module__} "
+        + ("is not registered with Keras, and its trained model could not be loaded. Write "
+           f'{line}("my_package") above the class.' if found is None
+           else f"is registered with Keras as '{name}', and so is another, of {found.__module__}, "
+           f"which would be loaded in its place. Name another package in {line}(...) above one.")
+    )  # fmt: skip
+
+
+def _place(cls: type | None) -> tuple[str, str] | None:
+    return None if cls is None else (cls.__module__, cls.__qualname__)
 
 
 def _with_its_name(loss: Any) -> dict[str, Any]:

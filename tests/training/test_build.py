@@ -274,3 +274,30 @@ def test_what_is_no_loss(own, loss, said):
         loss_of(own(model={"class_name": "SiameseNet"}, loss="mine:loss"))
     with pytest.raises(RecipeError, match="`training.loss`: .*cannot be imported"):
         loss_of(own(loss="mine:nothing"))
+
+
+def test_the_class_of_a_model_is_registered_before_it_is_trained(own, tmp_path):
+    class Derived(Net):
+        pass
+
+    own.module.Derived = Derived
+    recipe = own(model={"class_name": "mine:Derived"}, epochs=1)
+    data = training_data(recipe)
+    said = r"'Derived' of \S*test_build is not registered .*\(\"my_package\"\) above the class"
+    with pytest.raises(RunError, match=said):
+        train(recipe, data, tmp_path / "run", verbose=0)
+    with pytest.raises(RunError, match=said):
+        train(recipe, data, tmp_path / "run", start=Derived(), verbose=0)
+
+    @keras.saving.register_keras_serializable("my_package", name="Derived")
+    class Another(Net):
+        pass
+
+    keras.saving.register_keras_serializable("my_package")(Derived)  # as the message says
+    own.module.Another = Another
+    with pytest.raises(RunError, match="'my_package>Derived', and so is another, of"):
+        train(own(model={"class_name": "mine:Another"}), data, tmp_path / "run", verbose=0)
+    train(recipe, data, tmp_path / "run", verbose=0)
+    assert type(Run(tmp_path / "run").model()) is Derived
+    unshared = recipe.with_changes({"training.sharing": "unshared"})  # of Keras' own class
+    train(unshared, data, tmp_path / "unshared", verbose=0)
