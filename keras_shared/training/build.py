@@ -360,7 +360,7 @@ def check_data(model: keras.Model, recipe: Recipe, data: TrainingData) -> None:
 
 
 def _check_names(names: Any, recipe: Recipe, known: Any) -> None:
-    """See that the model names the classes as the data do, or renames all of them."""
+    """See that a class that the model names as the data do stands in the same place."""
     if names is None or known is None:
         return
     of_model, of_data = _by_task(names), _by_task(known)
@@ -376,7 +376,8 @@ def _check_names(names: Any, recipe: Recipe, known: Any) -> None:
                else f"{name} always has {wanted}. Choose another model.")
         )  # fmt: skip
     for task, own in of_data.items():
-        if own == of_model[task] or not {*own} & {*of_model[task]}:
+        places = {one: i for i, one in enumerate(of_model[task])}
+        if all(places.get(one, i) == i for i, one in enumerate(own)):  # the others are renamed
             continue
         advice = "Number the classes of the data in that order"
         if "class_names" in fields:
@@ -386,8 +387,7 @@ def _check_names(names: Any, recipe: Recipe, known: Any) -> None:
             advice = f"{leave} `model.class_names` in the order of the data"
         raise RunError(
             f"{has} the classes {_few(own)}{f' of {task!r}' if task else ''}, and the model names "
-            f"them {_few(of_model[task])}: answers would have wrong names. {advice}; only names "
-            "that are all others rename the classes."
+            f"them {_few(of_model[task])}: answers would have wrong names. {advice}."
         )
 
 

@@ -66,10 +66,10 @@ def check(recipe, start=None):
 
 @pytest.mark.parametrize("start", [None, "lenet5_modern_mnist"])
 def test_names_of_classes_stand_in_the_order_of_the_data(own, start):
-    named = {n: own(model={**LENET5, "class_names": list(n)}) for n in (NAMES, ("x", "y", "z"))}
-    for recipe in (own(), *named.values()):  # left out, the same, all renamed
+    kept = (NAMES, ("x", "y", "z"), ("ant", "bee", "a cat"))  # the same, all or some renamed
+    for recipe in (own(), *(own(model={**LENET5, "class_names": list(n)}) for n in kept)):
         check(recipe, start)
-    for names in (("cat", "bee", "ant"), ("ant", "dog", "bee"), ("ant", "bee", "cow")):
+    for names in (("cat", "bee", "ant"), ("ant", "dog", "bee")):
         with pytest.raises(RunError, match=r"\['ant', 'bee', 'cat'\], and .*Leave") as error:
             check(own(model={**LENET5, "class_names": list(names)}), start)
         assert str([*names]) in str(error.value) and "in the order of the data" in str(error.value)
