@@ -92,6 +92,19 @@ def test_lines(name):
     file.getvalue().encode("utf-8")
 
 
+@pytest.mark.parametrize("width", [40, 80])
+def test_tables_lose_nothing_of_a_long_name(width):
+    """The end of a path tells which of several files it is."""
+    names = [f"/{'folder' * 20}/{number}.png" for number in range(3)]
+    table = TextTable("file", "answer", "known names")
+    for name in names:
+        table.add_row(name, "unknown", "anna 99.8 %")
+    shown = drawn(table, width=width)
+    column = "".join(line.split("│")[1].strip() for line in shown.splitlines() if "│" in line)
+    assert column == "".join(names)
+    assert shown.count("unknown") == 3
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_progress_shows_names(name, capsys):
     assert list(progress([1, 2], f"begins {name} ends")) == [1, 2]

@@ -1,7 +1,8 @@
 // A digit through the tied autoencoder, by ONNX Runtime, without a server.
 //
-//   npm install && node reconstruct.mjs autoencoder.onnx < numbers
+//   npm install --ignore-scripts && node reconstruct.mjs autoencoder.onnx < numbers
 //
+// (The script that is left out fetches what a GPU needs.)
 // The file comes from Python: keras_shared.export(model, "autoencoder.onnx", format="onnx") of
 // keras_shared.load("tied_autoencoder_mnist"). It stores each kernel once; the decoder reads it
 // through a Transpose. 784 numbers from 0 to 1 go in, the pixels row by row, and 784 come out.
