@@ -4,6 +4,7 @@ from keras_shared.cli.options import (
     add_data_dir,
     add_own_data,
     add_settings,
+    progress_of_epochs,
     recipe_of,
 )
 
@@ -49,16 +50,16 @@ def run(options: argparse.Namespace) -> None:
         recipe = with_arguments_of(recipe, load(options.model, compile=False))
     recipe = with_data_arguments(recipe, options.data_dir)
     run = Run(options.out or (f"runs/{recipe.name}" if alone else f"runs/{recipe.name}_tuned"))
-    base = base_of(options.model)
+    base, shown = base_of(options.model), progress_of_epochs()
     for number, (seed, of_seed) in enumerate(run.of_seeds(recipe).items()):
         one = recipe.with_seed(seed)
         start = start_model(one, options.model)
         if not number:  # a start that is refused leaves no folder behind
             run.expect(recipe)
         data = training_data(one, options.data_dir)
-        train(one, data, of_seed, start=start, base=base)
+        train(one, data, of_seed, start=start, verbose=shown, base=base)
         say(f"fine-tuned: {of_seed.model_file}")
         if alone:  # what the start is worth: the same net from nothing, for the card
             say("the same net from nothing, for comparison:")
-            train(one, data, of_seed.from_nothing)
+            train(one, data, of_seed.from_nothing, verbose=shown)
     say(f"next: keras-shared evaluate {run.path}")

@@ -1,6 +1,7 @@
 """What several commands share: their options, and the recipe that one names."""
 
 import argparse
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,11 @@ def recipe_file(path_or_name: str) -> str:
     if path_or_name.endswith(".toml"):
         return path_or_name
     return str(entry_dir(path_or_name) / "recipe.toml")
+
+
+def progress_of_epochs() -> int | str:
+    """As `keras.Model.fit` takes `verbose`: bars in a terminal, elsewhere a line for each epoch."""
+    return "auto" if sys.stdout.isatty() else 2
 
 
 def within(least: float, most: float) -> Callable[[str], float]:

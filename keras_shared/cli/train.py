@@ -1,6 +1,12 @@
 import argparse
 
-from keras_shared.cli.options import add_data_dir, add_own_data, add_recipe, recipe_of
+from keras_shared.cli.options import (
+    add_data_dir,
+    add_own_data,
+    add_recipe,
+    progress_of_epochs,
+    recipe_of,
+)
 
 NAME = "train"
 HELP = "train a recipe, or go on with it"
@@ -38,7 +44,7 @@ def run(options: argparse.Namespace) -> None:
         raise KerasSharedError(f"{known}. Received: {options.seed}")
     if writes:
         run.expect(recipe)
-    took = 0.0
+    took, shown = 0.0, progress_of_epochs() if writes else 0
     seeds = list(runs) if options.seed is None else [options.seed]
     for number, seed in enumerate(seeds, 1):
         one = recipe.with_seed(seed)
@@ -47,7 +53,7 @@ def run(options: argparse.Namespace) -> None:
             known = f", about {in_words(took * to_go)} to go" if took else ""
             say(f"seed {number} of {len(seeds)}: {seed}{known}")
         data = training_data(one, options.data_dir)
-        train(one, data, runs[seed], workers=workers, verbose="auto" if writes else 0)
+        train(one, data, runs[seed], workers=workers, verbose=shown)
         if not writes:
             continue
         took = runs[seed].facts()["seconds"]
