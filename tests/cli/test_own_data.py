@@ -74,7 +74,7 @@ def test_train_from_nothing_on_a_folder(shapes, capsys):
     train = ["train", "lenet5_modern_mnist", "--data", "photos", "--set", "training.epochs=1"]
     assert main(train) == 0
     said = capsys.readouterr().out  # to a file, a line for each epoch, and no bar
-    assert "\x1b" not in said and "Epoch 1/1" in said and "val_loss" in said
+    assert "\x1b" not in said and "val_loss" in said
     kept = pathlib.Path("runs/lenet5_modern_mnist_photos/recipe.toml").read_text()
     assert 'class_names = [\n    "bar",' in kept and '/photos"' in kept
 
