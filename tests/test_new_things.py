@@ -7,11 +7,15 @@ tests/layers/test_a_new_tied_layer.py.)
 
 import json
 import pathlib
+import re
+import subprocess
+import sys
 import textwrap
 
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 import keras_shared
 from keras_shared.cli import main
@@ -40,7 +44,7 @@ COLOURS = Dataset("Coloured patches", "drawn at random", "CC0", LabelledImages, 
 COLOUR_TASK = """
 import dataclasses
 import numpy as np
-from keras_shared.tasks import Metric
+from keras_shared.tasks import Metric, Shown
 from keras_shared.tasks.classification import CLASSIFICATION
 
 
@@ -56,7 +60,7 @@ COLOUR = dataclasses.replace(
     measure=measure,
     headline=Metric("colours named rightly", "colours_right", "", more_is_better=True),
     plots=lambda test: {},
-    show=lambda outputs, top: f"I see {outputs['label'].item().decode()}",
+    show=lambda outputs, top: Shown(f"I see {outputs['label'].item().decode()}", {}),
 )
 """
 LOSS = """
@@ -305,8 +309,6 @@ def toys(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(package.parent)
     monkeypatch.setenv("PYTHONPATH", str(package.parent))
     monkeypatch.chdir(tmp_path)
-    import sys
-
     yield package
     for name in [n for n in sys.modules if n == "toys" or n.startswith("toys.")]:
         del sys.modules[name]
@@ -332,6 +334,17 @@ def test_a_colour_classifier(toys, capsys, monkeypatch):
     patch = np.full((1, 6, 6, 3), 10)
     patch[..., 2] = 200
     assert model.class_names[model.predict(patch, verbose=0).argmax()] == "blue"
+    Image.fromarray(patch[0].astype("uint8")).save("blue.png")
+    capsys.readouterr()
+    assert main(["predict", "colour_patches", "blue.png", "--import", "toys.net"]) == 0
+    assert "I see blue" in capsys.readouterr().out  # as its task shows it
+    alone = [sys.executable, "-m", "keras_shared.cli", "inspect", "colour_patches"]
+    lost = subprocess.run(alone, capture_output=True, text=True)
+    (advice,) = re.findall(r"on the command line: (--import [\w.]+)", lost.stderr)
+    found = subprocess.run([*alone, *advice.split()], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert main(["inspect", "colour_patches", "--import", "toys.none"]) == 1
+    assert "--import toys.none: it cannot be imported: Module" in capsys.readouterr().err
     call = ["compare", "colours.toml", "--vary", "model.width=4,8", "--seeds", "2", "--sizes", "5"]
     assert main([*call, "--set", "training.epochs=1"]) == 0
     result = json.loads(pathlib.Path("runs/colour_patches_compared/comparison.json").read_text())

@@ -1,4 +1,5 @@
 import argparse
+import importlib
 import io
 import os
 import signal
@@ -29,7 +30,7 @@ from keras_shared.cli import (
     verify,
 )
 from keras_shared.cli.quiet import import_quietly
-from keras_shared.errors import KerasSharedError, printable, whole_reason
+from keras_shared.errors import KerasSharedError, boundary, printable, whole_reason
 from keras_shared.lookup import needed
 
 COMMANDS = (
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     parser = _parser()
     given = sys.argv[1:] if arguments is None else arguments
-    options = argparse.Namespace(trains=False, debug=False)
+    options = argparse.Namespace(trains=False, debug=False, modules=[])
     as_python_does = warnings.formatwarning
     try:
         if not given:
@@ -90,6 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.formatwarning = _plain_warning
         if not options.light:
             import_quietly()
+        for module in options.modules:
+            with boundary(f"--import {module}: it cannot be imported", KerasSharedError):
+                importlib.import_module(module)
         status: int = options.execute(options) or 0
         print(end="", flush=True)  # a full disk is known now
         return status
@@ -171,5 +175,9 @@ def _parser() -> argparse.ArgumentParser:
         )
         # also after the command; SUPPRESS keeps the value given before it
         sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=DEBUG)
+        sub.add_argument(
+            "--import", dest="modules", metavar="MODULE", action="append", default=[],
+            help="a Python module of your own, imported first: it registers your models and layers",
+        )  # fmt: skip
         command.add_arguments(sub)
     return parser

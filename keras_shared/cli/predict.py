@@ -55,9 +55,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from keras_shared.errors import KerasSharedError, boundary, printable
+    from keras_shared.lookup import find
     from keras_shared.presets.names import class_name, entry_names, version_dir
     from keras_shared.serving.answering import AnswerError, answer, answer_texts
-    from keras_shared.tasks import TASKS, Shown
+    from keras_shared.tasks import TASKS, Shown, Task
     from keras_shared.zoo import MODELS
 
     for target in (options.json, options.csv):
@@ -76,7 +77,7 @@ def run(options: argparse.Namespace) -> None:
     else:
         answers = answer(options.model, [[source] for source in sources], options.invert)
     kind = class_name(options.model) or ""
-    model: Any = MODELS.get(kind)
+    model: Any = MODELS.get(kind) or (_own_class(options.model) if options.modules else None)
     with boundary(f"{options.model} does not answer as {kind} does", AnswerError, "Publish again."):
         if sources and getattr(model, "bright_on_dark", False) and _names_digits(answers):
             learnt = "" if options.model in entry_names() else kind
@@ -84,7 +85,8 @@ def run(options: argparse.Namespace) -> None:
         if model and "scores" in answers[0]:
             _add_probabilities(answers, model.default_loss(**stored_arguments(options.model)))
         files, answers = _one_by_one(files, answers)
-        show = TASKS[model.task].show if model else lambda outputs, top: Shown("", {})
+        task = find(model.task, TASKS, "task", kind=Task) if model else None
+        show = task.show if task else lambda outputs, top: Shown("", {})
         shown = [show(outputs, options.top or 1) for outputs in answers]
     if options.out:
         for target in _write_pictures(files, answers, pathlib.Path(options.out)):
@@ -135,6 +137,17 @@ def stored_arguments(model: str) -> dict[str, Any]:
     from keras_shared.presets.names import INNER_MODEL, stored_config, version_dir
 
     return dict(stored_config(version_dir(model) / INNER_MODEL)["config"])
+
+
+def _own_class(model: str) -> Any:
+    """The class of a published model, from a module that was imported; None if none has it."""
+    import keras
+
+    from keras_shared.presets.names import INNER_MODEL, stored_config, version_dir
+
+    name = stored_config(version_dir(model) / INNER_MODEL).get("registered_name")
+    found = keras.saving.get_registered_object(name)
+    return found if hasattr(found, "task") else None
 
 
 def _names_digits(answers: "list[dict[str, np.ndarray]]") -> bool:

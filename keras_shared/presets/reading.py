@@ -127,6 +127,7 @@ def _not_registered(path: pathlib.Path, error: TypeError) -> Exception:
     return LoadError(
         f"{path} holds the {kind} '{name}' of {module or 'a script or notebook'}, which is "
         f"not registered here. Import {module or 'a module that defines it'} before the model "
-        'is loaded, with @keras.saving.register_keras_serializable("my_package") above the '
-        f"{kind} there; a model that was saved without that must be saved again."
+        f"is loaded (on the command line: --import {module or 'MODULE'}), with "
+        f'@keras.saving.register_keras_serializable("my_package") above the {kind} there; a model '
+        "that was saved without that must be saved again."
     )
