@@ -44,7 +44,7 @@ def pictures(
     from keras_shared.presets.names import entry_names
 
     files = [file for one in given for file in files_in(one, vectors=False)]
-    shape = type(model).image_shape_of(model.image_shape)
+    shape = type(model).image_shape_of(image_shape=model.image_shape)
     sources = contents(files)
     if (bright_ink := model.bright_ink(**model.get_config())) is not None:
         learnt = "" if preset in entry_names() else type(model).__name__

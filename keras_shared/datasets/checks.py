@@ -49,7 +49,7 @@ def checked_split(split: Any, where: str, shape: Shape | None) -> Any:
         count = len(split[0])  # images, or sentences
         tasks = len(split.class_names) if isinstance(split.class_names, Mapping) else None
         changes["labels"] = checked_labels(split.labels, where, "labels", count, tasks)
-        if tasks is None:
+        if tasks is None and split.class_names is not None:
             changes["class_names"] = tuple(map(str, split.class_names))
     return split._replace(**changes)
 
@@ -133,6 +133,7 @@ def checked_labels(
         DataError: for another shape, or what are no whole numbers from 0.
     """
     y = np.asarray(labels)
+    y = np.asarray(y.tolist()) if y.dtype == object else y
     shape = (count,) if tasks is None else (count, tasks)
     if y.size != np.prod(shape) or y.shape[:1] != (count,):
         one_hot = tasks is None and y.ndim == 2 and len(y) == count

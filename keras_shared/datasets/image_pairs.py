@@ -18,7 +18,8 @@ YES, NO = ("1", "same", "true", "yes"), ("0", "different", "false", "no")
 SPLITS = ("train", "validation", "test")
 HEADER = "image_a,image_b,same"
 TITLE = re.compile(  # of the third column, where 1 can only be the same
-    r"(is[ _-]?)?(same[a-z _-]*|match|equal|identical|duplicate)|labels?|target|answer|y"
+    r"(is[ _-]?)?(same([ _-](person|class|object|identity|image|thing))?|match(es)?|equal|identical"
+    r"|duplicates?)|labels?|target|answer|y([ _-]true)?"
 )
 SHOWN = 5  # rows that a message names
 
@@ -170,7 +171,7 @@ def _is_header(listed: pathlib.Path, line: int, row: list[str]) -> bool:
     answers = title in YES + NO and title not in ("same", "different")  # which are titles too
     if answers or any(_is_path(listed, name) for name in row[:2]):
         return False
-    if not TITLE.fullmatch(title):
+    if not TITLE.fullmatch(title.strip(" ?!.:*")):
         raise DataError(
             f"{listed}: line {line} names the third column {row[2][:60]!r}, expected 'same', "
             "'match' or 'label', with 1 for two pictures that show the same, and 0 for others. "

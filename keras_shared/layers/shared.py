@@ -206,8 +206,8 @@ class Shared(keras.layers.Wrapper):
 
     def _of_rows(self, output: Any, rows: Any) -> Any:
         """An output of all uses, which must have a row for each of theirs."""
-        found = tuple(output.shape)
-        known = isinstance(rows, int) and None not in found[:1]
+        found = tuple(getattr(output, "shape", ()))
+        known = not found or (isinstance(rows, int) and found[0] is not None)
         if known and found[:1] != (rows,):
             raise ValueError(
                 f"Shared '{self.name}' with mode='joined' calls '{self.layer.name}' once for the "

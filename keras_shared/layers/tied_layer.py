@@ -79,13 +79,17 @@ class TiedLayer(TiedReader):
         self.output_shape = output_shape
         self.output_shapes = dict(output_shapes or {})
         of_cell = self.describe_source()
-        if of_cell.get("state_size") is None:
-            return
-        self.state_size, self.output_size = of_cell["state_size"], of_cell["output_size"]
+        if of_cell.get("state_size") is not None:
+            self.state_size, self.output_size = of_cell["state_size"], of_cell["output_size"]
+
+    @classmethod
+    def refuse_source(cls, source: Any) -> None:
+        """As of `TiedReader`; a cell with dropout is refused too."""
+        super().refuse_source(source)
         masks = {name: getattr(source, name, 0.0) for name in ("dropout", "recurrent_dropout")}
-        if any(masks.values()):
+        if getattr(source, "state_size", None) is not None and any(masks.values()):
             raise TieError(
-                f"The cell '{of_cell['name']}' has dropout, whose mask belongs to one RNN. Build "
+                f"The cell '{source.name}' has dropout, whose mask belongs to one RNN. Build "
                 "it without, and put a keras.layers.Dropout before each RNN. Received: "
                 f"dropout={masks['dropout']}, recurrent_dropout={masks['recurrent_dropout']}"
             )

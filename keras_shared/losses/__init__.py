@@ -69,7 +69,8 @@ def get(name: str) -> keras.losses.Loss | Callable[[Any, Any], Any]:
     """
     found: Any = find(name, LOSSES, "loss")
     of_class = inspect.isclass(found) and issubclass(found, keras.losses.Loss)
-    if of_class or name in LOSSES or _takes(found):
+    made = isinstance(found, keras.losses.Loss)
+    if of_class or name in LOSSES or (not made and _takes(found)):
         advice = "Name an object in place of the class."
         with boundary(
             f"The loss '{name}' cannot be made without arguments", UnknownNameError, advice
@@ -84,8 +85,8 @@ def get(name: str) -> keras.losses.Loss | Callable[[Any, Any], Any]:
 
 
 def _takes(found: Any, *arguments: str) -> bool:
-    """Whether it is a function that can be called with so many arguments."""
-    if not inspect.isfunction(found):
+    """Whether it is no class, and can be called with so many arguments."""
+    if inspect.isclass(found) or isinstance(found, keras.metrics.Metric) or not callable(found):
         return False
     _, wrong = attempt(lambda: inspect.signature(found).bind(*arguments), TypeError)
     return wrong is None

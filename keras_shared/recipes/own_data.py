@@ -65,10 +65,10 @@ def fine_tuning(name: str, model: Any, path: str) -> Recipe:
     # a vocabulary stays as it was learnt
     fields = model_section(cls).model_fields
     known = set(fields) - {"class_name", "class_names", "num_classes"}
-    if holds_none(config.get("image_shape", ())):  # of any size: TOML has no None
-        open_shape = config.pop("image_shape")
-        if open_shape != fields["image_shape"].default:
-            config["image_shape"] = cls.image_shape_of(open_shape)  # type: ignore[attr-defined]
+    shape = config.get("image_shape", ())
+    if "image_shape" in fields and holds_none(shape):  # of any size: TOML has no None
+        size = cls.image_shape_of(image_shape=shape)  # type: ignore[attr-defined]
+        config["image_shape"] = None if shape == fields["image_shape"].default else size
     written = {k: v for k, v in config.items() if v is not None and not isinstance(v, dict)}
     arguments = {key: written[key] for key in sorted(known & set(written))}
     return recipe_from(

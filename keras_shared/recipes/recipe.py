@@ -308,8 +308,8 @@ def _task(model_class: Any) -> "Task":
     name = getattr(model_class, "task", None)
     if not isinstance(name, str):
         raise UnknownNameError(
-            f"{model_class.__name__} has no task: expected `task` in its class, with one of "
-            f"{sorted(TASKS)} or 'package.module:NAME'. Received: task={name!r}"
+            f"{model_class.__name__} has no `task` in its class: expected one of "
+            f"keras_shared.tasks, {sorted(TASKS)}, or 'package.module:NAME'. Received: {name!r}"
         )
     return find(name, TASKS, "task", kind=Task)
 

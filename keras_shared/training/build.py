@@ -4,7 +4,7 @@ import hashlib
 import os
 import pathlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -275,15 +275,13 @@ def test_data(recipe: Recipe, data_dir: str | None = None) -> tuple[Any, tf.data
             whose splits name their classes differently.
     """
     split = load_split(recipe, "test", data_dir)
-    if ":" in recipe.data.name:  # of another package; ours are known to agree
-        known = training_data(recipe, data_dir).class_names  # None where test classes are others
-        if known is not None and _by_task(known) != _by_task(split.class_names):
-            named = [shortened(repr(names)) for names in (known, split.class_names)]
-            raise DataError(
-                f"{recipe.path}: the training split of '{recipe.data.name}' has the classes "
-                f"{named[0]}, and the test split {named[1]}. Give both the same `class_names`, and "
-                "number their labels by them."
-            )
+    known = getattr(recipe.model, "class_names", None)  # which training has settled
+    for task, own in _misplaced(known, getattr(split, "class_names", None)):
+        raise DataError(
+            f"{recipe.path}: the model tells the classes {_few(_by_task(known)[task])} apart, and "
+            f"the test split of '{recipe.data.name}' has them as {_few(own)}. Give both splits the "
+            "same `class_names`, and number their labels by them."
+        )
     return split, recipe.task.test_batches(split, recipe.data, recipe.training.seeds[0])
 
 
@@ -304,17 +302,21 @@ def loss_of(recipe: Recipe) -> Any:
     return loss
 
 
+def averaging_of(recipe: Recipe, steps_per_epoch: int) -> float:
+    """What the average keeps in each step; a short training would average how it began as well."""
+    steps = recipe.training.epochs * steps_per_epoch
+    return max(0.0, min(recipe.training.averaging, 1 - TENTH / steps))
+
+
 def compile_model(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> None:
     """Give `model` the loss, the metrics and the optimizer of a recipe."""
     training = recipe.training
     rate: Any = training.learning_rate
     if not training.averaging:
         rate = keras.optimizers.schedules.CosineDecay(rate, training.epochs * steps_per_epoch)
-    # a short training would be averaged with the weights that it began with
-    most = max(0.0, 1 - TENTH / (training.epochs * steps_per_epoch))
     averaging: dict[str, Any] = {}
     if training.averaging:
-        averaging = {"use_ema": True, "ema_momentum": min(training.averaging, most)}
+        averaging = {"use_ema": True, "ema_momentum": averaging_of(recipe, steps_per_epoch)}
     if training.optimizer == "muon" and all(len(v.shape) != 4 for v in model.trainable_variables):
         raise RunError(
             f"{recipe.path}: `training.optimizer` is 'muon', which is for kernels of convolutions "
@@ -375,10 +377,7 @@ def _check_names(names: Any, recipe: Recipe, known: Any) -> None:
                if "class_names" in fields
                else f"{name} always has {wanted}. Choose another model.")
         )  # fmt: skip
-    for task, own in of_data.items():
-        places = {one: i for i, one in enumerate(of_model[task])}
-        if all(places.get(one, i) == i for i, one in enumerate(own)):  # the others are renamed
-            continue
+    for task, own in _misplaced(names, known):
         advice = "Number the classes of the data in that order"
         if "class_names" in fields:
             keys = ("class_names", "num_classes")
@@ -389,6 +388,17 @@ def _check_names(names: Any, recipe: Recipe, known: Any) -> None:
             f"{has} the classes {_few(own)}{f' of {task!r}' if task else ''}, and the model names "
             f"them {_few(of_model[task])}: answers would have wrong names. {advice}."
         )
+
+
+def _misplaced(names: Any, known: Any) -> Iterator[tuple[str, list[str]]]:
+    """Tasks whose data have a class in another place than the model; others are renamed."""
+    if names is None or known is None:
+        return
+    of_model = _by_task(names)
+    for task, own in _by_task(known).items():
+        places = {one: i for i, one in enumerate(of_model.get(task, ()))}
+        if any(places.get(one, i) != i for i, one in enumerate(own)):
+            yield task, own
 
 
 def _by_task(names: Any) -> dict[str, list[str]]:

@@ -1,6 +1,5 @@
 """From a recipe and its data to a trained model and its history."""
 
-import inspect
 import json
 import os
 import platform
@@ -17,6 +16,7 @@ from keras_shared.files.atomic import replace_text
 from keras_shared.presets.loading import load
 from keras_shared.recipes import Recipe
 from keras_shared.training.build import (
+    averaging_of,
     build_model,
     check_data,
     compile_model,
@@ -104,6 +104,8 @@ def train(
             with keras.saving.custom_object_scope(_with_its_name(loss_of(recipe))):
                 trained = (workers.load if workers else load)(run.checkpoint)
             _see_that_same_model(run, trained, part)
+            if recipe.training.averaging:
+                trained.optimizer.ema_momentum = averaging_of(recipe, data.steps_per_epoch)
             steps = int(trained.optimizer.iterations.numpy())
             record.history.extend(run.history_of_checkpoint(steps // data.steps_per_epoch))
             if part is model and workers is None:
@@ -191,8 +193,8 @@ def _place(cls: type | None) -> tuple[str, str] | None:
 
 def _with_its_name(loss: Any) -> dict[str, Any]:
     """A loss as a checkpoint names it, whether it is registered or not."""
-    kind = loss if inspect.isfunction(loss) else type(loss)
-    return {kind.__name__: kind}
+    kind = type(loss) if isinstance(loss, keras.losses.Loss) else loss
+    return {getattr(kind, "__name__", type(kind).__name__): kind}
 
 
 @contextmanager

@@ -93,7 +93,15 @@ class SourceReference:
         if self.layer is not None or self.untied:
             return
         wanted = self.describe()
-        fits = list({id(c): c for c in candidates if c is not reader and self.fits(c)}.values())
+        fits = list(
+            {
+                id(c): c
+                for c in candidates
+                if c is not reader
+                and self.is_like(c)
+                and _ids.get(c, wanted.get("id")) == wanted.get("id", _ids.get(c))
+            }.values()
+        )
         if len(fits) > 1:
             raise TieError(
                 f"{type(reader).__name__} '{reader.name}' is tied to the {wanted['class_name']} "
@@ -117,14 +125,13 @@ class SourceReference:
             if "lora_alpha" in wanted and self.layer.lora_enabled:
                 self.layer.lora_alpha = wanted["lora_alpha"]  # a rebuilt Keras layer forgets it
 
-    def fits(self, layer: keras.Layer) -> bool:
-        """Whether a layer may be the one that is described."""
+    def is_like(self, layer: keras.Layer) -> bool:
+        """Whether a layer is as the description says, which copies of it are too."""
         wanted = self.describe()
         return (
             layer.name == wanted["name"]
             and type(layer).__name__ == wanted["class_name"]
             and _shape_fits(layer, wanted["weight_shape"])
-            and _ids.get(layer, wanted.get("id")) == wanted.get("id", _ids.get(layer))
         )
 
     def may_lie_upstream(self) -> bool:

@@ -129,16 +129,26 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
         own_layer: keras.Layer | None = None,
         **kwargs: Any,
     ) -> None:
-        if not isinstance(source, (*self.source_classes, dict)):
-            raise TieError(
-                f"{type(self).__name__} reads the weight of another layer: pass a "
-                f"{' or '.join(c.__name__ for c in self.source_classes)} object as `source`. "
-                f"Received: source={source!r} (of type {type(source).__name__})"
-            )
+        if not isinstance(source, dict):
+            self.refuse_source(source)
         super().__init__(**kwargs)
         self.supports_masking = self.keeps_positions
         self._reference = SourceReference(source, self.source_attributes)
         self.own_layer = own_layer
+
+    @classmethod
+    def refuse_source(cls, source: Any) -> None:
+        """See that layers of this class can read `source`.
+
+        Raises:
+            TieError: if they cannot.
+        """
+        if not isinstance(source, cls.source_classes):
+            raise TieError(
+                f"{cls.__name__} reads the weight of another layer: pass a "
+                f"{' or '.join(c.__name__ for c in cls.source_classes)} object as `source`. "
+                f"Received: source={source!r} (of type {type(source).__name__})"
+            )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         upstream = list(upstream_layers((args, kwargs)))
@@ -379,8 +389,10 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
         source, layers = self._reference.layer, flatten_layers(model)
         if source is None or any(layer is source for layer in layers):
             return ""
-        copy = SourceReference(self._reference.describe())
-        if not any(copy.fits(layer) and layer is not self for layer in layers):
+        if not any(layer is self for layer in layers):
+            return ""  # its config alone is written, as of a teacher in a loss
+        copy = SourceReference(self._reference.describe())  # ids of others are in no file
+        if not any(copy.is_like(layer) and layer is not self for layer in layers):
             return ""  # of a decoder alone, say, which then looks for its source
         return (
             f"{type(self).__name__} '{self.name}' reads the weight of a '{source.name}' that is "

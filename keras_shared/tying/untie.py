@@ -132,9 +132,9 @@ def tie(
             "its inputs once before `tie`."
         )
     reader.refuse_circle(source)
-    # a reader with the same arguments, which says what it does not take for a source
-    another = type(reader).from_config({**reader.get_config(), "source": source, "own_layer": None})
-    known, found = reader.describe_source(), another.describe_source()
+    reader.refuse_source(source)
+    known = reader.describe_source()
+    found = SourceReference(source, reader.source_attributes).describe()
     differ = [
         key for key in reader.source_attributes
         if key in known and known[key] != found[key] and getattr(reader, key, None) is None

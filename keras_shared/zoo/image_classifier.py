@@ -5,7 +5,7 @@ import numpy as np
 
 from keras_shared.signature import Signature
 from keras_shared.zoo.checked_images import checked_images
-from keras_shared.zoo.zoo_model import ZooModel
+from keras_shared.zoo.zoo_model import ToWrite, ZooModel
 
 
 class ImageClassifier(ZooModel):
@@ -22,7 +22,9 @@ class ImageClassifier(ZooModel):
     task = "classification"
     loss_names: ClassVar[tuple[str, ...]] = ("sparse_categorical_crossentropy",)
     default_metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
-    class_names: tuple[str, ...]
+    class_names: Any = ToWrite(
+        'in its constructor: self.class_names = ("a", "b"), a name for each output.'
+    )
 
     def classify(self, images: Any) -> list[str]:
         """The class of each image, by name.

@@ -30,7 +30,7 @@ class UnfinishedError(KerasSharedError, AttributeError):
     """A class of models lacks what is asked of it; the message shows how to write it."""
 
 
-class _ToWrite:
+class ToWrite:
     """What a subclass must give where it is asked for; the error shows how to write it."""
 
     def __init__(self, example: str) -> None:
@@ -61,22 +61,18 @@ class ZooModel(keras.Model):
         limits: a sentence for its card on what it is not made for; empty for none.
         loss_names: losses that it can be trained with, as recipes name them.
         default_metrics: metrics of `compile()` without arguments.
-        class_names: of a model whose signatures name classes, set by its constructor.
         presets: published models of this class: name -> facts, as of `keras_shared.list_presets`.
     """
 
-    task: ClassVar[Any] = _ToWrite(
+    task: ClassVar[Any] = ToWrite(
         'in the class: task = "classification", or another one of keras_shared.tasks.TASKS, or '
         "'package.module:NAME' of your own."
     )
     description: ClassVar[str] = ""
     limits: ClassVar[str] = ""
-    loss_names: ClassVar[Any] = _ToWrite(
+    loss_names: ClassVar[Any] = ToWrite(
         'in the class: loss_names = ("mean_squared_error",), or other names of '
         "keras_shared.losses.LOSSES. Or give `compile` a loss."
-    )
-    class_names: Any = _ToWrite(
-        'in its constructor: self.class_names = ("a", "b"), a name for each output.'
     )
     default_metrics: ClassVar[tuple[str, ...]] = ()
     presets: ClassVar[Any] = _Presets()

@@ -130,7 +130,8 @@ def test_a_wrong_row_is_named(listed, row, said):
 
 
 @pytest.mark.parametrize(
-    "title", ["same", "Same", "is_same", "same person", "label", "Match", "isMatch", "target"]
+    "title",
+    ["same", "Same?", "is_same", "same person", "label", "Match", "isMatch", "matches", "y_true"],
 )
 def test_a_header_names_the_answer(listed, title):
     plain = from_pairs(listed, "train", SHAPE)
@@ -138,7 +139,18 @@ def test_a_header_names_the_answer(listed, title):
     np.testing.assert_array_equal(from_pairs(listed, "train", SHAPE).same, plain.same)
 
 
-@pytest.mark.parametrize("title", ["distance", "different", "Dissimilar", "not_same", "same=0"])
+@pytest.mark.parametrize(
+    "title",
+    [
+        "distance",
+        "different",
+        "Dissimilar",
+        "not_same",
+        "same=0",
+        "sameness_distance",
+        "same_or_not",
+    ],
+)
 def test_a_header_that_may_mean_the_reverse_is_refused(listed, title):
     for rest in ("", ",split"):
         listed.write_text(f"img1,img2,{title}{rest}\na/1.png,b/1.png,1")

@@ -159,6 +159,18 @@ def test_states_by_name_of_two_cells_and_of_images():
         np.testing.assert_allclose(answer, convolutional(x, **given), atol=1e-5)
 
 
+@pytest.mark.parametrize("more", [None, 2.0])
+def test_joined_gives_tensors_alone(more):
+    class Two(layers.Layer):
+        def call(self, x):
+            return x, more
+
+    x = np.ones((2, 3))
+    assert Shared(Two())([x, x])[1][1] == more
+    with pytest.raises((ValueError, TypeError), match="mode='looped'"):
+        Shared(Two(), mode="joined")([x, x])
+
+
 @pytest.mark.parametrize(
     ("change", "shape"),
     [

@@ -39,8 +39,14 @@ def in_two_models(kind):
 # === Which layer is the source ===
 
 
-def decoder_behind_another_encoder():
+def decoder_behind_another_encoder(folder=None):
     (encoder, _), (_, decoder) = in_two_models("one"), in_two_models("other")
+    if folder is not None:  # sources that were saved are told apart, and their copies not
+        for name in ("one", "other"):
+            parts = in_two_models(name)
+            keras.Sequential(parts).save(folder / f"{name}.keras")
+        whole = [keras_shared.load(folder / f"{name}.keras") for name in ("one", "other")]
+        encoder, decoder = whole[0].layers[0], whole[1].layers[1]
     x = keras.Input((6,))
     return keras.Model(x, decoder(encoder(x)))
 
@@ -59,8 +65,9 @@ def saved_as(name):
      lambda model, _: pickle.loads(pickle.dumps(model))],
     ids=["keras", "h5", "deepcopy", "pickle"],
 )  # fmt: skip
-def test_a_weight_of_another_model_is_not_lost_in_silence(again, tmp_path):
-    model = decoder_behind_another_encoder()
+@pytest.mark.parametrize("loaded", [False, True])
+def test_a_weight_of_another_model_is_not_lost_in_silence(again, loaded, tmp_path):
+    model = decoder_behind_another_encoder(tmp_path if loaded else None)
     said = "reads the weight of a 'code' that is not part of it.*`keras_shared.tying.untie`"
     with pytest.raises(TieError, match=said):
         again(model, tmp_path)
@@ -69,6 +76,24 @@ def test_a_weight_of_another_model_is_not_lost_in_silence(again, tmp_path):
     untie(model)  # as the error says
     after = again(model, tmp_path).predict(x, verbose=0)
     np.testing.assert_allclose(after, before, rtol=1e-6)
+
+
+def test_a_reader_of_another_model_whose_config_alone_is_written(tmp_path):
+    teacher = keras.Sequential(in_two_models("teacher"))
+    teacher(noise(1, 6))
+
+    @keras.saving.register_keras_serializable("tests.in_use")
+    class Distilled(layers.Layer):
+        def get_config(self):
+            taught = keras.saving.serialize_keras_object(teacher)
+            return {**super().get_config(), "taught": taught}
+
+        def call(self, inputs):
+            return inputs
+
+    x = keras.Input((6,))
+    student = keras.Model(x, Distilled()(layers.Dense(2, name="code")(x)))
+    student.save(tmp_path / "student.keras")
 
 
 def test_weights_of_a_source_that_is_not_in_their_file(tmp_path):

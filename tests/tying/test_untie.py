@@ -303,6 +303,10 @@ def test_a_reader_that_needs_more_than_a_source():
     np.testing.assert_array_equal(reader(np.ones((2, 5, 4))), before)
     lost = TiedEinsumDense.from_config(reader.get_config())
     assert tie(lost, table).source() is table
+    code = layers.Dense(2)
+    plain = TiedDense(code, activation=lambda x: 2 * x)  # which no config can hold
+    plain(code(np.ones((1, 3))))
+    assert tie(untie(plain), code).source() is code
 
 
 @keras.saving.register_keras_serializable("tests.untie")

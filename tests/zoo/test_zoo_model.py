@@ -76,8 +76,9 @@ def test_what_a_class_of_ones_own_lacks_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("test_zoo_model.Bare", Bare, raising=False)
     bare, classifier = Bare(), BareClassifier()
     named = {"model": {"class_name": "test_zoo_model:Bare"}, "data": {"name": "digits"}}
+    with pytest.raises(KerasSharedError, match="Bare has no `task`.*expected one of keras_shared"):
+        recipe_from({"name": "own", **named})
     for use, lacking, write in (
-        (lambda: recipe_from({"name": "own", **named}), "Bare has no `task`", 'task = "class'),
         (lambda: bare.compile(), "Bare has no `loss_names`", r"loss_names = \(\"mean_squ"),
         (lambda: keras_shared.publish(bare, tmp_path), "Bare has no `signatures`", "def sig"),
         (lambda: keras_shared.publish(classifier, tmp_path), "BareClassifier has no `class_names`",
@@ -87,6 +88,7 @@ def test_what_a_class_of_ones_own_lacks_is_named(tmp_path, monkeypatch):
         with pytest.raises(KerasSharedError, match=f"{lacking}. Write in .*: {write}"):
             use()
     assert (Bare.description, Bare.limits) == ("", "")
+    assert not hasattr(keras_shared.zoo.SiameseNet(), "class_names")  # it has no classes
     assert not hasattr(bare, "class_names") and not hasattr(Bare, "loss_names")
     bare.compile("adam", "mean_squared_error")  # as the error advises
     bare.fit(np.ones((4, 3)), np.ones((4, 2)), verbose=0)
