@@ -1,17 +1,19 @@
 """The weights of a safetensors file into a model whose ties are those of the file."""
 
 import json
+import math
 import os
 import pathlib
 import re
+import warnings
 from typing import Literal
 
 import keras
 import numpy as np
 
 from keras_shared.errors import boundary, printable
-from keras_shared.exporting.named_weights import Reading, named_weights
-from keras_shared.exporting.to_safetensors import TIES
+from keras_shared.exporting.named_weights import Reading, layers_with_lora, named_weights
+from keras_shared.exporting.to_safetensors import ALPHAS, TIES
 from keras_shared.files.bounded import regular_file
 from keras_shared.files.limits import MOST_WEIGHTS_HEADER
 from keras_shared.finite import refuse_undefined
@@ -38,6 +40,9 @@ def load_safetensors(
         filepath: the file.
         keep: whose values stay where a file holds two different ones for a tied weight: the
             source's or the reader's. None refuses.
+
+    Warns:
+        UserWarning: for a model with LoRA, if the file does not hold its `lora_alpha`.
 
     Raises:
         LoadError: if there is no such file, or it is damaged.
@@ -74,11 +79,28 @@ def load_safetensors(
         ((weights[name], value) for name, value in fit.values.items()),
         str(path), LoadError, "Nothing was loaded. Take an earlier state.",
     )  # fmt: skip
+    adapted, alphas = layers_with_lora(model, weights), _alphas(metadata)
+    if unknown := [layer.name for name, layer in adapted.items() if name not in alphas]:
+        warnings.warn(
+            f"{path} does not say by what the LoRA of {unknown} is scaled: what the model has as "
+            "`lora_alpha` stays. Set it on these layers, if it was another.",
+            stacklevel=2,
+        )
+    for name, layer in adapted.items():
+        layer.lora_alpha = alphas.get(name, layer.lora_alpha)  # which is no weight
     for name, value in fit.values.items():
         weights[name].assign(keras.ops.cast(value, weights[name].dtype))
     for layer in flatten_layers(model):
         if isinstance(layer, keras.layers.Normalization):
             layer.finalize_state()  # computes with what it once derived from its weights
+
+
+def _alphas(metadata: dict[str, str]) -> dict[str, float]:
+    with boundary(f"The metadata '{ALPHAS}' are not as keras_shared.export writes", LoadError):
+        found = {name: float(a) for name, a in json.loads(metadata.get(ALPHAS, "{}")).items()}
+        if not all(map(math.isfinite, found.values())):
+            raise ValueError(f"numbers are expected. Received: {found}")
+        return found
 
 
 def _content(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

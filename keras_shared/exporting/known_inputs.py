@@ -5,6 +5,7 @@ import warnings
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import layers
 
 from keras_shared.errors import boundary
@@ -38,9 +39,15 @@ def with_known_inputs(model: keras.Model, input_signature: Any = None) -> keras.
         of the dict that it gives).
 
     Raises:
-        ValueError: if the inputs are not known, or the model cannot be called on them.
+        ValueError: if the inputs are not known, the model cannot be called on them, or a strategy
+            of TensorFlow is entered.
     """
     expect_layer(model)
+    if tf.distribute.has_strategy():
+        raise ValueError(
+            f"'{model.name}' is written to files outside of `strategy.scope()`, in which graphs "
+            "of its replicas are built. Leave the `with` block first."
+        )
     if callable(getattr(model, "signatures", None)) or getattr(model, "inputs", None):
         if input_signature is not None:
             raise ValueError(

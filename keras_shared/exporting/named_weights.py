@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import keras
 
 from keras_shared.tying import TiedReader
-from keras_shared.tying.keras_private import children_of
+from keras_shared.tying.keras_private import children_of, flatten_layers
 
 
 class Reading(NamedTuple):
@@ -70,6 +70,20 @@ def named_weights(
             second = f"{name}.{'tied_' if own else ''}{inner}"
             readings[second] = Reading(owners[id(variable)], form, axes)
     return weights, readings
+
+
+def layers_with_lora(
+    model: keras.Model, weights: dict[str, keras.Variable]
+) -> dict[str, keras.Layer]:
+    """The layers with LoRA, each by the name of the first of its two factors."""
+    names = {id(variable): name for name, variable in weights.items()}
+    found = {}
+    for layer in flatten_layers(model):
+        if getattr(layer, "lora_enabled", False):
+            factor = getattr(layer, "lora_kernel_a", None)
+            factor = layer.lora_embeddings_a if factor is None else factor
+            found[names[id(factor)]] = layer
+    return found
 
 
 def _inside(

@@ -6,12 +6,13 @@ import pathlib
 import keras
 import numpy as np
 
-from keras_shared.exporting.named_weights import named_weights
+from keras_shared.exporting.named_weights import layers_with_lora, named_weights
 from keras_shared.files.atomic import replacing
 from keras_shared.lookup import needed
 from keras_shared.tying import bind_ties
 
 TIES = "keras_shared"  # key of the metadata: which name reads which weight, and how, as JSON
+ALPHAS = "lora_alpha"  # another one: name of a layer's first factor -> what scales both, as JSON
 
 
 def write_safetensors(model: keras.Model, path: pathlib.Path) -> None:
@@ -36,6 +37,10 @@ def write_safetensors(model: keras.Model, path: pathlib.Path) -> None:
     }
     ties = {name: {"source": r.source, "form": r.form} for name, r in readings.items()}
     metadata[TIES] = json.dumps(ties)
+    if alphas := {
+        name: layer.lora_alpha for name, layer in layers_with_lora(model, weights).items()
+    }:
+        metadata[ALPHAS] = json.dumps(alphas)
     values = {  # safetensors 0.8 takes the memory of an array for rows, whatever its order
         name: np.asarray(keras.ops.convert_to_numpy(v), order="C") for name, v in weights.items()
     }

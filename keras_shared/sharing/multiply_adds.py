@@ -5,6 +5,7 @@ import math
 import keras
 
 from keras_shared.sharing.calls import Call
+from keras_shared.tying.effective_weight import weight_shape
 
 _ONE_FOR_EACH_OUTPUT = (
     keras.layers.Embedding,  # a row for each index
@@ -62,7 +63,7 @@ def _in_one_call(call: Call, weight: keras.Variable) -> int | None:
         times = inputs // call.inputs[-1]  # for each vector
     elif isinstance(layer, keras.layers.EinsumDense) and weight.name == "kernel":
         read, kernel = layer.equation.replace(" ", "").split("->")[0].split(",")
-        sides = zip(kernel, layer.kernel.shape, strict=True)
+        sides = zip(kernel, weight_shape(layer) or (), strict=True)
         new: int = math.prod(side for axis, side in sides if axis not in read)
         return inputs * new  # each number of the inputs is multiplied once for each new axis
     elif isinstance(layer, _ONCE_FOR_EACH_INPUT_POSITION):

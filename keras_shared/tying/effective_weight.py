@@ -40,7 +40,9 @@ def weight_shape(source: keras.Layer) -> tuple[Any, ...] | None:
     if isinstance(source, keras.layers.Dense):
         return (source.input_spec.axes[-1], source.units)
     if isinstance(source, keras.layers.EinsumDense) and source.quantization_mode is not None:
-        return tuple(getattr(source, "original_kernel_shape", source.kernel.shape))
+        shape = getattr(source, "original_kernel_shape", None)
+        kernel = source.kernel  # None of one rebuilt for GPTQ, before it is calibrated
+        return tuple(shape or kernel.shape) if shape or kernel is not None else None
     shapes = [
         tuple(kernel.shape)
         for name in weight_names(source)

@@ -28,8 +28,9 @@ from keras.src.utils.naming import to_snake_case
 from keras_shared.errors import attempt
 from keras_shared.tying.tie_error import TieError
 
-_SAVES = (  # functions of Keras whose argument `model` is what they write
+_COPIES = (  # functions of Keras whose argument `model` is what they write, or clone
     "_save_model_to_fileobj", "_save_model_to_dir", "save_model_to_hdf5", "save_weights_only",
+    "clone_model",
 )  # fmt: skip
 
 
@@ -39,15 +40,15 @@ def outermost_layer() -> keras.Layer | None:
     return None if context is None else context.entry_layer
 
 
-def being_saved() -> tuple[keras.Model | None, bool]:
-    """The model that Keras writes to a file now, and whether with its config."""
-    frame = inspect.currentframe()
+def being_copied() -> tuple[keras.Model | None, bool]:
+    """The whole model that Keras writes to a file or clones now, and whether with its config."""
+    frame, found = inspect.currentframe(), (None, False)
     while frame is not None:
         name, module = frame.f_code.co_name, str(frame.f_globals.get("__name__"))
-        if name in _SAVES and module.startswith("keras."):
-            return frame.f_locals["model"], name != "save_weights_only"
+        if name in _COPIES and module.startswith("keras."):
+            found = frame.f_locals["model"], name != "save_weights_only"
         frame = frame.f_back
-    return None, False
+    return found
 
 
 def expect_layer(value: Any) -> None:

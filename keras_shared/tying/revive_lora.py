@@ -21,7 +21,7 @@ def revive_lora(model: keras.Layer) -> None:
     """
     revived = []
     for layer in flatten_layers(model):
-        for names in _FACTORS:
+        for names in _FACTORS if getattr(layer, "lora_enabled", False) else ():
             a, b = (getattr(layer, name, None) for name in names)
             if a is None or b is None or ops.any(a != 0) or ops.any(b != 0):
                 continue

@@ -9,7 +9,7 @@ from keras_shared.errors import attempt, boundary
 from keras_shared.tying.effective_weight import effective_weight, weight_names, weight_shape
 from keras_shared.tying.keras_private import (
     SourceInSavedModel,
-    being_saved,
+    being_copied,
     called_on,
     drop_layer,
     flatten_layers,
@@ -377,7 +377,7 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
             )
 
     def save_own_variables(self, store: Any) -> None:
-        model, whole = being_saved()
+        model, whole = being_copied()
         if model is not None and not whole and (said := self._lost_in(model)):
             warnings.warn(f"The weights of '{model.name}' are not complete: {said}", stacklevel=2)
         super().save_own_variables(store)
@@ -478,9 +478,9 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
             return layer
 
     def get_config(self) -> dict[str, Any]:
-        model, whole = being_saved()
+        model, whole = being_copied()
         if model is not None and whole and (said := self._lost_in(model)):
-            raise TieError(f"'{model.name}' cannot be saved: {said}")
+            raise TieError(f"'{model.name}' cannot be saved or cloned: {said}")
         config = {**super().get_config(), "source": self._described()}
         if self.own_layer is not None:
             config["own_layer"] = keras.saving.serialize_keras_object(self.own_layer)

@@ -13,7 +13,8 @@ from mutations import fuzzed, mutated
 
 import keras_shared
 from keras_shared.errors import KerasSharedError
-from keras_shared.layers import TiedConv2DTranspose, TiedDense, TiedLayer
+from keras_shared.exporting.from_safetensors import _content
+from keras_shared.layers import Shared, SharedStack, TiedConv2DTranspose, TiedDense, TiedLayer
 from keras_shared.presets.names import LoadError
 from keras_shared.tying import TiedReader, TieError
 from keras_shared.zoo import SiameseNet, TiedAutoencoder
@@ -208,13 +209,48 @@ def test_lora_and_normalisation_answer_as_before(tmp_path):
 
     one, other = net(), net()
     one.get_layer("scaling").adapt(noise(20, 6) * 5 + 3)
-    for model in (one, other):
-        model.get_layer("inward").enable_lora(2)
+    one.get_layer("inward").enable_lora(2, lora_alpha=8)
+    other.get_layer("inward").enable_lora(2)
     one.set_weights([np.abs(noise(*w.shape)).astype(w.dtype) for w in one.get_weights()])
     one.get_layer("scaling").finalize_state()
     keras_shared.load_safetensors(other, keras_shared.export(one, tmp_path / "m.safetensors"))
     x = noise(3, 6)
     np.testing.assert_allclose(other(x), one(x), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["stack", "shared", "table"])
+def test_what_scales_lora_comes_back(kind, tmp_path):
+    """Keras keeps `lora_alpha` in no weight."""
+
+    def net():
+        x = keras.Input((6,), dtype="int32" if kind == "table" else None)
+        owner = layers.Embedding(5, 6, name="owner")
+        if kind == "table":
+            return keras.Model(x, owner(x))
+        owner = layers.Dense(6, name="owner")
+        once = SharedStack(owner, 3, name="once") if kind == "stack" else Shared(owner, name="once")
+        return keras.Model(x, once(x) if kind == "stack" else once([x, 2 * x]))
+
+    def owner_of(model):
+        return next(la for la in model._flatten_layers() if la.name == "owner")
+
+    one, other = net(), net()
+    for model, alpha in ((one, 8), (other, None)):
+        owner_of(model).enable_lora(2, lora_alpha=alpha)
+    one.set_weights([noise(*w.shape) for w in one.get_weights()])
+    path = keras_shared.export(one, tmp_path / "m.safetensors")
+    keras_shared.load_safetensors(other, path)
+    x = np.arange(6)[None] % 5
+    for a, b in zip(keras.tree.flatten(other(x)), keras.tree.flatten(one(x)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+    values, metadata = _content(path)
+    metadata.pop("lora_alpha")
+    numpy_files.save_file(values, path, metadata)
+    with pytest.warns(UserWarning, match=r"does not say by what the LoRA of \['owner'\] is scaled"):
+        keras_shared.load_safetensors(other, path)
+    numpy_files.save_file(values, path, {**metadata, "lora_alpha": '{"a": "much"}'})
+    with pytest.raises(LoadError, match="'lora_alpha' are not as keras_shared.export writes"):
+        keras_shared.load_safetensors(other, path)
 
 
 def test_a_loaded_tie_is_a_tie(tmp_path):

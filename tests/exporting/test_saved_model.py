@@ -335,6 +335,17 @@ def test_what_is_masked_hides_no_difference(tmp_path, masked):
     assert not (tmp_path / "m").exists()
 
 
+def test_inside_of_a_strategy_nothing_is_written(tmp_path):
+    x = keras.Input((2,))
+    model = keras.Model(x, keras.layers.Dense(1)(x))
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        for write in (keras_shared.publish, keras_shared.export):
+            with pytest.raises(ValueError, match="outside of `strategy.scope.*Leave the `with` bl"):
+                write(model, tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+    assert keras_shared.publish(model, tmp_path / "model").name == "1"  # as it says
+
+
 def test_what_follows_a_step_of_keras_is_told(tmp_path):
     x = keras.Input((4,))
     model = keras.Model(x, layers.Dense(3, kernel_constraint="non_neg", name="held")(x))

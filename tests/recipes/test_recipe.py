@@ -329,7 +329,7 @@ MODEL = r"expected a class derived from keras\.Model"
         ("model", "def NAME(width=4): ...", f"is a function; {MODEL}"),
         ("model", "NAME = keras.Sequential()", f"is an object of Sequential; {MODEL}"),
         ("model", "class NAME: ...", f"is the class 'NAME'; {MODEL}"),
-        ("model", "NAME = keras.Sequential", "Sequential has no .task..*'classification'.*Received: None"),
+        ("model", "NAME = keras.Sequential", "Sequential has no .task..*classification.*None"),
         ("model", "class NAME(keras.Model): task = keras", "NAME has no .task..*Received: <mod"),
         ("model", "class NAME(keras.Model): task = 'json:loads'", "is a function; expected a Task"),
     ],

@@ -51,6 +51,12 @@ def decoder_behind_another_encoder(folder=None):
     return keras.Model(x, decoder(encoder(x)))
 
 
+def cloned(model, folder):
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    return clone
+
+
 def saved_as(name):
     def again(model, folder):
         model.save(folder / name)
@@ -62,8 +68,8 @@ def saved_as(name):
 @pytest.mark.parametrize(
     "again",
     [saved_as("model.keras"), saved_as("model.h5"), lambda model, _: copy.deepcopy(model),
-     lambda model, _: pickle.loads(pickle.dumps(model))],
-    ids=["keras", "h5", "deepcopy", "pickle"],
+     lambda model, _: pickle.loads(pickle.dumps(model)), cloned],
+    ids=["keras", "h5", "deepcopy", "pickle", "cloned"],
 )  # fmt: skip
 @pytest.mark.parametrize("loaded", [False, True])
 def test_a_weight_of_another_model_is_not_lost_in_silence(again, loaded, tmp_path):
@@ -390,6 +396,23 @@ def test_readers_follow_gptq_and_awq(kind, mode):
     assert source.quantization_mode == mode
     eye = np.eye(16, dtype="float32")[None]
     np.testing.assert_allclose(outward(eye)[0], np.transpose(source(eye)[0]), atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["gptq", "awq"])
+def test_report_of_codes_of_several_axes(mode):
+    """The codes of such a kernel are a matrix, and what is computed is what it was."""
+    x = keras.Input((8,), dtype="int32")
+    inward = layers.EinsumDense("btx,xhd->bthd", (8, 4, 4), name="inward")
+    reader = TiedEinsumDense(inward, name="outward")
+    model = keras.Model(x, reader(inward(layers.Embedding(20, 16, name="table")(x))))
+
+    def counted():
+        return {w.path: w.multiply_adds for w in sharing_report(model).weights}["inward/kernel"]
+
+    before = counted()
+    calibrated(model, mode, [inward])
+    assert counted() == before
 
 
 def test_weights_of_a_net_without_ties_come_in_as_the_error_says(tmp_path):

@@ -28,17 +28,17 @@ def test_outermost_layer_is_the_model_that_is_called():
     assert keras_private.outermost_layer() is None
 
 
-@pytest.mark.parametrize("name", ["m.keras", "m.h5", "m.weights.h5", None])
-def test_the_model_that_is_being_saved(name, tmp_path):
+@pytest.mark.parametrize("name", ["m.keras", "m.h5", "m.weights.h5", "clone", None])
+def test_the_model_that_is_being_copied(name, tmp_path):
     seen = []
 
     class Look(layers.Dense):
         def get_config(self):
-            seen.append(keras_private.being_saved())
+            seen.append(keras_private.being_copied())
             return super().get_config()
 
         def save_own_variables(self, store):
-            seen.append(keras_private.being_saved())
+            seen.append(keras_private.being_copied())
             super().save_own_variables(store)
 
     model = keras.Sequential([keras.Input((2,)), Look(1)])
@@ -47,7 +47,10 @@ def test_the_model_that_is_being_saved(name, tmp_path):
         model.to_json()
         assert seen and all(found == (None, False) for found in seen)
         return
-    (model.save if whole else model.save_weights)(tmp_path / name)
+    if name == "clone":
+        keras.models.clone_model(model)
+    else:
+        (model.save if whole else model.save_weights)(tmp_path / name)
     assert seen and all(saved is model and known is whole for saved, known in seen)
 
 
