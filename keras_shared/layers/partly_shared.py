@@ -5,8 +5,11 @@ from typing import Any
 
 import keras
 
+from keras_shared.errors import boundary
 from keras_shared.layers.relaxed_dense import RelaxedDense
 from keras_shared.tying.keras_private import children_of, flatten_layers, replace_layer, run_graph
+from keras_shared.tying.tie_error import TieError
+from keras_shared.tying.tied_reader import float_config
 
 NORMALIZATIONS = (
     keras.layers.BatchNormalization,
@@ -141,15 +144,39 @@ class PartlyShared:
 
 
 def plain_copy(block: keras.Layer, base: keras.Layer) -> keras.Layer:
-    """A block that computes what `block`, a use of `base`, does, and shares nothing with it."""
-    copy = _built(copy_of(base, base.name, 0), base)
+    """A block that computes what `block`, a use of `base`, does, and shares nothing with it.
+
+    Raises:
+        TieError: if the config of `base` does not say how layers inside of it are quantised.
+    """
+    relaxed = [layer for layer in flatten_layers(block) if isinstance(layer, RelaxedDense)]
+    policies = {layer.source().name: layer.dtype_policy for layer in relaxed}
+    config = _in_floats(_anew(base.get_config(), 0), policies)
+    copy = _built(type(base).from_config(config), base)
     for theirs, mine in zip(flatten_layers(block), flatten_layers(copy), strict=True):
         if isinstance(theirs, RelaxedDense):
             mine.set_weights(theirs.plain_values())
             continue
-        for variable, value in zip(own_part(mine), own_part(theirs), strict=True):
-            variable.assign(value)
+        with boundary(
+            f"'{theirs.name}' of '{base.name}' cannot be copied", TieError,
+            "Where it is quantised or has LoRA, unshare the model first, and do that then.",
+        ):  # fmt: skip
+            for variable, value in zip(own_part(mine), own_part(theirs), strict=True):
+                variable.assign(value)
+        if getattr(theirs, "lora_enabled", False):
+            mine.lora_alpha = theirs.lora_alpha  # a rebuilt Keras layer forgets it
     return copy
+
+
+def _in_floats(config: Any, policies: dict[str, Any]) -> Any:
+    """A config in which the layers of these names are not quantised and have no LoRA."""
+    if isinstance(config, dict):
+        config = {key: _in_floats(value, policies) for key, value in config.items()}
+        named = "quantization_config" in config and config.get("name") in policies
+        return float_config(config, policies[config["name"]]) if named else config
+    if isinstance(config, (list, tuple)):
+        return type(config)(_in_floats(value, policies) for value in config)
+    return config
 
 
 def _built(copy: keras.Layer, layer: keras.Layer) -> keras.Layer:

@@ -9,6 +9,7 @@ from keras import ops
 from keras_shared.layers.schedules import positive
 from keras_shared.tying import TiedReader
 from keras_shared.tying.keras_private import drop_layer
+from keras_shared.tying.tied_reader import float_config
 
 
 @keras.saving.register_keras_serializable("keras_shared")
@@ -150,7 +151,7 @@ class RelaxedDense(TiedReader):
 
     def plain_counterpart(self) -> tuple[type[keras.Layer], dict[str, Any]]:
         source = self.source()
-        config = source.get_config()
+        config = float_config(source.get_config(), self.dtype_policy)
         return type(source), {key: value for key, value in config.items() if key != "name"}
 
     def plain_values(self) -> list[Any]:

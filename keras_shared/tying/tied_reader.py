@@ -182,13 +182,11 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
         changed = {
             "use_bias": False,
             "bias_axes": None,
-            "lora_rank": None,
-            "quantization_config": None,
             "name": f"{source.name}_of_{self.name}",
             "trainable": self.trainable,
-            "dtype": self.dtype_policy,
         } | {key: None for key in config if key.endswith(("_regularizer", "_constraint"))}
-        copy = kind.from_config(config | {k: v for k, v in changed.items() if k in config})
+        config |= {k: v for k, v in changed.items() if k in config}
+        copy = kind.from_config(float_config(config, self.dtype_policy))
         if not copy.built:
             copy.build_from_config(source.get_build_config())
         _assign(copy, _weights(source, self.variable_dtype))
@@ -485,6 +483,17 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
         if self.own_layer is not None:
             config["own_layer"] = keras.saving.serialize_keras_object(self.own_layer)
         return config
+
+
+def float_config(config: dict[str, Any], policy: Any) -> dict[str, Any]:
+    """The config of a layer as one that is not quantised and has no LoRA.
+
+    Args:
+        config: of a layer that may be quantised or have LoRA.
+        policy: dtype policy in the place of the quantised one.
+    """
+    changed = {"dtype": policy, "lora_rank": None, "quantization_config": None}
+    return config | {key: value for key, value in changed.items() if key in config}
 
 
 def _weights(source: keras.Layer, dtype: str) -> tuple[Any, ...]:

@@ -65,6 +65,22 @@ def test_values_by_hand(name, tmp_path):
     assert report.totals["multiply_adds"] is not None
 
 
+@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize(("mode", "lora"), [("int8", False), ("int4", False), (None, True)])
+def test_a_quantised_or_adapted_source_unshared(name, mode, lora):
+    model = model_of(SOURCES[name][0]())
+    source = model.get_layer("code")
+    if mode:
+        source.quantize(mode)
+    if lora:
+        source.enable_lora(2, lora_alpha=6)
+        source.lora_kernel_b.assign(np.ones(source.lora_kernel_b.shape))
+    apart = keras_shared.unshare(model)
+    np.testing.assert_allclose(apart(X), model(X), atol=1e-5)
+    copy = next(layer for layer in apart.layers if layer.name == "reader")
+    assert copy.quantization_mode is None and not copy.lora_enabled
+
+
 def test_difference_of_an_svd():
     model = model_of(SOURCES["heads"][0](), rank=6)
     reader = model.get_layer("reader")

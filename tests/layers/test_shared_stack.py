@@ -12,6 +12,7 @@ import keras_shared
 from keras_shared.layers import HashedDense, RelaxedDense, SharedStack, TiedDense, TransformerBlock
 from keras_shared.layers.partly_shared import own_part
 from keras_shared.layers.schedules import SCHEDULES, uses_of
+from keras_shared.tying import TieError
 from keras_shared.tying.alike import differing
 from keras_shared.tying.keras_private import flatten_layers
 
@@ -578,3 +579,49 @@ def test_any_stack_of_dense_layers(schedule, depth, rank, steps):
             kernel = kernel + relaxed.lora_kernel_a.numpy() @ relaxed.lora_kernel_b.numpy()
         wanted = (wanted + stack.steps[use].embeddings.numpy() if steps else wanted) @ kernel + bias
     np.testing.assert_allclose(stack(X), wanted, atol=1e-4)
+
+
+def narrow_block():
+    parts = [layers.Dense(12, "relu", name="first"), layers.BatchNormalization()]
+    return keras.Sequential([*parts, layers.Dense(8, name="last")])
+
+
+def adapted(stack):
+    for layer in flatten_layers(stack):
+        if isinstance(layer, (layers.Dense, layers.EinsumDense)):
+            layer.enable_lora(2, lora_alpha=6)
+            layer.lora_kernel_b.assign(0.1 * np.ones(layer.lora_kernel_b.shape))
+
+
+@pytest.mark.parametrize(
+    ("make", "share"),
+    [
+        (lambda: layers.Dense(8, "relu"), "all"), (narrow_block, ["first"]),
+        pytest.param(narrow_block, "all", marks=pytest.mark.slow),
+        pytest.param(functional_block, "all", marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(("mode", "lora"), [("int8", False), ("int4", True), (None, True)])
+def test_a_quantised_or_adapted_stack_unshared(make, share, mode, lora):
+    inputs = keras.Input((5, 8))
+    stack = SharedStack(make(), 3, share=share, rank=2)
+    model = keras.Model(inputs, stack(inputs))
+    randomise(model)
+    if mode:
+        model.quantize(mode)
+    if lora:
+        adapted(stack)
+    wanted = model.predict(TOKENS, verbose=0)
+    apart = keras_shared.unshare(model)
+    np.testing.assert_allclose(apart.predict(TOKENS, verbose=0), wanted, rtol=1e-4, atol=1e-4)
+    assert not any(isinstance(layer, RelaxedDense) for layer in flatten_layers(apart))
+
+
+def test_attention_that_each_use_adapted_for_itself_is_not_unshared():
+    """Keras' attention does not say in its config what was done to the layers inside of it."""
+    inputs = keras.Input((5, 8))
+    stack = SharedStack(functional_block(), 2, share="feed_forward", rank=2)
+    model = keras.Model(inputs, stack(inputs))
+    adapted(stack)
+    with pytest.raises(TieError, match="of 'block' cannot be copied.*unshare the model first"):
+        keras_shared.unshare(model)
