@@ -27,6 +27,7 @@ from keras_shared.serving.limits import SECONDS
 from keras_shared.serving.trial import WARMUP
 from keras_shared.sharing.report import sharing_report
 from keras_shared.sharing.tree import tree_facts
+from keras_shared.tying.calibrated import refuse_calibrated
 from keras_shared.tying.keras_private import flatten_layers
 
 LAST_NUMBER = ".last_version"
@@ -110,6 +111,7 @@ def publish(
             f"itself, by its name. Name its parent: {base_dir.parent}"
         )
     refuse_path(base_dir)
+    refuse_calibrated(model, PublishError)
     try:
         make_folder(base_dir)
         with locked(base_dir, PublishError, TRY_AGAIN, WAIT) as lock:

@@ -10,6 +10,7 @@ from keras_shared.sharing.matching import Matched, Place, match
 from keras_shared.sharing.stored_layers import stored_layers
 from keras_shared.sharing.tying_existing import Keep
 from keras_shared.tying import TieError, bind_ties
+from keras_shared.tying.calibrated import refuse_calibrated
 from keras_shared.tying.keras_private import flatten_layers
 
 
@@ -35,7 +36,8 @@ def load_weights(
         TieError: if values differ that are one weight here, and `keep` is None.
         LoadError: if there is no such file, or it is not of this model: weights that it lacks or
             has beyond the model, or of other shapes; the message names them.
-        ValueError: for another `keep`, a model that was not built, or a layer with LoRA.
+        ValueError: for another `keep`, a model that was not built, or a layer with LoRA
+            or quantised by GPTQ or AWQ.
 
     Example:
         >>> import keras, tempfile
@@ -56,6 +58,7 @@ def load_weights(
         raise ValueError(f"`keep` must be 'source', 'reader' or None. Received: keep={keep!r}")
     if not model.built or not model.variables:
         raise ValueError(f"'{model.name}' was never built. Call it once on its inputs first.")
+    refuse_calibrated(model, ValueError)
     bind_ties(model)
     with stored_layers(filepath) as stored:
         found = match(model, stored)

@@ -19,6 +19,7 @@ import tensorflow as tf
 import keras_shared
 from keras_shared.cli import main
 from keras_shared.exporting.checks import check_saved_model
+from keras_shared.layers import TiedDense, TiedEinsumDense
 from keras_shared.presets.names import (
     LoadError,
     entry_dir,
@@ -145,6 +146,36 @@ def test_quantised_and_mixed_models_are_published(tmp_path):
         keras_shared.publish(net, tmp_path / str(number) / "net")
     half = TiedAutoencoder(units=(8,), input_dim=16, dtype="mixed_bfloat16")
     assert keras_shared.publish(half, tmp_path / "h").name == "1"
+
+
+@pytest.mark.parametrize("mode", ["gptq", pytest.param("awq", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["dense", pytest.param("einsum", marks=pytest.mark.slow)])
+def test_a_calibrated_model_is_exported_and_not_published(kind, mode, tmp_path):
+    class Letters:
+        def tokenize(self, text):
+            return [ord(letter) % 20 for letter in text]
+
+    ids = keras.Input((8,), dtype="int32")
+    table, inward = keras.layers.Embedding(20, 16), keras.layers.Dense(7, name="inward")
+    outward = TiedDense(inward)
+    if kind == "einsum":
+        inward = keras.layers.EinsumDense("btx,xhd->bthd", (8, 3, 5), name="inward")
+        outward = TiedEinsumDense(inward)
+    model = keras.Model(ids, outward(inward(table(ids))))
+    config = {"gptq": keras.quantizers.GPTQConfig, "awq": keras.quantizers.AWQConfig}[mode]
+    model.quantize(mode, config=config(
+        dataset=["a b c d e f g h i j k l m n o p q r s t " * 4] * 2, tokenizer=Letters(),
+        num_samples=2, sequence_length=8, group_size=-1,
+        quantization_layer_structure={"pre_block_layers": [table], "sequential_blocks": [inward]},
+    ))  # fmt: skip
+    said = f"'inward' .* quantised as '{mode}', which Keras cannot save.*keras_shared.export"
+    with pytest.raises(PublishError, match=said):
+        keras_shared.publish(model, tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+    with pytest.raises(ValueError, match=said):
+        keras_shared.load_weights(model, tmp_path / "m.weights.h5")
+    for name in ("served", "m.onnx", "m.tflite"):
+        assert keras_shared.export(model, tmp_path / name).exists()
 
 
 @pytest.mark.slow
