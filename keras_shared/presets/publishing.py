@@ -10,6 +10,7 @@ import warnings
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_shared.errors import KerasSharedError, attempt, whole_reason
@@ -84,7 +85,8 @@ def publish(
     Raises:
         ValueError: for a model whose inputs are not known, or a `base_dir` named like a version.
         PublishError: if it cannot be written (a full disk, no permission), cannot be loaded
-            again, or gives other outputs than in Keras. Nothing half-written stays.
+            again, or gives other outputs than in Keras, as after LoRA on quantised layers. Nothing
+            half-written stays.
 
     Example:
         >>> import tempfile
@@ -112,6 +114,7 @@ def publish(
         )
     refuse_path(base_dir)
     refuse_calibrated(model, PublishError)
+    _refuse_unmerged(model)
     try:
         make_folder(base_dir)
         with locked(base_dir, PublishError, TRY_AGAIN, WAIT) as lock:
@@ -137,6 +140,25 @@ def publish(
             f"Versions there, untouched: {version_numbers(base_dir) or 'none'}."
         ) from error
     return target
+
+
+def _refuse_unmerged(model: keras.Model) -> None:
+    """What is saved of a quantised layer with LoRA answers otherwise than the layer, rounded."""
+    names = [
+        layer.name
+        for layer in flatten_layers(model)
+        if getattr(layer, "quantization_mode", None) in ("int8", "int4")
+        and any(
+            v.name in ("lora_kernel_b", "lora_embeddings_b") and np.any(v) for v in layer.variables
+        )
+    ]
+    if names:
+        raise PublishError(
+            f"{names} of '{model.name}' are quantised and have LoRA, whose factors Keras merges "
+            "into the codes when it saves them: what is published would answer otherwise than the "
+            'model. Call model.save("model.keras"), see that keras_shared.load("model.keras") '
+            "answers well enough, and publish that."
+        )
 
 
 def _write(

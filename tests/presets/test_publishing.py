@@ -148,6 +148,43 @@ def test_quantised_and_mixed_models_are_published(tmp_path):
     assert keras_shared.publish(half, tmp_path / "h").name == "1"
 
 
+def adapted(source, kernel="kernel"):
+    source.enable_lora(2)
+    factor = getattr(source, f"lora_{kernel}_b")
+    factor.assign(0.1 * np.random.default_rng(1).normal(size=factor.shape))
+
+
+def quantised_table():
+    ids = keras.Input((6,), dtype="int32")
+    table = keras.layers.Embedding(9, 4, name="table")
+    return keras.Model(ids, TiedDense(table, name="logits")(table(ids))), table, "embeddings"
+
+
+def quantised_heads():
+    x = keras.Input((3, 6))
+    heads = keras.layers.EinsumDense("bti,ihd->bthd", (3, 2, 3), name="heads")
+    return keras.Model(x, heads(x)), heads, "kernel"
+
+
+def quantised_autoencoder():
+    model = small()
+    return model, model.encoder.get_layer("encoder_1"), "kernel"
+
+
+@pytest.mark.parametrize("mode", ["int8", pytest.param("int4", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("make", [quantised_table, quantised_heads, quantised_autoencoder])
+def test_lora_of_a_quantised_layer_is_merged_before_it_is_published(make, mode, tmp_path):
+    model, source, kernel = make()
+    model.quantize(mode)
+    adapted(source, kernel)
+    with pytest.raises(PublishError, match=rf"'{source.name}'.* LoRA.*model\.save.*publish that"):
+        keras_shared.publish(model, tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+    model.save(tmp_path / "model.keras")
+    merged = keras_shared.load(tmp_path / "model.keras")
+    assert keras_shared.publish(merged, tmp_path / "m").name == "1"
+
+
 @pytest.mark.parametrize("mode", ["gptq", pytest.param("awq", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["dense", pytest.param("einsum", marks=pytest.mark.slow)])
 def test_a_calibrated_model_is_exported_and_not_published(kind, mode, tmp_path):
