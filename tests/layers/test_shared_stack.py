@@ -596,7 +596,8 @@ def adapted(stack):
 @pytest.mark.parametrize(
     ("make", "share"),
     [
-        (lambda: layers.Dense(8, "relu"), "all"), (narrow_block, ["first"]),
+        (lambda: layers.Dense(8, "relu"), "all"),
+        pytest.param(narrow_block, ["first"], marks=pytest.mark.slow),
         pytest.param(narrow_block, "all", marks=pytest.mark.slow),
         pytest.param(functional_block, "all", marks=pytest.mark.slow),
     ],
