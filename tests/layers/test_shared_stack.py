@@ -331,9 +331,8 @@ def test_convolutions_on_images_that_shrink():
     assert stack.count_params() == 3 * 3 * 3 * 3 + 3
 
 
-@pytest.mark.parametrize(
-    "policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision(policy):
     inputs = keras.Input((5, 8))
     keras.config.set_dtype_policy(policy)

@@ -453,7 +453,7 @@ def test_no_deprecation_warning_of_our_own_calls():
     [
         lambda: layers.Dense(8),
         lambda: layers.EinsumDense("abc,cd->abd", (None, 8), bias_axes="d"),
-        lambda: TransformerBlock(2, 16),
+        pytest.param(lambda: TransformerBlock(2, 16), marks=pytest.mark.slow),
     ],
     ids=["dense", "einsum", "transformer"],
 )
