@@ -38,7 +38,7 @@ def write_safetensors(model: keras.Model, path: pathlib.Path) -> None:
     ties = {name: {"source": r.source, "form": r.form} for name, r in readings.items()}
     metadata[TIES] = json.dumps(ties)
     if alphas := {
-        name: layer.lora_alpha for name, layer in layers_with_lora(model, weights).items()
+        name: float(layer.lora_alpha) for name, layer in layers_with_lora(model, weights).items()
     }:
         metadata[ALPHAS] = json.dumps(alphas)
     values = {  # safetensors 0.8 takes the memory of an array for rows, whatever its order

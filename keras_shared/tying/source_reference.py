@@ -126,7 +126,7 @@ class SourceReference:
                 self.layer.lora_alpha = wanted["lora_alpha"]  # a rebuilt Keras layer forgets it
 
     def is_like(self, layer: keras.Layer) -> bool:
-        """Whether a layer is as the description says, which copies of it are too."""
+        """Whether a layer is as the description says; ids aside, which no file has of a source."""
         wanted = self.describe()
         return (
             layer.name == wanted["name"]

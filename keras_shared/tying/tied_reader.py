@@ -389,8 +389,7 @@ class TiedReader(SourceInSavedModel, keras.layers.Layer):
             return ""
         if not any(layer is self for layer in layers):
             return ""  # its config alone is written, as of a teacher in a loss
-        copy = SourceReference(self._reference.describe())  # ids of others are in no file
-        if not any(copy.is_like(layer) and layer is not self for layer in layers):
+        if not any(self._reference.is_like(layer) and layer is not self for layer in layers):
             return ""  # of a decoder alone, say, which then looks for its source
         return (
             f"{type(self).__name__} '{self.name}' reads the weight of a '{source.name}' that is "
