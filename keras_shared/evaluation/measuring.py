@@ -89,7 +89,7 @@ def _metrics(task: Task, test: Tested) -> dict[str, Any]:
         received = f"the keys {list(measured)}"
     elif type(measured[key]) not in (int, float):
         received = f"{key} = {measured[key]!r}"
-    elif error := attempt(lambda: json.dumps(measured))[1]:
+    elif error := attempt(lambda: json.dumps(measured), TypeError, ValueError)[1]:
         received = f"{measured}: {error}"
     else:
         return measured
