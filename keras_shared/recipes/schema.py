@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import itertools
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from keras_shared.section import BatchSize, Count, Section, Seed
 
 MOST_SEEDS = 1000
 MOST_INTEGER = 2**31 - 1  # sizes of tensors
+ANY_VALUE = bool | int | float | str | tuple[Any, ...] | dict[str, Any]  # that TOML can write
 
 
 class Training(Section):
@@ -133,7 +135,7 @@ def model_section(model_class: type) -> type[Section]:
     """Section [model]: the constructor arguments of a class that a recipe can write.
 
     Numbers, strings, booleans, lists and tables of them are; layers, functions and dtype policies
-    are not.
+    are not. Where a class writes no type, the default tells it.
 
     Example:
         >>> from keras_shared.recipes.schema import model_section
@@ -144,8 +146,8 @@ def model_section(model_class: type) -> type[Section]:
     init = model_class.__init__  # type: ignore[misc]
     hints = typing.get_type_hints(init, include_extras=True)
     fields: dict[str, Any] = {"class_name": (str, ...)}
-    for name, parameter in inspect.signature(init).parameters.items():
-        hint = _written(hints.get(name, Any))
+    for name, parameter in itertools.islice(inspect.signature(init).parameters.items(), 1, None):
+        hint = _written(hints.get(name, _told_by(parameter.default)))
         if hint is None or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             continue
         if parameter.default is parameter.empty:
@@ -157,13 +159,24 @@ def model_section(model_class: type) -> type[Section]:
     return create_model(f"{model_class.__name__}Arguments", __base__=Section, **fields)
 
 
+def _told_by(default: Any) -> Any:
+    """What stands for the type of an argument that has none: that of its default."""
+    return ANY_VALUE if default is None or default is inspect.Parameter.empty else type(default)
+
+
 def _written(hint: Any) -> Any:
     """The part of a type hint that TOML can write, or None."""
+    if hint is ANY_VALUE:
+        return hint
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if not arguments and (origin or hint) in (list, tuple, Sequence):
+        return tuple[ANY_VALUE, ...]
+    if not arguments and (origin or hint) in (dict, Mapping):
+        return dict[str, ANY_VALUE]
     if hint in (str, int, float, bool) or origin is Literal:
         return Annotated[int, Field(ge=-MOST_INTEGER, le=MOST_INTEGER)] if hint is int else hint
-    if origin in (Annotated, Mapping):
-        table = origin is Mapping
+    if origin in (Annotated, Mapping, dict):
+        table = origin is not Annotated
         inner = _written(arguments[1 if table else 0])
         whole: Any = dict[str, inner] if table else Annotated[(inner, *arguments[1:])]  # type: ignore[valid-type]
         return whole if inner else None

@@ -1,5 +1,7 @@
+import datetime
 import json
 import pathlib
+import re
 import sys
 import tomllib
 
@@ -315,6 +317,47 @@ class Net(keras.Model):
     recipe = recipe_from(table)
     assert recipe.model.units == (4, 2) and recipe_from(recipe.to_dict()) == recipe
     assert recipe.with_changes({"model.units": [3]}).model.units == (3,)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("units=8", 4),
+        ("rate=0.5", 0.25),
+        ("rate=0.5", 1),
+        ("units=(4, 2)", (3,)),
+        ("units=[4, 2]", (3, (1, 2))),
+        ("units=None", (3, "a")),
+        ("units=None", 4),
+        ("units", {"first": 4}),
+        ("units: list = None", (3,)),
+        ("units: typing.List = None", (3,)),
+        ("units: tuple | None = None", (3,)),
+        ("units: dict = None", {"first": (4, 5)}),
+        ("units: dict[str, int] = None", {"first": 4}),
+        ("*, units=True", False),
+    ],
+)
+def test_an_argument_of_an_own_model_without_a_type(tmp_path, monkeypatch, argument, value):
+    (tmp_path / "untyped_net.py").write_text(f"""
+import keras, typing
+class Net(keras.Model):
+    task = "classification"
+    def __init__(self, {argument}, layer=keras.layers.Layer, **kwargs): ...
+""")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "untyped_net", raising=False)
+    name = re.search(r"\w+", argument)[0]
+    table = {"name": "own", "data": {"name": "digits"}}
+    recipe = recipe_from(table | {"model": {"class_name": "untyped_net:Net", name: value}})
+    assert getattr(recipe.model, name) == value
+    recipe.write(tmp_path / "again.toml")
+    assert read_recipe(tmp_path / "again.toml").model == recipe.model
+    with pytest.raises(RecipeError, match="`model.layer` is an unknown key"):
+        recipe_from(table | {"model": {"class_name": "untyped_net:Net", name: value, "layer": 1}})
+    wrong = "wide" if "=8" in argument or "rate" in argument else datetime.date(2026, 1, 1)
+    with pytest.raises(RecipeError, match=f"`model.{name}.*: received"):
+        recipe_from(table | {"model": {"class_name": "untyped_net:Net", name: wrong}})
 
 
 MODEL = r"expected a class derived from keras\.Model"
