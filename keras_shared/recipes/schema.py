@@ -164,16 +164,19 @@ def _told_by(default: Any) -> Any:
     return ANY_VALUE if default is None or default is inspect.Parameter.empty else type(default)
 
 
+def _filled(hint: Any) -> Any:
+    """The same; of a list or a table that says nothing of what it holds, one of any values."""
+    kind = typing.get_origin(hint) or hint
+    if typing.get_args(hint) or kind not in (list, tuple, Sequence, dict, Mapping):
+        return hint
+    return dict[str, ANY_VALUE] if kind in (dict, Mapping) else tuple[ANY_VALUE, ...]
+
+
 def _written(hint: Any) -> Any:
     """The part of a type hint that TOML can write, or None."""
-    if hint is ANY_VALUE:
-        return hint
+    hint = _filled(hint)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if not arguments and (origin or hint) in (list, tuple, Sequence):
-        return tuple[ANY_VALUE, ...]
-    if not arguments and (origin or hint) in (dict, Mapping):
-        return dict[str, ANY_VALUE]
-    if hint in (str, int, float, bool) or origin is Literal:
+    if hint in (str, int, float, bool, ANY_VALUE) or origin is Literal:
         return Annotated[int, Field(ge=-MOST_INTEGER, le=MOST_INTEGER)] if hint is int else hint
     if origin in (Annotated, Mapping, dict):
         table = origin is not Annotated
