@@ -85,3 +85,4 @@ class Checkpoint(keras.callbacks.Callback):
         self._record.history.append(row)
         self._run.write_history(self._record.history)
         self._run.save(self.model, self._run.checkpoint, self._record)
+        self._run.rank(self._record.recipe, row)  # a monitor of another name is said at once

@@ -176,23 +176,7 @@ class Run:
         for run in runs:
             run.check()
         recipe = runs[0].recipe()
-        monitor = recipe.task.monitored(recipe.data)
-
-        def rank(run: Run) -> float:
-            last = run.facts()["last_epoch"]
-            if any(map(math.isnan, last.values())):  # a run that diverged
-                return float("-inf")
-            if not any(key.startswith("val_") for key in last):
-                return 0.0
-            if monitor.key not in last:
-                raise RunError(
-                    f"{run.path}: its history has no '{monitor.key}', by which the best run is "
-                    f"picked. It has: {list(last)}"
-                )
-            value: float = last[monitor.key]
-            return value if monitor.more_is_better else -value
-
-        best = max(runs, key=rank)
+        best = max(runs, key=lambda run: run.rank(recipe, run.facts()["last_epoch"]))
         last = best.facts()["last_epoch"]
         if any(map(math.isnan, last.values())):
             raise RunError(
@@ -200,6 +184,26 @@ class Run:
                 "Lower training.learning_rate, and train into another folder."
             )
         return best
+
+    def rank(self, recipe: Recipe, epoch: Mapping[str, float]) -> float:
+        """How good an epoch is, by the task's monitor; more is better.
+
+        Raises:
+            RunError: if nothing of that name is measured on validation data.
+        """
+        if any(map(math.isnan, epoch.values())):  # a run that diverged
+            return float("-inf")
+        if not any(key.startswith("val_") for key in epoch):
+            return 0.0
+        monitor = recipe.task.monitored(recipe.data)
+        if monitor.key not in epoch:
+            raise RunError(
+                f"{self.path}: its history has no '{monitor.key}', by which the best run is "
+                f"picked. It has: {list(epoch)}. Name one of these in the `monitor` of the task "
+                f"'{recipe.task.name}', and go on: what is trained stays."
+            )
+        value = epoch[monitor.key]
+        return value if monitor.more_is_better else -value
 
     # === What is in the files ===
 

@@ -1,5 +1,6 @@
 """The folder of a run after faults: mended from its checkpoint, or refused with what to do."""
 
+import dataclasses
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from mutations import fuzzed, mutated
 
 from keras_shared.errors import KerasSharedError
 from keras_shared.recipes import read_recipe, recipe_from
+from keras_shared.tasks import TASKS, Monitor
 from keras_shared.training import Run, RunError, train, training_data
 from keras_shared.training.run import RECORD
 
@@ -223,6 +225,19 @@ def test_where_nothing_validates_the_first_run_is_taken(small, tmp_path):
         train(whole.with_seed(seed), training_data(whole), run, verbose=0)
     assert not any(key.startswith("val_") for key in run.facts()["history"])
     assert Run(tmp_path).best().path.name == "seed-1"
+
+
+def test_a_monitor_of_another_name_is_said_after_an_epoch(small, tmp_path, monkeypatch):
+    run, one = Run(tmp_path / "run"), small.with_changes({"training.epochs": 2})
+    right = TASKS["reconstruction"]
+    wrong = dataclasses.replace(right, monitor=Monitor("val_lost", more_is_better=False))
+    monkeypatch.setitem(TASKS, "reconstruction", wrong)
+    with pytest.raises(RunError, match=r"no 'val_lost', by which .* has: \[.*'val_loss'.*Name one"):
+        train(one, training_data(one), run, verbose=0)
+    assert run.epochs_done() == 1
+    monkeypatch.setitem(TASKS, "reconstruction", right)
+    train(one, training_data(one), run, verbose=0)  # the advice
+    assert run.best().path == run.path and run.epochs_done() == 2
 
 
 def test_a_folder_that_is_replaced_while_it_is_trained_in(small, tmp_path):
