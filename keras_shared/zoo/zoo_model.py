@@ -14,6 +14,7 @@ from keras_shared.presets.reading import read_model
 from keras_shared.signature import Signature
 from keras_shared.tying.keras_private import flatten_layers
 from keras_shared.tying.normalization import renew_normalization
+from keras_shared.tying.take_values import LOOKUPS
 
 
 class _Presets:
@@ -232,9 +233,16 @@ class ZooModel(keras.Model):
             )
         export(self, filepath, format, given.get("signature"))
 
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
+        """As `keras.Model.quantize`, for models with words too."""
+        for layer in flatten_layers(self):
+            if isinstance(layer, LOOKUPS) and not layer.built:
+                layer.build(None)  # calls do not, and Keras quantises no model with such a layer
+        super().quantize(*args, **kwargs)
+
     def get_config(self) -> dict[str, Any]:
         config = {"name": self.name, "trainable": self.trainable, "dtype": self._dtype_config()}
-        return config | self._frozen_config()
+        return config | self._frozen_config() | self._quantized_config()
 
     def _frozen_config(self) -> dict[str, Any]:
         """Which layers are not trained, by their places, where some are."""
@@ -255,24 +263,30 @@ class ZooModel(keras.Model):
         return keras.dtype_policies.get(otherwise or dtype.default_policy)
 
     def _dtype_config(self) -> dict[str, Any]:
-        """The policy, with an exception for each layer that has another (a quantised one)."""
         base = getattr(self, "base_policy", self.dtype_policy)
-        policies = keras.dtype_policies.DTypePolicyMap(base)
-        for layer in self.layers:
-            for inner in [layer, *getattr(layer, "layers", [])]:
-                for one in (inner, getattr(inner, "own_layer", None)):  # of an untied reader
-                    if one is not None and one.dtype_policy.quantization_mode is not None:
-                        policies[one.path] = one.dtype_policy
-        config: dict[str, Any] = keras.dtype_policies.serialize(policies if len(policies) else base)
+        config: dict[str, Any] = keras.dtype_policies.serialize(base)
         return config
+
+    def _quantized_config(self) -> dict[str, Any]:
+        """How layers are quantised, by their places, where some are."""
+        quantized = [
+            [place, mode, keras.saving.serialize_keras_object(layer.quantization_config)]
+            for place, layer in enumerate(flatten_layers(self))
+            if (mode := getattr(layer, "quantization_mode", None))
+        ]
+        return {"quantized": quantized} if quantized else {}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
         config = dict(config)
         if isinstance(config.get("dtype"), dict):
             config["dtype"] = keras.dtype_policies.deserialize(config["dtype"])
-        frozen = config.pop("frozen", ())
+        frozen, quantized = config.pop("frozen", ()), config.pop("quantized", ())
         model = cls(**config)
+        layers = flatten_layers(model)
+        for place, mode, given in quantized:
+            if layers[place].quantization_mode is None:  # else by its config
+                layers[place].quantize(mode, config=keras.saving.deserialize_keras_object(given))
         model._freeze(frozen)
         return model
 

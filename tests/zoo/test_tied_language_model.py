@@ -10,7 +10,7 @@ import tensorflow as tf
 import keras_shared
 from keras_shared.losses import LOSSES
 from keras_shared.tying import readers_of
-from keras_shared.zoo import TiedLanguageModel
+from keras_shared.zoo import SharedTransformer, SharedTransformerClassifier, TiedLanguageModel
 from keras_shared.zoo.language_model import _drawn
 from keras_shared.zoo.tied_language_model import Norm
 
@@ -364,3 +364,42 @@ def test_the_unknown_word_is_the_one_that_tensorflow_splits_off():
     model = TiedLanguageModel(["good", "day"], "whitespace", units=4, num_layers=1)
     with pytest.raises(ValueError, match=r"holds the word 'good\\xa0day'"):
         model.generate("day good\u00a0day")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: TiedLanguageModel(list("abc"), units=8, projection=0.1),
+        lambda: TiedLanguageModel(list("abc"), units=8, tied=False),
+        lambda: SharedTransformer(list("abc"), num_layers=2),
+        lambda: SharedTransformerClassifier(
+            vocabulary=list("abc"), class_names=("x", "y"), split="character"
+        ),
+    ],
+)
+def test_every_quantised_model_of_words_comes_back(make, mode, tmp_path):
+    keras.utils.set_random_seed(0)
+    model, tokens = make(), np.array([[2, 3, 1, 2]], "int32")
+    exact = model.predict(tokens, verbose=0)
+    model.quantize(mode)
+    answer = model.predict(tokens, verbose=0)
+    assert np.abs(answer - exact).max() < (0.1 if mode == "int8" else 0.3) * np.abs(exact).max()
+    model.save(tmp_path / "m.keras")
+    loaded = keras_shared.load(tmp_path / "m.keras")
+    np.testing.assert_allclose(loaded.predict(tokens, verbose=0), answer, atol=1e-6)
+    assert json.dumps(loaded.get_config()) == json.dumps(model.get_config())
+
+
+@pytest.mark.slow
+def test_a_quantised_model_of_words_is_published(tmp_path):
+    model, tokens = TiedLanguageModel(list("abc"), units=8), np.array([[2, 3, 1, 2]], "int32")
+    model.quantize("int8")
+    with pytest.warns(UserWarning, match="'tokens' has dimensions of unknown size"):
+        keras_shared.publish(model, tmp_path / "published")
+    loaded = keras_shared.load(tmp_path / "published")
+    np.testing.assert_allclose(
+        loaded.predict(tokens, verbose=0), model.predict(tokens, verbose=0), atol=1e-6
+    )
+    assert "int8" in {weight.dtype for weight in loaded.weights}
