@@ -1,4 +1,5 @@
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import keras
@@ -16,9 +17,12 @@ class Signature(NamedTuple):
             inputs.
         class_names: if given, the output `scores` has one column for each. Of several tasks: name
             of a task -> its classes, of which the output `TASK_scores` has one column for each.
+        values: of an input by name, what it can be tried with where zeros and empty texts will not
+            do, such as the codes and words that a model knows.
     """
 
     call: Callable[..., dict[str, Any]]
     inputs: Mapping[str, keras.KerasTensor]
     image_size: tuple[int | None, int | None] | None = None
     class_names: tuple[str, ...] | Mapping[str, tuple[str, ...]] | None = None
+    values: Mapping[str, Any] = MappingProxyType({})

@@ -12,7 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_shared.errors import attempt
+from keras_shared.errors import attempt, boundary, shortened
+from keras_shared.exporting.known_values import known_values
 from keras_shared.exporting.signatures import HALF, examples, input_structure, signatures_of
 from keras_shared.serving.session import loaded, run
 from keras_shared.serving.trial import batches
@@ -45,7 +46,8 @@ def check_saved_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
         for batch in sizes:
             plain = examples(signature, batch, encoded=False)
             tensors = {key: keras.ops.convert_to_tensor(value) for key, value in plain.items()}
-            with _tried(model):
+            failed = f"Keras' own '{name}' fails when it is tried with {shortened(str(plain))}"
+            with _tried(model), boundary(failed, ValueError):
                 expected = signature.call(**tensors)
             cases.append((name, plain, expected, signature.call, tensors))
             if signature.image_size is not None:
@@ -114,7 +116,8 @@ def check_call(model: keras.Model, path: str | os.PathLike[str]) -> None:
     def call(**tensors: Any) -> Any:
         return model(keras.tree.pack_sequence_as(structure, [*tensors.values()]), training=False)
 
-    plain = examples(Signature(call, tensors), 2, encoded=False)
+    signature = Signature(call, tensors, values=known_values(model, tensors))
+    plain = examples(signature, 2, encoded=False)
     inputs = keras.tree.pack_sequence_as(structure, [*map(tf.constant, plain.values())])
     answers = dict(keras.tree.flatten_with_path(tf.saved_model.load(os.fspath(path))(inputs)))
     with state_kept(model):

@@ -62,6 +62,14 @@ def with_known_inputs(model: keras.Model, input_signature: Any = None) -> keras.
                 "build it: it takes any number then.",
                 stacklevel=3,
             )
+        optional = [layer.name for layer in model.layers if getattr(layer, "optional", False)]
+        if optional:
+            warnings.warn(
+                f"'{model.name}' can be called without {', '.join(map(repr, optional))}, and what "
+                "is exported cannot: a graph needs each of its inputs. For requests without, build "
+                "a second model of the same layers on the other inputs, and export that.",
+                stacklevel=3,
+            )
         return model
     if isinstance(model, keras.Sequential):
         raise ValueError(

@@ -1,6 +1,8 @@
 """The ways to ask a model: by name, as functions of named tensors, with inputs to try them."""
 
 import functools
+import keyword
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,9 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_shared.errors import attempt
+from keras_shared.exporting.known_values import known_values
 from keras_shared.signature import Signature
 
 OPEN_SIDE = 32
+NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.>-]*")  # of an operation in a graph
 # REST of TF Serving can neither read nor write them; each with its step at 1
 HALF = {"float16": 2**-10, "bfloat16": 2**-7}
 
@@ -56,7 +60,8 @@ def signatures_of(model: keras.Model) -> dict[str, Signature]:
             return dict(zip(_unique(joined), values, strict=True))
         return dict(zip(_unique(output_names), keras.tree.flatten(outputs), strict=True))
 
-    return {"serving_default": Signature(call, dict(zip(names, inputs, strict=True)))}
+    named = dict(zip(names, inputs, strict=True))
+    return {"serving_default": Signature(call, named, values=known_values(model, named))}
 
 
 def input_structure(model: keras.Model) -> Any:
@@ -88,7 +93,7 @@ def _unique(names: list[str]) -> list[str]:
 
 
 def examples(signature: Signature, batch: int, encoded: bool) -> dict[str, np.ndarray]:
-    """Inputs to try a signature with: images of noise, fractions, zeros for whole numbers.
+    """Inputs to try a signature with: images of noise, values that it knows, fractions, zeros.
 
     A batch that the model fixes stays what it is; an open side is 32, or what the model takes.
     """
@@ -108,6 +113,9 @@ def examples(signature: Signature, batch: int, encoded: bool) -> dict[str, np.nd
                 inputs[f"{name}_bytes"] = np.array(png, object)
             else:
                 inputs[name] = images.astype(sent(spec.dtype))
+        elif name in signature.values:
+            drawn = random.choice(np.asarray(signature.values[name]), shape)
+            inputs[name] = drawn.astype(object if spec.dtype == "string" else sent(spec.dtype))
         elif spec.dtype == "string":
             inputs[name] = np.full(shape, b"", object)
         else:
@@ -118,7 +126,18 @@ def examples(signature: Signature, batch: int, encoded: bool) -> dict[str, np.nd
 
 
 def functions_of(name: str, signature: Signature) -> dict[str, Any]:
-    """The signature as a tf.function, and for images a second one that takes encoded bytes."""
+    """The signature as a tf.function, and for images a second one that takes encoded bytes.
+
+    Raises:
+        ValueError: if TensorFlow has no argument of the name of an input.
+    """
+    for key in signature.inputs:
+        if not NAME.fullmatch(key) or keyword.iskeyword(key) or key == "self":
+            raise ValueError(
+                f"TensorFlow cannot name an argument of '{name}' as this input is named: {key!r}. "
+                "Expected letters from a to z, digits, '_', '-' or '.', a letter or digit first, "
+                "and no word of Python's own. Name it keras.Input(..., name='another_name')."
+            )
 
     def answer(**tensors: Any) -> dict[str, Any]:
         outputs = dict(signature.call(**tensors))
