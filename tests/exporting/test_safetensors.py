@@ -39,12 +39,12 @@ def ties_of(path):
     return json.loads(header(path)["__metadata__"]["keras_shared"])
 
 
-def autoencoder(outward=TiedDense, units=2, **arguments):
+def autoencoder(outward=TiedDense, units=2, dtype=None, **arguments):
     """6 -> units -> 6; with outward=None the way back has a kernel of its own."""
-    x, inward = keras.Input((6,)), layers.Dense(units, name="inward")
+    x, inward = keras.Input((6,)), layers.Dense(units, dtype=dtype, name="inward")
     code = inward(x)
     way_back = layers.Dense(6, name="outward") if outward is None else outward(
-        inward, name="outward", **arguments)  # fmt: skip
+        inward, name="outward", dtype=dtype, **arguments)  # fmt: skip
     return keras.Model(x, way_back(code), name="autoencoder")
 
 
@@ -520,6 +520,28 @@ def test_pipes_headers_without_end_and_numbers_that_are_none(tmp_path):
         keras_shared.load_safetensors(model, path)
     for now, then in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(now, then)
+
+
+@pytest.mark.parametrize(
+    ("given", "here", "large"),
+    [("float32", "float16", -7e4), ("float64", "float32", 1e300), ("bfloat16", "float16", 1e38)],
+)
+def test_values_that_the_models_dtype_cannot_hold(given, here, large, tmp_path):
+    one, other = (filled(autoencoder(dtype=dtype)) for dtype in (given, here))
+    one.layers[1].kernel.assign(keras.ops.full((6, 2), large, given))
+    before, file = other.get_weights(), tmp_path / "m.weights.h5"
+    one.save_weights(file)
+    for load, path in (
+        (keras_shared.load_safetensors, keras_shared.export(one, tmp_path / "m.safetensors")),
+        (keras_shared.load_weights, file),
+    ):
+        kept = given if given != "bfloat16" or path.suffix == ".safetensors" else "float32"
+        said = f"'inward/kernel' .12 of 12 too large for {here}.*Nothing was loaded.*'{kept}'"
+        with pytest.raises(LoadError, match=said):
+            load(other, path)
+        for now, then in zip(other.get_weights(), before, strict=True):
+            np.testing.assert_array_equal(now, then)
+        load(autoencoder(dtype=kept), path)  # what the message says
 
 
 def test_whatever_the_file_is(tmp_path):
