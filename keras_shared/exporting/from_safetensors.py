@@ -22,6 +22,8 @@ from keras_shared.presets.names import LoadError
 from keras_shared.tying import TieError, bind_ties
 from keras_shared.tying.keras_private import flatten_layers
 
+CODES = ("int8", "uint8")  # what weights are quantised to
+
 
 def load_safetensors(
     model: keras.Model,
@@ -205,7 +207,7 @@ class _Fit:
             elif not _converts(str(value.dtype), str(variable.dtype)):
                 self.wrong.append(
                     f"'{held}' is {value.dtype} in the file and {variable.dtype} in the model: "
-                    "quantise the model as the one that was saved, before its weights are loaded."
+                    f"{_how_to_convert(str(value.dtype), variable.dtype)}."
                 )
             else:
                 found[held] = value.transpose(np.argsort(axes)) if axes else value
@@ -238,6 +240,14 @@ def _declared(held: dict[str, np.ndarray], metadata: dict[str, str]) -> dict[str
 
 def _converts(dtype: str, wanted: str) -> bool:
     return dtype == wanted or ("float" in dtype and "float" in wanted)
+
+
+def _how_to_convert(dtype: str, wanted: str) -> str:
+    if dtype in CODES and "float" in wanted:
+        return "quantise the model as the one that was saved, before its weights are loaded"
+    if "float" in dtype and wanted in CODES:
+        return "load the file before the model is quantised"
+    return f"convert the tensor in the file to {wanted}"
 
 
 def _unnumbered(name: str) -> str:

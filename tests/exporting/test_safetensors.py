@@ -195,8 +195,11 @@ def test_quantised_models(mode, tmp_path):
     x = noise(3, 6)
     np.testing.assert_allclose(other(x), one(x), atol=1e-6)
     if mode == "int8":
-        with pytest.raises(ValueError, match="'inward.kernel' is int8 in the file and float32"):
+        with pytest.raises(ValueError, match="'inward.kernel' is int8 in .* float32 .*: quantise"):
             keras_shared.load_safetensors(autoencoder(units=4), path)
+        with pytest.raises(ValueError, match="'inward.kernel' is float32 in .* int8 .*: load"):
+            plain = keras_shared.export(autoencoder(units=4), tmp_path / "plain.safetensors")
+            keras_shared.load_safetensors(other, plain)
 
 
 def test_lora_and_normalisation_answer_as_before(tmp_path):
@@ -415,6 +418,22 @@ def test_everything_that_is_wrong_stands_in_one_message(tmp_path):
         assert part in str(told.value), part
     for a, b in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int32", "uint16", "complex64", "bool"])
+def test_another_dtype_is_to_be_converted(dtype, tmp_path):
+    model = autoencoder()
+    path = keras_shared.export(model, tmp_path / "m.safetensors")
+    arrays, metadata = _content(path)
+    arrays["inward.kernel"] = np.ones((6, 2), dtype)
+    numpy_files.save_file(arrays, path, metadata)
+    said = f"'inward.kernel' is {dtype} in the file and float32 in the model: convert the tensor"
+    with pytest.raises(ValueError, match=f"{said} in the file to float32"):
+        keras_shared.load_safetensors(model, path)
+    arrays["inward.kernel"] = arrays["inward.kernel"].real.astype("float32")  # what it says
+    numpy_files.save_file(arrays, path, metadata)
+    keras_shared.load_safetensors(model, path)
+    assert (np.asarray(model.layers[1].kernel) == 1).all()
 
 
 def test_ties_of_the_file_must_be_ties_of_the_model(tmp_path):
