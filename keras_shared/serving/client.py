@@ -2,6 +2,7 @@
 
 import functools
 import math
+import numbers
 import os
 import pathlib
 import re
@@ -368,16 +369,20 @@ def _arrays(
         if key.endswith("_bytes"):
             given = _plain_pictures(value, key, _takes_pictures(key, signatures))
         takes = f"The input '{key}' takes {dtype} of shape {shape}"
+        rows = value if isinstance(value, (list, tuple)) else [value]
+        if any(map(np.ma.is_masked, rows)):
+            raise ValueError(f"{takes}. Received: masked values. Fill them: array.filled(number)")
         with boundary(f"{takes}. Received: rows of several lengths, or no array", ValueError):
             array = np.asarray(given, object if dtype == "string" else None)
         if dtype != "string":
-            if array.dtype.kind not in "biufcV":  # V: bfloat16
+            kind, odd = array.dtype.kind, []
+            if kind == "O":  # large whole numbers; or with something else among them
+                odd = [item for item in array.flat if not isinstance(item, numbers.Real)]
+            if odd or kind not in "biufcVO":  # V: bfloat16
+                held = f"{odd[0]!r:.40}, no number" if odd else f"items of dtype {array.dtype}"
                 others = [n for n, s in signatures.items() if f"{key}_bytes" in s.inputs]
                 hint = f" To send encoded images, use: {sorted(others)}." if others else ""
-                raise ValueError(
-                    f"{takes}. Received: {type(value).__name__} with items of dtype "
-                    f"{array.dtype}.{hint}"
-                )
+                raise ValueError(f"{takes}. Received: {type(value).__name__} with {held}.{hint}")
             if dtype == "uint64" and array.dtype.kind == "f":  # NumPy's guess at large numbers
                 array = np.asarray(given, object)
             array = _cast(key, array, dtype)
@@ -412,9 +417,9 @@ def _plain_pictures(value: Any, key: str, only: bool) -> Any:
 
 
 def _cast(key: str, array: np.ndarray, dtype: str) -> np.ndarray:
-    if dtype == "bfloat16":
-        return array  # NumPy has none; over_grpc gives it to TensorFlow
     takes = f"The input '{key}' takes {dtype}"
+    if dtype == "bfloat16":
+        dtype = "float32"  # NumPy has no other; over_grpc gives it to TensorFlow
     if dtype not in np.sctypeDict:
         raise ValueError(f"{takes}, which NumPy has not. Use another signature.")
     with boundary(f"{takes}. Received", ValueError, "Round, clip or replace them first."):

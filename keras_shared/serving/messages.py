@@ -1,7 +1,7 @@
 """What the client and its two transports exchange, under TensorFlow's own names."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -91,17 +91,27 @@ def dtype_name(name: str) -> str:
 
 def cast(array: np.ndarray, dtype: str) -> np.ndarray:
     """The array with another dtype; a ValueError for what it cannot hold."""
+    kind = np.dtype(dtype).kind
+    if array.dtype == object and kind in "iufc":  # Python's numbers, some of more than 64 bits
+        limits = np.iinfo(dtype) if kind in "iu" else np.finfo(dtype)
+        low, high = int(limits.min), int(limits.max)
+        outside = [isinstance(item, int) and not low <= item <= high for item in array.flat]
+        _refuse(array, np.reshape(outside, array.shape), dtype)
+    if array.dtype.kind == "c" and kind != "c":
+        _refuse(array, array.imag != 0, dtype)
+        array = array.real
     with np.errstate(invalid="ignore", over="ignore"):  # NaN as a whole number: refused below
         changed = array.astype(dtype)
-    if changed.dtype.kind in "biu":
-        lost = np.asarray(changed != array)
-    elif array.dtype.kind in "iuf":
-        lost = np.isinf(changed) & np.isfinite(array)
-    else:
-        return changed
-    if lost.any():
-        raise ValueError(f"values that {dtype} cannot hold: {array[lost][:8]}")
+    if kind in "biu":
+        _refuse(array, changed != array, dtype)
+    elif array.dtype != object:
+        _refuse(array, np.isinf(changed) & np.isfinite(array), dtype)
     return changed
+
+
+def _refuse(array: np.ndarray, lost: Any, dtype: str) -> None:
+    if np.any(lost):
+        raise ValueError(f"values that {dtype} cannot hold: {array[np.asarray(lost)][:8]}")
 
 
 def agreed(outputs: Mapping[str, np.ndarray], definition: SignatureDef) -> dict[str, np.ndarray]:

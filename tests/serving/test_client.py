@@ -166,6 +166,14 @@ def test_wrong_inputs_are_refused_before_they_are_sent(client, server):
         ("whole", {"n": [1, 1.5]}, r"'n' takes int32. .* int32 cannot hold: \[1.5\]. Round"),
         ("whole", {"n": [np.nan]}, r"int32 cannot hold: \[nan\]"),
         ("whole", {"n": [2**31]}, r"int32 cannot hold: \[2147483648\]"),
+        ("whole", {"n": [1, 2**64]}, r"int32 cannot hold: \[18446744073709551616\]"),
+        ("whole", {"n": [1, 2j]}, r"int32 cannot hold: \[0\.\+2\.j\]"),
+        ("whole", {"n": [None, 1]}, r"Received: list with None, no number"),
+        ("whole", {"n": np.ma.array([1, 2], mask=[0, 1])}, "masked values. Fill them: array.fill"),
+        ("m", {"x": [np.ma.array([1.0, 2.0], mask=[0, 1])]}, "Received: masked values"),
+        ("m", {"x": X + 1j}, r"float32 cannot hold: \[1.\+1.j "),
+        ("m", {"x": [[None, 1.0]]}, "Received: list with None, no number"),
+        ("m", {"x": [[10**400, 1.0]]}, "float32 cannot hold: .10000"),
     ):
         with pytest.raises(ValueError, match=message):
             client.predict(name, inputs)
@@ -468,9 +476,18 @@ def test_numbers_at_the_ends_of_their_dtypes():
     for dtype, values in (
         ("uint64", [2**64, 0]), ("uint64", [-1, 2**64 - 1]), ("uint64", [0.5]),
         ("float32", [1e300]), ("float16", [70_000]),
+        ("float16", np.array([1e38], tf.bfloat16.as_numpy_dtype)),
+        ("bfloat16", [1e300]), ("bfloat16", [1j]), ("float16", [1 + 1j]), ("uint8", [1j]),
+        ("bool", [1j]), ("complex64", [1e300j]), ("int64", [2**53 + 1, 2**64]),
+        ("int8", [None, 1]), ("float32", [{}]),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=dtype):
             sent(dtype, values)
+    assert sent("float32", [2**53, 2**64]).tolist() == [2**53, 2**64]
+    assert sent("float32", np.array([1 + 0j, 2])).tolist() == [1, 2]
+    assert sent("complex64", [1 + 2j, np.inf]).tolist() == [1 + 2j, np.inf]
+    assert sent("float32", np.ma.array([1.0, 2.0])).tolist() == [1, 2]
+    assert sent("bfloat16", np.array([1.5], tf.bfloat16.as_numpy_dtype)).tolist() == [1.5]
     assert np.isinf(sent("float32", [np.inf, -np.inf])).all() and np.isnan(
         sent("float32", [np.nan])
     )
