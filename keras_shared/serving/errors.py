@@ -1,3 +1,5 @@
+import re
+
 from keras_shared.errors import KerasSharedError, printable, shortened
 
 # The codes of HTTP that TF Serving answers with, as gRPC names them: model_servers/http_server.cc
@@ -18,6 +20,23 @@ CODES = {
 # What TF Serving says of a prediction that it has not begun: core/basic_manager.cc, and
 # kernels/batching_util/shared_batch_scheduler.h of TensorFlow
 NOT_TAKEN = ("Servable not found", "batch scheduling queue")
+PORTS = (
+    "By default REST uses port 8501, gRPC port 8500; with TLS the address begins with https:// or "
+    "grpcs://."
+)
+# What a message says -> what to do, whatever its code is
+SAID = {
+    "no connection to .*WRONG_VERSION_NUMBER": "This is no server over TLS: write http:// or "
+    "grpc://, or its port over TLS.",
+    "no connection to": f"Is the server running, and is this its port? {PORTS}",
+    "batch scheduling queue": "The server has too many requests: ask again later, or send fewer at "
+    "once.",
+    "larger than maximum input batch size": "Send fewer rows at once.",
+    "version label": "Client.status(name) lists the versions that there are; their labels stand in "
+    "the server's model config.",
+    "ask over gRPC": 'The address of gRPC is such as Client("grpc://host:8500").',
+    "HTTPS (port|server)": "Write https:// in the address.",
+}
 ADVICE = {
     "INVALID_ARGUMENT": "Compare the inputs with Client.metadata(name).",
     "FAILED_PRECONDITION": "Compare the signature with Client.metadata(name).",
@@ -27,13 +46,12 @@ ADVICE = {
     "batches.",
     "UNAUTHENTICATED": "Give what the server asks for by Client(url, token=text), and a "
     "certificate of its own by Client(url, certificates=file).",
-    "UNAVAILABLE": "Is the server running, and is this its port? By default REST uses port 8501, "
-    "gRPC port 8500.",
+    "UNAVAILABLE": "See the log of the server, or of a proxy before it, and ask again. " + PORTS,
     "INTERNAL": "See the server's log; `keras-shared check` reports what TF Serving cannot run.",
-    "RESOURCE_EXHAUSTED": "Send smaller batches; where it is the answer that is too large for this "
-    "client, allow more with Client(url, max_response_bytes=number).",
+    "RESOURCE_EXHAUSTED": "Send smaller batches, or fewer at once; where it is the answer that is "
+    "too large for this client, allow more with Client(url, max_response_bytes=number).",
     "UNKNOWN": "Check that this is TF Serving, and the port of this protocol: http://host:8501 "
-    "for REST, grpc://host:8500 for gRPC.",
+    "for REST, grpc://host:8500 for gRPC; https:// or grpcs:// where it uses TLS.",
 }
 
 
@@ -58,8 +76,9 @@ class ServingError(KerasSharedError, RuntimeError):
     """
 
     def __init__(self, code: str, message: str, sent: bool = True, predict: bool = False) -> None:
-        advice = ADVICE.get(code, "")
         message = shortened(printable(message))
+        said = (advice for text, advice in SAID.items() if re.search(text, message))
+        advice = next(said, ADVICE.get(code, ""))
         super().__init__(f"{code}: {message.rstrip('.')}. {advice}".strip())
         self.code = code
         self.message = message

@@ -14,12 +14,10 @@ from keras_shared.files.bounded import read_bytes
 from keras_shared.serving.effects import called, effects, needed
 from keras_shared.serving.finding import NOT_RUN, Finding
 from keras_shared.serving.limits import MOST_GRAPH, MOST_REQUEST
+from keras_shared.serving.messages import REST_TYPES
 from keras_shared.serving.trial import NO_BATCHING, try_version
 
 FILES = ("saved_model.pb", "saved_model.pbtxt")
-# What REST reads and writes: util/json_tensor.cc of TF Serving. gRPC takes every type.
-REST_TYPES = {"float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint32", "uint64",
-              "bool", "string"}  # fmt: skip
 VARIABLES = {"VarHandleOp", "VariableV2", "Variable"}
 PYTHON = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
 XLA = {"XlaCallModule", "XlaLaunch"}

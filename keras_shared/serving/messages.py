@@ -15,6 +15,10 @@ DTYPES = {
     "uint32", "uint64", "qint8", "qint16", "qint32", "quint8", "quint16",
 }  # fmt: skip
 
+# What REST reads and writes: util/json_tensor.cc of TF Serving. gRPC takes every type.
+REST_TYPES = {"float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint32", "uint64",
+              "bool", "string"}  # fmt: skip
+
 
 class TensorInfo(NamedTuple):
     """One named tensor of a signature.

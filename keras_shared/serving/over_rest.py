@@ -22,6 +22,7 @@ import numpy as np
 from keras_shared.errors import attempt, boundary, printable, whole_reason
 from keras_shared.serving.errors import CODES, ServingError
 from keras_shared.serving.messages import (
+    REST_TYPES,
     SignatureDef,
     Status,
     TensorInfo,
@@ -98,6 +99,11 @@ class Rest:
             return agreed(found, definition)
 
         unfit = functools.partial(ServingError, "INVALID_ARGUMENT", sent=False)
+        for key, (dtype, _) in [*definition.inputs.items(), *definition.outputs.items()]:
+            if dtype not in REST_TYPES:
+                raise unfit(
+                    f"'{key}' is {dtype}, which REST can neither read nor write: ask over gRPC"
+                )
         with boundary("the inputs cannot be sent over REST", unfit):
             for key, array in inputs.items():
                 if 0 in array.shape[:-1]:

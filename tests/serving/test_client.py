@@ -3,6 +3,7 @@
 import base64
 import functools
 import json
+import re
 import socket
 import sys
 import threading
@@ -201,6 +202,33 @@ def test_errors_carry_code_message_and_advice(client, server):
         client.predict("n", {"x": X})
     with pytest.raises(ServingError, match="Could not find any versions of model n.*NAME/1"):
         client.status("n")
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "advice"),
+    [
+        (
+            "UNAVAILABLE",
+            "The batch scheduling queue to which this is submitted is full",
+            "send few",
+        ),
+        ("UNAVAILABLE", "the connection to h:1 broke (IncompleteRead: 9)", "See the log of"),
+        (
+            "UNAVAILABLE",
+            "no connection to h:1 (Connection refused)",
+            "Is the server running.*https",
+        ),
+        ("UNKNOWN", "h:1 does not speak HTTP (BadStatusLine)", "https:// or grpcs://"),
+        ("INVALID_ARGUMENT", "Client sent an HTTP request to an HTTPS server", "Write https://"),
+        ("INVALID_ARGUMENT", "Task size 5 is larger than maximum input batch size 4", "fewer rows"),
+        ("INVALID_ARGUMENT", "Unrecognized servable version label: canary", "Client.status.name."),
+        ("INVALID_ARGUMENT", "No such input", "Compare the inputs with Client.metadata"),
+    ],
+)
+def test_what_is_said_gives_the_advice_before_the_code(code, message, advice):
+    said = str(ServingError(code, message))
+    assert re.fullmatch(rf"{code}: {re.escape(message)}\. .*{advice}.*", said), said
+    assert "Compare" in advice or "Compare the inputs" not in said
 
 
 FULL = "The batch scheduling queue to which this task was submitted is full"

@@ -362,12 +362,18 @@ def test_the_error_of_a_version_is_shown_as_text(rest):
 def test_inputs_that_cannot_be_sent(rest):
     peer, url = rest
     for dtype, error, said in (
-        ("complex64", ServingError, "INVALID_ARGUMENT: the inputs cannot be sent over REST"),
+        *(
+            (dtype, ServingError, f"'x' is {dtype}, which REST can .*: ask over gRPC.*grpc://")
+            for dtype in ("complex64", "float16", "bfloat16", "uint16")
+        ),
         ("resource", ValueError, "takes resource, which NumPy has not"),
     ):
         peer.metadata, _ = metadata({"x": (dtype, (None, 2))}, OUTPUTS)
         with pytest.raises(error, match=said):
             asked(url, "predict")
+    peer.metadata, _ = metadata(INPUTS, {"y": ("float16", (None, 2))})
+    with pytest.raises(ServingError, match="'y' is float16, which REST can neither"):
+        asked(url, "predict")
 
 
 def test_verify_wants_a_probability_for_each_pair(rest):
