@@ -1,5 +1,7 @@
 """The page of the embedded engine in a browser: draw, upload, move sliders, type, on a phone."""
 
+import base64
+import io
 import os
 import pathlib
 import shutil
@@ -10,6 +12,7 @@ import pytest
 from PIL import Image
 
 import keras_shared
+from keras_shared.files.pictures import read_picture
 from keras_shared.presets.names import locate
 from keras_shared.zoo import TiedLanguageModel
 
@@ -94,6 +97,62 @@ def test_a_digit_is_drawn_by_keys(page):
         page.keyboard.press(key)
     assert page.locator("#said").text_content().startswith("pen down at 140, ")
     assert ask(part, "lenet5_mnist") == "label: 1"
+
+
+def saved(image, file):
+    """A picture of one kind that a graph reads otherwise than a person."""
+    note = Image.Exif()
+    note[0x0112] = 6  # turn it by 90 degrees to the right
+    kinds = {
+        "turned.jpg": lambda: image.rotate(90, expand=True).save(file, exif=note, quality=95),
+        "clear.png": lambda: image.save(file),
+        "colours.gif": lambda: image.save(file),
+        "plain.bmp": lambda: image.save(file),
+        "photo.webp": lambda: image.save(file, lossless=True),
+        "print.jpg": lambda: image.convert("CMYK").save(file, quality=95),
+    }
+    if file.name == "clear.png":  # black where it is seen through, too
+        alpha = image.convert("L").point(lambda light: 0 if light > 127 else 255)
+        image = Image.new("RGBA", image.size, "black")
+        image.putalpha(alpha)
+    kinds[file.name]()
+    return file
+
+
+@pytest.mark.parametrize(
+    "name", ["turned.jpg", "clear.png", "colours.gif", "plain.bmp", "photo.webp", "print.jpg"]
+)
+def test_a_picture_is_sent_as_it_is_seen(page, tmp_path, name):
+    image = Image.new("RGB", (60, 40), "black")
+    image.paste("white", (5, 5, 50, 15))
+    file = saved(image, tmp_path / name)
+    part = section(page, "lenet5_mnist")
+    part.locator("input[type=file]").set_input_files(file)
+    with page.expect_request("**/v1/models/lenet5_mnist:predict") as asked:
+        assert ask(part, "lenet5_mnist").startswith("label: ")
+    sent = base64.b64decode(asked.value.post_data_json["inputs"]["image_bytes"][0]["b64"])
+    with Image.open(io.BytesIO(sent)) as found:
+        assert found.format == "PNG" and found.getextrema()[3:] in [(), ((255, 255),)]
+        found = np.asarray(found.convert("RGB"), float)
+    expected = np.broadcast_to(read_picture(file), (40, 60, 3))
+    assert np.abs(found - expected).mean() < 8
+    canvas = part.locator("canvas").evaluate(
+        "(c) => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"
+    )
+    seen = Image.fromarray(np.array(canvas, "uint8").reshape(280, 280, 4)).convert("RGB")
+    assert np.abs(np.asarray(seen.resize((60, 40)), float) - expected).mean() < 12
+
+
+def test_what_is_no_picture_or_is_drawn_over(page, tmp_path):
+    part, file = section(page, "lenet5_mnist"), tmp_path / "notes.png"
+    file.write_text("no picture")
+    part.locator("input[type=file]").set_input_files(file)
+    page.get_by_text("notes.png cannot be read: choose a PNG, JPEG, GIF, BMP or WebP").wait_for()
+    assert part.locator("input[type=file]").input_value() == ""
+    part.locator("input[type=file]").set_input_files(PICTURES / "digit.png")
+    part.locator("canvas").click()
+    assert part.locator("input[type=file]").input_value() == ""
+    assert ask(part, "lenet5_mnist").startswith("label: ")
 
 
 @pytest.mark.parametrize(("other", "said"), [(2, "the same"), (3, "not the same")])
