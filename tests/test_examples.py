@@ -1,10 +1,14 @@
 """The clients in other languages answer as Python does; those whose tools are missing skip."""
 
+import http.server
+import os
 import pathlib
 import re
 import shutil
 import subprocess
 import sys
+import threading
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -27,11 +31,11 @@ def tool(*names):
             pytest.skip(f"there is no {name} on the PATH")
 
 
-def run(*command, text="", folder=None, fails=False):
+def run(*command, text="", folder=None, fails=False, **variables):
     """What a program prints; or what it says when it `fails`."""
     done = subprocess.run(
         [str(part) for part in command], input=text, capture_output=True, text=True, timeout=300,
-        cwd=folder,
+        cwd=folder, env={**os.environ, **variables},
     )  # fmt: skip
     assert (done.returncode != 0) == fails, done.stderr[-2000:]
     return done.stderr if fails else done.stdout
@@ -86,7 +90,7 @@ def asks_over_rest(server, *program):
     pairs = {2: [], 3: []}
     for other, values in pairs.items():
         files = [PICTURES / f"character_{number}.png" for number in (1, other)]
-        printed = run(*program, server, *files)
+        printed = run(*program, f"{server}/", *files)
         values.append(float(re.search(r"the same: *([\d.e-]+)", printed)[1]))
         values.append(float(keras_shared.serving.Client(server).verify(*map(content, files))))
     for found, expected in pairs.values():
@@ -94,6 +98,42 @@ def asks_over_rest(server, *program):
     assert pairs[2][0] > 0.9 and pairs[3][0] < 0.1
     broken = run(*program, server, files[0], __file__, fails=True)  # no picture
     assert len(broken.strip()) > 20
+
+
+class Strange(http.server.BaseHTTPRequestHandler):
+    """Answers of proxies and of other programs, named by the path."""
+
+    answers: ClassVar = {
+        "proxy": (502, b"<html>Bad gateway, 50% down</html>"),
+        "nothing": (500, b""),
+        "list": (400, b'["no object"]'),
+        "other": (200, b'{"outputs": {"label": "7"}}'),
+        "page": (200, b"<html>Log in</html>"),
+        "refused": (400, b'{"error": "no such input"}'),
+    }
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        status, body = self.answers[self.path.split("/")[1]]
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+def says_what_is_wrong(*program):
+    files = [PICTURES / f"character_{number}.png" for number in (1, 2)]
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Strange) as strange:
+        threading.Thread(target=strange.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{strange.server_port}"
+        for name, (status, body) in Strange.answers.items():
+            said = run(*program, f"{address}/{name}", *files, fails=True)
+            assert f"{name} answers with status {status}: {body.decode()}" in said
+        strange.shutdown()
+    assert "onnect" in run(*program, address, *files, fails=True)
 
 
 def content(file):
@@ -106,8 +146,17 @@ def test_r(server):
     if packages.returncode:
         pytest.skip("R lacks the packages curl or jsonlite")
     asks_over_rest(server, "Rscript", EXAMPLES / "r" / "verify.R")
+    says_what_is_wrong("Rscript", EXAMPLES / "r" / "verify.R")
 
 
-def test_octave(server):
+def test_octave(server, tmp_path):
     tool("octave-cli", "curl")
-    asks_over_rest(server, "octave-cli", EXAMPLES / "octave" / "verify.m")
+    program = "octave-cli", EXAMPLES / "octave" / "verify.m"
+    asks_over_rest(server, *program)
+    says_what_is_wrong(*program)
+    spaced = tmp_path / "a b"
+    spaced.mkdir()
+    files = [PICTURES / "character_1.png"] * 2
+    assert "the same: " in run(*program, server, *files, TMPDIR=str(spaced))
+    said = run(*program, "http://no-such.invalid", *files, fails=True)
+    assert "Could not resolve host" in said

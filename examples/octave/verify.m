@@ -39,14 +39,23 @@ file = tempname();
 id = fopen(file, 'w');
 fwrite(id, body);
 fclose(id);
+server = regexprep(char(server), '/+$', '');
 address = [server '/v1/models/siamese_omniglot:predict'];
-[status, text] = system(sprintf('curl -s -d @%s %s', file, address));
+curl = 'curl -sS -w "\n%{http_code}" -d';  % the status in a line of its own behind the answer
+[failed, text] = system([curl ' "@' file '" "' address '" 2>&1']);
 delete(file);
-if status ~= 0
-  error('no connection to %s', server);
+if failed
+  error('%s: %s', server, strtrim(text));
 end
-answer = jsondecode(text);
-if isfield(answer, 'error')
-  error(answer.error);
+code = text(end - 2:end);
+text = text(1:end - 4);
+try  % a proxy answers with other text than JSON
+  answer = jsondecode(text);
+  probability = answer.outputs.probability;
+catch
+  probability = [];
 end
-fprintf('probability that both show the same: %.6f\n', answer.outputs.probability);
+if ~strcmp(code, '200') || isempty(probability) || ~isnumeric(probability)
+  error('%s answers with status %s: %s', server, code, text(1:min(end, 500)));
+end
+fprintf('probability that both show the same: %.6f\n', probability);

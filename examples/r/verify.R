@@ -20,8 +20,13 @@ body <- toJSON(list(
   )
 ), auto_unbox = TRUE)
 request <- new_handle(postfields = body)
-address <- paste0(arguments[1], "/v1/models/siamese_omniglot:predict")
-response <- curl_fetch_memory(address, request)
-answer <- fromJSON(rawToChar(response$content))
-if (response$status_code != 200) stop(answer$error)
-cat("probability that both show the same:", answer$outputs$probability, "\n")
+server <- sub("/+$", "", arguments[1])
+response <- curl_fetch_memory(paste0(server, "/v1/models/siamese_omniglot:predict"), request)
+probability <- tryCatch(  # a proxy answers with other text than JSON
+  fromJSON(rawToChar(response$content))$outputs$probability, error = function(reason) NULL
+)
+if (response$status_code != 200 || !is.numeric(probability)) {
+  said <- rawToChar(head(response$content, 500))
+  stop(sprintf("%s answers with status %d: %s", server, response$status_code, said))
+}
+cat("probability that both show the same:", probability, "\n")
