@@ -34,7 +34,7 @@ SAID = {
     "larger than maximum input batch size": "Send fewer rows at once.",
     "version label": "Client.status(name) lists the versions that there are; their labels stand in "
     "the server's model config.",
-    "ask over gRPC": 'The address of gRPC is such as Client("grpc://host:8500").',
+    "ask over gRPC": 'Client("grpc://host:8500") does, and its other methods are the same.',
     "HTTPS (port|server)": "Write https:// in the address.",
 }
 ADVICE = {
