@@ -143,6 +143,14 @@ def test_a_picture_is_sent_as_it_is_seen(page, tmp_path, name):
     assert np.abs(np.asarray(seen.resize((60, 40)), float) - expected).mean() < 12
 
 
+def test_a_large_photo_is_no_larger_than_a_server_takes(page, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (4500, 5000, 3), "uint8")
+    Image.fromarray(noise).save(tmp_path / "photo.jpg", quality=70)
+    part = section(page, "lenet5_mnist")
+    part.locator("input[type=file]").set_input_files(tmp_path / "photo.jpg")
+    assert ask(part, "lenet5_mnist").startswith("label: ")
+
+
 def test_what_is_no_picture_or_is_drawn_over(page, tmp_path):
     part, file = section(page, "lenet5_mnist"), tmp_path / "notes.png"
     file.write_text("no picture")
