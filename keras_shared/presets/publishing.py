@@ -79,8 +79,8 @@ def publish(
 
     Warns:
         UserWarning: for what plain TensorFlow cannot train as Keras does: a loss on what a layer
-            computes, or a call in training mode that cannot be traced. For inputs and outputs that
-            TF Serving cannot batch.
+            computes, or a call in training mode that cannot be traced. For inputs, outputs and
+            rows that TF Serving cannot batch.
 
     Raises:
         ValueError: for a model whose inputs are not known, or a `base_dir` named like a version.

@@ -27,9 +27,9 @@ def check(
     """Say what TF Serving would do with a SavedModel, of this library or of any other program.
 
     The folder and the graph are read; then the model is loaded into a Session, as TF Serving
-    does, its warm-up requests are replayed, and every signature is run at batch 1, 2 and 17. A
-    process of its own does that, with limits of time and memory (half of the machine's, and 4 GB at
-    least): a model that never ends, or ends its process, becomes a finding.
+    does, its warm-up requests are replayed, and every signature is run at batch 1, 2 and 17, and on
+    a row beside others. A process of its own does that, with limits of time and memory (half of the
+    machine's, and 4 GB at least): a model that never ends, or ends its process, becomes a finding.
 
     A SavedModel is a program. One whose graph touches files, the network or Python is read, and not
     run.

@@ -6,13 +6,14 @@ import io
 import math
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from keras_shared.errors import KerasSharedError, attempt, boundary, printable, whole_reason
 from keras_shared.files.bounded import read_bytes
+from keras_shared.files.pictures import png_bytes, read_picture
 from keras_shared.serving.finding import NOT_TRIED, TOO_MUCH, Finding
 from keras_shared.serving.limits import (
     MOST_NUMBERS,
@@ -27,6 +28,8 @@ from keras_shared.serving.session import array_of, loaded, run
 BATCHES = (1, 2, 17)  # that every signature is run with, if it is not too large
 WARMUP = pathlib.PurePath("assets.extra", "tf_serving_warmup_requests")
 SIDE = 32  # for a dimension of unknown size
+NEAR = 1e-3  # of a value: a row beside other rows of the same number goes through the same kernels
+FAR = 0.05  # of the largest value: kernels for another number of rows round otherwise, codes too
 NO_BATCHING = (
     "start the server without batching (`keras-shared serve --no-batching`), and send it under "
     "'inputs', not 'instances', to REST"
@@ -196,12 +199,14 @@ def _try_signature(
     failed: list[tuple[int, bool, Exception]] = []  # whether it was an empty tf.Example
     for way in _ways(signature, typical, image):
         unlike: list[tuple[int, dict[str, tuple[int, ...]]]] = []
+        alone: dict[str, np.ndarray] = {}
         for batch in sizes:
             yield f"running {name} at batch {batch}"
             outputs, error = attempt(functools.partial(_answer, session, signature, way, batch))
             if error:
                 failed.append((batch, way.text == b"" and not _reads_pictures(signature), error))
                 break
+            alone = alone or outputs
             wrong = {k: v.shape for k, v in outputs.items() if v.shape[:1] != (batch,)}
             unlike += [(batch, wrong)] if wrong else []
         else:
@@ -226,22 +231,106 @@ def _try_signature(
             yield Finding("warning", what, "add a warm-up request with inputs that it takes")
         return
     if all(map(_may_be_batched, infos)):  # of another input it is said already
-        fails = "TF Serving fails its requests with batching on"
-        if not way.rank:
-            what = f"{name}: an input of unknown rank is taken as a scalar alone. {fails}"
-            yield Finding("warning", what, f"{NO_BATCHING}; or export it with a shape")
-        elif unlike:
-            batch, wrong = unlike[0]
-            what = (
-                f"{name}: outputs whose dimension 0 is not the batch of {batch}: {wrong}. {fails}"
-            )
-            remedy = f"return one row for each input row, or remove the output; or {NO_BATCHING}"
-            yield Finding("warning", what, remedy)
+        yield from _of_the_batch(session, name, signature, way, alone, unlike)
     raw = sorted(key for key, v in outputs.items() if not key.endswith("_bytes") and _binary(v))
     if raw:
         remedy = "end their names in _bytes: REST then encodes them as base64"
         what = f"{name}: outputs that are not UTF-8, which REST writes as invalid JSON: {raw}"
         yield Finding("error", what, remedy)
+
+
+def _of_the_batch(
+    session: Any,
+    name: str,
+    signature: Any,
+    way: _Rows,
+    alone: Mapping[str, np.ndarray],
+    unlike: Sequence[tuple[int, dict[str, tuple[int, ...]]]],
+) -> Iterator[Finding]:
+    """What becomes of its answers where rows of several requests are one batch."""
+    fails = "TF Serving fails its requests with batching on"
+    if not way.rank:
+        what = f"{name}: an input of unknown rank is taken as a scalar alone. {fails}"
+        yield Finding("warning", what, f"{NO_BATCHING}; or export it with a shape")
+    elif unlike:
+        batch, wrong = unlike[0]
+        what = f"{name}: outputs whose dimension 0 is not the batch of {batch}: {wrong}. {fails}"
+        remedy = f"return one row for each input row, or remove the output; or {NO_BATCHING}"
+        yield Finding("warning", what, remedy)
+    elif mixed := _mixed(session, signature, way, alone):
+        what = (
+            f"{name}: in {mixed}, the answer for a row depends on the other rows of its batch, or "
+            "on its place there. With batching on, the other rows are of other requests too"
+        )
+        remedy = f"compute over axes of one row alone, not over the batch; or {NO_BATCHING}"
+        yield Finding("warning", what, remedy)
+
+
+def _mixed(session: Any, signature: Any, way: _Rows, alone: Mapping[str, np.ndarray]) -> list[str]:
+    """The outputs in which a row has other values beside another row than beside itself."""
+    one, two = way(1), way(2)
+    batched = [key for key in one if one[key].shape != two[key].shape]
+
+    def together(*rows: Inputs) -> dict[str, np.ndarray]:
+        joined = {key: np.concatenate([row[key] for row in rows]) for key in batched}
+        return run(session, signature, {**one, **joined})
+
+    def beside(other: Inputs) -> list[dict[str, np.ndarray]]:
+        return [together(*rows) for rows in ((one, one), (one, other), (other, one))]
+
+    def unlike(key: str, answers: Sequence[dict[str, np.ndarray]]) -> bool:
+        same, first, second = (answer[key] for answer in answers)
+        beside_it = _alike(same[0], first[0]) and _alike(same[1], second[1])
+        placed = same.dtype.kind == "f" and not all(_alike(alone[key][0], y, FAR) for y in same)
+        return placed or not beside_it
+
+    for other in _others(one, batched):
+        answers, error = attempt(functools.partial(beside, other))
+        if error:
+            continue  # not every value is one that it takes
+        mixed = sorted(key for key in answers[0] if unlike(key, answers))
+        again = together(one, one) if mixed else {}  # of what draws numbers, nothing is known
+        return mixed if all(_alike(again[key], answers[0][key]) for key in mixed) else []
+    return []
+
+
+def _alike(one: np.ndarray, two: np.ndarray, most: float = NEAR) -> bool:
+    """Whether values are the same but for rounding, as far as both go: texts are padded."""
+    if np.ndim(one) != np.ndim(two):
+        return False
+    both = tuple(slice(min(sides)) for sides in zip(np.shape(one), np.shape(two), strict=True))
+    one, two = np.asarray(one)[both], np.asarray(two)[both]
+    if one.dtype.kind != "f":
+        return np.array_equal(one, two)
+    finite = np.abs(one[np.isfinite(one)]).max(initial=0)
+    near = 1e-6 if most == NEAR else most * finite
+    return bool(np.allclose(one, two, rtol=most, atol=near, equal_nan=True))
+
+
+def _others(one: Inputs, batched: Sequence[str]) -> Iterator[Inputs]:
+    """Rows that differ from one: in all of their inputs; if that is not taken, in fractions."""
+    for word in (b" 1", b"1"):
+        yield {key: _other(one[key], word) if key in batched else one[key] for key in one}
+    fractions = [key for key in batched if one[key].dtype.kind not in "Oiub"]
+    if fractions:
+        yield {key: _other(one[key], b"") if key in fractions else one[key] for key in one}
+
+
+def _other(value: np.ndarray, word: bytes) -> np.ndarray:
+    """Other values that the same input may take."""
+    if value.dtype == object:
+        return np.array([_other_text(v, word) for v in value.ravel()], object).reshape(value.shape)
+    if value.dtype.kind == "b" or value.dtype == np.uint8:  # pixels, often
+        return np.asarray(~value)
+    if value.dtype.kind in "iu":  # indices, often: no larger one but for 0
+        return np.where(value > 0, value - 1, value + 1).astype(value.dtype)
+    turned = value.ravel()[::-1].reshape(value.shape)
+    return np.asarray(turned * 0.5 + 0.25, value.dtype)
+
+
+def _other_text(text: bytes, word: bytes) -> bytes:
+    pixels, error = attempt(lambda: read_picture(text))
+    return text + word if error else png_bytes(255 - pixels)
 
 
 def _shape(info: Any, batch: int, rank: int) -> list[int]:

@@ -497,6 +497,13 @@ def test_what_tf_serving_cannot_batch_is_published_with_a_warning(tmp_path):
     assert answer["mean"].shape == () and answer["y"].shape == (4, 2)
 
 
+def test_rows_that_depend_on_each_other_are_published_with_a_warning(tmp_path):
+    x = keras.Input((3,), name="x")
+    model = keras.Model(x, keras.layers.UnitNormalization(axis=0, name="y")(x))
+    with pytest.warns(UserWarning, match="depends on the other rows of its batch.*--no-batching"):
+        keras_shared.publish(model, tmp_path / "m")
+
+
 def test_a_whole_model_in_an_h5_file(tmp_path):
     model = TiedAutoencoder(units=(8, 2), input_dim=12)
     plain = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])

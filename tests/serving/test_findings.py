@@ -197,6 +197,80 @@ def test_an_output_whose_first_dimension_is_not_the_batch(tmp_path):
     assert "fails at batch 2" in only_error(folder)  # a warning hides no error
 
 
+def over_rows(kernel, x):
+    return {"y": x @ kernel - tf.reduce_mean(x, axis=0, keepdims=True) @ kernel}
+
+
+def of_texts(kernel, text):
+    lengths = tf.cast(tf.strings.length(text), tf.float32)[:, None]
+    return {"share": lengths / (1 + tf.reduce_sum(lengths))}
+
+
+def of_pictures(kernel, image_bytes):
+    decode = lambda one: tf.io.decode_png(one, channels=3)  # noqa: E731
+    images = tf.map_fn(decode, image_bytes, fn_output_signature=tf.uint8)
+    return over_rows(kernel, tf.reduce_mean(tf.cast(images, tf.float32), (1, 2)))
+
+
+PICTURES = tf.TensorSpec((None,), "string", name="image_bytes")
+WHOLE = tf.TensorSpec((None, 3), "int64", name="x")
+
+
+@pytest.mark.parametrize(
+    ("call", "spec"),
+    [
+        (over_rows, X),
+        (lambda k, x: {"y": tf.nn.softmax(x @ k, axis=0)}, X),
+        (lambda k, x: {"y": tf.cumsum(x @ k, axis=0)}, X),  # of the rows before it
+        (lambda k, x: {"y": x @ k + tf.range(tf.cast(tf.shape(x)[0], tf.float32))[:, None]}, X),
+        (lambda k, x: {"place": tf.argsort(x[:, 0])}, X),
+        (lambda k, x: over_rows(k, tf.cast(x, tf.float32)), WHOLE),
+        (of_texts, TEXT),
+        (of_pictures, PICTURES),
+    ],
+    ids=["mean", "softmax", "sums", "places", "ranks", "whole", "texts", "pictures"],
+)
+def test_rows_that_depend_on_each_other_are_served_without_batching(tmp_path, call, spec):
+    said = only_warning(write(tmp_path / "1", call, spec))
+    assert "the answer for a row depends on the other rows of its batch, or on its place" in said
+    assert "keras-shared serve --no-batching" in said
+
+
+def quantised(kernel, x):
+    codes = tf.round(127 * x / tf.reduce_max(tf.abs(x), axis=-1, keepdims=True))
+    return {"y": tf.round(codes @ kernel) / 127}
+
+
+def padded(kernel, text):
+    words = tf.strings.split(tf.strings.join(["a ", text])).to_tensor()
+    return {"lengths": tf.strings.length(words)}
+
+
+@pytest.mark.parametrize(
+    ("call", "spec"),
+    [
+        (quantised, X),
+        (lambda k, x: {"y": x @ k + tf.random.normal((tf.shape(x)[0], 2))}, X),
+        (lambda k, x: {"y": tf.nn.dropout(x, 0.5) @ k}, X),
+        (lambda k, x: {"y": tf.nn.softmax(1e6 * (x @ k)), "none": tf.math.log(x * 0) @ k}, X),
+        (lambda k, x: {"y": tf.gather(k, x)}, WHOLE),
+        (lambda k, x: {"y": tf.gather(k[:1], x)}, WHOLE),  # takes 0 alone
+        (padded, TEXT),
+        (lambda k, image_bytes: {"length": tf.strings.length(image_bytes)}, PICTURES),
+    ],
+    ids=["codes", "noise", "dropout", "steep", "indices", "zeros", "padded", "pictures"],
+)
+def test_rows_that_do_not_are_no_warning(tmp_path, call, spec):
+    assert warnings_of(write(tmp_path / "1", call, spec)) == []
+
+
+def test_rows_beside_those_of_a_warm_up_request(tmp_path):
+    folder = write(tmp_path / "1", over_rows)
+    for rows in (1, 4):
+        warm_up(folder, record(x=np.ones((rows, 3), "float32")))
+        assert "depends on the other rows" in only_warning(folder)
+
+
 def test_ragged_and_sparse_tensors_are_named(tmp_path):
     ragged = write(
         tmp_path / "1", lambda k, x: {"kept": tf.RaggedTensor.from_tensor(x @ k, padding=0.0)}
