@@ -23,6 +23,7 @@ from keras_shared.files.bounded import read_text
 from keras_shared.finite import refuse_undefined
 from keras_shared.presets.loading import load
 from keras_shared.presets.names import INNER_MODEL, MOST, SHARING, number_of, version_numbers
+from keras_shared.serving.finding import EARLIER
 from keras_shared.serving.findings import check_version
 from keras_shared.serving.limits import SECONDS
 from keras_shared.serving.trial import WARMUP
@@ -80,7 +81,7 @@ def publish(
     Warns:
         UserWarning: for what plain TensorFlow cannot train as Keras does: a loss on what a layer
             computes, or a call in training mode that cannot be traced. For inputs, outputs and
-            rows that TF Serving cannot batch.
+            rows that TF Serving cannot batch, and for what one request changes for the next.
 
     Raises:
         ValueError: for a model whose inputs are not known, or a `base_dir` named like a version.
@@ -195,7 +196,7 @@ def _write(
     findings = check_version(version, timeout=max(SECONDS, 10 * (time.monotonic() - started)))
     errors = [finding for finding in findings if finding.severity == "error"]
     for finding in findings:
-        shown = "batching" in finding.what or finding.untried
+        shown = "batching" in finding.what or EARLIER in finding.what or finding.untried
         if finding.severity == "warning" and shown:
             warnings.warn(f"{finding.what}: {finding.remedy}.", stacklevel=3)
     if errors:

@@ -30,6 +30,12 @@ READING = re.compile(
 CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
 # what may be done with a variable that holds the path of an asset
 VARIABLE_USES = {"ReadVariableOp", "AssignVariableOp", "VarIsInitializedOp", "DisableCopyOnRead"}
+# what later requests read, but for the states of Keras' SeedGenerator
+WRITES = re.compile(
+    r"Assign((Add|Sub)?VariableOp|Add|Sub)?|Resource(Scatter|Apply|SparseApply|Strided)\w+|"
+    r"Scatter(Nd)?(Update|Add|Sub|Mul|Div|Min|Max)|LookupTable(Insert|Remove)(V2)?"
+)
+SEEDS = re.compile(r"(.*/)?seed_generator_state(_\d+)?")
 UNKNOWN = ""  # a tensor whose source cannot be followed
 ASSETS = "saved_model_assets"
 
@@ -82,6 +88,32 @@ def effects(graph: Any, known: re.Pattern[str]) -> dict[str, list[str]]:
             if kind != "files" or not whole.inside(body, node, where):
                 found.setdefault(kind, set()).add(node.op)
     return {kind: sorted(names) for kind, names in sorted(found.items())}
+
+
+def changes(graph: Any) -> dict[str, list[str]]:
+    """The operations by which a request changes variables and tables, for those after it.
+
+    Args:
+        graph: a MetaGraphDef.
+
+    Returns:
+        Name of a signature -> names of operations, of those signatures alone that have some.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_shared.serving.effects import changes
+        >>> changes(tf.compat.v1.MetaGraphDef())
+        {}
+    """
+    whole = _Graph(graph)
+    writes = [(body, node) for body, node in whole.nodes() if WRITES.fullmatch(node.op)]
+    found = {}
+    for name, signature in sorted(graph.signature_def.items()) if writes else ():
+        if not name.startswith("__saved_model_"):
+            reached = whole.reached(_tensors([signature.outputs]))
+            run = [one for one in writes if (one[0], one[1].name) in reached]
+            found[name] = sorted({node.op for body, node in run if not whole.draws(body, node)})
+    return {name: operations for name, operations in found.items() if operations}
 
 
 def needed(nodes: Iterable[Any], names: Iterable[str]) -> list[Any]:
@@ -138,11 +170,11 @@ class _Graph:
         requests = [s for n, s in graph.signature_def.items() if not n.startswith("__saved_model_")]
         starts = [s for n, s in graph.signature_def.items() if n.startswith("__saved_model_")]
         collected = [name for c in graph.collection_def.values() for name in c.node_list.value]
-        self._by_request = self._reached(_tensors([s.outputs for s in requests]))
+        self._by_request = self.reached(_tensors([s.outputs for s in requests]))
         ends = _tensors([s.outputs for s in starts])
-        self._by_others = self._by_request | self._reached([*ends, *collected])
-        self._by_restoring = self._reached([graph.saver_def.restore_op_name])
-        self._by_saving = self._reached([graph.saver_def.save_tensor_name])
+        self._by_others = self._by_request | self.reached([*ends, *collected])
+        self._by_restoring = self.reached([graph.saver_def.restore_op_name])
+        self._by_saving = self.reached([graph.saver_def.save_tensor_name])
         sent = {name.partition(":")[0] for name in _tensors([s.inputs for s in requests])}
         sent.add(UNKNOWN)
         self._checkpoint = {graph.saver_def.filename_tensor_name.partition(":")[0]} - sent
@@ -174,7 +206,13 @@ class _Graph:
             and (placed or not by_request)  # else the constant in its place is read
         )
 
-    def _reached(self, names: Iterable[str]) -> set[tuple[str, str]]:
+    def draws(self, body: str, node: Any) -> bool:
+        """Whether a node writes the state of a SeedGenerator alone."""
+        handles = self._sources(body, node.input[0], frozenset()) if node.input else {UNKNOWN}
+        return all(SEEDS.fullmatch(handle) for handle in handles)
+
+    def reached(self, names: Iterable[str]) -> set[tuple[str, str]]:
+        """(function, node) of all that runs for the tensors of these names."""
         waiting = needed(self._bodies[""], names)
         found, seen = {("", node.name) for node in waiting}, set[str]()
         while waiting:

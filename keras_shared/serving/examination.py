@@ -11,8 +11,8 @@ from typing import Any
 
 from keras_shared.errors import KerasSharedError, attempt, boundary
 from keras_shared.files.bounded import read_bytes
-from keras_shared.serving.effects import called, effects, needed
-from keras_shared.serving.finding import NOT_RUN, Finding
+from keras_shared.serving.effects import called, changes, effects, needed
+from keras_shared.serving.finding import EARLIER, NOT_RUN, Finding
 from keras_shared.serving.limits import MOST_GRAPH, MOST_REQUEST
 from keras_shared.serving.messages import REST_TYPES
 from keras_shared.serving.trial import NO_BATCHING, try_version
@@ -71,6 +71,14 @@ def examine(
             yield from of_signature
             if all(finding.severity != "error" for finding in of_signature):
                 runnable[name] = signature
+    for name, operations in changes(graph).items():
+        yield Finding(
+            "warning",
+            f"{name} changes variables or tables of the model ({', '.join(operations)}), which all "
+            f"clients share: what it answers may depend on {EARLIER}, those of others too",
+            "take the state as an input, and return it as an output: in Keras, build recurrent "
+            "layers with stateful=False, and pass states by `initial_state`",
+        )
     if any(_unknown(graph.graph_def)):
         for library in libraries:
             attempt(functools.partial(importlib.import_module, library))  # else it is said below

@@ -2,6 +2,7 @@ from typing import NamedTuple
 
 NOT_RUN = "was not run"  # nothing of a model
 NOT_TRIED = "could not be tried"  # some of it
+EARLIER = "earlier requests"  # which change what it answers
 TOO_MUCH = "it takes more than"  # memory
 
 

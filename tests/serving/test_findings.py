@@ -4,6 +4,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+import warnings
 
 import keras
 import numpy as np
@@ -80,12 +81,12 @@ LARGE = ("shared_transformer", "siamese", "tied_lm")
     [pytest.param(n, marks=[pytest.mark.slow] * n.startswith(LARGE)) for n in preset_dirs()],
 )
 def test_what_we_publish_has_no_fault(name):
-    *warnings, note = check(name)
+    *found, note = check(name)
     assert note.severity == "note"
     # a text has any length: requests of several are padded where the batching parameters say so
-    assert all("dimensions of unknown size" in warning.what for warning in warnings)
+    assert all("dimensions of unknown size" in warning.what for warning in found)
     task = read_recipe(entry_dir(name) / "recipe.toml").task.name
-    assert len(warnings) == (task == "language_modeling")
+    assert len(found) == (task == "language_modeling")
 
 
 def test_a_folder_without_a_number(good, tmp_path):
@@ -269,6 +270,84 @@ def test_rows_beside_those_of_a_warm_up_request(tmp_path):
     for rows in (1, 4):
         warm_up(folder, record(x=np.ones((rows, 3), "float32")))
         assert "depends on the other rows" in only_warning(folder)
+
+
+class Counted(tf.Module):
+    """A module that keeps something of a request, or draws numbers."""
+
+    def __init__(self, step):
+        self.count, self.seen = tf.Variable(0.0), tf.Variable([0.0, 0.0])
+        self.generator = tf.random.Generator.from_seed(1)
+        self.table = tf.lookup.experimental.MutableHashTable("int64", "float32", 0.0)
+        spec = [tf.TensorSpec((None, 3), "float32", name="x")]
+        self.answer = tf.function(lambda x: {"y": x + step(self, x)}, input_signature=spec)
+
+
+@pytest.mark.parametrize(
+    ("step", "operation"),
+    [
+        (lambda m, x: m.count.assign_add(1.0), "AssignAddVariableOp"),
+        (lambda m, x: m.count.assign(tf.reduce_sum(x)), "AssignVariableOp"),
+        (lambda m, x: m.seen.scatter_nd_update([[0]], x[:1, 0])[0], "ResourceScatterNdUpdate"),
+        (lambda m, x: m.seen[:1].assign(x[:1, 0])[0], "ResourceStridedSliceAssign"),
+        (
+            lambda m, x: tf.cond(x[0, 0] > 0, lambda: m.count.assign_sub(1.0), lambda: 0.0),
+            "AssignSubVariableOp",
+        ),
+    ],
+    ids=["added", "assigned", "scattered", "slice", "branch"],
+)
+def test_what_a_request_changes_for_later_ones(tmp_path, step, operation):
+    module = Counted(step)
+    tf.saved_model.save(module, str(tmp_path / "1"), module.answer)
+    said = str(warnings_of(tmp_path / "1"))
+    assert f"serving_default changes variables or tables of the model ({operation}), which" in said
+    assert "may depend on earlier requests" in said and "stateful=False" in said
+
+
+def keep_in_table(module, x):
+    with tf.control_dependencies([module.table.insert(tf.constant([1], "int64"), x[:1, 0])]):
+        return module.table.lookup(tf.constant(1, "int64"))
+
+
+def test_a_table_that_a_request_fills(tmp_path):
+    module = Counted(keep_in_table)
+    tf.saved_model.save(module, str(tmp_path / "1"), module.answer)
+    assert "tables of the model (LookupTableInsertV2)" in str(warnings_of(tmp_path / "1"))
+
+
+@keras.saving.register_keras_serializable("findings")
+class Noisy(keras.layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.seeds = keras.random.SeedGenerator(1)
+
+    def call(self, inputs):
+        return inputs + keras.random.normal(keras.ops.shape(inputs), seed=self.seeds)
+
+
+def test_numbers_that_are_drawn_are_no_state_of_clients(tmp_path):
+    module = Counted(lambda m, x: m.generator.normal(tf.shape(x)))
+    tf.saved_model.save(module, str(tmp_path / "1"), module.answer)
+    assert warnings_of(tmp_path / "1") == []
+    inputs = keras.Input((3,), name="x")
+    dropped = keras.layers.Dropout(0.5)(keras.layers.BatchNormalization()(inputs))
+    keras.Model(inputs, Noisy(name="y")(dropped)).export(tmp_path / "2", verbose=False)
+    assert b"seed_generator_state" in (tmp_path / "2" / "saved_model.pb").read_bytes()
+    assert not [said for said in warnings_of(tmp_path / "2") if "names that" not in said]
+
+
+def test_a_stateful_model_is_published_with_a_warning_and_one_of_given_states_without(tmp_path):
+    x = keras.Input(batch_shape=(1, 4, 2), name="x")
+    kept = keras.Model(x, keras.layers.GRU(3, stateful=True, name="y")(x))
+    with pytest.warns(UserWarning, match="AssignVariableOp.*may depend on earlier requests"):
+        keras_shared.publish(kept, tmp_path / "kept")
+    x, state = keras.Input((4, 2), name="x"), keras.Input((3,), name="state")
+    y, after = keras.layers.GRU(3, return_state=True, name="y")(x, initial_state=state)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*requests")
+        given = keras.Model([x, state], {"y": y, "after": after})
+        keras_shared.publish(given, tmp_path / "given")
 
 
 def test_ragged_and_sparse_tensors_are_named(tmp_path):
