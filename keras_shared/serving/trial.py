@@ -186,12 +186,18 @@ def _try_signature(
     whole = len(infos) > 1 and any(
         tf.as_dtype(info.dtype).is_integer and len(info.tensor_shape.dim) == 1 for info in infos
     )
-    guessed = whole or (
-        typical is None
-        and (
-            open_rank
-            or any(info.dtype == tf.string.as_datatype_enum for info in infos)
-            or any(dim.size < 0 for info in infos for dim in info.tensor_shape.dim[1:])
+    guessed = (
+        whole
+        or (
+            typical is None
+            and (
+                open_rank
+                # texts and indices may be taken from a list alone
+                or any(
+                    t.is_integer or t == tf.string for t in (tf.as_dtype(i.dtype) for i in infos)
+                )
+                or any(dim.size < 0 for info in infos for dim in info.tensor_shape.dim[1:])
+            )
         )
     )
     if not any(map(_may_be_batched, infos)):

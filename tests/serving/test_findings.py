@@ -431,6 +431,47 @@ def test_large_inputs_are_tried_with_few_rows(tmp_path):
     assert "fails at batch 17: " in only_error(write(tmp_path / "2", at_most_two, small))
 
 
+IDS = tf.TensorSpec((None, 1), "int64", name="ids")
+WORDS = tf.TensorSpec((None, 2), "string", name="words")
+
+
+@pytest.mark.parametrize(
+    ("call", "specs", "given"),
+    [
+        (lambda k, ids: {"y": tf.gather(k, from_ten(ids))}, (IDS,), {"ids": np.int64([[10]])}),
+        (lambda k, x, ids: {"y": x @ k + tf.gather(k, from_ten(ids))[:, 0]}, (X, IDS),
+         {"x": np.ones((1, 3), "float32"), "ids": np.int64([[11]])}),
+        (lambda k, words: {"y": tf.strings.to_number(tf.strings.substr(words, 2, 1))}, (WORDS,),
+         {"words": np.array([[b"no1", b"no2"]], object)}),
+    ],
+    ids=["alone", "beside", "words"],
+)  # fmt: skip
+def test_values_that_are_not_taken_are_not_condemned_for_made_up_ones(tmp_path, call, specs, given):
+    folder = write(tmp_path / "1", call, *specs)
+    said = only_warning(folder)
+    assert "could not be tried with made-up inputs" in said
+    assert "-> add a warm-up request with inputs that it takes" in said
+    warm_up(folder, record(**given))
+    assert warnings_of(folder) == []
+    warm_up(folder, record(**{**given, **{key: value[:, :0] for key, value in given.items()}}))
+    assert errors(folder)  # one that is given and fails
+
+
+def from_ten(ids):
+    with tf.control_dependencies(
+        [tf.debugging.assert_greater_equal(ids, tf.constant(10, "int64"))]
+    ):
+        return ids - 10
+
+
+def test_a_lookup_of_keras_without_a_place_for_other_numbers(tmp_path):
+    numbers = keras.Input((1,), dtype="int64", name="ids")
+    lookup = keras.layers.IntegerLookup(vocabulary=[10, 20], num_oov_indices=0)
+    flat = keras.layers.Flatten(name="y")(keras.layers.Embedding(3, 2)(lookup(numbers)))
+    keras.Model(numbers, flat).export(tmp_path / "1", verbose=False)
+    assert "could not be tried" in str(check(tmp_path / "1")) and errors(tmp_path / "1") == []
+
+
 def test_a_batch_that_is_built_into_the_graph(tmp_path):
     folder = write(tmp_path / "1", lambda k, x: {"y": tf.ensure_shape(x @ k, (1, 2))})
     assert "serving_default fails at batch 2: InvalidArgumentError" in only_error(folder)
