@@ -234,7 +234,7 @@ def _of_the_signature(name: str, signature: Any, graph: Any) -> Iterator[Finding
                 yield Finding(
                     "error",
                     f"{where} is {dtype.name}, which REST can neither read nor write",
-                    "cast it inside the model: in Keras, give the last layer dtype='float32'",
+                    _plainer(dtype, side),
                 )
             if side == "input" and not shape.unknown_rank:
                 first = shape.dim[0].size if shape.dim else None
@@ -274,6 +274,18 @@ def _of_the_signature(name: str, signature: Any, graph: Any) -> Iterator[Finding
             "export without jit_compile and under Keras' TensorFlow backend, or start the server "
             "with --xla_cpu_compilation_enabled",
         )
+
+
+def _plainer(dtype: Any, side: str) -> str:
+    """What to do about a dtype that REST has not."""
+    if dtype.is_complex:
+        return "take and return real and imaginary parts as tensors of their own, of float32"
+    plain = "float32" if dtype.is_floating else "int32"
+    where = f"give keras.Input dtype='{plain}'"
+    if side == "output":
+        where = "give the last layer dtype='float32'"
+        where = where if dtype.is_floating else "end with keras.ops.cast(y, 'int32')"
+    return f"cast it inside the model: in Keras, {where}"
 
 
 def _must_compile(part: Any) -> bool:

@@ -527,6 +527,24 @@ def test_outputs_that_rest_cannot_write(tmp_path, dtype):
     assert f"output 'y' is {dtype}, which REST can neither read nor write" in only_error(folder)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "uint16"])
+def test_the_advice_on_a_dtype_can_be_followed(tmp_path, dtype):
+    def model(given, returned):
+        inputs = keras.Input((3,), dtype=given, name="x")
+        numbers = keras.ops.cast(inputs, "float32")
+        return keras.Model(inputs, {"y": keras.ops.cast(keras.ops.sum(numbers, -1), returned)})
+
+    plain = "int32" if dtype == "uint16" else "float32"
+    model(dtype, plain).export(tmp_path / "1", verbose=False)
+    assert f"give keras.Input dtype='{plain}'" in "".join(errors(tmp_path / "1"))
+    model(plain, dtype).export(tmp_path / "2", verbose=False)
+    end = "end with keras.ops.cast(y, 'int32')"
+    end = end if dtype == "uint16" else "give the last layer dtype='float32'"
+    assert end in "".join(errors(tmp_path / "2"))
+    model(plain, plain).export(tmp_path / "3", verbose=False)
+    assert errors(tmp_path / "3") == []
+
+
 def test_text_that_is_not_utf8(tmp_path):
     def call(kernel, x):
         return {name: tf.fill(tf.shape(x)[:1], b"\xff\xfe") for name in ("raw", "raw_bytes")}
