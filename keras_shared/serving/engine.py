@@ -414,7 +414,7 @@ def _request(
     for key, tensor in taking[chosen].items():
         text, whole = tensor.dtype == "string", tensor.dtype.startswith(("int", "uint"))
         zeros = '""' if text else "0" if whole else "False" if tensor.dtype == "bool" else "0.0"
-        for side in reversed(tensor.shape or (1,)):
+        for side in reversed((1,) if tensor.shape is None else tensor.shape):
             zeros = f"[{zeros}]" + (f" * {side}" if (side or 1) > 1 else "")
         columns.append(f"{json.dumps(key)}: {zeros}")
     inputs = ", ".join(columns)

@@ -400,6 +400,18 @@ def test_the_request_that_is_printed_has_inputs():
     assert '"signature_name": "b"' in _request("http://localhost:9", "m", signatures)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int64", "bool", "string"])
+@pytest.mark.parametrize("shape", [(), None, (None,), (4, 3), (None, None, 2)])
+def test_the_request_that_is_printed_has_the_shape_of_each_input(dtype, shape):
+    inputs = {"x": TensorInfo(dtype, shape), "scale": TensorInfo("float32", ())}
+    signatures = {"serving_default": SignatureDef(inputs, {})}
+    words = shlex.split(_request("http://localhost:9", "m", signatures))
+    body = subprocess.run([sys.executable, "-c", words[2]], capture_output=True).stdout
+    sent = json.loads(body)["inputs"]
+    sides = (1,) if shape is None else [side or 1 for side in shape]
+    assert np.shape(sent["x"]) == tuple(sides) and sent["scale"] == 0.0
+
+
 def test_a_model_without_signatures_goes_on_being_served(launch, tmp_path):
     process, _ = launch("tensorflow_model_server")
     nothing = {**METADATA, "metadata": {"signature_def": {"signature_def": {}}}}
