@@ -201,7 +201,8 @@ class Client:
             The probability for one pair, else an array with one for each pair.
 
         Raises:
-            ValueError: for images of two kinds, or of another shape than the model takes.
+            ValueError: for images of two kinds, of another shape than the model takes, or not
+                equally many.
             ServingError: if the server does not answer, or answers with an error.
 
         Example:
@@ -219,6 +220,11 @@ class Client:
         single, encoded = dimensions <= {0, 3}, dimensions <= {0, 1}
         if single:
             pair = {key: [image] for key, image in pair.items()}
+        elif len(image_a) != len(image_b):
+            raise ValueError(
+                "`image_a` and `image_b` must hold equally many images. "
+                f"Received: {len(image_a)} and {len(image_b)}"
+            )
         if encoded:
             pair = {f"{key}_bytes": image for key, image in pair.items()}
         signature = "verify_bytes" if encoded else "verify"

@@ -398,6 +398,22 @@ def test_verify_wants_a_probability_for_each_pair(rest):
             client.verify(image, image, "m")
 
 
+@pytest.mark.parametrize("address", ["http://localhost:9", "grpc://localhost:9"])
+@pytest.mark.parametrize(
+    ("image_a", "image_b"),
+    [
+        ([b"a"], [b"b", b"c"]),
+        ([b"a", b"b"], [b"c"]),
+        (np.zeros((1, 2, 2, 1)), np.zeros((3, 2, 2, 1))),
+        ([], [b"a"]),
+    ],
+)
+def test_verify_wants_equally_many_images_before_it_asks(address, image_a, image_b):
+    said = f"must hold equally many images. Received: {len(image_a)} and {len(image_b)}"
+    with Client(address) as client, pytest.raises(ValueError, match=said):
+        client.verify(image_a, image_b)
+
+
 @pytest.mark.parametrize("what", ["status", "metadata", "predict", "whole"])
 @fuzzed
 @given(st.data())
