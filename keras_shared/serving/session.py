@@ -88,7 +88,7 @@ def array_of(name: str, value: Any, most: int) -> np.ndarray:
         most: bytes that it may take; a string counts as 16 of them, and its length.
 
     Raises:
-        ValueError: if it would take more, or has a size below 0.
+        ValueError: if it would take more, has a size below 0, or more values than its shape.
         Exception: whatever TensorFlow raises for one that is damaged.
     """
     import tensorflow as tf
@@ -99,4 +99,11 @@ def array_of(name: str, value: Any, most: int) -> np.ndarray:
         raise ValueError(f"{name} of shape {sizes} has a size below 0")
     if taken > most:
         raise ValueError(f"{name} of shape {sizes} has {taken:,} bytes, and {most:,} are allowed")
+    content, places = len(value.tensor_content), math.prod(sizes)
+    if content and dtype != tf.string and content != taken:
+        raise ValueError(f"{name} of shape {sizes} has {content:,} bytes, and takes {taken:,}")
+    fields = [len(field) for kind, field in value.ListFields() if kind.name.endswith("_val")]
+    held = sum(fields) // (2 if dtype.is_complex else 1)
+    if held > places:  # where there are fewer, the last one stands for the others
+        raise ValueError(f"{name} of shape {sizes} has {held:,} values, and takes {places:,}")
     return np.asarray(tf.make_ndarray(value))

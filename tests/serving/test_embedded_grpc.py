@@ -1,5 +1,6 @@
 """What the embedded engine answers over gRPC."""
 
+import re
 import sys
 
 import grpc
@@ -234,4 +235,29 @@ def test_a_few_bytes_that_stand_for_many(stub):
     refused(stub.Predict, request, "INVALID_ARGUMENT", "the tensor of shape [-1] has")
     request.inputs["x"].CopyFrom(tensor_pb2.TensorProto(dtype=1, tensor_content=b"123"))
     request.inputs["x"].tensor_shape.dim.add(size=2)
-    refused(stub.Predict, request, "INVALID_ARGUMENT", "tensor parsing error: x")
+    message = "the tensor of shape [2] has 3 bytes, and takes 8"
+    refused(
+        stub.Predict, request, "INVALID_ARGUMENT", f"tensor parsing error: x: ValueError: {message}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "held"),
+    [("float32", {"float_val": [1.0] * 5}), ("int64", {"int64_val": [1] * 5}),
+     ("string", {"string_val": [b"a"] * 5}), ("bfloat16", {"half_val": [0] * 5}),
+     ("complex64", {"scomplex_val": [1.0] * 10}), ("bool", {"bool_val": [True] * 5})],
+)  # fmt: skip
+def test_more_values_than_places(dtype, held):
+    kind = tf.as_dtype(dtype).as_datatype_enum
+    for sizes, places in (([4], 4), ([2, 2], 4), ([0, 3], 0), ([], 1)):
+        proto = tensor_pb2.TensorProto(dtype=kind, **held)
+        for size in sizes:
+            proto.tensor_shape.dim.add(size=size)
+        said = re.escape(f"the tensor of shape {sizes} has 5 values, and takes {places}")
+        with pytest.raises(ValueError, match=said):
+            array_of("the tensor", proto, 10**6)
+    proto = tensor_pb2.TensorProto(dtype=kind, **held)
+    for fewer in (5, 7):
+        del proto.tensor_shape.dim[:]
+        proto.tensor_shape.dim.add(size=fewer)
+        assert array_of("the tensor", proto, 10**6).shape == (fewer,)
