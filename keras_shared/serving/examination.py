@@ -15,7 +15,7 @@ from keras_shared.serving.effects import called, changes, effects, needed
 from keras_shared.serving.finding import EARLIER, NOT_RUN, Finding
 from keras_shared.serving.limits import MOST_GRAPH, MOST_REQUEST
 from keras_shared.serving.messages import REST_TYPES
-from keras_shared.serving.trial import NO_BATCHING, try_version
+from keras_shared.serving.trial import NO_BATCHING, NO_ROWS, try_version
 
 FILES = ("saved_model.pb", "saved_model.pbtxt")
 VARIABLES = {"VarHandleOp", "VariableV2", "Variable"}
@@ -239,12 +239,13 @@ def _of_the_signature(name: str, signature: Any, graph: Any) -> Iterator[Finding
             if side == "input" and not shape.unknown_rank:
                 first = shape.dim[0].size if shape.dim else None
                 if first != -1:
+                    apart = NO_ROWS if first is None else NO_BATCHING
                     yield Finding(
                         "warning",
                         f"{name}: input '{key}' "
                         + ("is a scalar" if first is None else f"takes exactly {first} rows")
                         + ": TF Serving fails its requests with batching on",
-                        f"{NO_BATCHING}; or export a model whose keras.Input leaves the batch open",
+                        f"{apart}; or export a model whose keras.Input leaves the batch open",
                     )
                 if any(dim.size < 0 for dim in shape.dim[1:]):
                     yield Finding(

@@ -30,10 +30,8 @@ WARMUP = pathlib.PurePath("assets.extra", "tf_serving_warmup_requests")
 SIDE = 32  # for a dimension of unknown size
 NEAR = 1e-3  # of a value: a row beside other rows of the same number goes through the same kernels
 FAR = 0.05  # of the largest value: kernels for another number of rows round otherwise, codes too
-NO_BATCHING = (
-    "start the server without batching (`keras-shared serve --no-batching`), and send it under "
-    "'inputs', not 'instances', to REST"
-)
+NO_BATCHING = "start the server without batching (`keras-shared serve --no-batching`)"
+NO_ROWS = f"{NO_BATCHING}, and send it under 'inputs', not 'instances', to REST"
 Inputs = dict[str, np.ndarray]
 
 
@@ -257,11 +255,11 @@ def _of_the_batch(
     fails = "TF Serving fails its requests with batching on"
     if not way.rank:
         what = f"{name}: an input of unknown rank is taken as a scalar alone. {fails}"
-        yield Finding("warning", what, f"{NO_BATCHING}; or export it with a shape")
+        yield Finding("warning", what, f"{NO_ROWS}; or export it with a shape")
     elif unlike:
         batch, wrong = unlike[0]
         what = f"{name}: outputs whose dimension 0 is not the batch of {batch}: {wrong}. {fails}"
-        remedy = f"return one row for each input row, or remove the output; or {NO_BATCHING}"
+        remedy = f"return one row for each input row, or remove the output; or {NO_ROWS}"
         yield Finding("warning", what, remedy)
     elif mixed := _mixed(session, signature, way, alone):
         what = (

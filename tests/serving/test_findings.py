@@ -169,10 +169,12 @@ def test_inputs_without_a_batch_are_served_without_batching(tmp_path):
     four = tf.TensorSpec((4, 3), "float32", name="x")
     said = only_warning(write(tmp_path / "1", product, four))
     assert "input 'x' takes exactly 4 rows: TF Serving fails its requests with batching on" in said
-    assert "keras-shared serve --no-batching" in said
+    assert "keras-shared serve --no-batching" in said and "'instances'" not in said
     scale = tf.TensorSpec((), "float32", name="scale")
     folder = write(tmp_path / "2", lambda k, x, scale: {"y": x @ k * scale}, X, scale)
-    assert "input 'scale' is a scalar: TF Serving fails" in only_warning(folder)
+    said = only_warning(folder)
+    assert "input 'scale' is a scalar: TF Serving fails" in said
+    assert "under 'inputs', not 'instances'" in said
     count = tf.TensorSpec((), "int32", name="count")
     made = write(tmp_path / "3", lambda k, count: {"made": tf.ones((count, 2)) @ k[:2]}, count)
     assert "input 'count' is a scalar" in only_warning(made)
@@ -187,7 +189,9 @@ def test_inputs_without_a_batch_are_served_without_batching(tmp_path):
 
 def test_an_output_whose_first_dimension_is_not_the_batch(tmp_path):
     folder = write(tmp_path / "1", lambda k, x: {"y": x @ k, "mean": tf.reduce_mean(x @ k)})
-    assert "dimension 0 is not the batch of 1: {'mean': ()}" in only_warning(folder)
+    said = only_warning(folder)
+    assert "dimension 0 is not the batch of 1: {'mean': ()}" in said
+    assert "under 'inputs', not 'instances'" in said
     folder = write(tmp_path / "2", lambda k, x: {"y": x @ k, "kernel": k[:1]})
     assert "dimension 0 is not the batch of 2: {'kernel': (1, 2)}" in only_warning(folder)
     both = {
@@ -234,7 +238,7 @@ WHOLE = tf.TensorSpec((None, 3), "int64", name="x")
 def test_rows_that_depend_on_each_other_are_served_without_batching(tmp_path, call, spec):
     said = only_warning(write(tmp_path / "1", call, spec))
     assert "the answer for a row depends on the other rows of its batch, or on its place" in said
-    assert "keras-shared serve --no-batching" in said
+    assert "keras-shared serve --no-batching" in said and "'instances'" not in said
 
 
 def quantised(kernel, x):
