@@ -6,7 +6,6 @@ import os
 import pathlib
 import re
 import warnings
-from typing import Literal
 
 import keras
 import numpy as np
@@ -20,6 +19,7 @@ from keras_shared.finite import refuse_undefined
 from keras_shared.lookup import needed
 from keras_shared.presets.names import LoadError
 from keras_shared.tying import TieError, bind_ties
+from keras_shared.tying.keep import Keep, check_keep
 from keras_shared.tying.keras_private import flatten_layers
 
 CODES = ("int8", "uint8")  # what weights are quantised to
@@ -28,7 +28,7 @@ CODES = ("int8", "uint8")  # what weights are quantised to
 def load_safetensors(
     model: keras.Model,
     filepath: str | os.PathLike[str],
-    keep: Literal["source", "reader"] | None = None,
+    keep: Keep | None = None,
 ) -> None:
     """Load the weights of a safetensors file, each once, into a model that ties what the file ties.
 
@@ -65,8 +65,7 @@ def load_safetensors(
 
     Reference: https://huggingface.co/docs/safetensors/torch_shared_tensors
     """
-    if keep not in (None, "source", "reader"):
-        raise ValueError(f"`keep` must be 'source', 'reader' or None. Received: keep={keep!r}")
+    check_keep(keep)
     path = pathlib.Path(filepath)
     held, metadata = _content(path)
     bind_ties(model)

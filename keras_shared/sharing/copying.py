@@ -105,12 +105,27 @@ def names_in(model: keras.Model) -> list[tuple[keras.Layer, set[str]]]:
     return [(la, {la.name, la.path or la.name, paths.get(id(la), la.name)}) for la in layers]
 
 
+def expect_name(name: Any) -> None:
+    """Refuse what is no name of a layer.
+
+    Raises:
+        TieError: if it is none.
+    """
+    if not isinstance(name, str):
+        own = f" Pass its name, {name.name!r}." if isinstance(name, keras.Layer) else ""
+        raise TieError(
+            f"Expected a layer's name or path, as text. Received: {repr(name)[:80]} (of type "
+            f"{type(name).__name__}).{own}"
+        )
+
+
 def layer_named(model: keras.Model, name: str) -> keras.Layer:
     """The one layer inside of `model` that has this name or path.
 
     Raises:
-        TieError: if there is none, or several.
+        TieError: if there is none, or several, or for what is no name.
     """
+    expect_name(name)
     layers, paths = names_in(model), held_paths(model)
     fits = [layer for layer, names in layers if name in names]
     if len(fits) != 1:

@@ -8,9 +8,9 @@ from keras_shared.finite import refuse_undefined
 from keras_shared.presets.names import LoadError
 from keras_shared.sharing.matching import Matched, Place, match
 from keras_shared.sharing.stored_layers import stored_layers
-from keras_shared.sharing.tying_existing import Keep
 from keras_shared.tying import TieError, bind_ties
 from keras_shared.tying.calibrated import refuse_calibrated
+from keras_shared.tying.keep import Keep, check_keep
 from keras_shared.tying.keras_private import flatten_layers
 
 
@@ -54,8 +54,7 @@ def load_weights(
         >>> bool(keras.ops.all(code.kernel == old.get_layer("code").kernel))
         True
     """
-    if keep not in (None, "source", "reader"):
-        raise ValueError(f"`keep` must be 'source', 'reader' or None. Received: keep={keep!r}")
+    check_keep(keep)
     if not model.built or not model.variables:
         raise ValueError(f"'{model.name}' was never built. Call it once on its inputs first.")
     refuse_calibrated(model, ValueError)

@@ -3,7 +3,7 @@
 import fnmatch
 import warnings
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,7 +11,13 @@ import numpy as np
 from keras_shared.errors import attempt
 from keras_shared.layers import TiedConv, TiedConvTranspose, TiedDense, TiedLayer
 from keras_shared.layers.convolution_reader import ConvolutionReader
-from keras_shared.sharing.copying import Copies, layer_named, names_in, refuse_without_graph
+from keras_shared.sharing.copying import (
+    Copies,
+    expect_name,
+    layer_named,
+    names_in,
+    refuse_without_graph,
+)
 from keras_shared.tying import TiedReader, TieError, bind_ties, readers_of
 from keras_shared.tying.alike import differing
 from keras_shared.tying.effective_weight import (
@@ -20,10 +26,10 @@ from keras_shared.tying.effective_weight import (
     weight_names,
     weight_shape,
 )
+from keras_shared.tying.keep import Keep, check_keep
 from keras_shared.tying.keras_private import flatten_layers
 from keras_shared.tying.layer_names import short_names
 
-Keep = Literal["source", "reader"]
 TRANSPOSED: tuple[tuple[type, tuple[type, ...], type[TiedReader]], ...] = (
     # a reader of exactly this type, any of these sources, and what reads so
     (keras.layers.Dense, (keras.layers.Dense, keras.layers.Embedding), TiedDense),
@@ -64,9 +70,9 @@ def tie_weights(
         The tied model, not compiled.
 
     Raises:
-        TieError: for names that no layer or several layers have, layers that cannot be tied, or
-            (with `keep=None`) values that differ.
-        ValueError: for a model without a graph.
+        TieError: for names that no layer or several layers have, what is no name, layers that
+            cannot be tied, or (with `keep=None`) values that differ.
+        ValueError: for another `keep` or `transpose`, or a model without a graph.
 
     Example:
         >>> import keras
@@ -83,6 +89,16 @@ def tie_weights(
         figure 1 (transposed); Press & Wolf 2017, "Using the Output Embedding to Improve Language
         Models" (an output layer and an embedding).
     """
+    check_keep(keep)
+    if not isinstance(transpose, (bool, np.bool_, type(None))):
+        raise ValueError(
+            f"`transpose` must be True, False or None. Received: transpose={transpose!r}"
+        )
+    if not isinstance(ties, Mapping):
+        raise TieError(
+            "`ties` must be a mapping of readers to sources, by name or by path, such as "
+            f"{{'decoder': 'encoder'}}. Received: {repr(ties)[:80]}"
+        )
     refuse_without_graph(model)
     tied = _Copy(_pairs(model, ties), keep, transpose).of_model(model)
     attempt(lambda: bind_ties(tied), TieError)  # a source of the model's may lie outside of it
@@ -96,6 +112,8 @@ def _pairs(
     layers = names_in(model)
     pairs: dict[int, tuple[keras.Layer, keras.Layer]] = {}
     for reader, source in ties.items():
+        for name in (reader, source):
+            expect_name(name)
         if reader.count("*") > 1 or reader.count("*") != source.count("*"):
             raise TieError(
                 f"A pattern has one * on both sides. Received: {{{reader!r}: {source!r}}}"

@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from keras_shared.tying.alike import differing
 from keras_shared.tying.bind_ties import readers_of
 from keras_shared.tying.effective_weight import is_derived, weight_shape
+from keras_shared.tying.keep import Keep, check_keep
 from keras_shared.tying.keras_private import expect_layer, variables_may_change
 from keras_shared.tying.source_reference import SourceReference
 from keras_shared.tying.tie_error import TieError
@@ -76,9 +77,7 @@ def untie(layer_or_model: keras.Layer) -> keras.Layer:
     return layer_or_model
 
 
-def tie(
-    reader: TiedReader, source: keras.Layer, keep: Literal["source", "reader"] | None = None
-) -> TiedReader:
+def tie(reader: TiedReader, source: keras.Layer, keep: Keep | None = None) -> TiedReader:
     """Tie a layer that was untied: the way back. Or say which layer a reader reads.
 
     Args:
@@ -95,6 +94,7 @@ def tie(
         TieError: if `reader` is no reader, or is tied already, if the source was never built, if
             shapes or (with `keep=None`) values differ, or if the source cannot take the reader's
             values since it is clustered, quantised or has LoRA.
+        ValueError: for another `keep`.
 
     Example:
         >>> import keras
@@ -109,6 +109,7 @@ def tie(
     """
     for layer in (reader, source):
         expect_layer(layer)
+    check_keep(keep)
     if not isinstance(reader, TiedReader):
         raise TieError(
             "`tie` takes a reader, a layer that can read another's weight, such as TiedDense or "
@@ -124,8 +125,6 @@ def tie(
             f"{type(reader).__name__} '{reader.name}' is already tied to "
             f"'{reader.source().name}'. Call `keras_shared.tying.untie` on it first."
         )
-    if keep not in (None, "source", "reader"):
-        raise ValueError(f"`keep` must be 'source', 'reader' or None. Received: keep={keep!r}")
     if not source.built:
         raise TieError(
             f"The source '{source.name}' was never built, so it has no weight to read. Call it on "

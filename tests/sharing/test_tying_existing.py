@@ -151,6 +151,35 @@ def test_names_that_fit_nothing(ties, said):
         tie_weights(plain(), ties, keep="source")
 
 
+@pytest.mark.parametrize(
+    ("ties", "said"),
+    [
+        (None, "`ties` must be a mapping of readers to sources.*Received: None"),
+        ("dec_1", "`ties` must be a mapping.*Received: 'dec_1'"),
+        ([("dec_1", "enc_1")], "`ties` must be a mapping.*Received: .*'dec_1', 'enc_1'"),
+        ({"dec_1": None}, "Expected a layer's name or path, as text. Received: None"),
+        ({"dec_*": ["enc_*"]}, "Expected a layer's name.*of type list"),
+        ({"dec_1": layers.Dense(2, name="enc_1")}, "type Dense.. Pass its name, 'enc_1'"),
+        ({layers.Dense(2, name="dec_1"): "enc_1"}, "type Dense.. Pass its name, 'dec_1'"),
+    ],
+)
+def test_what_is_no_mapping_of_names(ties, said):
+    with pytest.raises(TieError, match=said):
+        tie_weights(plain(), ties, keep="source")
+
+
+@pytest.mark.parametrize("keep", ["readers", "Reader", True, 1, ["source"]])
+def test_there_are_two_to_keep(keep):
+    with pytest.raises(ValueError, match="`keep` must be 'source', 'reader' or None. Received: k"):
+        tie_weights(plain(), {"dec_1": "enc_1"}, keep=keep)
+
+
+@pytest.mark.parametrize("transpose", ["False", "no", 1, 0, []])
+def test_transposed_or_not(transpose):
+    with pytest.raises(ValueError, match="`transpose` must be True, False or None. Received: tr"):
+        tie_weights(plain(square=True), {"dec_1": "enc_1"}, "source", transpose)
+
+
 def test_what_cannot_be_tied_is_refused_by_name():
     x = keras.Input((6,))
     wide = layers.Dense(3, name="wide")(layers.Dense(5, name="narrow")(x))
