@@ -2,6 +2,7 @@ import numpy as np
 
 from keras_shared.datasets.dataset import Dataset
 from keras_shared.datasets.labelled_images import LabelledImages
+from keras_shared.datasets.splitting import check_split
 from keras_shared.datasets.tfds_split import load_tfds
 
 
@@ -13,12 +14,12 @@ def load_fashion_mnist(split: str, data_dir: str | None = None) -> LabelledImage
         data_dir: see `keras_shared.datasets.tfds_split.load_tfds`.
 
     Raises:
-        DataError: if it is not there and cannot be downloaded.
+        DataError: for another split, or if it is not there and cannot be downloaded.
 
     Reference:
         Xiao, Rasul, Vollgraf 2017, "Fashion-MNIST". Licence MIT.
     """
-    arrays, info = load_tfds("fashion_mnist", split, data_dir)
+    arrays, info = load_tfds("fashion_mnist", check_split(split), data_dir)
     names = tuple(info.features["label"].names)
     return LabelledImages(arrays["image"], arrays["label"], np.arange(len(names)), names, names)
 

@@ -5,6 +5,7 @@ import numpy as np
 from keras_shared.datasets.dataset import Dataset
 from keras_shared.datasets.mnist import load_mnist
 from keras_shared.datasets.several_labels import SeveralLabels
+from keras_shared.datasets.splitting import check_split
 
 SIDE = 36  # pixels: 28, and the 8 by which the second image is moved
 SEEDS = {"train": 1, "test": 2}  # of the partners
@@ -36,7 +37,6 @@ def overlaid(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return images
 
 
-@functools.lru_cache(maxsize=2)  # a comparison reads the same two splits for each of its runs
 def load_multi_mnist(split: str, data_dir: str | None = None) -> SeveralLabels:
     """MultiMNIST: two digits of MNIST in one image of 36x36 pixels, 60,000 and 10,000 of them.
 
@@ -55,12 +55,17 @@ def load_multi_mnist(split: str, data_dir: str | None = None) -> SeveralLabels:
         data_dir: see `keras_shared.datasets.tfds_split.load_tfds`.
 
     Raises:
-        DataError: if MNIST is not there and cannot be downloaded.
+        DataError: for another split, or if MNIST is not there and cannot be downloaded.
 
     Reference:
         Sabour, Frosst, Hinton 2017, "Dynamic Routing Between Capsules", section 6; Sener & Koltun
         2018, "Multi-Task Learning as Multi-Objective Optimization", section 5.1.
     """
+    return _made(check_split(split), data_dir)
+
+
+@functools.lru_cache(maxsize=2)  # a comparison reads the same two splits for each of its runs
+def _made(split: str, data_dir: str | None) -> SeveralLabels:
     digits = load_mnist(split, data_dir)
     other = np.random.default_rng(SEEDS[split]).permutation(len(digits.labels))
     images = overlaid(np.asarray(digits.images), np.asarray(digits.images[other]))

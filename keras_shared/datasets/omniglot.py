@@ -2,9 +2,10 @@ import functools
 
 import numpy as np
 
-from keras_shared.datasets.dataset import Dataset
+from keras_shared.datasets.dataset import DataError, Dataset
 from keras_shared.datasets.labelled_images import LabelledImages
 from keras_shared.datasets.omniglot_runs import drawers_of, official_runs
+from keras_shared.datasets.splitting import check_split
 from keras_shared.datasets.tfds_split import load_tfds
 
 
@@ -24,15 +25,20 @@ def load_omniglot(
             alphabets each, `"small1"` or `"small2"`.
 
     Raises:
-        DataError: if it is not there and cannot be downloaded, or in another order than that of
-            version 3.0.0.
+        DataError: for another split or background, if it is not there and cannot be downloaded,
+            or in another order than that of version 3.0.0.
 
     Reference:
         Lake, Salakhutdinov, Tenenbaum 2015, "Human-level Concept Learning through
         Probabilistic Program Induction"; the smaller splits: Lake, Salakhutdinov, Tenenbaum 2019,
         "The Omniglot challenge: a 3-year progress report". Licence MIT.
     """
-    name = background if split == "train" else split
+    if background not in ("train", "small1", "small2"):
+        raise DataError(
+            f"`background` must be 'train', 'small1' or 'small2'. Received: "
+            f"background={background!r}"
+        )
+    name = background if check_split(split) == "train" else split
     arrays, info = load_tfds("omniglot", name, data_dir)
     codes, labels = np.unique(arrays["label"], return_inverse=True)  # classes of this split: 0...
     groups = np.zeros(len(codes), int)
@@ -54,7 +60,14 @@ OMNIGLOT_SMALL1, OMNIGLOT_SMALL2 = (
     )
     for name in ("small1", "small2")
 )  # fmt: skip
+
+
+def _background(split: str, data_dir: str | None) -> LabelledImages:
+    check_split(split)
+    return load_omniglot("train", data_dir)  # `data.test_groups` says which of it test
+
+
 OMNIGLOT_BACKGROUND = Dataset(  # for studies that never read the alphabets of the test split
     "Omniglot, the 30 background alphabets", "Lake 2015", "MIT", LabelledImages,
-    lambda split, data_dir: load_omniglot("train", data_dir),  # `data.test_groups` says which test
+    _background,
 )  # fmt: skip

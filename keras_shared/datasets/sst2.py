@@ -2,6 +2,7 @@ import numpy as np
 
 from keras_shared.datasets.dataset import Dataset
 from keras_shared.datasets.labelled_sentences import LabelledSentences
+from keras_shared.datasets.splitting import check_split
 from keras_shared.datasets.tfds_split import load_tfds
 
 
@@ -16,13 +17,14 @@ def load_sst2(split: str, data_dir: str | None = None) -> LabelledSentences:
         data_dir: see `keras_shared.datasets.tfds_split.load_tfds`.
 
     Raises:
-        DataError: if it is not there and cannot be downloaded.
+        DataError: for another split, or if it is not there and cannot be downloaded.
 
     Reference:
         Socher et al. 2013, "Recursive Deep Models for Semantic Compositionality over a Sentiment
         Treebank"; Wang et al. 2019, "GLUE", section 3.1.
     """
-    arrays, _ = load_tfds("glue/sst2", "train" if split == "train" else "validation", data_dir)
+    part = "train" if check_split(split) == "train" else "validation"
+    arrays, _ = load_tfds("glue/sst2", part, data_dir)
     return LabelledSentences(
         sentences_of(arrays["sentence"]), arrays["label"].astype(int), ("negative", "positive")
     )

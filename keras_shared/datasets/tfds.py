@@ -4,6 +4,7 @@ from keras_shared.datasets.checks import checked_split
 from keras_shared.datasets.dataset import DataError, Dataset
 from keras_shared.datasets.labelled_images import LabelledImages
 from keras_shared.datasets.lazy_images import Shape
+from keras_shared.datasets.splitting import check_split
 from keras_shared.datasets.tfds_split import load_tfds
 
 
@@ -16,7 +17,7 @@ def tfds_dataset(path: str, image_shape: Shape, seed: int) -> Dataset:
 
 
 def _load(name: str, split: str, data_dir: str | None, shape: Shape) -> LabelledImages:
-    arrays, info = load_tfds(name, split, data_dir)
+    arrays, info = load_tfds(name, check_split(split), data_dir)
     if not {"image", "label"} <= set(arrays) or arrays["image"].ndim != 4:
         raise DataError(
             f"'{name}' of TFDS has the features {sorted(arrays)}: expected an 'image' of one size "

@@ -1,4 +1,5 @@
 from keras_shared.datasets.dataset import Dataset
+from keras_shared.datasets.splitting import check_split
 from keras_shared.datasets.text_stream import TextStream
 from keras_shared.datasets.tfds_split import load_tfds
 
@@ -14,7 +15,7 @@ def load_tiny_shakespeare(split: str, data_dir: str | None = None) -> TextStream
         data_dir: see `keras_shared.datasets.tfds_split.load_tfds`.
 
     Raises:
-        DataError: if it is not there and cannot be downloaded.
+        DataError: for another split, or if it is not there and cannot be downloaded.
 
     Reference:
         Karpathy 2015, "The Unreasonable Effectiveness of Recurrent Neural Networks"; github.com/
@@ -30,7 +31,7 @@ def load_stream(name: str, split: str, data_dir: str | None) -> TextStream:
         arrays, _ = load_tfds(name, part, data_dir)
         return str(arrays["text"][0].decode("utf-8"))
 
-    return TextStream(text(split), text("validation") if split == "train" else None)
+    return TextStream(text(check_split(split)), text("validation") if split == "train" else None)
 
 
 TINY_SHAKESPEARE = Dataset(

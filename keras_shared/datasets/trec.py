@@ -1,5 +1,6 @@
 from keras_shared.datasets.dataset import Dataset
 from keras_shared.datasets.labelled_sentences import LabelledSentences
+from keras_shared.datasets.splitting import check_split
 from keras_shared.datasets.sst2 import sentences_of
 from keras_shared.datasets.tfds_split import load_tfds
 
@@ -15,12 +16,12 @@ def load_trec(split: str, data_dir: str | None = None) -> LabelledSentences:
         data_dir: see `keras_shared.datasets.tfds_split.load_tfds`.
 
     Raises:
-        DataError: if it is not there and cannot be downloaded.
+        DataError: for another split, or if it is not there and cannot be downloaded.
 
     Reference:
         Li & Roth 2002, "Learning Question Classifiers".
     """
-    arrays, info = load_tfds("trec", split, data_dir)
+    arrays, info = load_tfds("trec", check_split(split), data_dir)
     names = tuple(info.features["label-coarse"].names)
     return LabelledSentences(
         sentences_of(arrays["text"]), arrays["label-coarse"].astype(int), names

@@ -15,7 +15,7 @@ def load_wikitext2(split: str, data_dir: str | None = None) -> TextStream:
         data_dir: see `keras_shared.datasets.tfds_split.load_tfds`.
 
     Raises:
-        DataError: if it is not there.
+        DataError: for another split, or if it is not there.
 
     Reference:
         Merity et al. 2017, "Pointer Sentinel Mixture Models", section 4.3. Licence CC BY-SA.

@@ -5,6 +5,7 @@ import pytest
 
 from keras_shared.datasets import (
     DATASETS,
+    OWN,
     DataError,
     LabelledImages,
     SeveralLabels,
@@ -16,6 +17,10 @@ from keras_shared.datasets import (
 )
 from keras_shared.presets.names import entry_dir
 from keras_shared.recipes import read_recipe
+
+
+def load_tfds_set(split, data_dir):
+    return OWN["tfds"].dataset("mnist", (28, 28, 1), 1).load(split, data_dir)
 
 
 def test_digits_are_split_without_overlap():
@@ -80,3 +85,16 @@ def test_a_data_set_that_is_not_there(tmp_path):
     with pytest.raises(DataError, match="--data-dir or TFDS_DATA_DIR.*data.name = 'digits'") as e:
         load_mnist("train", str(tmp_path / "nothing"))
     assert str(tmp_path / "nothing") in str(e.value) and "'mnist'" in str(e.value)
+
+
+@pytest.mark.parametrize("split", ["tests", "Train", "validation", "small1", None, ["train"]])
+@pytest.mark.parametrize("load", [*(set.load for set in DATASETS.values()), load_tfds_set])
+def test_there_are_two_splits_of_each(load, split, tmp_path):
+    with pytest.raises(DataError, match="`split` must be 'train'.*'test'. Received: split=") as e:
+        load(split, str(tmp_path / "nothing"))
+    assert str(e.value).endswith(f"split={split!r}")
+
+
+def test_backgrounds_of_omniglot(tmp_path):
+    with pytest.raises(DataError, match="'small1' or 'small2'. Received: background='small3'"):
+        load_omniglot("train", str(tmp_path), background="small3")
