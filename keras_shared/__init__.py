@@ -61,9 +61,9 @@ _HOMES = {
     "untie": "keras_shared.tying",
 }
 _PACKAGES = (
-    "batching", "cli", "comparing", "datasets", "demo", "eager", "errors", "evaluation",
-    "exporting", "files", "finite", "gallery", "initializers", "layers", "lookup", "losses",
-    "presets", "processes", "quiet", "recipes", "section", "serving", "sharing", "signals",
+    "arguments", "batching", "cli", "comparing", "datasets", "demo", "eager", "errors",
+    "evaluation", "exporting", "files", "finite", "gallery", "initializers", "layers", "lookup",
+    "losses", "presets", "processes", "quiet", "recipes", "section", "serving", "sharing", "signals",
     "signature", "start", "tasks", "terminal", "text", "tokenizing", "training", "tying", "zoo",
 )  # fmt: skip
 __all__ = [*sorted(_HOMES)]  # noqa: PLE0604

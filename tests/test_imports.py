@@ -8,7 +8,7 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parents[1] / "keras_shared"
 ORDER = (  # each imports only what stands before it
     "errors", "text", "terminal", "processes", "quiet", "start", "files", "finite", "lookup",
-    "section", "eager",
+    "section", "arguments", "eager",
     "signature", "tokenizing", "presets.names", "presets.headline", "serving", "tying", "losses",
     "initializers", "layers", "datasets", "batching", "exporting", "sharing", "signals",
     "presets.reading", "zoo", "gallery", "tasks", "presets", "recipes", "training",

@@ -3,9 +3,11 @@
 import numpy as np
 import tensorflow as tf
 
+from keras_shared.arguments import check_arguments
 from keras_shared.batching.classes import STILL, Classes
 from keras_shared.batching.pairs import Negatives, Pairs
 from keras_shared.datasets import LabelledImages
+from keras_shared.section import NotNegative
 
 
 def pair_batches(
@@ -79,7 +81,7 @@ def class_batches(
     data: LabelledImages,
     batch_size: int = 64,
     examples_per_class: int = 2,
-    distortion: tuple[float, float, float, float] = STILL,
+    distortion: tuple[NotNegative, NotNegative, NotNegative, NotNegative] = STILL,
     seed: int = 1,
 ) -> tf.data.Dataset:
     """Batches of several classes without end, for losses that compare a whole batch.
@@ -97,6 +99,7 @@ def class_batches(
 
     Raises:
         DataError: if a class has fewer images, or there are not two classes.
+        ValueError: for a `distortion` that is none.
 
     Example:
         >>> from keras_shared.batching import class_batches
@@ -111,6 +114,7 @@ def class_batches(
         >>> images.shape, len(set(classes.numpy()))
         (TensorShape([20, 8, 8, 1]), 10)
     """
+    check_arguments(class_batches, distortion=distortion)
     data = _to_train_on(data)
     names = tuple(dict.fromkeys(data.group_names))
     _check_size(batch_size, 2 * examples_per_class)

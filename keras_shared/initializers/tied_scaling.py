@@ -3,7 +3,9 @@ import random
 from typing import Any, Literal
 
 import keras
+from pydantic import PositiveFloat, PositiveInt
 
+from keras_shared.arguments import check_arguments
 from keras_shared.initializers.svd import GREATEST_SEED
 
 READINGS = ("as is", "transposed", "steps", "added", "residual")
@@ -12,9 +14,9 @@ GROWTH = 2.0  # what the variance may become over all blocks of a residual stack
 
 def tied_scale(
     reading: Literal["as is", "transposed", "steps", "added", "residual"],
-    inputs: int,
-    units: int,
-    times: int = 1,
+    inputs: PositiveInt,
+    units: PositiveInt,
+    times: PositiveInt = 1,
 ) -> float:
     """The gain for a weight with several readers: `scale` of `VarianceScaling` with its fan-in.
 
@@ -72,11 +74,7 @@ def tied_scale(
     """
     if reading not in READINGS:
         raise ValueError(f"`reading` must be one of {READINGS}. Received: reading={reading!r}")
-    if min(inputs, units, times) < 1:
-        raise ValueError(
-            "`inputs`, `units` and `times` must be 1 or more. Received: "
-            f"inputs={inputs}, units={units}, times={times}"
-        )
+    check_arguments(tied_scale, inputs=inputs, units=units, times=times)
     if reading in ("steps", "residual") and inputs != units:
         raise ValueError(
             f"A kernel that is read behind itself is a square. Received: inputs={inputs}, "
@@ -137,13 +135,12 @@ class TiedScaling(keras.initializers.Initializer):
     def __init__(
         self,
         reading: Literal["as is", "transposed", "steps", "added", "residual"] = "transposed",
-        times: int = 1,
-        gain: float = 1.0,
+        times: PositiveInt = 1,
+        gain: PositiveFloat = 1.0,
         distribution: Literal["truncated_normal", "untruncated_normal", "uniform"] = "uniform",
         seed: int | keras.random.SeedGenerator | None = None,
     ) -> None:
-        if not (math.isfinite(gain) and gain > 0):
-            raise ValueError(f"`gain` must be a number above 0. Received: gain={gain!r}")
+        check_arguments(TiedScaling.__init__, gain=gain)
         tied_scale(reading, 1, 1, times)
         keras.initializers.VarianceScaling(distribution=distribution)  # else Keras says why not
         self.reading = reading

@@ -4,6 +4,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_shared.arguments import check_arguments
+
 
 @keras.saving.register_keras_serializable("keras_shared")
 class ContrastiveLoss(keras.losses.Loss):
@@ -40,6 +42,7 @@ class ContrastiveLoss(keras.losses.Loss):
         **kwargs: Any,
     ) -> None:
         super().__init__(name=name, reduction=reduction, **kwargs)
+        check_arguments(ContrastiveLoss.__init__, margin=margin)
         if not margin > 0:
             raise ValueError(f"`margin` must be positive. Received: margin={margin}")
         self.margin = margin

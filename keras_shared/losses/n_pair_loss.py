@@ -3,6 +3,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_shared.arguments import check_arguments
 from keras_shared.losses.embedding_loss import EmbeddingLoss, other_examples
 
 
@@ -43,6 +44,7 @@ class NPairLoss(EmbeddingLoss):
         **kwargs: Any,
     ) -> None:
         super().__init__(name=name, reduction=reduction, **kwargs)
+        check_arguments(NPairLoss.__init__, temperature=temperature)
         if not temperature > 0:
             raise ValueError(f"`temperature` must be positive. Received: temperature={temperature}")
         self.temperature = temperature

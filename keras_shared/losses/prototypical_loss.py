@@ -3,6 +3,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_shared.arguments import check_arguments
 from keras_shared.losses.embedding_loss import EmbeddingLoss, squared_distances
 
 
@@ -43,6 +44,7 @@ class PrototypicalLoss(EmbeddingLoss):
         **kwargs: Any,
     ) -> None:
         super().__init__(name=name, reduction=reduction, **kwargs)
+        check_arguments(PrototypicalLoss.__init__, shots=shots, temperature=temperature)
         if shots < 1 or not temperature > 0:
             raise ValueError(
                 "`shots` must be at least 1, and `temperature` positive. Received: "

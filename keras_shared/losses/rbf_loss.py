@@ -3,6 +3,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_shared.arguments import check_arguments
+
 
 @keras.saving.register_keras_serializable("keras_shared")
 class RBFLoss(keras.losses.Loss):
@@ -22,7 +24,7 @@ class RBFLoss(keras.losses.Loss):
     A label that is none of the classes gives NaN, as no loss would reward it.
 
     Raises:
-        ValueError: for one-hot classes, when it is called.
+        ValueError: for a `j` that is no number; for one-hot classes, when it is called.
 
     Example:
         >>> from keras_shared.losses import RBFLoss
@@ -42,6 +44,7 @@ class RBFLoss(keras.losses.Loss):
         **kwargs: Any,
     ) -> None:
         super().__init__(name=name, reduction=reduction, **kwargs)
+        check_arguments(RBFLoss.__init__, j=j)
         self.j = j
 
     def call(self, y_true: Any, y_pred: Any) -> Any:

@@ -3,6 +3,7 @@ from typing import Any, Literal
 import keras
 from keras import ops
 
+from keras_shared.arguments import check_arguments
 from keras_shared.losses.embedding_loss import EmbeddingLoss, distances, other_examples
 
 Mining = Literal["semi_hard", "hard", "all"]
@@ -50,6 +51,7 @@ class TripletLoss(EmbeddingLoss):
         **kwargs: Any,
     ) -> None:
         super().__init__(name=name, reduction=reduction, **kwargs)
+        check_arguments(TripletLoss.__init__, margin=margin)
         if margin is not None and not margin > 0:
             raise ValueError(
                 f"`margin` must be positive, or None for a soft one. Received: margin={margin}"

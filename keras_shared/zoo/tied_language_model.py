@@ -6,6 +6,7 @@ from keras import layers, ops
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from keras_shared import initializers
+from keras_shared.arguments import check_arguments
 from keras_shared.layers import TiedDense
 from keras_shared.tokenizing import SPECIAL
 from keras_shared.tying import readers_of, untie
@@ -117,12 +118,10 @@ class TiedLanguageModel(LanguageModel):
         **kwargs: Any,
     ) -> None:
         known = self.known_tokens(vocabulary, split)
-        if units < 1 or num_layers < 1 or cell not in CELLS or not 0 <= dropout < 1:
-            raise ValueError(
-                f"`units` and `num_layers` must be positive, `cell` one of {list(CELLS)}, and "
-                f"`dropout` from 0 to less than 1. Received: units={units}, "
-                f"num_layers={num_layers}, cell={cell!r}, dropout={dropout}"
-            )
+        check_arguments(
+            TiedLanguageModel.__init__, units=units, num_layers=num_layers, cell=cell,
+            dropout=dropout, projection=projection,
+        )  # fmt: skip
 
         # === Layers ===
         base = self._policy(dtype)
