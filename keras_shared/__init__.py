@@ -63,8 +63,9 @@ _HOMES = {
 _PACKAGES = (
     "arguments", "batching", "cli", "comparing", "datasets", "demo", "eager", "errors",
     "evaluation", "exporting", "files", "finite", "gallery", "initializers", "layers", "lookup",
-    "losses", "presets", "processes", "quiet", "recipes", "section", "serving", "sharing", "signals",
-    "signature", "start", "tasks", "terminal", "text", "tokenizing", "training", "tying", "zoo",
+    "losses", "presets", "processes", "quiet", "recipes", "section", "serving", "sharing",
+    "signals", "signature", "start", "tasks", "terminal", "text", "tokenizing", "training",
+    "tying", "zoo",
 )  # fmt: skip
 __all__ = [*sorted(_HOMES)]  # noqa: PLE0604
 

@@ -2,7 +2,7 @@
 
 import fnmatch
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
@@ -28,7 +28,7 @@ from keras_shared.tying.effective_weight import (
 )
 from keras_shared.tying.keep import Keep, check_keep
 from keras_shared.tying.keras_private import flatten_layers
-from keras_shared.tying.layer_names import short_names
+from keras_shared.tying.layer_names import in_python, short_names
 
 TRANSPOSED: tuple[tuple[type, tuple[type, ...], type[TiedReader]], ...] = (
     # a reader of exactly this type, any of these sources, and what reads so
@@ -100,13 +100,13 @@ def tie_weights(
             f"{{'decoder': 'encoder'}}. Received: {repr(ties)[:80]}"
         )
     refuse_without_graph(model)
-    tied = _Copy(_pairs(model, ties), keep, transpose).of_model(model)
+    tied = _Copy(_pairs(model, ties, keep, transpose), keep, transpose).of_model(model)
     attempt(lambda: bind_ties(tied), TieError)  # a source of the model's may lie outside of it
     return tied
 
 
 def _pairs(
-    model: keras.Model, ties: Mapping[str, str]
+    model: keras.Model, ties: Mapping[str, str], keep: Keep | None, transpose: bool | None
 ) -> dict[int, tuple[keras.Layer, keras.Layer]]:
     """id of a reader -> the reader and its source, patterns written out."""
     layers = names_in(model)
@@ -133,34 +133,41 @@ def _pairs(
         if "*" in reader and not found:
             raise TieError(f"'{model.name}' has no layer with weights whose name fits {reader!r}.")
     named = short_names(model)
-    _refuse_readers(pairs, named)
-    known = {named[id(r)]: r.source() for r in readers_of(model)}
+    _refuse_readers(model, pairs, named, keep)
     chained = [named[id(r)] for r, _ in pairs.values() if any(s is r for _, s in pairs.values())]
     if chained:
         raise TieError(f"{chained} cannot be reader and source at once: tie both to one owner.")
     for reader, source in pairs.values():
-        if read_by := [name for name, owner in known.items() if owner is reader]:
+        if read_by := [one for one in readers_of(model) if one.source() is reader]:
+            mine, other = named[id(reader)], named[id(source)]
+            steps = [
+                *_untied(model, read_by),
+                f"model = keras_shared.tie_weights(model, {{{mine!r}: {other!r}}}, keep={keep!r}, "
+                f"transpose={transpose!r})",
+            ]
+            steps += _tied(model, [(one, source) for one in read_by], keep)
             raise TieError(
-                f"'{named[id(reader)]}' is read by {read_by}, and cannot read "
-                f"'{named[id(source)]}' besides. Call `keras_shared.untie` on {read_by} first, tie "
-                f"'{named[id(reader)]}', and then each of them to the same owner by "
-                "`keras_shared.tying.tie(reader, source)`."
+                f"'{mine}' is read by {[named[id(one)] for one in read_by]}, and cannot read "
+                f"'{other}' besides. Instead: {'; '.join(steps)}"
             )
     return pairs
 
 
 def _refuse_readers(
-    pairs: Mapping[int, tuple[keras.Layer, keras.Layer]], named: Mapping[int, str]
+    model: keras.Model,
+    pairs: Mapping[int, tuple[keras.Layer, keras.Layer]],
+    named: Mapping[int, str],
+    keep: Keep | None,
 ) -> None:
     """A layer that was made to read another's weight is tied again in place, or read no further."""
-    readers = {named[id(r)]: r for r, _ in pairs.values() if isinstance(r, TiedReader)}
+    readers = [(r, source) for r, source in pairs.values() if isinstance(r, TiedReader)]
     if readers:
-        tied = [name for name, reader in readers.items() if not reader.untied]
-        first = f" Call `keras_shared.untie` on {tied} first." if tied else ""
+        steps = _untied(model, [r for r, _ in readers if not r.untied])
+        steps += _tied(model, readers, keep)
         raise TieError(
-            f"{[*readers]} are layers that read others' weights, which `tie_weights` cannot put in "
-            f"the place of plain ones. `keras_shared.tying.tie(reader, source)` ties each to "
-            f"another source, in this model.{first} Or leave them out."
+            f"{[named[id(r)] for r, _ in readers]} are layers that read others' weights, which "
+            "`tie_weights` cannot put in the place of plain ones. Leave them out, or tie them to "
+            f"another source in this model: {'; '.join(steps)}"
         )
     for layer, source in pairs.values():
         if isinstance(source, TiedReader):
@@ -171,6 +178,21 @@ def _refuse_readers(
                 f"{type(source).__name__} that reads {owner}. Tie it to the layer that owns a "
                 "kernel, or tables."
             )
+
+
+def _untied(model: keras.Model, readers: Iterable[keras.Layer]) -> list[str]:
+    """The calls that untie readers, for messages."""
+    return [f"keras_shared.untie({in_python(model, reader)})" for reader in readers]
+
+
+def _tied(
+    model: keras.Model, pairs: Iterable[tuple[keras.Layer, keras.Layer]], keep: Keep | None
+) -> list[str]:
+    """The calls that tie readers to sources, for messages."""
+    return [
+        f"keras_shared.tie({in_python(model, reader)}, {in_python(model, source)}, {keep!r})"
+        for reader, source in pairs
+    ]
 
 
 class _Copy(Copies):

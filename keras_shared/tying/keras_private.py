@@ -26,6 +26,7 @@ from keras.src.saving.saving_lib import _get_unique_name, _walk_saveable
 from keras.src.utils.naming import to_snake_case
 
 from keras_shared.errors import attempt
+from keras_shared.presets.names import LoadError, locate
 from keras_shared.tying.tie_error import TieError
 
 _COPIES = (  # functions of Keras whose argument `model` is what they write, or clone
@@ -58,12 +59,25 @@ def expect_layer(value: Any) -> None:
         TieError: if it is none.
     """
     if not isinstance(value, keras.Layer):
-        file = isinstance(value, (str, os.PathLike))
         raise TieError(
             f"A Keras model or layer is expected. Received: {repr(value)[:80]} (of type "
-            f"{type(value).__name__})."
-            f"{' Load a file first, by keras_shared.load.' if file else ''}"
+            f"{type(value).__name__}).{_instead(value)}"
         )
+
+
+def _instead(value: Any) -> str:
+    """What to do about a name, or a path, in the place of a layer."""
+    if not isinstance(value, (str, os.PathLike)):
+        return ""
+    _, missing = attempt(lambda: locate(value), LoadError)
+    if not missing:
+        return f" Load it first: keras_shared.load({os.fspath(value)!r})."
+    layer = (
+        f" Of a layer pass the layer itself, model.get_layer({value!r})."
+        if isinstance(value, str)
+        else ""
+    )
+    return f" It names no preset and no file.{layer}"
 
 
 def flatten_layers(layer: keras.Layer) -> list[keras.Layer]:

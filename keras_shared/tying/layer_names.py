@@ -30,6 +30,28 @@ def short_names(model: keras.Model) -> dict[int, str]:
     return paths | {id(la): la.name for la in layers if times[la.name] == 1}
 
 
+def in_python(model: keras.Model, layer: keras.Layer) -> str:
+    """How Python gets at a layer inside of `model`, for messages.
+
+    Example:
+        >>> import keras
+        >>> from keras_shared.tying.layer_names import in_python
+        >>> x, y = keras.Input((2,)), keras.Input((2,))
+        >>> layer = keras.layers.Dense(1, name="y")
+        >>> block = keras.Model(x, layer(x), name="block")
+        >>> in_python(keras.Model(y, block(y)), layer)
+        "model.get_layer('block').get_layer('y')"
+    """
+    path = held_paths(model)[id(layer)]
+    found: keras.Layer | None = model
+    for name in path.split("/"):
+        inside = found.layers if isinstance(found, keras.Model) else []
+        found = next((one for one in inside if one.name == name), None)
+    if found is not layer:  # it lies in a wrapper, or in a block that is no model
+        return f"the layer '{path}' itself"
+    return "model" + "".join(f".get_layer({name!r})" for name in path.split("/"))
+
+
 def weight_paths(
     model: keras.Model, weights: Iterable[tuple[keras.Variable, keras.Layer]]
 ) -> dict[int, str]:

@@ -219,6 +219,25 @@ def test_the_sub_model_alone_says_how_to_call_it():
         decoder(X[:, :4])
 
 
+def test_a_name_or_a_path_where_a_layer_belongs(tmp_path):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="d2")])
+    with pytest.raises(
+        TieError, match="names no preset and no file. Of a layer pass the l"
+    ) as said:
+        untie("d2")
+    assert "model.get_layer('d2')" in str(said.value) and "load" not in str(said.value)
+    with pytest.raises(TieError, match="'d2' .of type str.*model.get_layer..d2"):
+        tie(model, "d2")
+    model.save(tmp_path / "d2.keras")
+    for given in ("lenet5_mnist", str(tmp_path / "d2.keras"), tmp_path / "d2.keras"):
+        with pytest.raises(TieError, match="Load it first: keras_shared.load") as said:
+            keras_shared.sharing_report(given)
+        call = str(said.value).rpartition("first: ")[2].rstrip(".")
+        assert isinstance(eval(call, {"keras_shared": keras_shared}), keras.Model)
+    with pytest.raises(TieError, match="It names no preset and no file.$"):
+        untie(tmp_path / "d3.keras")
+
+
 @pytest.mark.parametrize("given", ["model.keras", None, keras.layers.Dense])
 def test_what_is_no_model(given, tmp_path):
     """A path where a model belongs, or a class without its brackets."""
