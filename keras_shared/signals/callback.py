@@ -4,7 +4,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_shared.signals.report import SignalReport, signal_report
+from keras_shared.signals.report import SignalReport, batch_of, signal_report
 
 NUMBERS = (
     "mean", "deviation", "saturated", "dead", "gradient_mean", "gradient_deviation",
@@ -25,7 +25,8 @@ class SignalLog(keras.callbacks.Callback):
         reports: a `SignalReport` before training, and for each epoch.
 
     Raises:
-        SignalError: as of `keras_shared.signal_report`, when training begins.
+        SignalError: for such data at once, else as of `keras_shared.signal_report`, when training
+            begins.
 
     Example:
         >>> import keras, numpy as np
@@ -44,7 +45,7 @@ class SignalLog(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self.reports: list[SignalReport] = []
-        self._data = next(iter(data.take(1)), ()) if isinstance(data, tf.data.Dataset) else data
+        self._data = batch_of(data)
         self._jacobians = jacobians
         self._log_dir = log_dir
         self._writer: Any = None

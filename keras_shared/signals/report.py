@@ -8,6 +8,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_shared import losses
+from keras_shared.errors import boundary
+from keras_shared.losses import LOSSES
 from keras_shared.signals.activations import passing
 from keras_shared.signals.collecting import SignalError, Use, as_numpy, collect, first
 from keras_shared.signals.jacobians import Jacobian, jacobian_of
@@ -17,6 +20,11 @@ from keras_shared.tying.keras_private import expect_layer, flatten_layers
 from keras_shared.tying.layer_names import held_paths
 from keras_shared.tying.state_kept import state_kept
 
+LOSS_ADVICE = (
+    "Pass a name of `keras.losses` or of keras_shared.losses.LOSSES, a keras.losses.Loss, or a "
+    "function of (y_true, y_pred). For several outputs compile the model with the loss of each, "
+    "and leave `loss` out."
+)
 BINS = 60  # of a histogram
 
 
@@ -124,16 +132,18 @@ def signal_report(
     Args:
         model: any built Keras model: functional, sequential, subclassed, before training or after.
         data: a batch as `fit` takes it: `x`, a tuple `(x, y)` or `(x, y, sample_weight)`, or a
-            `tf.data.Dataset` of batches, of which the first is taken. Several inputs are a list or
-            a dict. Some hundreds of examples are enough.
-        loss: a name or a `keras.losses.Loss`, to which gradients are taken; by default the one the
-            model is compiled with. Without targets gradients are those of a random direction: the
-            sum of the outputs times normal numbers.
+            `tf.data.Dataset` or a `keras.utils.PyDataset` of batches, of which the first is taken.
+            Several inputs are a list or a dict. Some hundreds of examples are enough.
+        loss: a name (of Keras, or of `keras_shared.losses.LOSSES`) or a `keras.losses.Loss`, to
+            which gradients are taken; by default the one the model is compiled with. Without
+            targets gradients are those of a random direction: the sum of the outputs times normal
+            numbers.
         jacobians: whether to work out singular values, which takes longest.
 
     Raises:
-        SignalError: if the model is not built, the data are empty or hold NaN, or there are targets
-            and no loss; if Keras runs on another backend than TensorFlow. It is a ValueError.
+        SignalError: if the model is not built, the data are no batch, are empty or hold NaN, there
+            are targets and no loss, or a loss that does not fit them; if Keras runs on another
+            backend than TensorFlow. It is a ValueError.
 
     Example:
         >>> import keras, numpy as np
@@ -163,10 +173,17 @@ def signal_report(
             f"'{model.name}' is not built, or has no weights. Call it once on its input first, or "
             "give it a keras.Input."
         )
-    x, y, sample_weight = _unpacked(data)
+    x, y, sample_weight = batch_of(data)
     examples = len(first(x))
     loss_of, loss_name = _loss_of(model, x, y, sample_weight, loss)
-    uses = collect(model, x, loss_of, examples)
+
+    def of_outputs(outputs: Any) -> Any:
+        shapes = [tuple(t.shape) for t in keras.tree.flatten((y, outputs)) if t is not None]
+        what = f"The loss, {loss_name}, cannot be computed of targets and outputs {shapes}"
+        with boundary(what, SignalError):
+            return loss_of(outputs)
+
+    uses = collect(model, x, of_outputs, examples)
     names, weights = _names(model), weights_by_layer(model)
     with state_kept(model):  # layers are called again
         layers = tuple(
@@ -247,19 +264,35 @@ def _histogram(values: np.ndarray) -> Histogram | None:
     return Histogram(low, high, tuple(map(int, counts)))
 
 
-def _unpacked(data: Any) -> tuple[Any, Any, Any]:
-    """Inputs, targets and weights of a batch, as tensors."""
-    if isinstance(data, tf.data.Dataset):
-        data = next(iter(data.take(1)), ())
+def batch_of(data: Any) -> tuple[Any, Any, Any]:
+    """Inputs, targets and weights of a batch, as tensors.
+
+    Args:
+        data: as of `signal_report`.
+
+    Raises:
+        SignalError: for what is no batch, is empty, or holds NaN.
+    """
+    whole = isinstance(data, (tf.data.Dataset, keras.utils.PyDataset))
+    if whole:
+        with boundary("The first batch of the data cannot be taken", SignalError):
+            given = isinstance(data, tf.data.Dataset)
+            data = next(iter(data.take(1)), ()) if given else data[0]
     x, y, sample_weight = (
         (*data, None, None, None)[:3] if isinstance(data, tuple) else (data, None, None)
     )
     arrays = [array for array in keras.tree.flatten((x, y, sample_weight)) if array is not None]
-    shapes = [np.shape(array) for array in arrays]
-    if not arrays or x is None or any(not shape or not math.prod(shape) for shape in shapes):
+    _refuse_no_arrays(data, arrays)
+    shapes = [tuple(np.shape(array)) for array in arrays]
+    if not arrays or x is None or any(not math.prod(shape) for shape in shapes):
         raise SignalError(
             f"The data are empty: expected a batch of some hundreds of examples. Received: arrays "
             f"of the shapes {shapes}"
+        )
+    if not whole and len({shape[0] for shape in shapes}) > 1:  # as `fit` refuses them
+        raise SignalError(
+            "Expected as many targets, and weights, as examples: arrays of one length. Received: "
+            f"arrays of the shapes {shapes}"
         )
     for array in arrays:
         if np.issubdtype(np.asarray(array).dtype, np.floating) and not np.isfinite(array).all():
@@ -272,6 +305,32 @@ def _unpacked(data: Any) -> tuple[Any, Any, Any]:
     return x, y, sample_weight
 
 
+def _refuse_no_arrays(data: Any, arrays: list[Any]) -> None:
+    """Say of what is no array what it is, and how to make a batch of it."""
+    strange = [one for one in arrays if not hasattr(one, "shape") or not tuple(one.shape)]
+    if data is not None and not strange:
+        return
+    found = strange[0] if strange else data
+    advice = ""
+    if hasattr(found, "__next__"):
+        advice = " It gives its batches once: take one yourself, next(data)."
+    elif strange and found is not data:
+        advice = " Make arrays of lists: numpy.array(x)."
+    raise SignalError(
+        "Expected a batch as `fit` takes it: an array, or a tuple (x, y) of arrays, a list or a "
+        "dict of them for several inputs, or batches as a tf.data.Dataset or a PyDataset. "
+        f"Received: {repr(found)[:80]} (of type {type(found).__name__}).{advice}"
+    )
+
+
+def _named(loss: Any) -> Any:
+    """A loss as Keras finds it, or one of the library; of a name of both, Keras' own."""
+    with boundary(f"`loss` is none: {repr(loss)[:80]}", SignalError, LOSS_ADVICE):
+        of_keras = not isinstance(loss, str) or hasattr(keras.losses, loss)
+        ours = not of_keras and (loss in LOSSES or ":" in loss)
+        return losses.get(loss) if ours else keras.losses.get(loss)
+
+
 def _loss_of(
     model: keras.Model, x: Any, y: Any, sample_weight: Any, loss: Any
 ) -> tuple[Callable[[Any], Any], str]:
@@ -281,7 +340,7 @@ def _loss_of(
             raise SignalError("A loss needs targets: give the data as a tuple (x, y).")
         return _random_direction, "a random direction"
     if loss is not None:
-        chosen = keras.losses.get(loss)
+        chosen = _named(loss)
         name = getattr(chosen, "name", getattr(chosen, "__name__", type(chosen).__name__))
         of_keras = getattr(chosen, "__module__", "").startswith("keras.")
         summed = len(first(x)) if getattr(chosen, "reduction", None) == "sum" else 1
@@ -305,8 +364,8 @@ def _loss_of(
             f"'{model.name}' has no loss for the targets. Compile it first, give a `loss`, or "
             "leave the targets out."
         )
-    losses = [one for one in keras.tree.flatten(model.loss) if one is not None]
-    kinds = {getattr(one, "reduction", None) for one in losses}
+    parts = [one for one in keras.tree.flatten(model.loss) if one is not None]
+    kinds = {getattr(one, "reduction", None) for one in parts}
     summed = len(first(x)) if kinds == {"sum"} else 1
 
     def of_model(outputs: Any) -> Any:

@@ -57,9 +57,10 @@ def test_training_with_it_is_training_without_it():
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
-def test_bad_data_are_said_when_training_begins():
-    with pytest.raises(SignalError, match="empty"):
-        trained(SignalLog((X[:0], X[:0])))
+@pytest.mark.parametrize("data", [(X[:0], X[:0]), None, "x", X.tolist(), iter([X])])
+def test_bad_data_are_said_before_training(data):
+    with pytest.raises(SignalError, match="empty|Expected a batch"):
+        SignalLog(data)
 
 
 @pytest.mark.slow

@@ -466,6 +466,71 @@ def test_bad_data(data, arguments, said):
         signal_report(mlp(), data, **arguments)
 
 
+class Batches(keras.utils.PyDataset):
+    def __init__(self, *batches):
+        super().__init__()
+        self.batches = batches
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __getitem__(self, number):
+        return self.batches[number]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (None, r"Received: None .of type NoneType..$"),
+        (3, r"Received: 3 .of type int..$"),
+        ("digits", r"Received: 'digits' .of type str..$"),
+        (X.tolist(), r"of type float.. Make arrays of lists: numpy.array"),
+        ((X, Y.tolist()), r"of type float.. Make arrays of lists: numpy.array"),
+        (iter([(X, Y)]), r"of type list_iterator.. It gives its batches once.*next.data"),
+        (((X, Y) for _ in range(2)), r"of type generator.. It gives its batches once.*next.data"),
+        (Batches(), "first batch of the data cannot be taken: IndexError"),
+    ],
+)
+def test_what_is_no_batch(data, said):
+    with pytest.raises(SignalError, match=said) as error:
+        signal_report(mlp(), data)
+    assert "empty" not in str(error.value)
+
+
+def test_the_first_batch_of_a_pydataset():
+    model = mlp()
+    batches = Batches((X, Y), (np.full_like(X, np.nan), Y))
+    assert signal_report(model, batches).layers == signal_report(model, (X, Y)).layers
+
+
+@pytest.mark.parametrize("data", [(X, Y[:7]), (X, Y[:1]), (X, Y, np.ones(3, "float32"))])
+def test_arrays_of_other_lengths(data):
+    with pytest.raises(SignalError, match=r"arrays of one length. Received: .*\(40, 6\)"):
+        signal_report(mlp(), data)
+
+
+def test_targets_that_do_not_fit_the_loss():
+    batches = tf.data.Dataset.from_tensors((X, Y[:7]))
+    with pytest.raises(SignalError, match=r"the model's own, cannot be .*\(7, 2\), \(40, 2\)"):
+        signal_report(mlp(), batches)
+    with pytest.raises(SignalError, match=r"mean_squared_error, cannot be .*\(40, 6\), \(40, 2\)"):
+        signal_report(mlp(), (X, X), loss="mse")
+
+
+def test_names_of_losses():
+    labels = np.arange(40) % 2
+    assert signal_report(mlp(), (X, labels), loss="rbf").loss == "rbf_loss"
+    report = signal_report(mlp("softmax"), (X, labels), loss="sparse_categorical_crossentropy")
+    assert report.loss == "sparse_categorical_crossentropy"
+    given = signal_report(mlp(), (X, Y), loss="keras.losses:mean_squared_error")
+    assert given.loss == "mean_squared_error"
+    for wrong in ("nope", {"d": "mse"}, 3):
+        with pytest.raises(SignalError, match="`loss` is none: .*keras_shared.losses.LOSSES"):
+            signal_report(mlp(), (X, Y), loss=wrong)
+    with pytest.raises(ValueError, match="The loss 'keras.losses:nope' cannot be imported"):
+        signal_report(mlp(), (X, Y), loss="keras.losses:nope")
+
+
 def test_layers_of_one_name_are_told_apart():
     table = keras.layers.Dense(4, name="table")
     inputs, code = keras.Input((6,)), keras.Input((4,))
