@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 from keras_shared.errors import KerasSharedError, attempt, boundary
@@ -110,6 +111,31 @@ def preset_dirs() -> dict[str, pathlib.Path]:
     return found
 
 
+def listed(given: Any, argument: str) -> list[Any]:
+    """The names or paths of an argument that takes several; one alone is a list of one.
+
+    Args:
+        given: what a user gave.
+        argument: its name, for the message.
+
+    Raises:
+        ValueError: for what is neither a name nor holds some.
+
+    Example:
+        >>> from keras_shared.presets.names import listed
+        >>> listed("lenet5_mnist", "models"), listed(("a", "b"), "models")
+        (['lenet5_mnist'], ['a', 'b'])
+    """
+    if isinstance(given, (str, os.PathLike)):
+        return [given]
+    if isinstance(given, bytes) or not isinstance(given, Iterable):
+        raise ValueError(
+            f"`{argument}` must be a list of names. Received: {argument}={repr(given)[:80]} (of "
+            f"type {type(given).__name__})"
+        )
+    return list(given)
+
+
 def locate(path_or_name: str | os.PathLike[str]) -> pathlib.Path:
     """The file or folder that a path or the name of a preset stands for.
 
@@ -124,7 +150,8 @@ def locate(path_or_name: str | os.PathLike[str]) -> pathlib.Path:
         >>> locate("lenet5_mnist").parent.name
         'saved_models'
     """
-    path = pathlib.Path(path_or_name)
+    with boundary(f"{path_or_name!r} is no name and no path", LoadError):
+        path = pathlib.Path(path_or_name)
     with boundary(f"{path} cannot be read", LoadError):
         return _located(path)
 

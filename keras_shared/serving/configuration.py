@@ -9,6 +9,7 @@ from keras_shared.errors import boundary
 from keras_shared.presets.names import (
     LoadError,
     holds_saved_model,
+    listed,
     locate,
     number_of,
     version_numbers,
@@ -38,11 +39,11 @@ prometheus_config {{
 """
 
 
-def model_folders(paths_or_names: Sequence[str | os.PathLike[str]]) -> dict[str, pathlib.Path]:
+def model_folders(models: Sequence[str | os.PathLike[str]]) -> dict[str, pathlib.Path]:
     """The folders of versions to serve, by the name that TF Serving gives each: the folder's.
 
     Args:
-        paths_or_names: folders of versions, or names of presets.
+        models: folders of versions, or names of presets.
 
     Returns:
         Name -> absolute folder.
@@ -57,7 +58,7 @@ def model_folders(paths_or_names: Sequence[str | os.PathLike[str]]) -> dict[str,
         ['lenet5_mnist']
     """
     folders: dict[str, pathlib.Path] = {}
-    for given in paths_or_names:
+    for given in listed(models, "models"):
         folder = locate(given).resolve()
         with boundary(f"TF Serving cannot read {folder}", LoadError, "Rename it."):
             str(folder).encode("utf-8")

@@ -107,6 +107,7 @@ def serve(
     Raises:
         LoadError: for a name or folder that TF Serving could not serve.
         BatchingError: for a file of batching parameters that it could not read.
+        ValueError: for `models` that are no names.
         EngineError: if there is no TF Serving, a port cannot be had, or a model does not load.
 
     Example:

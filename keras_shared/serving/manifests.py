@@ -12,7 +12,7 @@ from typing import Any
 
 from keras_shared.errors import KerasSharedError
 from keras_shared.files.atomic import make_folder, replace_text
-from keras_shared.presets.names import version_numbers
+from keras_shared.presets.names import listed, version_numbers
 from keras_shared.serving.configuration import (
     GRPC_PORT,
     METRICS,
@@ -84,7 +84,8 @@ def write_manifests(
     Raises:
         LoadError: for a name or folder that TF Serving could not serve.
         BatchingError: for a file of batching parameters that it could not read.
-        ManifestError: for labels of a model that is not served, or no version.
+        ManifestError: for no model, labels of a model that is not served, or no version.
+        ValueError: for `models` that are no names.
 
     Example:
         >>> import tempfile
@@ -95,13 +96,14 @@ def write_manifests(
     Reference: https://docs.docker.com/reference/compose-file and
         https://kubernetes.io/docs/reference/kubernetes-api.
     """
-    in_buckets, local = _in_buckets(models)
+    in_buckets, local = _in_buckets(listed(models, "models"))
     folders = model_folders(local)
     paths = {name: f"/models/{name}" for name in folders} | in_buckets
-    if len(paths) < len(folders) + len(in_buckets) or latest < 1 or {*(labels or {})} - {*paths}:
+    count = len(folders) + len(in_buckets)
+    if not 0 < count == len(paths) or latest < 1 or {*(labels or {})} - {*paths}:
         raise ManifestError(
-            "Expected models with names of their own, one version or more, and labels of these "
-            f"models. Received: {sorted([*folders, *in_buckets])}, latest={latest}, "
+            "Expected one model or more, with names of their own, one version or more, and labels "
+            f"of these models. Received: {sorted([*folders, *in_buckets])}, latest={latest}, "
             f"labels={dict(labels or {})}"
         )
     for name, path in folders.items():

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_shared.errors import boundary
+from keras_shared.presets.names import listed
 from keras_shared.sharing.calls import Call, calls_of
 from keras_shared.sharing.copying import Copies, layer_named, refuse_without_graph
 from keras_shared.tying import TiedReader, bind_ties, readers_of
@@ -112,7 +113,7 @@ def _plain_heads(
                     "by `heads`, or tie it first by `keras_shared.tie_weights`; if not, pass "
                     "heads=[]. Received: heads=None"
                 )
-    named = [layer_named(model, name) for name in heads or ()]
+    named = [layer_named(model, name) for name in listed(() if heads is None else heads, "heads")]
     for layer in named:
         if type(layer) is not keras.layers.Dense or layer.units != words:
             raise ValueError(

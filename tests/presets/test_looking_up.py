@@ -37,6 +37,13 @@ def test_a_name_that_the_system_refuses(name):
             look(name)
 
 
+@pytest.mark.parametrize("name", [None, 3, b"lenet5_mnist", ["lenet5_mnist"]])
+def test_what_is_no_name(name):
+    for look in (locate, version_dir):
+        with pytest.raises(LoadError, match=r"is no name and no path: TypeError"):
+            look(name)
+
+
 @pytest.mark.parametrize("name", ["\x1b[31m", "\x1b[31m/a", "\udcff"])
 def test_control_characters_are_shown(name, tmp_path):
     for path in (name, tmp_path / name):

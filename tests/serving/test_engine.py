@@ -323,6 +323,7 @@ def test_folders_that_cannot_be_served(tmp_path):
     (tmp_path / "empty").mkdir()
     shutil.copytree(version_dir(good), tmp_path / "export")
     shutil.copytree(good, tmp_path / "not-utf8-\udcff")
+    assert model_folders("lenet5_mnist") == model_folders(["lenet5_mnist"])
     assert model_folders([good, "lenet5_mnist", good]) == {
         "net": good, "lenet5_mnist": locate("lenet5_mnist").resolve(),
     }  # fmt: skip
@@ -333,6 +334,8 @@ def test_folders_that_cannot_be_served(tmp_path):
         ([tmp_path / "empty"], "Received: .*empty, which has no version"),
         ([tmp_path / "missing"], "There is no file or folder .*missing"),
         (["lenet5_mnst"], "Did you mean 'lenet5_mnist'"),
+        ("lenet5_mnst", "Did you mean 'lenet5_mnist'"),
+        ([None], "None is no name and no path"),
         ([good, tmp_path / "b" / "net"], "Two models are named 'net'"),
     ):
         with pytest.raises(ValueError, match=message):

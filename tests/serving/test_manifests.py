@@ -181,6 +181,11 @@ def test_by_default_one_version_on_machines_that_the_image_is_for(folder):
     [
         ({"labels": {"other": {"stable": 1}}}, "labels of these models.*'other'"),
         ({"latest": 0}, "latest=0"),
+        ({"models": []}, r"one model or more.* Received: \[\]"),
+        ({"models": None}, "`models` must be a list of names. Received: models=None"),
+        ({"models": 3}, "`models` must be a list of names. Received: models=3 .of type int"),
+        ({"models": [3]}, "3 is no name and no path"),
+        ({"models": "nope"}, "no preset, and no file or folder, named 'nope'"),
         ({"models": ["lenet5_mnist", "gs://b/lenet5_mnist"]}, "names of their own"),
     ],
 )
@@ -244,3 +249,8 @@ def test_batching_parameters_of_ones_own(tmp_path, capsys):
     own.write_text("max_batch_size: 8")
     assert main(["manifests", *NAMES, *given, "--to", str(out)]) == 1
     assert f"{own} holds no batching parameters" in capsys.readouterr().err
+
+
+def test_one_model_by_its_name(tmp_path):
+    write_manifests("lenet5_mnist", tmp_path)
+    assert [*models_of(tmp_path)] == ["lenet5_mnist"]

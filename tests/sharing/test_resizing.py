@@ -235,6 +235,14 @@ def test_a_plain_head_is_asked_about():
         resize_vocabulary(model, 12, heads=["reading"])
     with pytest.raises(TieError, match="has 0 layers named 'haed'"):
         resize_vocabulary(model, 12, heads=["haed"])
+    assert resize_vocabulary(model, 12, heads="head").output_shape == (None, 5, 12)
+    with pytest.raises(ValueError, match="`heads` must be a list of names. Received: heads=3"):
+        resize_vocabulary(model, 12, heads=3)
+    for arguments in ({"heads": [head]}, {"embedding": head}):
+        with pytest.raises(TieError, match="Pass its name, 'head'"):
+            resize_vocabulary(model, 12, **arguments)
+    with pytest.raises(TieError, match="name or path, as text. Received: .'table'. .of type list"):
+        resize_vocabulary(model, 12, embedding=["table"])
 
 
 def test_an_untied_reader_is_tied_again_first():
