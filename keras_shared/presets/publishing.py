@@ -30,7 +30,7 @@ from keras_shared.serving.trial import WARMUP
 from keras_shared.sharing.report import sharing_report
 from keras_shared.sharing.tree import tree_facts
 from keras_shared.tying.calibrated import refuse_calibrated
-from keras_shared.tying.keras_private import flatten_layers
+from keras_shared.tying.keras_private import expect_layer, flatten_layers
 
 LAST_NUMBER = ".last_version"
 SCRATCH = ".new-"
@@ -84,7 +84,8 @@ def publish(
             rows that TF Serving cannot batch, and for what one request changes for the next.
 
     Raises:
-        ValueError: for a model whose inputs are not known, or a `base_dir` named like a version.
+        ValueError: for a layer, a model whose inputs are not known, or a `base_dir` named like a
+            version.
         PublishError: if it cannot be written (a full disk, no permission), cannot be loaded
             again, or gives other outputs than in Keras, as after LoRA on quantised layers. Nothing
             half-written stays.
@@ -105,6 +106,12 @@ def publish(
         >>> gradients = tape.gradient(loss, loaded.trainable_variables)
         >>> keras.optimizers.SGD().apply(gradients, loaded.trainable_variables)
     """
+    expect_layer(model)
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            f"A model is published. Received: {type(model).__name__} '{model.name}', a layer. Wrap "
+            "it: keras.Sequential([keras.Input(shape), layer]), with the shape of one example."
+        )
     known = with_known_inputs(model, input_signature)
     signatures_of(known)  # refuses a model that cannot be exported, before anything is written
     base_dir = pathlib.Path(base_dir)
@@ -117,6 +124,7 @@ def publish(
     refuse_calibrated(model, PublishError)
     _refuse_unmerged(model)
     try:
+        new = not base_dir.exists()
         make_folder(base_dir)
         with locked(base_dir, PublishError, TRY_AGAIN, WAIT) as lock:
             for leftover in base_dir.glob(f"{SCRATCH}*"):  # of a killed one
@@ -135,6 +143,8 @@ def publish(
                 flush(base_dir)
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
+                if new:  # and empty, where nothing was published
+                    attempt(base_dir.rmdir, OSError)
     except Exception as error:
         raise PublishError(
             f"'{model.name}' was not published in {base_dir}: {whole_reason(error).rstrip('.')}. "

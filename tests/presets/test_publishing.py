@@ -390,7 +390,24 @@ def test_a_model_that_cannot_be_loaded_again_is_not_published(tmp_path):
     model = keras.Model(inputs, keras.layers.Add()([left(inputs), right(inputs)]))
     with pytest.raises(PublishError, match="cannot be loaded again.*TiedLayer"):
         keras_shared.publish(model, tmp_path / "m")
-    assert version_numbers(tmp_path / "m") == []
+    assert not [*tmp_path.iterdir()]  # nor the folder that was made for it
+    (tmp_path / "m").mkdir()
+    with pytest.raises(PublishError, match="cannot be loaded again"):
+        keras_shared.publish(model, tmp_path / "m")
+    assert [*tmp_path.iterdir()] == [tmp_path / "m"]  # that of another stays
+
+
+@pytest.mark.parametrize("built", [False, True])
+def test_a_layer_is_wrapped_to_be_published(built, tmp_path):
+    layer = keras.layers.Dense(2, name="d")
+    if built:
+        layer(np.ones((1, 4), "float32"))
+    for given in (None, [keras.InputSpec(shape=(None, 4), dtype="float32")]):
+        with pytest.raises(ValueError, match="Received: Dense 'd', a layer. Wrap it: keras.Seq"):
+            keras_shared.publish(layer, tmp_path / "m", given)
+    assert not [*tmp_path.iterdir()]
+    model = keras.Sequential([keras.Input((4,)), layer])  # as advised
+    assert keras_shared.publish(model, tmp_path / "m").name == "1"
 
 
 def test_a_model_that_loses_values_on_the_way_is_not_published(tmp_path):
