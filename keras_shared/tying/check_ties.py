@@ -2,9 +2,15 @@
 
 import keras
 
+from keras_shared.errors import boundary
 from keras_shared.tying.bind_ties import bind_ties, readers_of, sources_inside
 from keras_shared.tying.keras_private import children_of, flatten_layers
 from keras_shared.tying.tie_error import TieError
+
+ADVICE = (
+    "Of a class of your own let `__init__` take **kwargs for super().__init__(**kwargs), and "
+    "`get_config` return {**super().get_config(), ...} with its other arguments."
+)
 
 
 def check_ties(model: keras.Model) -> None:
@@ -18,9 +24,9 @@ def check_ties(model: keras.Model) -> None:
         model: a functional or Sequential model, or a subclass with `get_config`.
 
     Raises:
-        TieError: if a source lies outside of the model, if several layers of the model match
-            its description, or if a layer that is shared comes back as several; the message names
-            the layers and says what to do.
+        TieError: if the model cannot be rebuilt, if a source lies outside of it, if several layers
+            of it match its description, or if a layer that is shared comes back as several; the
+            message names the layers and says what to do.
 
     Example:
         >>> import keras
@@ -38,10 +44,11 @@ def check_ties(model: keras.Model) -> None:
         True
     """
     sources_inside(model)
-    again = [type(model).from_config(model.get_config())]
     graph = isinstance(model, keras.Sequential) or getattr(model, "inputs", None)
-    if graph and (readers_of(model) or held_twice(model)):  # else a clone can lose nothing
-        again.append(keras.models.clone_model(model))
+    with boundary(f"'{model.name}' cannot be rebuilt from its config", TieError, ADVICE):
+        again = [type(model).from_config(model.get_config())]
+        if graph and (readers_of(model) or held_twice(model)):  # else a clone can lose nothing
+            again.append(keras.models.clone_model(model))
     for rebuilt in again:
         bind_ties(rebuilt)
         now, then = len(rebuilt.variables), len(model.variables)

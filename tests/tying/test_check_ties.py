@@ -36,3 +36,39 @@ def test_two_sources_of_one_name():
     both = keras.layers.Add()([left(inputs), right(inputs)])
     with pytest.raises(TieError, match="2 layers of the model match this"):
         check_ties(keras.Model(inputs, TiedDense(first)(both)))
+
+
+class Whole(keras.Model):
+    """As the error advises it."""
+
+    def __init__(self, width, scale=None, **kwargs):
+        super().__init__(**kwargs)
+        self.width, self.scale = width, scale
+        self.dense = keras.layers.Dense(width)
+
+    def call(self, x):
+        return self.dense(x)
+
+    def get_config(self):
+        return {**super().get_config(), "width": self.width, "scale": self.scale}
+
+
+class Closed(Whole):
+    def __init__(self, width=2):
+        super().__init__(width)
+
+
+class Unsaid(Whole):
+    def get_config(self):
+        return keras.Model.get_config(self)
+
+
+def test_a_class_that_cannot_be_rebuilt():
+    x = keras.ops.ones((1, 3))
+    for model in (Closed(), Unsaid(2, scale=object())):
+        model(x)
+        with pytest.raises(TieError, match="cannot be rebuilt from its config: .*Of a class of yo"):
+            check_ties(model)
+    model = Whole(2)
+    model(x)
+    check_ties(model)
