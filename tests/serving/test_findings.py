@@ -697,7 +697,7 @@ def test_publish_refuses_what_tf_serving_could_not_serve(tmp_path):
     model = keras.Model(inputs, Doubled(name="y")(inputs))  # answers as in Keras, in this process
     with pytest.raises(PublishError, match="calls back into Python .*replace tf.py_function"):
         keras_shared.publish(model, tmp_path / "m")
-    assert not [path for path in (tmp_path / "m").iterdir() if path.name.isdecimal()]
+    assert not (tmp_path / "m").exists()
 
 
 @keras.saving.register_keras_serializable("findings")
