@@ -133,6 +133,20 @@ class _Parser(argparse.ArgumentParser):
         super().error(printable(message))
 
 
+class _CommandParser(_Parser):
+    """Takes files behind the options too, and says itself which words it does not know."""
+
+    _again = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        options, left = super().parse_known_args(args, namespace)
+        if left and not self._again:
+            self._again = True  # of Python 3.11, it calls this function
+            options, left = self.parse_intermixed_args(args, namespace), []
+            self._again = False
+        return options, left
+
+
 class _PrintCompletion(argparse.Action):
     """Print the script of a shell, and end."""
 
@@ -157,7 +171,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=("bash", "zsh", "tcsh"),
         help="a script that completes commands and options in a shell",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_CommandParser)
     for command in COMMANDS:
         sentence = command.HELP[0].upper() + command.HELP[1:]
         sub = commands.add_parser(

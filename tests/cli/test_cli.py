@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import keras_shared
 from keras_shared.cli import main
-from keras_shared.cli.command_line import COMMANDS
+from keras_shared.cli.command_line import COMMANDS, _parser
 from keras_shared.evaluation import evaluate
 from keras_shared.evaluation.entry import known_runs
 from keras_shared.presets.names import entry_dir, entry_names
@@ -85,6 +85,42 @@ def test_an_option_that_a_command_lacks_is_not_taken_for_another(call, capsys):
     with pytest.raises(SystemExit) as ended:
         main([*call, "--data", "photos"])
     assert ended.value.code == 2 and "unrecognized arguments: --data" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("call", "taken"),
+    [
+        ("predict m --top 2 a.png", {"top": 2, "files": ["a.png"]}),
+        ("predict m a.png --invert b.png --top 2 -", {"files": ["a.png", "b.png", "-"]}),
+        ("predict m --top 2 -- -a.png", {"files": ["-a.png"]}),
+        ("predict m --seed 5 -5", {"seed": 5, "files": ["-5"]}),
+        ("predict -- m -a.png", {"files": ["-a.png"]}),
+        ("enrol g.npz anna --invert a.png", {"name": "anna", "files": ["a.png"]}),
+        ("fine-tune m --set a.b=1 own.toml", {"settings": ["a.b=1"], "recipe": "own.toml"}),
+        ("--debug serve m --rest-port 1 dir", {"debug": True, "models": ["m", "dir"]}),
+        ("manifests m --to d n --label m:l=1 o", {"models": ["m", "n", "o"], "to": "d"}),
+    ],
+)
+def test_options_may_stand_between_a_commands_other_words(call, taken):
+    given = vars(_parser().parse_args(call.split()))
+    assert taken == {name: given[name] for name in taken}
+
+
+@pytest.mark.parametrize(
+    ("call", "left"),
+    [
+        ("predict m --foo 3 a.png", "--foo 3 a.png"),
+        ("predict m a.png --top 2 -b.png", "-b.png"),
+        ("fine-tune m own.toml --set a.b=1 other.toml", "other.toml"),
+        ("list --debug x", "x"),
+    ],
+)
+def test_words_that_a_command_does_not_take_are_refused_with_its_usage(call, left, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(call.split())
+    said, command = capsys.readouterr().err, f"keras-shared {call.split()[0]}"
+    assert ended.value.code == 2 and said.startswith(f"usage: {command} [-h]")
+    assert said.endswith(f"{command}: error: unrecognized arguments: {left}\n")
 
 
 def test_version(capsys):
