@@ -43,6 +43,10 @@ class KerasSharedError(Exception):
         return printable(super().__str__())  # names of files may hold anything
 
 
+class UsageError(KerasSharedError, ValueError):
+    """A call is wrong by itself, whatever the files and models hold that it names."""
+
+
 @contextmanager
 def boundary(
     what: str, error: Callable[[str], Exception] = KerasSharedError, advice: str = ""

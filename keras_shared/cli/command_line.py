@@ -30,7 +30,13 @@ from keras_shared.cli import (
     verify,
 )
 from keras_shared.cli.quiet import import_quietly
-from keras_shared.errors import KerasSharedError, boundary, printable, whole_reason
+from keras_shared.errors import (
+    KerasSharedError,
+    UsageError,
+    boundary,
+    printable,
+    whole_reason,
+)
 from keras_shared.lookup import needed
 
 COMMANDS = (
@@ -109,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ours = isinstance(error, KerasSharedError)
         said = f"{error}" if ours else f"{whole_reason(error)} (--debug shows the traceback)"
         print(f"keras-shared: {printable(said.strip())}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, UsageError) else 1
     finally:
         warnings.formatwarning = as_python_does
         _drop_stdout()

@@ -19,12 +19,13 @@ def run(options: argparse.Namespace) -> None:
     import pathlib
 
     from keras_shared.cli.gallery import open_gallery, pictures
+    from keras_shared.errors import UsageError
     from keras_shared.files.atomic import locked
     from keras_shared.gallery import GalleryError
     from keras_shared.terminal import say
 
     if bool(options.files) == options.remove:
-        raise GalleryError(
+        raise UsageError(
             "Name pictures to enrol, or --remove without pictures. Received: "
             f"{len(options.files)} files, --remove {'given' if options.remove else 'not given'}"
         )

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from keras_shared.errors import KerasSharedError
+    from keras_shared.errors import UsageError
     from keras_shared.presets.loading import load
     from keras_shared.recipes.changes import changed
     from keras_shared.recipes.own_data import fine_tuning
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> None:
     alone = options.recipe is None  # nothing but a model and a folder
     if alone:
         if not options.data:
-            raise KerasSharedError(
+            raise UsageError(
                 "fine-tune needs --data FOLDER, with a sub-folder for each class, or a recipe. "
                 f"For example: keras-shared fine-tune {options.model} --data my/photos"
             )

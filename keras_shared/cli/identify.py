@@ -12,7 +12,9 @@ EXAMPLE = "identify people.npz who.png"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_gallery(parser)
     parser.add_argument("files", metavar="FILE", nargs="+", help="pictures, or folders of them")
-    parser.add_argument("--top", metavar="N", type=int, default=3, help="so many of the best names")
+    parser.add_argument(
+        "--top", metavar="N", type=within(1, 2**31 - 1), default=3, help="so many of the best names"
+    )
     parser.add_argument(
         "--threshold", metavar="P", type=within(0.0, 1.0),
         help="probability below which a picture is 'unknown' (default: the gallery's own, 0.5)",

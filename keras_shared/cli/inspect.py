@@ -15,16 +15,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from keras_shared.files.atomic import replace_text
+    from keras_shared.files.paths import PICTURE, as_path
     from keras_shared.presets.loading import load
     from keras_shared.presets.names import INNER_MODEL, version_dir
     from keras_shared.presets.reading import FILES
     from keras_shared.sharing import draw_sharing, sharing_report, stored_report, write_tree
-    from keras_shared.sharing.picture import refuse_suffix
     from keras_shared.sharing.table import print_report
     from keras_shared.terminal import console
 
     if options.picture:
-        refuse_suffix(options.picture)
+        as_path(options.picture, "--picture", *PICTURE)
+    if options.html:
+        as_path(options.html, "--html", ".html")
     foreign = None
     if not options.model.endswith(FILES):
         folder = version_dir(options.model)

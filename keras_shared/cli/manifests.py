@@ -38,7 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="as the batching_params.pbtxt of a version says, of those that have one",
     )  # fmt: skip
     parser.add_argument(
-        "--latest", metavar="N", type=int, default=1, help="serve the N newest versions of each"
+        "--latest",
+        metavar="N",
+        type=within(1, 2**31 - 1),
+        default=1,
+        help="serve the N newest versions of each",
     )
     parser.add_argument(
         "--label", metavar="NAME:LABEL=VERSION", action="append", default=[], type=_label,
@@ -47,20 +51,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from keras_shared.errors import KerasSharedError
+    from keras_shared.errors import UsageError
     from keras_shared.serving import write_manifests
     from keras_shared.terminal import say
 
     serves = options.no_batching or options.batching_parameters_file or options.per_model_batching
     serves = serves or options.latest != 1 or options.label
     if options.train and (options.models or serves or not options.image):
-        raise KerasSharedError(
+        raise UsageError(
             "--train takes --image with an image in which keras_shared is installed, --workers and "
             "--to, and neither models nor options of serving, which a call of its own takes. "
             f"Received: image={options.image}, models={options.models}"
         )
     if not options.train and (options.workers or not options.models):
-        raise KerasSharedError(
+        raise UsageError(
             "Expected models to serve, or --train with a recipe, and --workers with --train alone. "
             f"Received: models={options.models}, workers={options.workers}"
         )

@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from keras_shared.errors import KerasSharedError, boundary, printable
+    from keras_shared.errors import UsageError, boundary, printable
     from keras_shared.lookup import find
     from keras_shared.presets.names import class_name, entry_names, version_dir
     from keras_shared.serving.answering import AnswerError, answer, answer_texts
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> None:
         _refuse_picture(target)
     version_dir(options.model)  # refuses a model that is not there, before files are read
     if bool(options.files) == bool(options.text):
-        raise KerasSharedError("predict takes files, or texts with --text: one of the two.")
+        raise UsageError("predict takes files, or texts with --text: one of the two.")
     files = [file for given in options.files for file in files_in(given)]
     sources = contents(files)
     if options.text:
@@ -110,11 +110,12 @@ def run(options: argparse.Namespace) -> None:
 
 def contents(files: list[str]) -> "list[str | bytes]":
     """The files, with what is piped in where one is called `-`."""
+    from keras_shared.errors import UsageError
     from keras_shared.files.bounded import read_stdin
     from keras_shared.files.limits import MOST_PICTURE
 
     if files.count("-") > 1:
-        raise ValueError("- stands for the standard input, which can be read once alone.")
+        raise UsageError("- stands for the standard input, which can be read once alone.")
     return [read_stdin(MOST_PICTURE) if file == "-" else file for file in files]
 
 
@@ -126,8 +127,10 @@ def _count(text: str) -> int:
 
 def _refuse_picture(target: str | None) -> None:
     """`--json a.png` would write over the picture that it was meant to read."""
+    from keras_shared.errors import UsageError
+
     if target and pathlib.Path(target).suffix.lower() in suffixes():
-        raise ValueError(
+        raise UsageError(
             f"{target} follows --json or --csv, which would write to it. Put pictures before these."
         )
 
@@ -250,6 +253,7 @@ def _write_pictures(
 
     import numpy as np
 
+    from keras_shared.errors import KerasSharedError
     from keras_shared.files.atomic import make_folder, replacing
     from keras_shared.files.pictures import png_bytes
 
@@ -258,7 +262,7 @@ def _write_pictures(
         vectors = outputs.get("reconstruction")
         side = 0 if vectors is None else math.isqrt(vectors.shape[1])
         if vectors is None or side * side != vectors.shape[1]:
-            raise ValueError(
+            raise KerasSharedError(
                 f"--out writes square reconstructions, and {file} gave {list(outputs)}. Leave it "
                 "out, or ask an autoencoder of square images."
             )

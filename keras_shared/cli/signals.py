@@ -1,6 +1,6 @@
 import argparse
 
-from keras_shared.cli.options import add_data_dir, add_settings, recipe_of
+from keras_shared.cli.options import add_data_dir, add_settings, recipe_of, within
 
 NAME = "signals"
 HELP = "how signals and gradients pass through a model, before training or over epochs"
@@ -15,10 +15,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_settings(parser)
     parser.add_argument(
-        "--examples", type=int, default=256, metavar="N", help="to look at (default: 256)"
+        "--examples",
+        type=within(1, 2**31 - 1),
+        default=256,
+        metavar="N",
+        help="to look at (default: 256)",
     )
     parser.add_argument(
-        "--epochs", type=int, default=0, metavar="N", help="train so many, and look after each"
+        "--epochs",
+        type=within(0, 2**31 - 1),
+        default=0,
+        metavar="N",
+        help="train so many, and look after each",
     )
     parser.add_argument("--json", metavar="FILE", help="write the report, or one an epoch, as JSON")
     parser.add_argument(
@@ -34,19 +42,15 @@ def run(options: argparse.Namespace) -> None:
 
     from keras_shared.errors import KerasSharedError
     from keras_shared.files.atomic import replace_text
+    from keras_shared.files.paths import PICTURE, as_path
     from keras_shared.recipes.changes import changed
     from keras_shared.signals import draw_signals
     from keras_shared.terminal import say
     from keras_shared.training import Run, training_data
     from keras_shared.training.looking import signals_of
 
-    if options.examples < 1 or options.epochs < 0:
-        raise KerasSharedError(
-            "--examples must be at least 1 and --epochs at least 0. Received: "
-            f"--examples {options.examples} --epochs {options.epochs}"
-        )
-    if options.png and pathlib.Path(options.png).suffix not in (".png", ".svg"):
-        raise KerasSharedError(f"--png takes a .png or .svg file. Received: {options.png}")
+    if options.png:
+        as_path(options.png, "--png", *PICTURE)
     for path in (options.json, options.png):  # before a training
         folder = pathlib.Path(path or "").absolute().parent
         if path and not os.access(folder, os.W_OK):

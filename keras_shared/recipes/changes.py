@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from keras_shared.errors import attempt
+from keras_shared.errors import UsageError, attempt
 from keras_shared.recipes.recipe import Recipe, RecipeError, read_toml
 
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ def changed(recipe: Recipe, settings: Sequence[str]) -> Recipe:
         settings: each `KEY=VALUE`, the value as TOML writes it; strings need no quotes.
 
     Raises:
-        RecipeError: for a setting of another form, an unknown key, or a value it does not take.
+        UsageError: for a setting of another form.
+        RecipeError: for an unknown key, or a value that it does not take.
 
     Example:
         >>> from keras_shared.presets.names import entry_dir
@@ -33,7 +34,7 @@ def changed(recipe: Recipe, settings: Sequence[str]) -> Recipe:
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not key:
-            raise RecipeError(
+            raise UsageError(
                 f"--set takes KEY=VALUE, such as training.epochs=5. Received: {setting!r}"
             )
         key = key.strip()
@@ -53,7 +54,7 @@ def comparison_of(
         sizes: `N,N`: images of each class to train on.
 
     Raises:
-        RecipeError: for options that cannot be read so.
+        UsageError: for options that cannot be read so.
 
     Example:
         >>> from keras_shared.presets.names import entry_dir
@@ -68,13 +69,13 @@ def comparison_of(
     kept = recipe.comparison or Comparison()
     if seeds is not None:
         if not 1 <= seeds <= MOST_SEEDS:
-            raise RecipeError(f"--seeds: received {seeds}, expected 1 to {MOST_SEEDS}")
+            raise UsageError(f"--seeds: received {seeds}, expected 1 to {MOST_SEEDS}")
         kept = kept.model_copy(update={"seeds": tuple(range(1, seeds + 1))})
     if vary is not None:
         key, _, text = vary.partition("=")
         values = _values(recipe, key, text)
         if len(values) < 2 or len({str(value) for value in values}) < len(values):
-            raise RecipeError(
+            raise UsageError(
                 f"--vary: received {vary!r}, expected KEY=A,B with at least two values, each once"
             )
         arms = tuple(
@@ -83,7 +84,7 @@ def comparison_of(
         kept = kept.model_copy(update={"arms": arms})
     if sizes is not None:
         if not re.fullmatch(r"\s*0*[1-9][0-9]{0,6}\s*(,\s*0*[1-9][0-9]{0,6}\s*)*", sizes, re.ASCII):
-            raise RecipeError(
+            raise UsageError(
                 f"--sizes: received {sizes!r}, expected whole numbers with commas between"
             )
         numbers = tuple(sorted({int(text) for text in sizes.split(",")}))

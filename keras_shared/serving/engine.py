@@ -19,7 +19,7 @@ import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any, Literal
 
-from keras_shared.errors import KerasSharedError, attempt, boundary, printable
+from keras_shared.errors import KerasSharedError, UsageError, attempt, boundary, printable
 from keras_shared.processes import ENDING, GRACE, child, scratch_folder, sweep
 from keras_shared.serving.client import Client
 from keras_shared.serving.configuration import (
@@ -109,6 +109,7 @@ def serve(
         BatchingError: for a file of batching parameters that it could not read.
         ValueError: for `models` that are no names.
         EngineError: if there is no TF Serving, a port cannot be had, or a model does not load.
+        UsageError: without models.
 
     Example:
         >>> from keras_shared.serving import serve
@@ -117,7 +118,7 @@ def serve(
     config = embedded.get("model_config_file")
     folders = configured(str(config)) if config else model_folders(models)
     if not folders or (config and models):
-        raise EngineError("Name models to serve, or a model config file, and not both.")
+        raise UsageError("Name models to serve, or a model config file, and not both.")
     binary, docker = "", ""
     if engine != "embedded":
         binary, docker = _engine(or_none=engine is None)

@@ -5,6 +5,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from keras_shared.files.atomic import replacing
+from keras_shared.files.paths import PICTURE, as_path
 from keras_shared.sharing.report import SharingReport
 from keras_shared.text import plot_label
 
@@ -25,8 +26,8 @@ def draw_sharing(report: SharingReport, path: str | os.PathLike[str]) -> pathlib
         The path.
 
     Raises:
-        TypeError: for what is no report, such as a model.
-        ValueError: for another suffix.
+        TypeError: for what is no report, such as a model, or no path.
+        UsageError: for another suffix.
         FileError: if it cannot be written there.
 
     Example:
@@ -41,22 +42,11 @@ def draw_sharing(report: SharingReport, path: str | os.PathLike[str]) -> pathlib
         raise TypeError(
             f"Expected a report: draw_sharing(sharing_report(model), path). Received: {report!r}"
         )
-    refuse_suffix(path)
-    path = pathlib.Path(path)
+    path = as_path(path, "path", *PICTURE)
     metadata = {"Date": None} if path.suffix == ".svg" else None
     with replacing(path) as scratch:
         picture(report).savefig(scratch, dpi=110, metadata=metadata)
     return path
-
-
-def refuse_suffix(path: str | os.PathLike[str]) -> None:
-    """See that a file to draw to is one of the two kinds.
-
-    Raises:
-        ValueError: for another.
-    """
-    if pathlib.Path(path).suffix not in (".png", ".svg"):
-        raise ValueError(f"The picture is a .png or .svg file. Received: {path}")
 
 
 def picture(report: SharingReport) -> Figure:

@@ -4,6 +4,7 @@ import pathlib
 from typing import Any
 
 from keras_shared.files.atomic import replace_text
+from keras_shared.files.paths import as_path
 from keras_shared.sharing.report import SharingReport
 from keras_shared.text import one_line
 
@@ -24,7 +25,7 @@ def write_tree(report: SharingReport, path: str | os.PathLike[str]) -> pathlib.P
         The path.
 
     Raises:
-        ValueError: for another suffix.
+        UsageError: for another suffix.
         FileError: if it cannot be written there.
 
     Example:
@@ -35,9 +36,7 @@ def write_tree(report: SharingReport, path: str | os.PathLike[str]) -> pathlib.P
         >>> write_tree(report, tempfile.mkdtemp() + "/sharing.html").name
         'sharing.html'
     """
-    path = pathlib.Path(path)
-    if path.suffix != ".html":
-        raise ValueError(f"The page is a .html file. Received: {path}")
+    path = as_path(path, "path", ".html")
     text = json.dumps(tree_facts(report)).replace("<", "\\u003c")  # no name can end the script
     replace_text(path, PAGE.read_text(encoding="utf-8").replace("REPORT", text, 1))
     return path

@@ -10,6 +10,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
 from keras_shared.files.atomic import replacing
+from keras_shared.files.paths import PICTURE, as_path
 from keras_shared.signals.report import Histogram, SignalReport
 from keras_shared.text import plot_label
 
@@ -41,7 +42,8 @@ def draw_signals(
         The path.
 
     Raises:
-        ValueError: for another suffix, or no report.
+        UsageError: for another suffix.
+        ValueError: without a report.
         FileError: if it cannot be written there.
 
     Example:
@@ -53,9 +55,7 @@ def draw_signals(
         >>> draw_signals(report, tempfile.mkdtemp() + "/signals.png").name
         'signals.png'
     """
-    path = pathlib.Path(path)
-    if path.suffix not in (".png", ".svg"):
-        raise ValueError(f"The picture is a .png or .svg file. Received: {path}")
+    path = as_path(path, "path", *PICTURE)
     several = [reports] if isinstance(reports, SignalReport) else list(reports)
     if not several or not several[0].layers:
         raise ValueError("There is nothing to draw. Expected a report with layers.")

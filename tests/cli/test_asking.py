@@ -131,7 +131,7 @@ def test_json_never_writes_over_a_picture(here, ask):
     shutil.copy("seven.png", "eight.png")
     before = (here / "eight.png").read_bytes()
     status, _, said = ask("predict", "lenet5_mnist", "seven.png", "--json", "eight.png")
-    assert status == 1 and "Put pictures before" in said
+    assert status == 2 and "Put pictures before" in said
     assert (here / "eight.png").read_bytes() == before
     assert ask("predict", "lenet5_mnist", "seven.png", "eight.png", "--json")[0] == 0
 
@@ -218,6 +218,7 @@ def test_a_picture_for_a_model_of_vectors(here, ask):
     np.testing.assert_allclose(pixels.ravel() / 255, np.clip(rows[3], 0, 1), atol=0.003)
     status, _, said = ask("predict", "lenet5_mnist", "seven.png", "--out", "drawn")
     assert status == 1 and "--out writes square reconstructions" in said
+    assert "--debug" not in said
     (here / "again").mkdir()
     shutil.copy("seven.png", "again/seven.png")
     ask("predict", "tied_autoencoder_mnist", "seven.png", "again", "--out", "both")

@@ -123,6 +123,45 @@ def test_words_that_a_command_does_not_take_are_refused_with_its_usage(call, lef
     assert said.endswith(f"{command}: error: unrecognized arguments: {left}\n")
 
 
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ("predict lenet5_mnist", "predict takes files, or texts with --text: one of the two"),
+        ("predict lenet5_mnist a.png --text t", "predict takes files, or texts with --text"),
+        ("predict lenet5_mnist a.png --csv b.png", "b.png follows --json or --csv"),
+        ("predict lenet5_mnist - -", "the standard input, which can be read once alone"),
+        ("verify - -", "the standard input, which can be read once alone"),
+        ("train lenet5_mnist --set training.epochs", "--set takes KEY=VALUE"),
+        ("compare lenet5_mnist --seeds 0", "--seeds: received 0, expected 1 to 1000"),
+        ("compare lenet5_mnist --sizes 10,x", "--sizes: received '10,x', expected whole numbers"),
+        ("compare lenet5_mnist --vary model.variant=1998", "with at least two values"),
+        ("enrol g.npz anna", "Name pictures to enrol, or --remove"),
+        ("enrol g.npz anna a.png --remove", "Name pictures to enrol, or --remove"),
+        ("fine-tune lenet5_modern_mnist", "fine-tune needs --data FOLDER"),
+        ("inspect lenet5_mnist --picture a.gif", "`--picture` takes a .png or .svg file"),
+        ("inspect lenet5_mnist --html a.htm", "`--html` takes a .html file. Received: a.htm"),
+        ("signals lenet5_mnist --png a.jpg", "`--png` takes a .png or .svg file"),
+        ("manifests", "Expected models to serve, or --train with a recipe"),
+        ("manifests --train lenet5_mnist", "--train takes --image"),
+        ("serve", "Name models to serve, or a model config file"),
+        ("signals lenet5_mnist --examples 0", "--examples: expected a whole number from 1"),
+        ("signals lenet5_mnist --epochs -1", "--epochs: expected a whole number from 0"),
+        ("identify g.npz a.png --top 0", "--top: expected a whole number from 1"),
+        ("manifests lenet5_mnist --latest 0", "--latest: expected a whole number from 1"),
+    ],
+)
+def test_what_is_wrong_in_the_call_alone_exits_with_2(call, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    try:
+        status = main(call.split())
+    except SystemExit as ended:
+        status = ended.code
+    assert status == 2
+    printed = capsys.readouterr().err
+    assert said in printed and "--debug shows" not in printed
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_version(capsys):
     with pytest.raises(SystemExit):
         main(["--version"])

@@ -44,8 +44,6 @@ def test_enrol_identify_remove(drawings, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["enrol", "{}/a.npz", "anna"], "Name pictures to enrol, or --remove"),
-        (["enrol", "{}/a.npz", "anna", "x.png", "--remove"], "Name pictures to enrol"),
         (["enrol", "{}/b/a.npz", "anna", "x.png"], "There is no folder"),
         (["enrol", "{}/a.npz", "anna", "{}/x.png"], "There is no file"),
         (["enrol", "{}/a.npz", "anna", "--remove"], "There is no file"),

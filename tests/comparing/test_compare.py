@@ -90,7 +90,7 @@ def test_compare(small_recipe, tmp_path, monkeypatch, capsys):
     assert "`training.sharing` = 'unshared_narrow'" in card and "![" in card
     kept = {p: p.stat().st_mtime_ns for p in pathlib.Path("out/runs").rglob("*")}
     again = main(["compare", "small.toml", "--vary", "training.epochs=1,1"])
-    assert again == 1 and "each once" in capsys.readouterr().err
+    assert again == 2 and "each once" in capsys.readouterr().err
     victim = pathlib.Path("out/runs/unshared/5/seed-1/result.json")
     victim.unlink()  # one run is missing: it alone is done again, to the same figures
     written = pathlib.Path("out/recipe.toml")
@@ -107,7 +107,7 @@ def test_compare(small_recipe, tmp_path, monkeypatch, capsys):
     assert main(["compare", "lenet5_mnist"]) == 1  # at once: no arm is left beside the first
     assert "'S2' has no local counterpart" in capsys.readouterr().err
     assert not pathlib.Path("runs/lenet5_mnist_compared").exists()
-    assert main(["compare", "small.toml", "--vary", "model.units=3", "--seeds", "1"]) == 1
+    assert main(["compare", "small.toml", "--vary", "model.units=3", "--seeds", "1"]) == 2
     assert "KEY=A,B with at least two values" in capsys.readouterr().err
     assert main(["compare", "siamese_omniglot", "--sizes", "5"]) == 1
     assert "images_per_class needs data of images with labels" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from mutations import fuzzed, mutated
 
-from keras_shared.errors import KerasSharedError
+from keras_shared.errors import KerasSharedError, UsageError
 from keras_shared.files.limits import MOST_RECIPE
 from keras_shared.presets.names import entry_dir
 from keras_shared.recipes import RecipeError, read_recipe
@@ -119,7 +119,7 @@ def test_options_of_any_size(recipe):
         {"sizes": "٣"},
         {"vary": "training.epochs=" + "[" * 100_000},
     ):
-        with pytest.raises(RecipeError):
+        with pytest.raises(UsageError):
             comparison_of(small, **options)
     assert comparison_of(small, sizes="300, 100").images_per_class == (100, 300)
 
