@@ -2,7 +2,7 @@ import argparse
 import pathlib
 from typing import Any
 
-from keras_shared.cli.options import add_data_dir
+from keras_shared.cli.options import RUN, add_data_dir
 
 NAME = "evaluate"
 HELP = "run a model on its test data: metrics.json, card, plots"
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
             nothing = best.from_nothing.model()
         out = options.out or run.path
     else:
-        entry = entry_dir(options.model)
+        entry = entry_dir(options.model, RUN)
         recipe = read_recipe(entry / "recipe.toml")
         model = load(entry_model_dir(options.model), compile=False)
         training, others = known_runs(entry / METRICS)

@@ -10,6 +10,9 @@ from keras_shared.errors import attempt
 if TYPE_CHECKING:
     from keras_shared.recipes import Recipe
 
+RECIPE = ", or a recipe, a file that ends in .toml"
+RUN = ", or the folder of a run"
+
 
 def add_data_dir(parser: argparse.ArgumentParser) -> None:
     """Add --data-dir."""
@@ -39,25 +42,25 @@ def add_own_data(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def recipe_of(options: argparse.Namespace) -> "Recipe":
+def recipe_of(options: argparse.Namespace, also: str = RECIPE) -> "Recipe":
     """The recipe that the options name, changed as --set says."""
     from keras_shared.recipes import read_recipe
     from keras_shared.recipes.changes import changed
     from keras_shared.recipes.own_data import on_own_data
 
-    recipe = read_recipe(recipe_file(options.recipe))
+    recipe = read_recipe(recipe_file(options.recipe, also))
     if getattr(options, "data", None):
         recipe = on_own_data(recipe, options.data)
     return changed(recipe, options.settings)
 
 
-def recipe_file(path_or_name: str) -> str:
+def recipe_file(path_or_name: str, also: str = RECIPE) -> str:
     """The file of a recipe: a path that ends in .toml, or the name of an entry."""
     from keras_shared.presets.names import entry_dir
 
     if path_or_name.endswith(".toml"):
         return path_or_name
-    return str(entry_dir(path_or_name) / "recipe.toml")
+    return str(entry_dir(path_or_name, also) / "recipe.toml")
 
 
 def progress_of_epochs() -> int | str:

@@ -1,6 +1,6 @@
 import argparse
 
-from keras_shared.cli.options import add_data_dir, add_settings, recipe_of, within
+from keras_shared.cli.options import RECIPE, RUN, add_data_dir, add_settings, recipe_of, within
 
 NAME = "signals"
 HELP = "how signals and gradients pass through a model, before training or over epochs"
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> None:
         best = Run(options.recipe).best()
         recipe, model = changed(best.recipe(), options.settings), best.model()
     else:
-        recipe = recipe_of(options)
+        recipe = recipe_of(options, RECIPE + RUN)
     data = training_data(recipe, options.data_dir)
     reports = signals_of(recipe, data, options.examples, options.epochs, model)
     say(reports[-1])

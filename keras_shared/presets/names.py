@@ -39,13 +39,22 @@ def entry_names() -> list[str]:
     return sorted(path.parent.name for path in (_root() / "zoo").glob("*/recipe.toml"))
 
 
-def entry_dir(name: str) -> pathlib.Path:
+def entry_dir(name: str, also: str = "") -> pathlib.Path:
     """The folder with recipe, metrics and card of an entry.
+
+    Args:
+        name: of the entry.
+        also: what might have been given in place of a name, for the message.
 
     Raises:
         LoadError: for an unknown name; the message holds the nearest ones.
     """
     if name not in entry_names():
+        takes = f"Expected the name of an entry of the zoo, such as 'lenet5_mnist'{also}."
+        if os.path.lexists(name):
+            raise LoadError(f"{takes} Received: {name}")
+        if "/" in name or "." in name:  # as no name of an entry has
+            raise LoadError(f"There is no file or folder {name}. {takes}")
         raise LoadError(f"The zoo has no entry '{name}'. {suggestion(name, entry_names())}")
     return _root() / "zoo" / name
 

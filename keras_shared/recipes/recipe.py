@@ -135,6 +135,8 @@ class Recipe:
             2
         """
         table = {"training": {}, **copy.deepcopy(dict(self.given))}
+        values = [f"{key} = {_as_written(_frozen(value))}" for key, value in changes.items()]
+        where = f"{self.path} with {_short(', '.join(values))}"
         # the class first: its arguments are other ones
         for key, value in sorted(changes.items(), key=lambda c: c[0] != "model.class_name"):
             section, dot, inner = key.rpartition(".")
@@ -144,11 +146,11 @@ class Recipe:
             inside = inside if dot else table
             if not isinstance(inside, dict):
                 raise RecipeError(
-                    f"{self.path}: `{key}` is no key of a recipe: expected SECTION.KEY, such as "
+                    f"{where}: `{key}` is no key of a recipe: expected SECTION.KEY, such as "
                     f"training.epochs, with one of the sections {list(SECTIONS)}."
                 )
             inside[inner] = value
-        return recipe_from(table, self.path)
+        return dataclasses.replace(recipe_from(table, where), path=self.path)
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as TOML holds it, all defaults filled in."""
@@ -233,10 +235,10 @@ def recipe_from(table: Mapping[str, Any], path: str | os.PathLike[str] = "recipe
         'rbf'
     """
     with boundary(f"{os.fspath(path)}: cannot be read", RecipeError):
-        return _checked(_frozen(table), pathlib.Path(path))
+        return _checked(_frozen(table), os.fspath(path))
 
 
-def _checked(table: Mapping[str, Any], path: pathlib.Path) -> Recipe:
+def _checked(table: Mapping[str, Any], path: str) -> Recipe:
     from pydantic import ValidationError
 
     schema, wrong = _schema_for(table)
@@ -255,7 +257,7 @@ def _checked(table: Mapping[str, Any], path: pathlib.Path) -> Recipe:
         data=checked.data,
         training=checked.training,
         comparison=checked.comparison,
-        path=path,
+        path=pathlib.Path(path),
         given=table,
     )
     recipe = dataclasses.replace(recipe, training=_with_defaults(recipe))
@@ -400,7 +402,7 @@ def _with_defaults(recipe: Recipe) -> "Training":
     return recipe.training.model_copy(update=left_out)
 
 
-def _listed(path: pathlib.Path, wrong: Iterable[str]) -> str:
+def _listed(path: str, wrong: Iterable[str]) -> str:
     lines = list(itertools.islice(wrong, MOST_ERRORS + 1))
     if len(lines) == 1:
         return f"{path}: {lines[0]}"

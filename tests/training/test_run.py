@@ -82,7 +82,7 @@ def test_the_best_of_several_seeds(recipe, tmp_path):
     assert run.best().path.name == "seed-2"  # the first diverged
     three = two.with_changes({"training.seeds": [1, 2, 3]})
     run.expect(three)
-    with pytest.raises(RunError, match="Not trained to the end.*seed-3"):
+    with pytest.raises(RunError, match=r"Not trained to the end.*seed-3\. To go on: keras-sh"):
         run.best()
     finished(run.of_seeds(three)[3], three.with_seed(3), {"val_loss": 0.05})
     assert run.best().path.name == "seed-3"
@@ -103,7 +103,7 @@ def test_the_best_by_accuracy_where_the_task_says_so(recipe, tmp_path):
 def test_nothing_there(tmp_path):
     with pytest.raises(RunError, match="There is no folder .*nothing. Expected that of a run"):
         Run(tmp_path / "nothing").best()
-    with pytest.raises(RunError, match="Not trained to the end: "):
+    with pytest.raises(RunError, match="holds no run. Expected that of a run, as `keras-shared tr"):
         Run(tmp_path).best()
 
 
