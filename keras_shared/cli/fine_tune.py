@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> None:
     from keras_shared.recipes.changes import changed
     from keras_shared.recipes.own_data import fine_tuning
     from keras_shared.terminal import say
-    from keras_shared.training import Run, start_model, train, training_data
+    from keras_shared.training import Run, checked_start, start_model, train, training_data
     from keras_shared.training.build import base_of, with_arguments_of, with_data_arguments
 
     alone = options.recipe is None  # nothing but a model and a folder
@@ -54,9 +54,10 @@ def run(options: argparse.Namespace) -> None:
     for number, (seed, of_seed) in enumerate(run.of_seeds(recipe).items()):
         one = recipe.with_seed(seed)
         start = start_model(one, options.model)
-        if not number:  # a start that is refused leaves no folder behind
-            run.expect(recipe)
         data = training_data(one, options.data_dir)
+        if not number:  # a start that is refused leaves no folder behind
+            checked_start(one, data, start)
+            run.expect(recipe)
         train(one, data, of_seed, start=start, verbose=shown, base=base)
         say(f"fine-tuned: {of_seed.model_file}")
         if alone:  # what the start is worth: the same net from nothing, for the card

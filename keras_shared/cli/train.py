@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     from keras_shared.errors import KerasSharedError
     from keras_shared.terminal import say
-    from keras_shared.training import Run, train, training_data
+    from keras_shared.training import Run, checked_start, train, training_data
     from keras_shared.training.build import with_data_arguments
     from keras_shared.training.callbacks import in_words
     from keras_shared.training.workers import Workers
@@ -42,8 +42,6 @@ def run(options: argparse.Namespace) -> None:
     if options.seed is not None and options.seed not in runs:
         known = f"{recipe.path} has the seeds {list(runs)}"
         raise KerasSharedError(f"{known}. Received: {options.seed}")
-    if writes:
-        run.expect(recipe)
     took, shown = 0.0, progress_of_epochs() if writes else 0
     seeds = list(runs) if options.seed is None else [options.seed]
     for number, seed in enumerate(seeds, 1):
@@ -53,6 +51,9 @@ def run(options: argparse.Namespace) -> None:
             known = f", about {in_words(took * to_go)} to go" if took else ""
             say(f"seed {number} of {len(seeds)}: {seed}{known}")
         data = training_data(one, options.data_dir)
+        if writes and number == 1 and len(runs) > 1:  # one that is refused leaves no folder behind
+            checked_start(one, data)
+            run.expect(recipe)
         train(one, data, runs[seed], workers=workers, verbose=shown)
         if not writes:
             continue

@@ -88,16 +88,13 @@ def train(
     """
     recipe = with_arguments_from(recipe, data)
     seed, begins = recipe.training.seeds[0], fingerprint(start)
+    model = checked_start(recipe, data, start)
     folder = workers.folder(Run(run_dir)) if workers else nullcontext(Run(run_dir))
     with folder as run, run.claimed(recipe, begins):
         if workers:
             workers.see_that_all_begin_with(run.epochs_done())
-        keras.utils.set_random_seed(seed)
         run.see_same_data(data.sizes)
         record = Record(recipe.with_seed(seed), start_text(recipe, begins), [], data.sizes)
-        model = start or _built(recipe)
-        _check_class(type(model), recipe)
-        check_data(model, recipe, data)
         part, batches = trained_part(model, recipe, data)
         trained = part
         if run.checkpoint.exists():
@@ -158,6 +155,29 @@ def train(
                 recipe.task.finish(model, data)
         run.save(model, run.model_file, record)
         _write_facts(run, record, data, base)
+    return model
+
+
+def checked_start(
+    recipe: Recipe, data: TrainingData, start: keras.Model | None = None
+) -> keras.Model:
+    """The model that a training begins with; refused before anything is written.
+
+    Args:
+        recipe: what is to be trained; a model is drawn by its first seed.
+        data: its batches.
+        start: a trained model to fine-tune.
+
+    Raises:
+        RunError: if it cannot be built, its class is not registered with Keras, or it does not
+            take the data.
+        RecipeError: if there is no loss of the recipe's name.
+    """
+    keras.utils.set_random_seed(recipe.training.seeds[0])
+    loss_of(recipe)
+    model = start or _built(recipe)
+    _check_class(type(model), recipe)
+    check_data(model, recipe, data)
     return model
 
 

@@ -1,5 +1,6 @@
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -332,6 +333,53 @@ def test_demo(tmp_path):
     assert (tmp_path / "demo" / "run" / "roc.png").exists()
 
 
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (
+            "evaluate runs/nope",
+            "There is no file or folder runs/nope. Expected the name of an entr",
+        ),
+        ("evaluate here.txt", "such as 'lenet5_mnist', or the folder of a run. Received: here.txt"),
+        (
+            "signals /nowhere",
+            "no file or folder /nowhere. .* ends in .toml, or the folder of a run",
+        ),
+        ("train digits.tml", "There is no file or folder digits.tml. .* a file that ends in .toml"),
+        ("train folder", "or a recipe, a file that ends in .toml. Received: folder"),
+        ("train lenet5_mnist --set training.epoch=5", ".toml with training.epoch = 5: .*'epochs'?"),
+        (
+            "compare tied_autoencoder_mnist --vary training.epoch=5,6",
+            "recipe.toml with training.epoch = 5: `training.epoch` is an unknown key",
+        ),
+    ],
+)
+def test_errors_name_what_was_given(call, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here.txt").touch()
+    (tmp_path / "folder").mkdir()
+    assert main(call.split()) == 1
+    assert re.search(said, capsys.readouterr().err)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "here.txt"]
+
+
+def test_a_start_that_is_refused_leaves_no_folder(recipe, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for seeds in ([1], [1, 2]):
+        small = recipe("autoencoder", **{"training.seeds": seeds})
+        small.write("small.toml")
+        for setting, said in (
+            ("data.name=digit", "no data set named"),
+            ("data.validation_images=1000000", "validation"),
+            ("model.input_dim=7", "gives inputs of shape"),
+            ("training.loss=os:nothing", "cannot be imported"),
+        ):
+            call = ["train", "small.toml", "--out", "run", "--set", setting]
+            assert main(call) == 1, setting
+            assert re.search(said, capsys.readouterr().err), setting
+            assert sorted(path.name for path in tmp_path.iterdir()) == ["small.toml"], setting
+
+
 @pytest.mark.slow
 def test_several_seeds(recipe, tmp_path, monkeypatch, capsys):
     """Each has a run; validation picks the published one; mean and spread come from all."""
@@ -341,9 +389,9 @@ def test_several_seeds(recipe, tmp_path, monkeypatch, capsys):
     assert "has the seeds [4, 7]. Received: 5" in capsys.readouterr().err
     assert main(["train", "small.toml", "--seed", "7"]) == 0
     assert main(["evaluate", "runs/small"]) == 1
-    assert "Not trained to the end: runs/small/seed-4" in capsys.readouterr().err
-    capsys.readouterr()
-    assert main(["train", "small.toml"]) == 0
+    unfinished, _, advice = capsys.readouterr().err.partition(". To go on: keras-shared ")
+    assert unfinished.endswith("Not trained to the end: runs/small/seed-4")
+    assert main(advice.partition(" (")[0].split()) == 0
     said = capsys.readouterr().out
     assert "seed 1 of 2: 4\n" in said and "seed 2 of 2: 7, about " in said
     assert main(["evaluate", "runs/small"]) == 0
