@@ -18,12 +18,14 @@ from keras_shared.comparing.card import write_comparison_card
 from keras_shared.comparing.peak_memory import peak_memory
 from keras_shared.comparing.plots import plot_comparison
 from keras_shared.comparing.statistics import summarise
-from keras_shared.errors import KerasSharedError, attempt, boundary, whole_reason
+from keras_shared.errors import KerasSharedError, attempt, boundary, shortened, whole_reason
 from keras_shared.evaluation.entry import COMPARISON, METRICS
 from keras_shared.evaluation.measuring import DivergedError, measure
 from keras_shared.files.atomic import Lock, locked, replace_text, save_plots
 from keras_shared.files.bounded import read_json
+from keras_shared.files.paths import as_path
 from keras_shared.recipes import Recipe, RecipeError, read_recipe
+from keras_shared.recipes.recipe import expect_recipe
 from keras_shared.recipes.schema import Arm, Comparison
 from keras_shared.sharing import sharing_report
 from keras_shared.terminal import progress, say
@@ -83,7 +85,13 @@ def compare(
     Peak memory is measured in a process of its own: a script that calls this needs the guard
     `if __name__ == "__main__":`.
     """
-    out_dir = pathlib.Path(out_dir)
+    expect_recipe(recipe)
+    if not isinstance(comparison, Comparison):
+        raise TypeError(
+            "`comparison` is what keras_shared.recipes.changes.comparison_of gives. Received: "
+            f"{shortened(repr(comparison))}"
+        )
+    out_dir = as_path(out_dir, "out_dir")
     _check_folder(out_dir, comparison)
     sizes = comparison.images_per_class or (0,)
     recipes, left_out = _try_all(

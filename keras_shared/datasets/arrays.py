@@ -11,6 +11,7 @@ from keras_shared.datasets.lazy_images import Shape
 from keras_shared.datasets.splitting import check_classes, check_split, split_by_seed
 from keras_shared.errors import boundary
 from keras_shared.files.npy import read_npz
+from keras_shared.files.paths import as_path
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 VALIDATION = ("x_val", "y_val")
@@ -47,7 +48,7 @@ def from_arrays(
         >>> from_arrays(file, "test", (8, 8, 1)).images.shape
         (4, 8, 8, 1)
     """
-    where, split = str(path), check_split(split)
+    where, split = str(as_path(path, "path")), check_split(split)
     with boundary(f"{where} holds no images with labels", DataError):
         return _from_arrays(path, split, image_shape, seed, where)
 

@@ -14,6 +14,7 @@ from keras_shared.datasets.splitting import check_classes, check_split, split_by
 from keras_shared.errors import boundary
 from keras_shared.files.bounded import read_bytes
 from keras_shared.files.limits import MOST_PICTURE
+from keras_shared.files.paths import as_path
 from keras_shared.files.pictures import why_no_picture
 from keras_shared.text import one_line
 
@@ -59,7 +60,7 @@ def from_folder(
         >>> train.class_names, len(train.images), len(test.images), test.images.read().shape
         (('dark', 'light'), 8, 2, (2, 8, 8, 1))
     """
-    folder, split = pathlib.Path(path), check_split(split)
+    folder, split = as_path(path, "path"), check_split(split)
     with boundary(f"{folder} cannot be read as a folder of images", DataError):
         return _from_folder(folder, split, image_shape, seed)
 

@@ -12,6 +12,7 @@ from keras_shared.datasets.lazy_images import LazyImages, Shape
 from keras_shared.datasets.splitting import SHARE, check_split
 from keras_shared.errors import boundary
 from keras_shared.files.bounded import read_text
+from keras_shared.files.paths import as_path
 from keras_shared.files.pictures import why_no_picture
 
 YES, NO = ("1", "same", "true", "yes"), ("0", "different", "false", "no")
@@ -90,7 +91,7 @@ def from_pairs(
         >>> len(train.same), len(train.held_out), train.images.shape[1:]
         (8, 2, (8, 8, 1))
     """
-    path, split = pathlib.Path(path), check_split(split)
+    path, split = as_path(path, "path"), check_split(split)
     with boundary(f"{path} is not a CSV file of pairs, {HEADER}", DataError):
         rows = _readable(path, _rows(path))
         paths = sorted({file for row in rows for file in (row.left, row.right)})

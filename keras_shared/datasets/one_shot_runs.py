@@ -9,6 +9,7 @@ import numpy as np
 from keras_shared.datasets.dataset import DataError
 from keras_shared.errors import boundary
 from keras_shared.files.bounded import read_text
+from keras_shared.files.paths import as_path
 from keras_shared.files.pictures import PictureError, why_no_picture
 
 KNOWN, QUERIES = ("support", "training"), ("query", "test")
@@ -71,7 +72,7 @@ def read_one_shot_runs(path: str | os.PathLike[str]) -> list[OneShotRun]:
         >>> run.name, run.classes, len(run.known), run.query_classes.tolist()
         ('first', ('a', 'b'), 2, [0, 1])
     """
-    folder = pathlib.Path(path)
+    folder = as_path(path, "path")
     with boundary(f"{folder} cannot be read as a folder of one-shot runs", DataError):
         if not folder.is_dir():
             raise DataError(

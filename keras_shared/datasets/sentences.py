@@ -11,6 +11,7 @@ from keras_shared.datasets.dataset import DataError, Dataset
 from keras_shared.datasets.labelled_sentences import LabelledSentences
 from keras_shared.datasets.splitting import SHARE, check_split
 from keras_shared.datasets.text_file import read_text_file
+from keras_shared.files.paths import as_path
 
 COLUMNS = ("text", "label", "split")
 SPLITS = ("train", "validation", "test")
@@ -44,7 +45,7 @@ def from_sentences(path: str | os.PathLike[str], split: str, seed: int = 1) -> L
         >>> len(train.sentences), len(train.held_out), train.class_names
         (16, 4, ('bad', 'good'))
     """
-    name, split = os.fspath(path), check_split(split)
+    name, split = str(as_path(path, "path")), check_split(split)
     text = read_text_file(path)
     (_, first_row), *others = csv_rows(text, f"{name} cannot be read as CSV") or [(1, list[str]())]
     named = [field.strip() for field in first_row]

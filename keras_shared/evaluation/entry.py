@@ -16,7 +16,9 @@ from keras_shared.evaluation.learning_curves import plot_learning_curves
 from keras_shared.evaluation.measuring import EvaluationError, measure, plain
 from keras_shared.files.atomic import make_folder, replace_text, save_plots
 from keras_shared.files.bounded import read_json
+from keras_shared.files.paths import as_path
 from keras_shared.recipes import Recipe
+from keras_shared.recipes.recipe import expect_recipe
 from keras_shared.sharing import sharing_report
 from keras_shared.training.build import (
     load_split,
@@ -24,6 +26,7 @@ from keras_shared.training.build import (
     training_data,
     with_vocabulary_of,
 )
+from keras_shared.tying.keras_private import expect_layer
 
 METRICS = "metrics.json"
 COMPARISON = "comparison.json"
@@ -62,12 +65,14 @@ def evaluate(
             something else than it must, or if comparison.json or metrics.json in `out_dir` is of
             another recipe, or not what was written there.
     """
+    expect_layer(model)
+    expect_recipe(recipe)
     if recipe.training.sharing != "shared":
         raise EvaluationError(
             f"{recipe.path} says training.sharing = {recipe.training.sharing!r}. An entry shares; "
             "`keras-shared compare` evaluates what does not."
         )
-    out_dir, task = pathlib.Path(out_dir), recipe.task
+    out_dir, task = as_path(out_dir, "out_dir"), recipe.task
     comparison = _comparison_in(out_dir, recipe)
     kept = out_dir / METRICS
     if training is None:

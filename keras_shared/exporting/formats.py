@@ -12,6 +12,7 @@ from keras_shared.exporting.to_litert import litert_model
 from keras_shared.exporting.to_onnx import onnx_model
 from keras_shared.exporting.to_safetensors import write_safetensors
 from keras_shared.files.atomic import replacing
+from keras_shared.files.paths import as_path
 from keras_shared.tying.keras_private import flatten_layers
 
 SUFFIXES = {".onnx": "onnx", ".tflite": "litert", ".safetensors": "safetensors"}
@@ -83,12 +84,18 @@ def export(
         >>> file.stat().st_size < 4 * model.count_params() + 10_000  # float32, each once
         True
     """
-    path = pathlib.Path(filepath)
+    path = as_path(filepath, "filepath")
     if format is None:
         if ends := [end for end in OF_KERAS if path.name.lower().endswith(end)]:
             raise ValueError(
                 f"`export` writes a SavedModel, ONNX, LiteRT or safetensors. Received: {path}. A "
                 f"file {ends[0]} is written by {OF_KERAS[ends[0]]}, or say `format`."
+            )
+        if path.suffix[1:].isalpha() and path.suffix.lower() not in SUFFIXES and not path.is_dir():
+            raise ValueError(
+                f"`export` writes files that end in one of {[*SUFFIXES]}, or the folder of a "
+                f"SavedModel. Received: {path}. For a folder of this name say "
+                "format='tf_saved_model'."
             )
         format = SUFFIXES.get(path.suffix.lower(), FORMATS[0])
     if format not in FORMATS:

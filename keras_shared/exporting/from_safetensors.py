@@ -15,12 +15,13 @@ from keras_shared.exporting.named_weights import Reading, layers_with_lora, name
 from keras_shared.exporting.to_safetensors import ALPHAS, TIES
 from keras_shared.files.bounded import regular_file
 from keras_shared.files.limits import MOST_WEIGHTS_HEADER
+from keras_shared.files.paths import as_path
 from keras_shared.finite import refuse_undefined
 from keras_shared.lookup import needed
 from keras_shared.presets.names import LoadError
 from keras_shared.tying import TieError, bind_ties
 from keras_shared.tying.keep import Keep, check_keep
-from keras_shared.tying.keras_private import flatten_layers
+from keras_shared.tying.keras_private import expect_layer, flatten_layers
 
 CODES = ("int8", "uint8")  # what weights are quantised to
 
@@ -66,7 +67,8 @@ def load_safetensors(
     Reference: https://huggingface.co/docs/safetensors/torch_shared_tensors
     """
     check_keep(keep)
-    path = pathlib.Path(filepath)
+    expect_layer(model)
+    path = as_path(filepath, "filepath")
     held, metadata = _content(path)
     bind_ties(model)
     weights, readings = named_weights(model)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from keras_shared.errors import KerasSharedError
 from keras_shared.files.bounded import regular_file
 from keras_shared.files.limits import MOST_DIRECTORY, MOST_INFLATION
+from keras_shared.files.paths import as_path
 
 if TYPE_CHECKING:
     import h5py
@@ -38,6 +39,7 @@ def open_archive(
             none that Keras or NumPy write.
         Exception: whatever Python's zipfile raises for one that is damaged, or none.
     """
+    as_path(path, "path")
     name = os.fspath(path)
     with regular_file(path, error) as (file, size):
         if not size:
@@ -163,6 +165,7 @@ def open_hdf5(
     """
     import h5py
 
+    as_path(path, "path")
     name = os.fspath(path)
     with regular_file(path, error) as (_, size), ExitStack() as stack:
         given = io.BytesIO(content) if content is not None else path

@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from keras_shared.errors import KerasSharedError, boundary, whole_reason
+from keras_shared.files.paths import as_path
 from keras_shared.processes import hold, scratch_folder
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         >>> path.read_text()
         '{}'
     """
+    as_path(path, "path")
     name = os.fspath(path)
     path = pathlib.Path(os.path.realpath(path))
     try:
@@ -110,6 +112,7 @@ def replacing_folder(
         >>> (path / "facts").read_text()
         'new'
     """
+    as_path(path, "path")
     name = os.fspath(path)
     with ExitStack() as stack:
         with boundary(f"{name} cannot be written", error, "Name another place."):

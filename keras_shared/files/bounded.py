@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 from keras_shared.errors import KerasSharedError, advised, boundary
 from keras_shared.files.limits import MOST_TEXT
+from keras_shared.files.paths import as_path
 
 
 def read_bytes(
@@ -33,6 +34,7 @@ def read_bytes(
         ...
         keras_shared.errors.KerasSharedError: /dev/zero is no regular file.
     """
+    as_path(path, "path")
     name = os.fspath(path)
     with regular_file(path, error) as (file, size), boundary(f"{name} cannot be read", error):
         content = file.read(size) if size <= most else b""
@@ -54,6 +56,7 @@ def regular_file(
     Raises:
         KerasSharedError: of class `error`, if there is no such file, or it is no regular file.
     """
+    as_path(path, "path")
     name = os.fspath(path)
     with boundary(f"{name} cannot be read", error):
         try:

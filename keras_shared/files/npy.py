@@ -11,6 +11,7 @@ from keras_shared.errors import KerasSharedError, boundary
 from keras_shared.files.archives import open_archive, read_part
 from keras_shared.files.bounded import read_bytes
 from keras_shared.files.limits import MOST_ARRAY, MOST_ARRAY_HEADER
+from keras_shared.files.paths import as_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,6 +61,7 @@ def read_npz(
         KerasSharedError: of class `error`, if it is no such file, or declares far more numbers than
             it can hold.
     """
+    as_path(path, "path")
     name = os.fspath(path)
     corrupt = boundary(f"{name} is not a .npz file of arrays", error)
     with corrupt, open_archive(path, error) as archive:

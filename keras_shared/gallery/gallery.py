@@ -12,6 +12,7 @@ import numpy as np
 from keras_shared.errors import KerasSharedError, advised, boundary
 from keras_shared.files.atomic import replacing
 from keras_shared.files.npy import read_npz
+from keras_shared.files.paths import as_path
 from keras_shared.gallery.name_index import NameIndex
 from keras_shared.lookup import suggestion
 from keras_shared.zoo.calibration import line
@@ -413,7 +414,7 @@ def _unit(rows: np.ndarray, what: str) -> np.ndarray:
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], np.ndarray]:
     """Head and embeddings of a file, checked against each other."""
-    name, advice = os.fspath(path), "Take it from a backup, or enrol the images again."
+    name, advice = str(as_path(path, "path")), "Take it from a backup, or enrol the images again."
     with advised(advice):
         arrays = read_npz(path, GalleryError)
     with boundary(f"{name} is no gallery, or is damaged", GalleryError, advice):

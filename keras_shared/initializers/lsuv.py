@@ -11,7 +11,7 @@ from keras import ops
 from keras_shared.eager import is_compiled
 from keras_shared.initializers.svd import SVD
 from keras_shared.tying import TiedReader
-from keras_shared.tying.keras_private import flatten_layers, shapes_alone_matter
+from keras_shared.tying.keras_private import expect_layer, flatten_layers, shapes_alone_matter
 from keras_shared.tying.layer_names import weight_paths
 from keras_shared.tying.state_kept import state_kept
 from keras_shared.tying.watching import WatchedCall, watched
@@ -243,6 +243,7 @@ def _scalable(model: keras.Model) -> Iterator[tuple[keras.Layer, keras.Variable]
 
 
 def _check_built(model: keras.Model) -> None:
+    expect_layer(model)
     if not model.built or not model.weights:
         raise ValueError(
             f"'{model.name}' is not built, and has no weights to scale. Call it once on its input "

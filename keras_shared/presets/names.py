@@ -10,6 +10,7 @@ from keras_shared.errors import KerasSharedError, attempt, boundary
 from keras_shared.files.archives import open_archive, read_part
 from keras_shared.files.bounded import read_json
 from keras_shared.files.limits import MOST_CONFIG
+from keras_shared.files.paths import as_path
 from keras_shared.lookup import suggestion
 
 HOME = "KERAS_SHARED_HOME"  # environment variable: the folder of your own published models
@@ -159,8 +160,7 @@ def locate(path_or_name: str | os.PathLike[str]) -> pathlib.Path:
         >>> locate("lenet5_mnist").parent.name
         'saved_models'
     """
-    with boundary(f"{path_or_name!r} is no name and no path", LoadError):
-        path = pathlib.Path(path_or_name)
+    path = as_path(path_or_name, "path_or_name")
     with boundary(f"{path} cannot be read", LoadError):
         return _located(path)
 

@@ -20,6 +20,7 @@ from keras_shared.exporting.saved_model import refuse_path, write_saved_model
 from keras_shared.exporting.signatures import examples, signatures_of
 from keras_shared.files.atomic import flush, flush_all, locked, make_folder, replace_text
 from keras_shared.files.bounded import read_text
+from keras_shared.files.paths import as_path
 from keras_shared.finite import refuse_undefined
 from keras_shared.presets.loading import load
 from keras_shared.presets.names import INNER_MODEL, MOST, SHARING, number_of, version_numbers
@@ -112,9 +113,9 @@ def publish(
             f"A model is published. Received: {type(model).__name__} '{model.name}', a layer. Wrap "
             "it: keras.Sequential([keras.Input(shape), layer]), with the shape of one example."
         )
+    base_dir = as_path(base_dir, "base_dir")
     known = with_known_inputs(model, input_signature)
     signatures_of(known)  # refuses a model that cannot be exported, before anything is written
-    base_dir = pathlib.Path(base_dir)
     if number_of(base_dir.name) is not None:
         raise ValueError(
             f"`base_dir` is the folder of all versions of a model, and {base_dir} is a version "

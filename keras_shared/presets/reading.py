@@ -13,6 +13,7 @@ import keras_shared.layers as _layers  # noqa: F401  (registers the classes with
 import keras_shared.losses as _losses  # noqa: F401
 from keras_shared.errors import attempt, boundary, whole_reason
 from keras_shared.files.archives import check_parts, open_archive, open_hdf5, refuse_inflation
+from keras_shared.files.paths import as_path
 from keras_shared.finite import refuse_undefined
 from keras_shared.presets.names import (
     INNER_MODEL,
@@ -41,7 +42,7 @@ def read_model(
     safe_mode: bool = True,
 ) -> keras.Model:
     """As `keras_shared.load`, of models whose classes Keras knows already."""
-    path = pathlib.Path(path_or_name)
+    path = as_path(path_or_name, "path_or_name")
     file = path.suffix in FILES
     if path.name.endswith(".weights.h5"):
         raise LoadError(

@@ -198,6 +198,19 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     return recipe_from(read_toml(text, os.fspath(path)), path)
 
 
+def expect_recipe(value: Any) -> None:
+    """Refuse what is no recipe.
+
+    Raises:
+        TypeError: if it is none.
+    """
+    if not isinstance(value, Recipe):
+        raise TypeError(
+            "A recipe is expected, as keras_shared.recipes.read_recipe gives it. Received: "
+            f"{_short(repr(value))}"
+        )
+
+
 def read_toml(text: str, where: str) -> dict[str, Any]:
     """What a text in TOML holds.
 
@@ -234,6 +247,11 @@ def recipe_from(table: Mapping[str, Any], path: str | os.PathLike[str] = "recipe
         >>> recipe_from(table).training.loss
         'rbf'
     """
+    if not isinstance(table, Mapping):
+        raise RecipeError(
+            f"{os.fspath(path)}: expected a dict of its sections, as `tomllib` reads it. Received: "
+            f"{_short(repr(table))}"
+        )
     with boundary(f"{os.fspath(path)}: cannot be read", RecipeError):
         return _checked(_frozen(table), os.fspath(path))
 

@@ -4,6 +4,7 @@ import os
 import pathlib
 
 from keras_shared.errors import boundary
+from keras_shared.files.paths import as_path
 from keras_shared.presets.names import (
     LoadError,
     holds_saved_model,
@@ -56,7 +57,7 @@ def check(
     Reference: g3doc/serving_config.md and sources/storage_path of
         https://github.com/tensorflow/serving.
     """
-    with boundary(f"{os.fspath(path)!s} cannot be checked", LoadError):
+    with boundary(f"{as_path(path, 'path')} cannot be checked", LoadError):
         folder = locate(path).absolute()
         here = holds_saved_model(folder)
         if not here and version_numbers(folder):

@@ -12,6 +12,7 @@ from typing import Any
 
 from keras_shared.errors import KerasSharedError
 from keras_shared.files.atomic import make_folder, replace_text
+from keras_shared.files.paths import as_path
 from keras_shared.presets.names import listed, version_numbers
 from keras_shared.serving.configuration import (
     GRPC_PORT,
@@ -96,6 +97,7 @@ def write_manifests(
     Reference: https://docs.docker.com/reference/compose-file and
         https://kubernetes.io/docs/reference/kubernetes-api.
     """
+    folder = as_path(folder, "folder")
     in_buckets, local = _in_buckets(listed(models, "models"))
     folders = model_folders(local)
     paths = {name: f"/models/{name}" for name in folders} | in_buckets
@@ -150,7 +152,6 @@ def write_manifests(
         "kustomization.yaml": KUSTOMIZATION,
         **files,
     }
-    folder = pathlib.Path(folder)
     make_folder(folder)
     for name, text in written.items():
         replace_text(folder / name, text)

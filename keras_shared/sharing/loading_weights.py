@@ -11,7 +11,7 @@ from keras_shared.sharing.stored_layers import stored_layers
 from keras_shared.tying import TieError, bind_ties
 from keras_shared.tying.calibrated import refuse_calibrated
 from keras_shared.tying.keep import Keep, check_keep
-from keras_shared.tying.keras_private import flatten_layers
+from keras_shared.tying.keras_private import expect_layer, flatten_layers
 
 
 def load_weights(
@@ -55,6 +55,7 @@ def load_weights(
         True
     """
     check_keep(keep)
+    expect_layer(model)
     if not model.built or not model.variables:
         raise ValueError(f"'{model.name}' was never built. Call it once on its inputs first.")
     refuse_calibrated(model, ValueError)

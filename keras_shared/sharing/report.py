@@ -1,7 +1,6 @@
 import dataclasses
 import math
 import os
-import pathlib
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_shared.errors import attempt, boundary
+from keras_shared.files.paths import as_path
 from keras_shared.sharing.calls import Call, calls_of
 from keras_shared.sharing.equal_values import Candidate, equal_values
 from keras_shared.sharing.multiply_adds import multiply_adds
@@ -151,7 +151,7 @@ def stored_report(path: str | os.PathLike[str]) -> SharingReport:
     """
     import tensorflow as tf  # for the checkpoint reader alone
 
-    path = pathlib.Path(path)
+    path = as_path(path, "path")
     with boundary(f"{path} holds no variables that can be read", ValueError):
         reader = tf.train.load_checkpoint(str(path / "variables" / "variables"))
     shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()

@@ -14,6 +14,7 @@ import numpy as np
 from keras_shared.errors import boundary
 from keras_shared.files.archives import open_archive, open_hdf5, read_part
 from keras_shared.files.bounded import read_json
+from keras_shared.files.paths import as_path
 from keras_shared.presets.names import INNER_MODEL, LoadError, version_dir
 
 WEIGHTS = "model.weights.h5"  # inside of a .keras file
@@ -60,7 +61,7 @@ def stored_layers(filepath: str | os.PathLike[str]) -> Iterator[StoredLayers]:
     Raises:
         LoadError: if there is no such file, or it holds no weights that can be read.
     """
-    path = pathlib.Path(filepath)
+    path = as_path(filepath, "filepath")
     if path.suffix not in (".keras", ".h5", ".hdf5", ".json"):
         path = version_dir(filepath) / INNER_MODEL
     with ExitStack() as stack:

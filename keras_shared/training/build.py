@@ -24,6 +24,7 @@ from keras_shared.lookup import UnknownNameError, described
 from keras_shared.presets.loading import load
 from keras_shared.presets.names import entry_dir, entry_names, locate
 from keras_shared.recipes import Recipe, RecipeError, read_recipe
+from keras_shared.recipes.recipe import expect_recipe
 from keras_shared.sharing import sharing_report, unshare
 from keras_shared.tokenizing import Tokenizer
 from keras_shared.training.adam import Adam
@@ -46,6 +47,7 @@ def build_model(recipe: Recipe) -> keras.Model:
         >>> build_model(read_recipe(RECIPE)).count_params()
         106962
     """
+    expect_recipe(recipe)
     model = recipe.model_class(**recipe.model.model_dump(exclude={"class_name"}))
     if recipe.training.sharing == "shared":
         return model
@@ -67,6 +69,7 @@ def start_model(recipe: Recipe, path_or_name: str | os.PathLike[str]) -> keras.M
         ValueError: as of `keras_shared.load`.
         RunError: if it is not the recipe's model, or the recipe asks for an unshared one.
     """
+    expect_recipe(recipe)
     keras.utils.set_random_seed(recipe.training.seeds[0])
     model = load(path_or_name, compile=False)
     names, known = (getattr(one, "class_names", None) or () for one in (recipe.model, model))
@@ -130,6 +133,7 @@ def training_data(recipe: Recipe, data_dir: str | None = None) -> TrainingData:
         >>> training_data(read_recipe(RECIPE)).sizes
         {'groups': 5, 'pairs_per_epoch': 3200, 'validation_pairs': 1000}
     """
+    expect_recipe(recipe)
     split, training = load_split(recipe, "train", data_dir), recipe.training
     data = recipe.task.training_data(split, recipe.data, training.batch_size, training.seeds[0])
     if getattr(recipe.data, "path", None):

@@ -11,10 +11,11 @@ import keras
 import tensorflow as tf
 
 from keras_shared.batching import TrainingData
-from keras_shared.errors import attempt, boundary
+from keras_shared.errors import attempt, boundary, shortened
 from keras_shared.files.atomic import replace_text
 from keras_shared.presets.loading import load
 from keras_shared.recipes import Recipe
+from keras_shared.recipes.recipe import expect_recipe
 from keras_shared.training.build import (
     averaging_of,
     build_model,
@@ -86,6 +87,12 @@ def train(
         >>> run.epochs_done(), run.facts()["data"]["pairs_per_epoch"]
         (1, 64)
     """
+    expect_recipe(recipe)
+    if not isinstance(data, TrainingData):
+        raise TypeError(
+            "`data` are what keras_shared.training.training_data gives. Received: "
+            f"{shortened(repr(data))}"
+        )
     recipe = with_arguments_from(recipe, data)
     seed, begins = recipe.training.seeds[0], fingerprint(start)
     model = checked_start(recipe, data, start)

@@ -21,6 +21,7 @@ from keras_shared.files.archives import open_archive, read_part
 from keras_shared.files.atomic import Lock, locked, make_folder, replace_text, replacing
 from keras_shared.files.bounded import read_bytes, read_json, read_text
 from keras_shared.files.limits import MOST_TEXT
+from keras_shared.files.paths import as_path
 from keras_shared.presets.loading import load
 from keras_shared.recipes import Recipe, RecipeError, read_recipe, recipe_from
 
@@ -73,7 +74,7 @@ class Run:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = pathlib.Path(path)
+        self.path = as_path(path, "path")
         self.recipe_file = self.path / "recipe.toml"
         self.checkpoint = self.path / "checkpoint.keras"
         self.history_file = self.path / "history.csv"
