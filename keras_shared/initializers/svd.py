@@ -1,6 +1,7 @@
 import math
 import random
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, Literal
 
 import keras
@@ -91,6 +92,7 @@ class SVD(keras.initializers.Initializer):
         self.ord = ord
         self.matrix = None if matrix is None else _checked_matrix(matrix, self.singular_values)
         self.delta = delta
+        seed = int(seed) if isinstance(seed, Integral) else seed  # NumPy's, which Keras refuses
         self.seed = keras.saving.deserialize_keras_object(seed) if isinstance(seed, dict) else seed
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:

@@ -1,5 +1,6 @@
 import math
 import random
+from numbers import Integral
 from typing import Any, Literal
 
 import keras
@@ -147,6 +148,7 @@ class TiedScaling(keras.initializers.Initializer):
         self.times = times
         self.gain = gain
         self.distribution = distribution
+        seed = int(seed) if isinstance(seed, Integral) else seed  # NumPy's, which Keras refuses
         self.seed = keras.saving.deserialize_keras_object(seed) if isinstance(seed, dict) else seed
 
     def __call__(self, shape: Any, dtype: Any = None) -> Any:

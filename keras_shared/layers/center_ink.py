@@ -3,6 +3,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_shared.layers.schedules import positive
+
 SIZE = 0.72  # share of the image that a drawing takes which is left at its size
 ZOOM = (0.7, 1.6)  # at least, at most
 
@@ -39,8 +41,8 @@ class CenterInk(keras.layers.Layer):
 
     def __init__(self, height: int, width: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.height = height
-        self.width = width
+        self.height = positive("height", height)
+        self.width = positive("width", width)
 
     def call(self, inputs: Any) -> Any:
         ink = ops.max(inputs, axis=-1) > 0.5  # (batch, rows, columns)

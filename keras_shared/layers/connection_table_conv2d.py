@@ -1,4 +1,5 @@
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -6,7 +7,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_shared.errors import attempt
 from keras_shared.initializers.svd import refuse_delta
+from keras_shared.layers.schedules import positive
 
 
 @keras.saving.register_keras_serializable("keras_shared")
@@ -57,13 +60,16 @@ class ConnectionTableConv2D(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.connections = [list(maps) for maps in connections]
-        if not all(maps and len(set(maps)) == len(maps) for maps in self.connections):
+        found, wrong = attempt(
+            lambda: [[operator.index(i) for i in maps] for maps in connections], TypeError
+        )
+        if wrong or not found or not all(maps and len({*maps}) == len(maps) for maps in found):
             raise ValueError(
-                "Each filter must read at least one map, and none twice. "
-                f"Received: connections={self.connections}"
+                "Each filter must read at least one map, and none twice: a list of their indices "
+                f"for each is expected. Received: connections={connections!r}"
             )
-        self.kernel_size = kernel_size
+        self.connections: list[list[int]] = found
+        self.kernel_size = positive("kernel_size", kernel_size)
         self.activation = keras.activations.get(activation)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         refuse_delta(self.kernel_initializer, self)

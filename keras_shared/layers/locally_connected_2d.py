@@ -1,9 +1,11 @@
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
 from keras import ops
+
+from keras_shared.layers.schedules import positive
 
 
 @keras.saving.register_keras_serializable("keras_shared")
@@ -32,7 +34,8 @@ class LocallyConnected2D(keras.layers.Layer):
         `(batch, new rows, new columns, filters)`, as of `keras.layers.Conv2D`.
 
     Raises:
-        ValueError: if rows, columns or maps of the input are not known.
+        ValueError: for numbers that are not positive integers, or if rows, columns or maps of the
+            input are not known.
 
     Example:
         >>> import keras
@@ -58,9 +61,9 @@ class LocallyConnected2D(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.filters = filters
-        self.kernel_size = _pair(kernel_size)
-        self.strides = _pair(strides)
+        self.filters = positive("filters", filters)
+        self.kernel_size = _pair("kernel_size", kernel_size)
+        self.strides = _pair("strides", strides)
         self.padding = padding.lower() if isinstance(padding, str) else padding
         if self.padding not in ("valid", "same"):
             raise ValueError(f"`padding` must be 'valid' or 'same'. Received: padding={padding!r}")
@@ -141,6 +144,9 @@ class LocallyConnected2D(keras.layers.Layer):
         return math.prod(weight.shape)  # each number is read once
 
 
-def _pair(value: int | Sequence[int]) -> tuple[int, int]:
-    rows, columns = (value, value) if isinstance(value, int) else value
-    return (rows, columns)
+def _pair(name: str, given: Any) -> tuple[int, int]:
+    both = tuple(given) if isinstance(given, Iterable) else (given, given)
+    expected = "(rows, columns), or one positive integer for both"
+    if len(both) != 2:
+        raise ValueError(f"`{name}` must be {expected}. Received: {name}={given!r}")
+    return positive(name, both[0], expected), positive(name, both[1], expected)

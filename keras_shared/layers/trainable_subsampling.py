@@ -4,6 +4,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_shared.layers.schedules import positive
+
 
 @keras.saving.register_keras_serializable("keras_shared")
 class TrainableSubsampling(keras.layers.Layer):
@@ -47,7 +49,7 @@ class TrainableSubsampling(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.pool_size = pool_size
+        self.pool_size = positive("pool_size", pool_size)
         self.activation = keras.activations.get(activation)
         self.coefficient_initializer = keras.initializers.get(
             coefficient_initializer or keras.initializers.Constant(0.25)

@@ -5,6 +5,7 @@ from keras import layers, ops
 
 from keras_shared import initializers
 from keras_shared.initializers.svd import refuse_delta
+from keras_shared.layers.schedules import positive
 
 
 @keras.saving.register_keras_serializable("keras_shared")
@@ -61,8 +62,8 @@ class TransformerBlock(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.num_heads = num_heads
-        self.intermediate_dim = intermediate_dim
+        self.num_heads = positive("num_heads", num_heads)
+        self.intermediate_dim = positive("intermediate_dim", intermediate_dim)
         self.dropout = dropout
         self.activation = keras.activations.get(activation)
         self.causal = causal
@@ -76,7 +77,7 @@ class TransformerBlock(keras.layers.Layer):
         def drawn() -> Any:
             return initializers.get(self.kernel_initializer or "glorot_uniform")
 
-        if features is None or self.num_heads < 1 or features % self.num_heads:
+        if features is None or features % self.num_heads:
             raise ValueError(
                 f"TransformerBlock '{self.name}' has {self.num_heads} heads, which must divide the "
                 f"features of its inputs. Received: input_shape={input_shape}"

@@ -6,6 +6,7 @@ from keras import layers
 from pydantic import PositiveInt
 
 from keras_shared import initializers
+from keras_shared.layers.schedules import positive
 from keras_shared.zoo.class_names import checked_class_names
 from keras_shared.zoo.image_classifier import ImageClassifier
 from keras_shared.zoo.whole_numbers import IMAGE, whole_numbers
@@ -73,13 +74,11 @@ class ImageRNN(ImageClassifier):
         **kwargs: Any,
     ) -> None:
         class_names = checked_class_names(class_names)
-        if units < 1 or read not in ("pixel", "row"):
-            raise ValueError(
-                "`units` must be 1 or more, and `read` 'pixel' or 'row'. "
-                f"Received: units={units}, read={read!r}"
-            )
+        units = positive("units", units)
+        if read not in ("pixel", "row"):
+            raise ValueError(f"`read` must be 'pixel' or 'row'. Received: read={read!r}")
         base = self._policy(dtype)
-        height, width, channels = whole_numbers(image_shape, "image_shape", IMAGE)
+        height, width, channels = image_shape = whole_numbers(image_shape, "image_shape", IMAGE)
         steps = (height * width, channels) if read == "pixel" else (height, width * channels)
 
         # === Graph ===
@@ -105,7 +104,7 @@ class ImageRNN(ImageClassifier):
         self.read = read
         self.recurrent_initializer = recurrent_initializer
         self.kernel_initializer = kernel_initializer
-        self.image_shape = tuple(image_shape)
+        self.image_shape = image_shape
         self.class_names = class_names
         self.base_policy = base
 

@@ -7,6 +7,7 @@ from pydantic import PositiveInt
 
 from keras_shared import initializers
 from keras_shared.layers import SharedStack
+from keras_shared.layers.schedules import positive
 from keras_shared.zoo.class_names import checked_class_names
 from keras_shared.zoo.image_classifier import ImageClassifier
 from keras_shared.zoo.whole_numbers import IMAGE, whole_numbers
@@ -72,10 +73,8 @@ class MLP(ImageClassifier):
         **kwargs: Any,
     ) -> None:
         class_names = checked_class_names(class_names)
-        if depth < 1 or units < 1:
-            raise ValueError(
-                f"`depth` and `units` must be 1 or more. Received: depth={depth}, units={units}"
-            )
+        depth, units = positive("depth", depth), positive("units", units)
+        image_shape = whole_numbers(image_shape, "image_shape", IMAGE)
         base = self._policy(dtype)
 
         def dense(name: str) -> layers.Dense:
@@ -83,7 +82,7 @@ class MLP(ImageClassifier):
             return layers.Dense(units, activation, kernel_initializer=drawn, dtype=base, name=name)
 
         # === Graph ===
-        image = keras.Input(whole_numbers(image_shape, "image_shape", IMAGE), name="image")
+        image = keras.Input(image_shape, name="image")
         x = layers.Rescaling(2 / 255, -1.0, dtype=base, name="rescale")(image)
         x = layers.Flatten(dtype=base, name="flatten")(x)
         x = dense("hidden_1")(x)  # (batch, units)
@@ -105,7 +104,7 @@ class MLP(ImageClassifier):
         self.activation = activation
         self.shared = shared
         self.kernel_initializer = kernel_initializer
-        self.image_shape = tuple(image_shape)
+        self.image_shape = image_shape
         self.class_names = class_names
         self.base_policy = base
 

@@ -122,6 +122,7 @@ class MultiTaskNet(ZooModel):
         }
         if not isinstance(shared, bool):
             raise ValueError(f"`shared` must be True or False. Received: shared={shared!r}")
+        width = positive("width", width)
         if trunk is None:
             trunk = _default_trunk(image_shape, width, kernel_initializer)
         if heads is None:
@@ -336,7 +337,6 @@ def _default_trunk(image_shape: Any, width: int, kernels: Any) -> keras.Model:
         return initializers.get(kernels or "he_normal")
 
     image = keras.Input(whole_numbers(image_shape, "image_shape", IMAGE), name="image")
-    width = positive("width", width)
     x = layers.Rescaling(1 / 255, name="rescale")(image)
     for number, maps in enumerate((width, 2 * width), 1):
         x = layers.Conv2D(maps, 5, kernel_initializer=drawn(), name=f"convolution_{number}")(x)

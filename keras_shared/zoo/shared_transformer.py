@@ -7,6 +7,7 @@ from pydantic import Field, PositiveInt
 
 from keras_shared import initializers
 from keras_shared.layers import PositionEmbedding, SharedStack, TiedDense, TransformerBlock
+from keras_shared.layers.schedules import positive
 from keras_shared.tokenizing import SPECIAL
 from keras_shared.tying import readers_of, untie
 from keras_shared.zoo.language_model import LanguageModel
@@ -111,6 +112,10 @@ class SharedTransformer(LanguageModel):
         **kwargs: Any,
     ) -> None:
         known = self.known_tokens(vocabulary, split)
+        num_layers, distinct = positive("num_layers", num_layers), positive("distinct", distinct)
+        num_heads, hidden_dim = positive("num_heads", num_heads), positive("hidden_dim", hidden_dim)
+        intermediate_dim = positive("intermediate_dim", intermediate_dim)
+        max_sequence_length = positive("max_sequence_length", max_sequence_length)
 
         # === Layers ===
         base = self._policy(dtype)

@@ -8,6 +8,7 @@ from pydantic import Field, PositiveInt
 
 from keras_shared import initializers
 from keras_shared.layers import PositionEmbedding, SharedStack, TransformerBlock
+from keras_shared.layers.schedules import positive
 from keras_shared.signature import Signature
 from keras_shared.tokenizing import (
     SPECIAL,
@@ -109,6 +110,10 @@ class SharedTransformerClassifier(ZooModel):
             )
         known = checked_vocabulary(vocabulary, split, standardize)
         class_names = checked_class_names(class_names)
+        num_layers, distinct = positive("num_layers", num_layers), positive("distinct", distinct)
+        num_heads, hidden_dim = positive("num_heads", num_heads), positive("hidden_dim", hidden_dim)
+        intermediate_dim = positive("intermediate_dim", intermediate_dim)
+        max_sequence_length = positive("max_sequence_length", max_sequence_length)
 
         # === Layers ===
         base = self._policy(dtype)

@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from keras_shared import initializers
 from keras_shared.arguments import check_arguments
 from keras_shared.layers import TiedDense
+from keras_shared.layers.schedules import positive
 from keras_shared.tokenizing import SPECIAL
 from keras_shared.tying import readers_of, untie
 from keras_shared.zoo.language_model import LanguageModel
@@ -118,10 +119,10 @@ class TiedLanguageModel(LanguageModel):
         **kwargs: Any,
     ) -> None:
         known = self.known_tokens(vocabulary, split)
+        units, num_layers = positive("units", units), positive("num_layers", num_layers)
         check_arguments(
-            TiedLanguageModel.__init__, units=units, num_layers=num_layers, cell=cell,
-            dropout=dropout, projection=projection,
-        )  # fmt: skip
+            TiedLanguageModel.__init__, cell=cell, dropout=dropout, projection=projection
+        )
 
         # === Layers ===
         base = self._policy(dtype)

@@ -92,7 +92,9 @@ def test_heads_divide_the_features():
 
 
 def test_no_heads_are_refused():
-    with pytest.raises(ValueError, match="has 0 heads"):
+    with pytest.raises(
+        ValueError, match="`num_heads` must be a positive integer. Received: num_heads=0"
+    ):
         TransformerBlock(0, 16).build((None, 4, 8))
 
 

@@ -40,7 +40,9 @@ def test_the_recurrent_kernel_is_drawn_by_its_own_initialiser():
 
 def test_bad_arguments():
     for arguments in ({"units": 0}, {"read": "column"}):
-        with pytest.raises(ValueError, match="`read` 'pixel' or 'row'"):
+        with pytest.raises(
+            ValueError, match="`units` must be a positive|`read` must be 'pixel' or 'row'"
+        ):
             ImageRNN(**arguments)
     with pytest.raises(ValueError, match="no initialiser named 'identidy'"):
         ImageRNN(recurrent_initializer="identidy")

@@ -39,7 +39,7 @@ def test_by_hand(activation, shared):
 
 def test_bad_arguments():
     for arguments in ({"depth": 0}, {"units": 0}):
-        with pytest.raises(ValueError, match="1 or more"):
+        with pytest.raises(ValueError, match="must be a positive integer"):
             MLP(**{"depth": 1, "units": 2, **arguments})
     with pytest.raises(ValueError, match="no argument `width`"):
         MLP(1, 2, width=3)
