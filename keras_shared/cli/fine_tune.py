@@ -33,8 +33,9 @@ def run(options: argparse.Namespace) -> None:
     from keras_shared.recipes.changes import changed
     from keras_shared.recipes.own_data import fine_tuning
     from keras_shared.terminal import say
-    from keras_shared.training import Run, checked_start, start_model, train, training_data
+    from keras_shared.training import Run, start_model, train, training_data
     from keras_shared.training.build import base_of, with_arguments_of, with_data_arguments
+    from keras_shared.training.fit import checked_start
 
     alone = options.recipe is None  # nothing but a model and a folder
     if alone:

@@ -29,9 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     from keras_shared.errors import KerasSharedError
     from keras_shared.terminal import say
-    from keras_shared.training import Run, checked_start, train, training_data
+    from keras_shared.training import Run, train, training_data
     from keras_shared.training.build import with_data_arguments
     from keras_shared.training.callbacks import in_words
+    from keras_shared.training.fit import checked_start
     from keras_shared.training.workers import Workers
 
     workers = Workers() if options.strategy else None
