@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -6,6 +5,7 @@ import numpy as np
 
 from keras_shared.exporting.checks import check_answers
 from keras_shared.exporting.copies import layouts, tied_weights
+from keras_shared.exporting.onnx_operations import as_tensorflow, erfc, expm1
 from keras_shared.exporting.signatures import function_of, signatures_of
 from keras_shared.lookup import needed
 from keras_shared.tying import readers_of
@@ -37,7 +37,8 @@ def onnx_model(model: keras.Model, name: str) -> tuple[bytes, str]:
     converted, _ = tf2onnx.convert.from_function(
         function,
         function.input_signature,
-        custom_op_handlers={"Erfc": (_erfc, []), "Expm1": (_expm1, [])},
+        custom_op_handlers={"Erfc": (erfc, []), "Expm1": (expm1, [])},
+        custom_rewriter=[as_tensorflow],
     )
     unknown = {
         node.op_type
@@ -78,29 +79,6 @@ def onnx_model(model: keras.Model, name: str) -> tuple[bytes, str]:
     )
     said = [text for text, which in ((doubled, quantized), (turned, again)) if which]
     return content, " ".join(said)
-
-
-def _erfc(graph: Any, node: Any, *_: Any) -> None:
-    """1 - erf(x), of which TensorFlow makes GELU, and for which tf2onnx has nothing."""
-    _by_one(graph, node, "Erf", lambda one, value: [one, value])
-
-
-def _expm1(graph: Any, node: Any, *_: Any) -> None:
-    """exp(x) - 1, of which TensorFlow makes CELU."""
-    _by_one(graph, node, "Exp", lambda one, value: [value, one])
-
-
-def _by_one(graph: Any, node: Any, inner: str, order: Callable[[str, str], list[str]]) -> None:
-    """A difference of 1 and an operation, in the place of a node."""
-    kind = {
-        "shapes": [graph.get_shape(node.output[0])],
-        "dtypes": [graph.get_dtype(node.output[0])],
-    }
-    graph.remove_node(node.name)
-    value = graph.make_node(inner, node.input, **kind)
-    one = graph.make_const(f"{node.name}/one", np.array(1, "float32"))
-    inputs = order(one.output[0], value.output[0])
-    graph.make_node("Sub", inputs, outputs=node.output, **kind)
 
 
 def _times(graph: Any, weight: np.ndarray) -> int:

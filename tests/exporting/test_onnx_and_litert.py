@@ -6,6 +6,8 @@ import warnings
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from keras import ops
 
 import keras_shared
 from keras_shared.layers import TiedConv2DTranspose, TiedDense
@@ -140,6 +142,57 @@ def test_every_activation_of_keras(format, tmp_path):
         found = session.run(names, {session.get_inputs()[0].name: x})
         for name, expected in model.predict(x, verbose=0).items():
             np.testing.assert_allclose(found[names.index(name)], expected, rtol=1e-4, atol=1e-5)
+
+
+def onnx_answers(model, path, inputs):
+    """What is written answers, and what Keras does."""
+    session = ort.InferenceSession(keras_shared.export(model, path))
+    (found,) = session.run(None, {session.get_inputs()[0].name: inputs})
+    return found, keras.ops.convert_to_numpy(model(inputs))
+
+
+@keras.saving.register_keras_serializable("test_onnx_and_litert")
+class SelectRows(keras.layers.Layer):
+    """The older operation, whose condition may have one value for each row."""
+
+    def call(self, x):
+        return tf.raw_ops.Select(condition=x[:, 0] > 0, x=tf.math.log(x), y=x)
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        lambda x: ops.where(x > 0, ops.log(x), 0.0),
+        lambda x: ops.where(ops.equal(x, 0), 0.0, 1 / x),
+        lambda x: ops.where(ops.sum(x, -1, keepdims=True) > 0, ops.sqrt(x), x),
+        lambda x: SelectRows()(x),
+        lambda x: ops.where(x > 0, x > 1, x > -1),
+    ],
+    ids=["log", "division", "broadcast", "rows", "bool"],
+)
+def test_onnx_takes_one_of_two_and_nothing_of_the_other(chosen, tmp_path):
+    inputs = keras.Input((4,))
+    x = np.array([[-1, 0, 1, 2], [3, 4, 0, 0.5]], "float32")
+    model = keras.Model(inputs, chosen(inputs))
+    np.testing.assert_allclose(*onnx_answers(model, tmp_path / "m.onnx", x), rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64"])
+def test_onnx_of_negative_whole_numbers(dtype, tmp_path):
+    inputs = keras.Input((4,), dtype=dtype)
+    three = 3
+    outputs = [
+        *(ops.floor_divide(inputs, three), ops.floor_divide(inputs, -three)),
+        *(ops.mod(inputs, three), ops.mod(inputs, -three)),
+        *(ops.one_hot(inputs, 3, dtype=kind)[..., 0] for kind in ("float32", "int32", "bool")),
+        ops.one_hot(inputs, 3, axis=1)[:, 1],
+    ]
+    model = keras.Model(inputs, ops.stack([ops.cast(one, "int32") for one in outputs]))
+    x = np.array([[-5, -1, 1, 5], [0, 2, 3, -3]], dtype)
+    np.testing.assert_array_equal(*onnx_answers(model, tmp_path / "m.onnx", x))
 
 
 def test_an_operation_that_onnx_lacks_is_named_with_what_to_do(tmp_path):
