@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -40,6 +41,7 @@ def onnx_model(model: keras.Model, name: str) -> tuple[bytes, str]:
         custom_op_handlers={"Erfc": (erfc, []), "Expm1": (expm1, [])},
         custom_rewriter=[as_tensorflow],
     )
+    _hold_captured(converted.graph, function.get_concrete_function().graph.captures)
     unknown = {
         node.op_type
         for node in converted.graph.node
@@ -79,6 +81,28 @@ def onnx_model(model: keras.Model, name: str) -> tuple[bytes, str]:
     )
     said = [text for text, which in ((doubled, quantized), (turned, again)) if which]
     return content, " ".join(said)
+
+
+def _hold_captured(graph: Any, captures: Any) -> None:
+    """What a function captured is a constant: tf2onnx makes an input of it, as of its arguments."""
+    import onnx
+
+    values = {inside.name: value for value, inside in captures}
+    read = set(_read(graph))
+    for given in [given for given in graph.input if given.name in values]:
+        graph.input.remove(given)
+        if given.name in read:
+            value = values[given.name].numpy()
+            graph.initializer.append(onnx.numpy_helper.from_array(value, given.name))
+
+
+def _read(graph: Any) -> Iterator[str]:
+    """The names that nodes read, those of loops and branches too."""
+    for node in graph.node:
+        yield from node.input
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _read(inner)
 
 
 def _times(graph: Any, weight: np.ndarray) -> int:

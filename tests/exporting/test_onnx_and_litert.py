@@ -183,7 +183,7 @@ def test_onnx_takes_one_of_two_and_nothing_of_the_other(chosen, tmp_path):
 @pytest.mark.parametrize("dtype", ["int32", "int64"])
 def test_onnx_of_negative_whole_numbers(dtype, tmp_path):
     inputs = keras.Input((4,), dtype=dtype)
-    three = 3
+    three = ops.cast(3, dtype)
     outputs = [
         *(ops.floor_divide(inputs, three), ops.floor_divide(inputs, -three)),
         *(ops.mod(inputs, three), ops.mod(inputs, -three)),
@@ -193,6 +193,25 @@ def test_onnx_of_negative_whole_numbers(dtype, tmp_path):
     model = keras.Model(inputs, ops.stack([ops.cast(one, "int32") for one in outputs]))
     x = np.array([[-5, -1, 1, 5], [0, 2, 3, -3]], dtype)
     np.testing.assert_array_equal(*onnx_answers(model, tmp_path / "m.onnx", x))
+
+
+def test_onnx_holds_what_is_no_variable(tmp_path):
+    """Mean and variance of a Normalization are tensors that its function captures."""
+    x = np.random.default_rng(0).normal(size=(9, 4)).astype("float32")
+    for normalization in (
+        keras.layers.Normalization(),
+        keras.layers.Normalization(mean=0.5, variance=2.0),
+        keras.layers.Normalization(mean=[0.1] * 4, variance=[2.0] * 4, invert=True),
+    ):
+        if normalization.input_mean is None:
+            normalization.adapt(x)
+        inputs, code = keras.Input((4,), name="x"), keras.layers.Dense(3, name="code")
+        model = keras.Model(inputs, TiedDense(code)(code(normalization(inputs))))
+        np.testing.assert_allclose(*onnx_answers(model, tmp_path / "m.onnx", x), atol=1e-5)
+        graph = onnx.load(tmp_path / "m.onnx").graph
+        assert [given.name for given in graph.input] == ["x"]
+        read = {name for node in graph.node for name in node.input}
+        assert {held.name for held in graph.initializer} <= read
 
 
 def test_an_operation_that_onnx_lacks_is_named_with_what_to_do(tmp_path):
