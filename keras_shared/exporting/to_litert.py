@@ -1,3 +1,4 @@
+import re
 import tempfile
 import warnings
 from typing import Any
@@ -6,13 +7,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_shared.errors import attempt
+from keras_shared.errors import attempt, shortened
+from keras_shared.exporting.advice import OTHERWISE, advice
 from keras_shared.exporting.checks import check_answers
 from keras_shared.exporting.copies import layouts, tied_weights
 from keras_shared.exporting.saved_model import write_saved_model
 from keras_shared.exporting.signatures import signatures_of
 from keras_shared.signature import Signature
 from keras_shared.tying.keras_private import flatten_layers
+
+LACKS = ("Custom ops:", "TF Select ops:")
+PLACE = re.compile(r"^loc\(.*?\)+: (error: )?")  # in the converter's program
 
 
 def litert_model(model: keras.Model, name: str) -> tuple[bytes, str]:
@@ -77,21 +82,25 @@ def _of_one_row(signature: Signature) -> Signature | None:
 
 def _refused(model: keras.Model, error: Exception) -> ValueError:
     reason = _reason(str(error))
-    resizing = "Image resizing with antialias gives it: resize before the model. "
-    loops = _recurrent(model, "build it with") if "TensorList" in str(error) else ""
-    return ValueError(
-        f"LiteRT cannot run '{model.name}' ({reason}). "
-        f"{resizing if 'ScaleAndTranslate' in reason else ''}{loops}Nothing was kept."
-    )
+    otherwise = advice(model, "LiteRT", {"int8": "int4", "float8": "int4"})
+    if reason.startswith(LACKS):
+        otherwise = OTHERWISE
+    if "ScaleAndTranslate" in reason:
+        otherwise = "Image resizing with antialias gives it: resize before the model."
+    if "TensorList" in str(error):
+        otherwise = _recurrent(model, "build it with").strip() or otherwise
+    return ValueError(f"LiteRT cannot run '{model.name}' ({reason}). {otherwise} Nothing was kept.")
 
 
 def _reason(message: str) -> str:
     """What the converter says, without the places in its program."""
-    lines = [line for line in message.splitlines() if line.startswith("Custom ops:")]
     if "TensorList" in message:
         return "it has no operation for a loop over the steps of a sequence"
-    said = (line.rpartition("error: ")[2].strip() for line in message.splitlines())
-    return lines[0] if lines else next((s for s in said if s and not s.startswith("loc(")), "")
+    lines = message.splitlines()
+    lacks = [line for line in lines if line.startswith(LACKS)]
+    errors = [line.partition("error: ")[2] for line in lines if "error: " in line]
+    said = lacks or [PLACE.sub("", error).strip() for error in errors] or lines
+    return shortened(next((text for text in said if text), ""))
 
 
 def _recurrent(model: keras.Model, advice: str) -> str:

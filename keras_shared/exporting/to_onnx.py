@@ -4,6 +4,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_shared.errors import boundary
+from keras_shared.exporting.advice import OTHERWISE, advice
 from keras_shared.exporting.checks import check_answers
 from keras_shared.exporting.copies import layouts, tied_weights
 from keras_shared.exporting.onnx_operations import as_tensorflow, erfc, expm1
@@ -35,35 +37,40 @@ def onnx_model(model: keras.Model, name: str) -> tuple[bytes, str]:
     onnx, onnxruntime, tf2onnx = needed("onnx", "onnx", "onnxruntime", "tf2onnx")
     signature = signatures_of(model)[name]
     function = function_of(signature)
-    converted, _ = tf2onnx.convert.from_function(
-        function,
-        function.input_signature,
-        custom_op_handlers={"Erfc": (erfc, []), "Expm1": (expm1, [])},
-        custom_rewriter=[as_tensorflow],
-    )
-    _hold_captured(converted.graph, function.get_concrete_function().graph.captures)
+    captures = function.get_concrete_function().graph.captures
+    otherwise = advice(model, "The converter to ONNX", {"float8": "int8 or int4"})
+    kept = f"{otherwise} Nothing was kept."
+    with boundary(f"tf2onnx cannot convert '{model.name}'", ValueError, kept):
+        converted, _ = tf2onnx.convert.from_function(
+            function,
+            function.input_signature,
+            custom_op_handlers={"Erfc": (erfc, []), "Expm1": (expm1, [])},
+            custom_rewriter=[as_tensorflow],
+        )
+    _hold_captured(converted.graph, captures)
     unknown = {
         node.op_type
         for node in converted.graph.node
         if not node.domain and not onnx.defs.has(node.op_type)
     }
     if unknown:
-        advice = "Put another operation in its place, or serve the model as a SavedModel."
+        otherwise = OTHERWISE
         if "ScaleAndTranslate" in unknown:
-            advice = (
+            otherwise = (
                 "Image resizing with antialias gives ScaleAndTranslate: resize before the model."
             )
         raise ValueError(
-            f"ONNX has no counterpart to {sorted(unknown)} in '{model.name}'. {advice} Nothing was "
-            "kept."
+            f"ONNX has no counterpart to {sorted(unknown)} in '{model.name}'. {otherwise} Nothing "
+            "was kept."
         )
     again = []
     for owner, weight in tied_weights(model).items():
         _share(converted.graph, weight, owner)
         if _times(converted.graph, weight) > 1:
             again.append(owner)
-    content = converted.SerializeToString()
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    with boundary(f"ONNX Runtime cannot run '{model.name}'", ValueError, kept):
+        content = converted.SerializeToString()
+        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
 
     def answer(**inputs: np.ndarray) -> dict[str, np.ndarray]:

@@ -221,6 +221,48 @@ def test_an_operation_that_onnx_lacks_is_named_with_what_to_do(tmp_path):
         keras_shared.export(model, tmp_path / "m.onnx", format="onnx")
 
 
+@pytest.mark.parametrize(
+    "operation, said",
+    [
+        (lambda x: ops.argmax(x, -1), r"\(TF Select ops: BitwiseAnd\)\. Put another operation"),
+        (lambda x: ops.cumprod(x, -1), r"\(TF Select ops: Cumprod\)\. Put another operation"),
+        (lambda x: ops.svd(x[..., None], compute_uv=False), r"\(Custom ops: Svd\)\. Put another"),
+    ],
+    ids=["argmax", "cumprod", "svd"],
+)
+def test_litert_names_the_operation_that_it_lacks(operation, said, tmp_path):
+    inputs = keras.Input((4,))
+    with pytest.raises(ValueError, match=said):
+        keras_shared.export(keras.Model(inputs, operation(inputs)), tmp_path / "m.tflite")
+
+
+@pytest.mark.parametrize(
+    "name, mode, instead",
+    [("m.tflite", "int8", "int4"), ("m.tflite", "float8", "int4"), ("m.onnx", "float8", "int8")],
+)
+def test_a_quantised_model_that_is_refused_says_what_is_taken(name, mode, instead, tmp_path):
+    def quantised(mode):
+        inputs, code = keras.Input((6,)), keras.layers.Dense(4, name="code")
+        model = keras.Model(inputs, keras.layers.Dense(2, name="head")(code(inputs)), name="net")
+        model.quantize(mode, filters=lambda layer: layer.weights)
+        return model
+
+    with pytest.raises(ValueError) as refused:
+        keras_shared.export(quantised(mode), tmp_path / name)
+    message = str(refused.value)
+    assert f"{mode} (Dense 'code', Dense 'head'): quantise the model to {instead}" in message
+    assert "'net'" in message and "loc(" not in message and "unknown" not in message
+    assert not (tmp_path / name).exists()
+    keras_shared.export(quantised(instead), tmp_path / name)
+
+
+def test_what_onnx_runtime_does_not_run_is_said(tmp_path):
+    inputs = keras.Input((6,), dtype="float64")
+    model = keras.Model(inputs, ops.erf(inputs), name="net")
+    with pytest.raises(ValueError, match="ONNX Runtime cannot run 'net': .*Erf.* Put another"):
+        keras_shared.export(model, tmp_path / "m.onnx")
+
+
 @pytest.mark.slow
 def test_refusals(tmp_path, monkeypatch):
     model = TiedAutoencoder(units=(4, 2), input_dim=6)
