@@ -13,7 +13,7 @@ def advice(model: keras.Model, format: str, instead: dict[str, str]) -> str:
     Args:
         model: which its converter does not take.
         format: its name, for the message.
-        instead: a mode of quantisation that it lacks -> what to take in its place.
+        instead: a mode of quantisation that it lacks -> what to do in its place.
     """
     modes: dict[str, list[str]] = {}
     for layer in flatten_layers(model):
@@ -21,8 +21,8 @@ def advice(model: keras.Model, format: str, instead: dict[str, str]) -> str:
         if mode in instead:
             modes.setdefault(mode, []).append(f"{type(layer).__name__} '{layer.name}'")
     said = [
-        f"{format} lacks the arithmetic of {mode} ({', '.join(layers)}): quantise the model to "
-        f"{instead[mode]} in its place, or serve it as a SavedModel."
+        f"{format} lacks the arithmetic of {mode} ({', '.join(layers)}): {instead[mode]}, "
+        "or serve it as a SavedModel."
         for mode, layers in modes.items()
     ]
     return " ".join(said) or OTHERWISE

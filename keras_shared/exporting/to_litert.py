@@ -82,7 +82,8 @@ def _of_one_row(signature: Signature) -> Signature | None:
 
 def _refused(model: keras.Model, error: Exception) -> ValueError:
     reason = _reason(str(error))
-    otherwise = advice(model, "LiteRT", {"int8": "int4", "float8": "int4"})
+    before = "convert the model as it was before it was quantised"
+    otherwise = advice(model, "LiteRT", {"int8": f"write ONNX, {before}", "float8": before})
     if reason.startswith(LACKS):
         otherwise = OTHERWISE
     if "ScaleAndTranslate" in reason:

@@ -38,7 +38,7 @@ def onnx_model(model: keras.Model, name: str) -> tuple[bytes, str]:
     signature = signatures_of(model)[name]
     function = function_of(signature)
     captures = function.get_concrete_function().graph.captures
-    otherwise = advice(model, "The converter to ONNX", {"float8": "int8 or int4"})
+    otherwise = advice(model, "The converter to ONNX", {"float8": "quantise the model to int8"})
     kept = f"{otherwise} Nothing was kept."
     with boundary(f"tf2onnx cannot convert '{model.name}'", ValueError, kept):
         converted, _ = tf2onnx.convert.from_function(

@@ -237,23 +237,29 @@ def test_litert_names_the_operation_that_it_lacks(operation, said, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, mode, instead",
-    [("m.tflite", "int8", "int4"), ("m.tflite", "float8", "int4"), ("m.onnx", "float8", "int8")],
+    "name, mode, said, instead",
+    [
+        ("m.tflite", "int8", "write ONNX, convert", [("m.onnx", "int8"), ("m.tflite", None)]),
+        ("m.tflite", "float8", "convert the model as it was before", [("m.tflite", None)]),
+        ("m.onnx", "float8", "quantise the model to int8", [("m.onnx", "int8")]),
+    ],
 )
-def test_a_quantised_model_that_is_refused_says_what_is_taken(name, mode, instead, tmp_path):
+def test_a_quantised_model_that_is_refused_says_what_is_taken(name, mode, said, instead, tmp_path):
     def quantised(mode):
         inputs, code = keras.Input((6,)), keras.layers.Dense(4, name="code")
         model = keras.Model(inputs, keras.layers.Dense(2, name="head")(code(inputs)), name="net")
-        model.quantize(mode, filters=lambda layer: layer.weights)
+        if mode:
+            model.quantize(mode, filters=lambda layer: layer.weights)
         return model
 
     with pytest.raises(ValueError) as refused:
         keras_shared.export(quantised(mode), tmp_path / name)
     message = str(refused.value)
-    assert f"{mode} (Dense 'code', Dense 'head'): quantise the model to {instead}" in message
+    assert f"{mode} (Dense 'code', Dense 'head'): {said}" in message
     assert "'net'" in message and "loc(" not in message and "unknown" not in message
     assert not (tmp_path / name).exists()
-    keras_shared.export(quantised(instead), tmp_path / name)
+    for file, taken in instead:
+        keras_shared.export(quantised(taken), tmp_path / file)
 
 
 def test_what_onnx_runtime_does_not_run_is_said(tmp_path):
