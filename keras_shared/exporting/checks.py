@@ -13,6 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_shared.errors import attempt, boundary, shortened
+from keras_shared.exporting.advice import OTHERWISE
+from keras_shared.exporting.drawing import SCALES, WHOLE, Inputs, described, drawn, moved
 from keras_shared.exporting.known_values import known_values
 from keras_shared.exporting.signatures import HALF, examples, input_structure, signatures_of
 from keras_shared.serving.session import loaded, run
@@ -23,6 +25,8 @@ from keras_shared.tying.state_kept import state_kept
 
 TOLERANCE = 1e-5  # of the largest value
 ROUNDING = 2.5e-3  # of the largest value, at most
+FAR = 0.1  # of the largest value, for large inputs: what is no rounding
+NEAR = 1e-5  # of an input
 MORE = 4  # times as much as Keras is from itself
 NONE: Mapping[Any, float] = types.MappingProxyType({})
 STEPS = 4  # of half precision, which graph and Keras round in different places
@@ -165,6 +169,9 @@ def check_answers(
 ) -> None:
     """Compare what a converted model answers with Keras.
 
+    Also for negative, zero and large inputs, as far as Keras takes them and answers finite numbers:
+    a converter may write an operation that is right between 0 and 1 alone.
+
     Args:
         model: the model that was converted.
         name: of the signature that was converted.
@@ -174,17 +181,77 @@ def check_answers(
 
     Raises:
         ValueError: if an output differs by more than 1e-5 of its largest value (4 steps where the
-            model computes in half precision), or is missing.
+            model computes in half precision), or is missing; for the other inputs, by 0.25 %, and
+            by a tenth for large ones (4 times as much as Keras itself where it goes further for
+            inputs beside them); or if `answer` fails.
     """
-    for batch in _sizes({name: signature}):
+    fails = f"{program} fails at '{name}' on inputs that Keras takes"
+    sizes = _sizes({name: signature})
+    for batch in sizes:
         inputs = examples(signature, batch, encoded=False)
-        tensors = {key: keras.ops.convert_to_tensor(value) for key, value in inputs.items()}
-        answers = answer(**inputs)
-        with _tried(model):
-            asked = signature.call(**tensors)
-        for key, expected in asked.items():
+        with boundary(fails, ValueError, f"{OTHERWISE} Nothing was kept."):
+            answers = answer(**inputs)
+        for key, expected in _asked(model, signature, inputs).items():
             where = f"{program}, {name}: {key}"
             _compare(answers.get(key), expected, where, _tolerance(model))
+    if signature.image_size is not None:
+        return  # of images, all that there are were tried
+    kinds = {value.dtype.kind for value in inputs.values()}
+    for scale in SCALES if "f" in kinds else SCALES[:1] if kinds & set("iub") else ():
+        tried = _first_taken(model, signature, inputs, scale)
+        if tried is None:
+            continue  # Keras does not take them either
+        given, asked, said = tried
+        remedy = (
+            f"The inputs were {said}. Put another operation in the place of one that {program} "
+            "computes otherwise for them; or, if yours are never such, keras.ops.clip(inputs, "
+            "lowest, highest) before the first layer; or serve the model as a SavedModel. "
+        )
+        with boundary(fails, ValueError, f"{remedy}Nothing was kept."):
+            answers = answer(**given)
+        for key, expected in asked.items():
+            compare = functools.partial(
+                _compare, answers.get(key), expected, f"{program}, {name}: {key}", remedy=remedy
+            )
+            least = ROUNDING if scale == 1 else FAR
+            if attempt(functools.partial(compare, tolerance=least), ValueError)[1]:
+                steep = _steepness(model, signature, given, asked, key)
+                compare(tolerance=max(least, MORE * steep))
+
+
+def _asked(model: keras.Model, signature: Signature, inputs: Inputs) -> dict[str, np.ndarray]:
+    tensors = {key: keras.ops.convert_to_tensor(value) for key, value in inputs.items()}
+    with _tried(model):
+        outputs = signature.call(**tensors)
+    return {key: keras.ops.convert_to_numpy(value) for key, value in outputs.items()}
+
+
+def _first_taken(
+    model: keras.Model, signature: Signature, like: Inputs, scale: float
+) -> tuple[Inputs, dict[str, np.ndarray], str] | None:
+    """Inputs that Keras takes, what it answers that is finite, and a text of what they are."""
+    for whole in WHOLE:
+        inputs = drawn(like, scale, whole)
+        with tf.device("CPU"):  # which refuses what no Embedding holds: a GPU gives zeros for it
+            ask = functools.partial(_asked, model, signature, inputs)
+            asked, error = attempt(ask, tf.errors.OpError, ValueError)
+        if error is None:
+            finite = {k: v for k, v in asked.items() if v.dtype.kind != "f" or np.isfinite(v).all()}
+            return inputs, finite, described(inputs, scale, whole)
+    return None
+
+
+def _steepness(
+    model: keras.Model,
+    signature: Signature,
+    inputs: Inputs,
+    asked: dict[str, np.ndarray],
+    output: str,
+) -> float:
+    """How far Keras goes for inputs that are next to these: an argmax of two that are close."""
+    near = [_asked(model, signature, moved(inputs, NEAR, seed))[output] for seed in range(3)]
+    value = asked[output].astype("float64")
+    return float(max((np.abs(other - value) / _scale(value)).max(initial=0) for other in near))
 
 
 @contextlib.contextmanager
@@ -216,7 +283,7 @@ def _scale(values: np.ndarray) -> np.ndarray:
     return np.maximum(sizes, max(1.0, float(usual.max(initial=0))))
 
 
-def _compare(served: Any, expected: Any, what: str, tolerance: float) -> None:
+def _compare(served: Any, expected: Any, what: str, tolerance: float, remedy: str = "") -> None:
     expected = keras.ops.convert_to_numpy(expected)
     found = "is missing"
     if served is not None:
@@ -238,5 +305,5 @@ def _compare(served: Any, expected: Any, what: str, tolerance: float) -> None:
             found = f"differs by {wrong.max()}, more than {most.max()}"
     raise ValueError(
         f"What was written gives other outputs than Keras: '{what}' at batch {len(expected)} "
-        f"{found}. Nothing was kept."
+        f"{found}. {remedy}Nothing was kept."
     )
