@@ -99,7 +99,7 @@ def _hold_captured(graph: Any, captures: Any) -> None:
     for given in [given for given in graph.input if given.name in values]:
         graph.input.remove(given)
         if given.name in read:
-            value = values[given.name].numpy()
+            value = np.asarray(values[given.name])  # of one string, `numpy()` would give bytes
             graph.initializer.append(onnx.numpy_helper.from_array(value, given.name))
 
 

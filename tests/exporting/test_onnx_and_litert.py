@@ -280,6 +280,13 @@ def test_onnx_holds_what_is_no_variable(tmp_path):
         assert {held.name for held in graph.initializer} <= read
 
 
+def test_a_captured_string_is_no_fault_of_its_own(tmp_path):
+    inputs, text = keras.Input((2,), dtype="string"), tf.constant("a")
+    joined = keras.layers.Lambda(lambda x: tf.strings.join([x, text]), output_shape=(2,))(inputs)
+    with pytest.raises(ValueError, match="no counterpart to .* serve the model as a SavedModel"):
+        keras_shared.export(keras.Model(inputs, joined), tmp_path / "m.onnx")
+
+
 def test_an_operation_that_onnx_lacks_is_named_with_what_to_do(tmp_path):
     inputs = keras.Input((4, 4))
     model = keras.Model(inputs, keras.ops.logdet(inputs))
