@@ -47,11 +47,15 @@ def litert_model(model: keras.Model, name: str) -> tuple[bytes, str]:
             "runs a loop over the steps of a sequence for a fixed batch alone. "
             f"{_recurrent(model, 'for any batch, build it with')}"
         )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TensorFlow recommends a package that it does not need
-        interpreter = tf.lite.Interpreter(model_content=content)
-    runner = interpreter.get_signature_runner(name)
-    check_answers(model, name, signature, runner, "LiteRT")
+
+    def answer(**inputs: np.ndarray) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # TensorFlow recommends a package that it does not need
+            # a new one each time: states go on from call to call
+            interpreter = tf.lite.Interpreter(model_content=content)
+        return interpreter.get_signature_runner(name)(**inputs)
+
+    check_answers(model, name, signature, answer, "LiteRT")
     return content, f"{warning}{_doubled(content, tied_weights(model))}".strip()
 
 
