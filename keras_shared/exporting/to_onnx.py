@@ -3,6 +3,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_shared.errors import boundary
 from keras_shared.exporting.advice import OTHERWISE, advice
@@ -94,7 +95,7 @@ def _hold_captured(graph: Any, captures: Any) -> None:
     """What a function captured is a constant: tf2onnx makes an input of it, as of its arguments."""
     import onnx
 
-    values = {inside.name: value for value, inside in captures}
+    values = {inner.name: value for value, inner in captures if inner.dtype != tf.resource}
     read = set(_read(graph))
     for given in [given for given in graph.input if given.name in values]:
         graph.input.remove(given)

@@ -280,9 +280,14 @@ def test_onnx_holds_what_is_no_variable(tmp_path):
         assert {held.name for held in graph.initializer} <= read
 
 
-def test_a_captured_string_is_no_fault_of_its_own(tmp_path):
+@pytest.mark.parametrize("captured", ["string", "table"])
+def test_what_is_captured_and_is_no_number_is_no_fault_of_its_own(captured, tmp_path):
     inputs, text = keras.Input((2,), dtype="string"), tf.constant("a")
-    joined = keras.layers.Lambda(lambda x: tf.strings.join([x, text]), output_shape=(2,))(inputs)
+    layer = keras.layers.Lambda(lambda x: tf.strings.join([x, text]), output_shape=(2,))
+    if captured == "table":
+        layer = keras.layers.TextVectorization(standardize="lower", vocabulary=["a", "b"])
+        inputs = keras.Input((1,), dtype="string")
+    joined = layer(inputs)
     with pytest.raises(ValueError, match="no counterpart to .* serve the model as a SavedModel"):
         keras_shared.export(keras.Model(inputs, joined), tmp_path / "m.onnx")
 
