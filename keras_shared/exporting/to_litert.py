@@ -55,8 +55,8 @@ def litert_model(model: keras.Model, name: str) -> tuple[bytes, str]:
             interpreter = tf.lite.Interpreter(model_content=content)
         return interpreter.get_signature_runner(name)(**inputs)
 
-    check_answers(model, name, signature, answer, "LiteRT")
-    return content, f"{warning}{_doubled(content, tied_weights(model))}".strip()
+    otherwise = check_answers(model, name, signature, answer, "LiteRT")
+    return content, f"{warning}{_doubled(content, tied_weights(model))} {otherwise}".strip()
 
 
 def _converted(model: keras.Model, name: str, signature: Signature, last: bool = False) -> bytes:

@@ -77,7 +77,7 @@ def onnx_model(model: keras.Model, name: str) -> tuple[bytes, str]:
     def answer(**inputs: np.ndarray) -> dict[str, np.ndarray]:
         return dict(zip(names, session.run(names, inputs), strict=True))
 
-    check_answers(model, name, signature, answer, "ONNX")
+    otherwise = check_answers(model, name, signature, answer, "ONNX")
     quantized = sorted({r.source().path for r in readers_of(model) if r.source().quantization_mode})
     doubled = (
         f"ONNX holds the codes of {', '.join(quantized)}, and beside them the floats that their "
@@ -88,7 +88,7 @@ def onnx_model(model: keras.Model, name: str) -> tuple[bytes, str]:
         "shape for what reads it. Answers are those of Keras."
     )
     said = [text for text, which in ((doubled, quantized), (turned, again)) if which]
-    return content, " ".join(said)
+    return content, " ".join([*said, otherwise]).strip()
 
 
 def _hold_captured(graph: Any, captures: Any) -> None:

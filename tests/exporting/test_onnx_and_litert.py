@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from contextlib import nullcontext
 
 import keras
 import numpy as np
@@ -133,12 +134,12 @@ INFINITE = ("softplus", "log_sigmoid")
 def test_every_activation_of_keras(format, tmp_path):
     """What is written is compared with Keras before it is kept."""
     inputs = keras.Input((6,))
-    # LiteRT gives infinity for large ones: see below
-    names = [name for name in ACTIVATIONS if format == "onnx" or name not in INFINITE]
-    outputs = {name: keras.layers.Dense(4, name, name=name)(inputs) for name in names}
+    outputs = {name: keras.layers.Dense(4, name, name=name)(inputs) for name in ACTIVATIONS}
     model = keras.Model(inputs, outputs)
     file = tmp_path / ("m.onnx" if format == "onnx" else "m.tflite")
-    keras_shared.export(model, file, format=format)
+    warned = pytest.warns(UserWarning, match="inf") if format == "litert" else nullcontext()
+    with warned:  # of softplus
+        keras_shared.export(model, file, format=format)
     assert len(ACTIVATIONS) > 25
     if format == "onnx":
         x = np.random.default_rng(0).normal(size=(50, 6)).astype("float32") * 3
@@ -150,13 +151,12 @@ def test_every_activation_of_keras(format, tmp_path):
 
 
 @pytest.mark.parametrize("name", INFINITE)
-def test_litert_is_refused_where_large_inputs_give_infinity(name, tmp_path):
-    """And is written where the advice is followed."""
+def test_litert_warns_where_large_inputs_give_infinity(name, tmp_path):
+    """And does not where the advice is followed."""
     inputs, activation = keras.Input((6,)), getattr(keras.activations, name)
     said = "differs by inf.*numbers between -100 and 100.*another operation.*LiteRT.*ops.clip"
-    with pytest.raises(ValueError, match=said):
+    with pytest.warns(UserWarning, match=said):
         keras_shared.export(keras.Model(inputs, activation(inputs)), tmp_path / "m.tflite")
-    assert list(tmp_path.iterdir()) == []
     clipped = keras.Model(inputs, activation(ops.clip(inputs, -3, 3)))
     keras_shared.export(clipped, tmp_path / "m.tflite")
     sign = 1 if name == "softplus" else -1
