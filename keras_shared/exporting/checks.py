@@ -27,6 +27,10 @@ TOLERANCE = 1e-5  # of the largest value
 ROUNDING = 2.5e-3  # of the largest value, at most
 FAR = 0.1  # of the largest value, for large inputs: what is no rounding
 NEAR = 1e-5  # of an input
+TAKE = (
+    "A server answers whatever its clients send: let the model take such inputs too, a lookup by "
+    "num_oov_indices=1, say."
+)
 Outputs = dict[str, np.ndarray]
 MORE = 4  # times as much as Keras is from itself
 NONE: Mapping[Any, float] = types.MappingProxyType({})
@@ -49,11 +53,8 @@ def check_saved_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
     sizes = _sizes(signatures_of(model))
     for name, signature in signatures_of(model).items():
         for batch in sizes:
-            plain = examples(signature, batch, encoded=False)
+            plain, expected = taken(model, name, signature, batch)
             tensors = {key: keras.ops.convert_to_tensor(value) for key, value in plain.items()}
-            failed = f"Keras' own '{name}' fails when it is tried with {shortened(str(plain))}"
-            with _tried(model), boundary(failed, ValueError):
-                expected = signature.call(**tensors)
             cases.append((name, plain, expected, signature.call, tensors))
             if signature.image_size is not None:
                 encoded = examples(signature, batch, encoded=True)
@@ -122,7 +123,7 @@ def check_call(model: keras.Model, path: str | os.PathLike[str]) -> None:
         return model(keras.tree.pack_sequence_as(structure, [*tensors.values()]), training=False)
 
     signature = Signature(call, tensors, values=known_values(model, tensors))
-    plain = examples(signature, 2, encoded=False)
+    plain, _ = taken(model, "__call__", signature, 2)
     inputs = keras.tree.pack_sequence_as(structure, [*map(tf.constant, plain.values())])
     answers = dict(keras.tree.flatten_with_path(tf.saved_model.load(os.fspath(path))(inputs)))
     with state_kept(model):
@@ -154,12 +155,12 @@ def check_loaded_model(model: keras.Model, loaded: keras.Model) -> None:
     """
     copies = signatures_of(loaded)
     for name, signature in signatures_of(model).items():
-        inputs = examples(signature, 2, encoded=False)
-        tensors = {key: keras.ops.convert_to_tensor(value) for key, value in inputs.items()}
+        inputs, asked = taken(model, name, signature, 2)
+        tensors = map(keras.ops.convert_to_tensor, inputs.values())
         # by position: Keras names an unnamed input of a Sequential when it saves it
-        again = dict(zip(copies[name].inputs, tensors.values(), strict=True))
-        with state_kept(loaded), state_kept(model):
-            answers, asked = copies[name].call(**again), signature.call(**tensors)
+        again = dict(zip(copies[name].inputs, tensors, strict=True))
+        with state_kept(loaded):
+            answers = copies[name].call(**again)
         for key, expected in asked.items():
             where = f"loaded again, {name}: {key}"
             _compare(answers.get(key), expected, where, _tolerance(model))
@@ -192,10 +193,10 @@ def check_answers(
     fails = f"{program} fails at '{name}' on inputs that Keras takes"
     sizes = _sizes({name: signature})
     for batch in sizes:
-        inputs = examples(signature, batch, encoded=False)
+        inputs, outputs = taken(model, name, signature, batch)
         with boundary(fails, ValueError, f"{OTHERWISE} Nothing was kept."):
             answers = answer(**inputs)
-        for key, expected in _asked(model, signature, inputs).items():
+        for key, expected in outputs.items():
             where = f"{program}, {name}: {key}"
             _compare(answers.get(key), expected, where, _tolerance(model))
     if signature.image_size is not None:
@@ -231,10 +232,39 @@ def check_answers(
     return ""
 
 
-def _asked(model: keras.Model, signature: Signature, inputs: Inputs) -> Outputs:
+def taken(
+    model: keras.Model, name: str, signature: Signature, batch: int
+) -> tuple[Inputs, Mapping[Any, Any]]:
+    """Made-up inputs that the model takes, and what Keras answers.
+
+    Args:
+        model: whose signature it is.
+        name: of the signature, for the message.
+        signature: the signature itself.
+        batch: how many rows.
+
+    Raises:
+        ValueError: if Keras answers neither zeros and empty texts, nor ones and words.
+    """
+    every = [examples(signature, batch, encoded=False, other=other) for other in (False, True)]
+    for inputs in every:
+        ask = functools.partial(_answered, model, signature, inputs)
+        outputs, error = attempt(ask, tf.errors.OpError, ValueError, TypeError)
+        if error is None:
+            return inputs, outputs
+    shown = " and with ".join(shortened(str(inputs)) for inputs in every)
+    with boundary(f"Keras' own '{name}' fails when it is tried with {shown}", ValueError, TAKE):
+        raise error
+
+
+def _answered(model: keras.Model, signature: Signature, inputs: Inputs) -> Mapping[Any, Any]:
     tensors = {key: keras.ops.convert_to_tensor(value) for key, value in inputs.items()}
     with _tried(model):
-        outputs = signature.call(**tensors)
+        return signature.call(**tensors)
+
+
+def _asked(model: keras.Model, signature: Signature, inputs: Inputs) -> Outputs:
+    outputs = _answered(model, signature, inputs)
     return {key: keras.ops.convert_to_numpy(value) for key, value in outputs.items()}
 
 

@@ -1,3 +1,4 @@
+import difflib
 import os
 import pathlib
 import warnings
@@ -91,13 +92,15 @@ def export(
                 f"`export` writes a SavedModel, ONNX, LiteRT or safetensors. Received: {path}. A "
                 f"file {ends[0]} is written by {OF_KERAS[ends[0]]}, or say `format`."
             )
-        if path.suffix[1:].isalpha() and path.suffix.lower() not in SUFFIXES and not path.is_dir():
+        ending = path.suffix.lower()
+        near = ending not in SUFFIXES and difflib.get_close_matches(ending, SUFFIXES)
+        if near and not path.is_dir():
             raise ValueError(
                 f"`export` writes files that end in one of {[*SUFFIXES]}, or the folder of a "
                 f"SavedModel. Received: {path}. For a folder of this name say "
                 "format='tf_saved_model'."
             )
-        format = SUFFIXES.get(path.suffix.lower(), FORMATS[0])
+        format = SUFFIXES.get(ending, FORMATS[0])
     if format not in FORMATS:
         raise ValueError(f"`format` must be one of {FORMATS}. Received: format={format!r}")
     if signature is not None and format == "tf_saved_model":

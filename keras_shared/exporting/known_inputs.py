@@ -62,7 +62,8 @@ def with_known_inputs(model: keras.Model, input_signature: Any = None) -> keras.
                 "build it: it takes any number then.",
                 stacklevel=3,
             )
-        optional = [layer.name for layer in model.layers if getattr(layer, "optional", False)]
+        entries = [layer for layer in model.layers if isinstance(layer, keras.layers.InputLayer)]
+        optional = [layer.name for layer in entries if layer.optional]
         if optional:
             warnings.warn(
                 f"'{model.name}' can be called without {', '.join(map(repr, optional))}, and what "

@@ -92,10 +92,18 @@ def _unique(names: list[str]) -> list[str]:
     return unique
 
 
-def examples(signature: Signature, batch: int, encoded: bool) -> dict[str, np.ndarray]:
+def examples(
+    signature: Signature, batch: int, encoded: bool, other: bool = False
+) -> dict[str, np.ndarray]:
     """Inputs to try a signature with: images of noise, values that it knows, fractions, zeros.
 
     A batch that the model fixes stays what it is; an open side is 32, or what the model takes.
+
+    Args:
+        signature: what to ask.
+        batch: how many rows.
+        encoded: whether images are PNG files.
+        other: ones and some words in the place of zeros and empty texts.
     """
     random = np.random.default_rng(batch)
     inputs = {}
@@ -117,10 +125,10 @@ def examples(signature: Signature, batch: int, encoded: bool) -> dict[str, np.nd
             drawn = random.choice(np.asarray(signature.values[name]), shape)
             inputs[name] = drawn.astype(object if spec.dtype == "string" else sent(spec.dtype))
         elif spec.dtype == "string":
-            inputs[name] = np.full(shape, b"", object)
+            inputs[name] = np.full(shape, b"some words of a text" if other else b"", object)
         else:
             whole = np.issubdtype(np.dtype(spec.dtype), np.integer) or spec.dtype == "bool"
-            values = np.zeros(shape) if whole else random.random(shape)
+            values = np.full(shape, int(other)) if whole else random.random(shape)
             inputs[name] = values.astype(sent(spec.dtype))
     return inputs
 

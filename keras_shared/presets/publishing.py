@@ -14,7 +14,12 @@ import numpy as np
 import tensorflow as tf
 
 from keras_shared.errors import KerasSharedError, attempt, whole_reason
-from keras_shared.exporting.checks import check_call, check_loaded_model, check_saved_model
+from keras_shared.exporting.checks import (
+    check_call,
+    check_loaded_model,
+    check_saved_model,
+    taken,
+)
 from keras_shared.exporting.known_inputs import tensor_arguments, with_known_inputs
 from keras_shared.exporting.saved_model import refuse_path, write_saved_model
 from keras_shared.exporting.signatures import examples, signatures_of
@@ -265,7 +270,7 @@ def _write_warmup(model: keras.Model, path: pathlib.Path) -> None:
 
     with tf.io.TFRecordWriter(os.fspath(path)) as writer:
         for name, signature in signatures_of(model).items():
-            variants = {name: examples(signature, 1, encoded=False)}
+            variants = {name: taken(model, name, signature, 1)[0]}
             if signature.image_size is not None:
                 variants[f"{name}_bytes"] = examples(signature, 1, encoded=True)
             for variant, inputs in variants.items():

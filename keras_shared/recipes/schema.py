@@ -161,7 +161,9 @@ def model_section(model_class: type) -> type[Section]:
 
 def _told_by(default: Any) -> Any:
     """What stands for the type of an argument that has none: that of its default."""
-    return ANY_VALUE if default is None or default is inspect.Parameter.empty else type(default)
+    if default is None or default is inspect.Parameter.empty:
+        return ANY_VALUE
+    return int | float if type(default) is int else type(default)  # a rate may begin with 0
 
 
 def _filled(hint: Any) -> Any:

@@ -282,7 +282,8 @@ def batch_of(data: Any) -> tuple[Any, Any, Any]:
         (*data, None, None, None)[:3] if isinstance(data, tuple) else (data, None, None)
     )
     arrays = [array for array in keras.tree.flatten((x, y, sample_weight)) if array is not None]
-    _refuse_no_arrays(data, arrays)
+    kept = x, y, None if whole else sample_weight  # one weight may be of a whole batch
+    _refuse_no_arrays(data, [array for array in keras.tree.flatten(kept) if array is not None])
     shapes = [tuple(np.shape(array)) for array in arrays]
     if not arrays or x is None or any(not math.prod(shape) for shape in shapes):
         raise SignalError(
@@ -314,7 +315,7 @@ def _refuse_no_arrays(data: Any, arrays: list[Any]) -> None:
     advice = ""
     if hasattr(found, "__next__"):
         advice = " It gives its batches once: take one yourself, next(data)."
-    elif strange and found is not data:
+    elif strange and found is not data and not hasattr(found, "shape"):
         advice = " Make arrays of lists: numpy.array(x)."
     raise SignalError(
         "Expected a batch as `fit` takes it: an array, or a tuple (x, y) of arrays, a list or a "

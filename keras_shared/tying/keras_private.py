@@ -113,6 +113,13 @@ def called_on(layer: keras.Layer) -> list[Any]:
     return [node.input_tensors for node in layer._inbound_nodes]
 
 
+def calls_in(model: keras.Model) -> Iterator[tuple[Any, list[Any], list[Any]]]:
+    """The calls in a graph: layer or operation, the tensors that it takes, those that it gives."""
+    for operation in getattr(model, "operations", model.layers):
+        for node in operation._inbound_nodes:
+            yield operation, node.input_tensors, keras.tree.flatten(node.output_tensors)
+
+
 def run_graph(model: keras.Model, inputs: Any, call: Callable[..., Any]) -> Any:
     """The outputs of a functional model, with `call(layer, *args)` where it calls a layer."""
     return model._run_through_graph(keras.tree.flatten(inputs), call_fn=call)

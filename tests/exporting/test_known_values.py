@@ -32,6 +32,39 @@ def of_codes():
     return keras.Model(codes, layers.CategoryEncoding(2)(places))
 
 
+def of_a_column():
+    """As of a table of columns, of which one holds words."""
+    table = keras.Input((3,), dtype="string", name="table")
+    codes = layers.StringLookup(vocabulary=WORDS, num_oov_indices=0)(table[:, :1])
+    return keras.Model(table, layers.Flatten()(layers.Embedding(10, 2)(codes)))
+
+
+@keras.saving.register_keras_serializable("test_known_values")
+class Words(layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.table = layers.Embedding(10, 2)
+        self.codes = layers.StringLookup(vocabulary=WORDS, num_oov_indices=0)
+
+    def call(self, inputs):
+        return self.table(self.codes(inputs))
+
+    def compute_output_shape(self, shape):
+        return (*shape, 2)
+
+
+def in_an_own_layer():
+    words = keras.Input((1, 2), dtype="string", name="pair")
+    return keras.Model(words, layers.Flatten()(Words()(layers.Reshape((2,))(words))))
+
+
+def of_other_codes():
+    codes = keras.Input((2,), dtype="int32", name="codes")
+    known = [10, 2**40, 20]  # of which the input can hold two
+    places = layers.IntegerLookup(vocabulary=known, num_oov_indices=0)(codes)
+    return keras.Model(codes, layers.CategoryEncoding(3)(places))
+
+
 def nested():
     outer = keras.Input((2,), dtype="string", name="outer")
     return keras.Model(outer, layers.Dense(1)(of_words()(outer)))
@@ -48,8 +81,9 @@ def in_a_dict():
 MODELS = {
     "characters": lambda: of_text(layers.GRU(2), split="character"),
     "both ways": lambda: of_text(layers.Bidirectional(layers.GRU(2))),
-    "convolution": lambda: of_text(layers.Conv1D(2, 3)),
-    "codes": of_codes, "nested": nested, "dict": in_a_dict,
+    "convolution": lambda: of_text(layers.Conv1D(2, 3)), "words": of_words,
+    "codes": of_codes, "nested": nested, "dict": in_a_dict, "other codes": of_other_codes,
+    "own layer": in_an_own_layer,
     "sequential": lambda: keras.Sequential(
         [keras.Input((), dtype="string"), layers.TextVectorization(vocabulary=WORDS),
          layers.Embedding(12, 3), layers.LSTM(2)]
@@ -59,7 +93,7 @@ MODELS = {
 
 @pytest.mark.parametrize(
     "make",
-    [of_words, *(pytest.param(model, id=name, marks=pytest.mark.slow)
+    [of_a_column, *(pytest.param(model, id=name, marks=pytest.mark.slow)
                  for name, model in MODELS.items())],
 )  # fmt: skip
 def test_models_that_know_some_words_alone_are_exported(tmp_path, make):
@@ -97,7 +131,8 @@ def test_what_all_readers_of_an_input_know():
 def test_an_input_on_which_keras_itself_fails(tmp_path):
     text = keras.Input((), dtype="string", name="text")
     model = keras.Model(text, layers.Lambda(tf.strings.to_number, output_shape=())(text))
-    with pytest.raises(ValueError, match=r"Keras' own .* tried with .*text.*b''.*StringToNumber"):
+    said = r"Keras' own .* with .*text.*b''.*some words.*StringToNumber.*: let the model take such"
+    with pytest.raises(ValueError, match=said):
         keras_shared.export(model, tmp_path / "m")
     assert not (tmp_path / "m").exists()
 
@@ -120,6 +155,13 @@ def test_unusual_names_that_a_graph_has(tmp_path):
         assert {*served["serving_default"].inputs} == {*names}
 
 
+def test_a_divisor_is_no_zero(tmp_path):
+    whole = [keras.Input((3,), dtype="int32", name=name) for name in ("a", "b")]
+    model = keras.Model(whole, layers.Dense(2)(keras.ops.cast(whole[0] // whole[1], "float32")))
+    for name in ("m", "m.onnx"):
+        assert keras_shared.export(model, tmp_path / name).exists()
+
+
 @keras.saving.register_keras_serializable("test_known_values")
 class Fuse(layers.Layer):
     def call(self, a, b=None):
@@ -133,3 +175,17 @@ def test_optional_inputs_are_needed_in_a_graph(tmp_path):
     served = tf.saved_model.load(tmp_path / "m").signatures["serving_default"]
     assert {*served.structured_input_signature[1]} == {"a", "b"}
     keras_shared.export(keras.Model(a, Fuse()(a)), tmp_path / "without")  # the advice
+
+
+@keras.saving.register_keras_serializable("test_known_values")
+class Maybe(layers.Layer):
+    optional = True
+
+    def call(self, inputs):
+        return inputs * 2
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_a_layer_may_have_an_attribute_of_that_name(tmp_path):
+    inputs = keras.Input((2,), name="a")
+    keras_shared.export(keras.Model(inputs, Maybe()(inputs)), tmp_path / "m")

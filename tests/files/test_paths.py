@@ -61,13 +61,14 @@ def test_what_is_no_path(name, tmp_path, monkeypatch):
 
 
 def test_an_export_is_no_folder_with_the_name_of_a_file(tmp_path):
-    for name in ("m.foo", "m.pb", "m.ONX"):
+    for name in ("m.onx", "m.tflit", "m.ONX"):
         with pytest.raises(ValueError, match=r"end in one of \['\.onnx'.* or the folder of a Save"):
             keras_shared.export(model(), tmp_path / name)
     assert list(tmp_path.iterdir()) == []
-    folder = keras_shared.export(model(), tmp_path / "m.foo", format="tf_saved_model")
+    folder = keras_shared.export(model(), tmp_path / "m.onx", format="tf_saved_model")
     assert keras_shared.export(model(), folder) == folder  # it is one already
-    assert keras_shared.export(model(), tmp_path / "v1.2").is_dir()
+    for name in ("v1.2", "net.final", "my.model"):  # as keras.Model.export takes them
+        assert keras_shared.export(model(), tmp_path / name).is_dir()
 
 
 @pytest.mark.parametrize(
