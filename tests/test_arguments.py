@@ -84,7 +84,6 @@ def batches(shear):
             lambda v: class_batches(load_digits("train"), distortion=(0.0, v, 0.0, 0.0)),
             "distortion",
         ),
-        (lambda v: RBFLoss(j=v), "j"),
         (lambda v: ContrastiveLoss(v), "margin"),
         (lambda v: TripletLoss(v), "margin"),
         (lambda v: NPairLoss(v), "temperature"),
@@ -106,6 +105,8 @@ def test_what_is_no_number_is_refused_everywhere(call, name, wrong):
         lambda: class_batches(load_digits("train"), distortion=(0.0, 0.0, 0.4)),
         lambda: RBFLoss(j="1"),
         lambda: RBFLoss(j=None),
+        lambda: RBFLoss(j=math.nan),
+        lambda: RBFLoss(j=-math.inf),
     ],
 )
 def test_numbers_of_another_kind(call):

@@ -326,6 +326,7 @@ class Net(keras.Model):
         ("units=8", 4),
         ("rate=0.5", 0.25),
         ("rate=0.5", 1),
+        ("rate=0", 0.5),
         ("units=(4, 2)", (3,)),
         ("units=[4, 2]", (3, (1, 2))),
         ("units=None", (3, "a")),

@@ -503,6 +503,14 @@ def test_the_first_batch_of_a_pydataset():
     assert signal_report(model, batches).layers == signal_report(model, (X, Y)).layers
 
 
+def test_one_weight_for_a_whole_batch():
+    """As `fit` takes it from a data set, of which each batch may have another one."""
+    whole = tf.data.Dataset.from_tensors((X, Y, 1.0))
+    assert signal_report(mlp(), whole).layers
+    with pytest.raises(SignalError, match="Expected a batch as `fit` takes it"):
+        signal_report(mlp(), (np.float32(3), Y))
+
+
 @pytest.mark.parametrize("data", [(X, Y[:7]), (X, Y[:1]), (X, Y, np.ones(3, "float32"))])
 def test_arrays_of_other_lengths(data):
     with pytest.raises(SignalError, match=r"arrays of one length. Received: .*\(40, 6\)"):

@@ -64,6 +64,9 @@ def test_rbf_loss_by_hand():
         -row[c] + np.log(np.exp(-0.1) + np.exp(row).sum()) for row, c in zip(y, labels, strict=True)
     ]
     np.testing.assert_allclose(float(RBFLoss(j=0.1)(labels, y)), np.mean(expected), rtol=1e-6)
+    without = [-row[c] + np.log(np.exp(row).sum()) for row, c in zip(y, labels, strict=True)]
+    loss = RBFLoss(j=float("inf"))  # no class but these
+    np.testing.assert_allclose(float(loss(labels, y)), np.mean(without), rtol=1e-6)
 
 
 @pytest.mark.slow
