@@ -335,10 +335,10 @@ def test_folders_that_cannot_be_served(tmp_path):
         ([tmp_path / "missing"], "There is no file or folder .*missing"),
         (["lenet5_mnst"], "Did you mean 'lenet5_mnist'"),
         ("lenet5_mnst", "Did you mean 'lenet5_mnist'"),
-        ([None], "None is no name and no path"),
+        ([None], "is a path, as str or pathlib.Path. Received: None"),
         ([good, tmp_path / "b" / "net"], "Two models are named 'net'"),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises((ValueError, TypeError), match=message):
             model_folders(given)
 
 
