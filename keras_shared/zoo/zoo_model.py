@@ -1,4 +1,5 @@
 import inspect
+import json
 import os
 from collections.abc import Collection, Iterator
 from typing import Any, ClassVar, Self
@@ -274,7 +275,8 @@ class ZooModel(keras.Model):
             for place, layer in enumerate(flatten_layers(self))
             if (mode := getattr(layer, "quantization_mode", None))
         ]
-        return {"quantized": quantized} if quantized else {}
+        # lists for tuples, as the config of a file has them
+        return {"quantized": json.loads(json.dumps(quantized))} if quantized else {}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
