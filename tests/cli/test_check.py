@@ -36,6 +36,7 @@ def test_names_are_shown_as_text(strange, capsys, monkeypatch):
     assert "[red]x[bold]: TF Serving would fail" in printed
 
 
+@pytest.mark.slow
 def test_static_and_trusted(strange, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "400")
     main(["check", str(strange), "--static", "--timeout", "100"])

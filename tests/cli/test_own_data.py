@@ -88,6 +88,7 @@ def test_pairs_follow_the_number_of_images(shapes):
     assert recipe.data.pairs_per_epoch > recipe.data.test_pairs > recipe.data.validation_pairs
 
 
+@pytest.mark.slow
 def test_a_base_that_is_a_folder_is_named_for_any_place(shapes):
     keras_shared.publish(keras_shared.zoo.LeNet5(), "mine")
     assert base_of("lenet5_mnist")["name"] == "lenet5_mnist"

@@ -130,6 +130,7 @@ def test_an_own_task_that_measures_too_little(measuring, tmp_path, measured, rec
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_class_without_sentences_has_a_card(measuring, tmp_path, monkeypatch):
     own = measuring({KEY: 0.5})
     for name in ("description", "limits"):

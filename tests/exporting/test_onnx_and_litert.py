@@ -51,6 +51,7 @@ def test_the_one_initializer_feeds_both_uses(tmp_path):
     np.testing.assert_allclose(y, x @ w @ w.T, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["onnx", "litert"])
 @pytest.mark.parametrize("signature", [pytest.param("verify", marks=pytest.mark.slow), "embed"])
 def test_siamese_tower_is_stored_once(format, signature, tmp_path):
@@ -314,6 +315,7 @@ def test_litert_names_the_operation_that_it_lacks(operation, said, tmp_path):
         keras_shared.export(keras.Model(inputs, operation(inputs)), tmp_path / "m.tflite")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, mode, said, instead",
     [

@@ -171,6 +171,7 @@ def quantised_autoencoder():
     return model, model.encoder.get_layer("encoder_1"), "kernel"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["int8", pytest.param("int4", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("make", [quantised_table, quantised_heads, quantised_autoencoder])
 def test_lora_of_a_quantised_layer_is_merged_before_it_is_published(make, mode, tmp_path):

@@ -341,6 +341,7 @@ def test_numbers_that_are_drawn_are_no_state_of_clients(tmp_path):
     assert not [said for said in warnings_of(tmp_path / "2") if "names that" not in said]
 
 
+@pytest.mark.slow
 def test_a_stateful_model_is_published_with_a_warning_and_one_of_given_states_without(tmp_path):
     x = keras.Input(batch_shape=(1, 4, 2), name="x")
     kept = keras.Model(x, keras.layers.GRU(3, stateful=True, name="y")(x))

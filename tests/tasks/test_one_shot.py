@@ -54,6 +54,7 @@ SPLIT = SPLIT._replace(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("negatives", [pytest.param("any", marks=pytest.mark.slow), "same_group"])
 def test_metrics_of_unseen_classes(recipe, negatives):
     one = recipe("pairs", **{"data.test_groups": ["y", "x"], "data.validation_groups": [],

@@ -36,6 +36,7 @@ def word_model():
     return keras.Model(words, keras.layers.Dense(1)(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [

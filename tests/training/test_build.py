@@ -239,6 +239,7 @@ LOSSES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", LOSSES)
 def test_a_loss_of_ones_own_is_a_class_an_object_or_a_function(own, tmp_path, form):
     own.module.Net, (own.module.loss, scale) = Net, LOSSES[form]

@@ -52,6 +52,7 @@ def two_rnns(cell):
     return keras.Model(inputs, layers.Concatenate()([onward, back]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     [

@@ -20,6 +20,7 @@ def small(**arguments):
     return SharedTransformer(**{"vocabulary": VOCABULARY, "num_layers": 4, **SIZES, **arguments})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "parameters"),
     [

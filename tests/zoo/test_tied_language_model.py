@@ -325,6 +325,7 @@ def test_arrays_that_hold_no_tokens(tokens, said):
             ask(tokens, np.ones((1, 2), "int32"), verbose=0)
 
 
+@pytest.mark.slow
 def test_targets_that_are_no_tokens():
     model, good = small(), np.ones((1, 2), "int32")
     model.compile()
