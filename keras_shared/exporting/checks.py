@@ -246,8 +246,10 @@ def taken(
     Raises:
         ValueError: if Keras answers neither zeros and empty texts, nor ones and words.
     """
-    every = [examples(signature, batch, encoded=False, other=other) for other in (False, True)]
-    for inputs in every:
+    every = []
+    for other in (False, True):
+        inputs = examples(signature, batch, encoded=False, other=other)
+        every.append(inputs)
         ask = functools.partial(_answered, model, signature, inputs)
         outputs, error = attempt(ask, tf.errors.OpError, ValueError, TypeError)
         if error is None:
